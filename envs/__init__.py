@@ -1,0 +1,30 @@
+"""Cooperative coding environments for PettingZoo. No torch in here: any PettingZoo user can play them.
+
+>>> env = make("PairedFunctions", cue_reliability=0.9)
+>>> observations, infos = env.reset(seed=7)
+"""
+
+from typing import Any
+
+from envs.base import CoopEnv
+from envs.design_review import DesignReview
+from envs.lookup import find
+from envs.paired_functions import PairedFunctions
+
+ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions)
+
+
+def make(name: str, **kwargs: Any) -> CoopEnv:
+    """An environment by class name, or by dotted path such as `my_lab.envs:Refactoring`.
+
+    Args:
+        name: "DesignReview", "PairedFunctions" or `package.module:Class`.
+        kwargs: the constructor arguments of that class.
+
+    Raises:
+        ValueError: there is no such environment (the message has the nearest name), or an argument is out of range.
+    """
+    return find(name, {cls.__name__: cls for cls in ENVIRONMENTS}, kind="environment")(**kwargs)
+
+
+__all__ = ["ENVIRONMENTS", "CoopEnv", "DesignReview", "PairedFunctions", "make"]

@@ -1,0 +1,276 @@
+"""The environment that all tasks share: private briefs, sealed stances, talk, a final act, and the record of it all."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from pettingzoo import ParallelEnv
+
+from envs.cells import Cells
+from envs.episode import Episode, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
+from envs.lookup import find
+from envs.parsing import Final, parse_final, parse_message, parse_stance
+from envs.spaces import UnicodeText
+from envs.transcript import joint_view, transcript
+
+SEATS = ("agent_0", "agent_1")
+MAX_REPLY = 65_536  # characters
+RENDER_MODES = ("human", "ansi")
+
+
+class CoopEnv(ParallelEnv[Seat, str, str]):
+    """Two seats with private, partly wrong knowledge settle a task by text.
+
+    ## Description
+    An abstract base: a subclass says what a task is (`make_task`) and what comes of the final replies (`finish`).
+    Each seat's brief claims one option of each decision and names its source. One source sounds reliable and the
+    other does not; mostly, but not always, the reliable one is right where exactly one of them is.
+
+    ## Action space
+    `UnicodeText(65536)`: a seat's whole reply. `envs.parsing` has its grammar. A reply that breaks it counts for
+    nothing and the episode goes on.
+
+    ## Observation space
+    `UnicodeText`: only what is new to the seat, so its chat grows by appending. The brief with the options and the
+    way to answer; later what the partner said in the last step (`Partner: ...`) and what to do now; "" at the end.
+
+    ## Phases
+    `stance` (sealed) -> `talk` x `rounds` -> `final` (sealed, with the seat's part of the code where there is code).
+    Both seats act in every step. No stance ever reaches the partner.
+
+    ## Rewards
+    0.0 until the last step, which gives the team's utility U in [0, 1] to both seats. `rewards/` makes richer ones.
+
+    ## Episode end
+    `terminations` are True after the final phase; `truncations` are always False.
+
+    ## State
+    `state()` is the joint view as one `str`: both briefs and all replies, without the right answer.
+
+    ## Infos
+    `phase`: the phase that the next action belongs to (None at the end). `parse_error`: what was wrong with the last
+    reply (None where nothing). `episode`: the `Episode`, at the end only.
+
+    ## Arguments
+    families: names or dotted paths (`package.module:object`) of the task families to draw from; None for all.
+    cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
+    cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
+    rounds: messages of each seat, 0 or more.
+    render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
+
+    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options={"task": task})`
+    plays a given task. Raises ValueError for an argument out of range, in the constructor and in `reset`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "name": "coop_v0",
+        "render_modes": list(RENDER_MODES),
+        "is_parallelizable": True,
+    }
+    FAMILIES: ClassVar[tuple[Any, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        families: Sequence[str] | None = None,
+        cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
+        cue_reliability: float = 0.95,
+        rounds: int = 1,
+        render_mode: str | None = None,
+    ):
+        if isinstance(families, str) or (families is not None and not families):
+            raise ValueError(f"families is {families!r}; it must be a list of at least one name, or None for all.")
+        if not 0 <= cue_reliability <= 1:
+            raise ValueError(f"cue_reliability is {cue_reliability!r}; it must lie in [0, 1].")
+        if not isinstance(rounds, int) or rounds < 0:
+            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
+        known = {family.name: family for family in self.FAMILIES}
+        names = tuple(known) if families is None else families
+        self.families = tuple(find(name, known, kind="family") for name in names)
+        self.cells = Cells.of(cells)
+        self.cue_reliability = cue_reliability
+        self.rounds = rounds
+        self.render_mode = render_mode
+        self.possible_agents: list[Seat] = list(SEATS)
+        self.agents: list[Seat] = []
+        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in SEATS}
+        self._observation_spaces = {seat: UnicodeText(2 * MAX_REPLY) for seat in SEATS}
+        self._schedule = (Phase.STANCE, *[Phase.TALK] * rounds, Phase.FINAL)
+        self._np_random: np.random.Generator | None = None
+        self._task: Task | None = None
+        self._turns: list[Turn] = []
+        self._observations: dict[Seat, str] = {}
+        self._step = 0
+        self._episode: Episode | None = None
+
+    @abstractmethod
+    def make_task(self, seed: int) -> Task:
+        """The task of a seed (>= 0): the same seed always gives an equal task."""
+
+    @abstractmethod
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        """What comes of the final turns, one per seat. SANDBOX_FAULT only where the machine failed, not the seats."""
+
+    def reference_work(self, seat: Seat, option: str) -> str:
+        """Code for the seat's part that realises an option, for scripted partners; "" where the task has no code."""
+        return ""
+
+    # -- the PettingZoo interface
+
+    def action_space(self, agent: Seat) -> UnicodeText:
+        return self._action_spaces[agent]
+
+    def observation_space(self, agent: Seat) -> UnicodeText:
+        return self._observation_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise ValueError(f"reset: seed is {seed!r}; it must be a whole number of at least 0, or None.")
+        if seed is not None or self._np_random is None:
+            self._np_random, _ = seeding.np_random(None if seed is None else int(seed))
+        task = (options or {}).get("task")
+        if task is None:
+            task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
+        elif not isinstance(task, Task):
+            raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.episode.Task.")
+        elif tuple(task.seats) != SEATS:
+            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {SEATS}.")
+        self._task = task
+        self._turns, self._step, self._episode = [], 0, None
+        self.agents = list(SEATS)
+        self._observations = {seat: f"{task.briefs[seat]}\n{self.instruction(seat, Phase.STANCE)}" for seat in SEATS}
+        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in SEATS}
+
+    def step(
+        self, actions: Mapping[Seat, str]
+    ) -> tuple[dict[Seat, str], dict[Seat, float], dict[Seat, bool], dict[Seat, bool], dict[Seat, dict[str, Any]]]:
+        phase = self.phase
+        if phase is None:
+            raise RuntimeError("step: no episode is running. Call reset() first.")
+        self._check(actions)
+        turns = {seat: self._read(seat, phase, actions[seat]) for seat in SEATS}
+        self._turns += turns.values()
+        self._step += 1
+        infos: dict[Seat, dict[str, Any]] = {
+            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error} for seat in SEATS
+        }
+        done, reward = self.phase is None, 0.0
+        if done:
+            outcome, stop_reason = self.finish(turns)
+            self._episode = Episode(task=self.task, turns=tuple(self._turns), outcome=outcome, stop_reason=stop_reason)
+            reward = outcome.utility
+            self.agents = []
+            self._observations = dict.fromkeys(SEATS, "")
+            for info in infos.values():
+                info["episode"] = self._episode
+        else:
+            self._observations = {seat: self._news(seat, turns) for seat in SEATS}
+        return (
+            dict(self._observations),
+            dict.fromkeys(SEATS, reward),
+            dict.fromkeys(SEATS, done),
+            dict.fromkeys(SEATS, False),
+            infos,
+        )
+
+    def state(self) -> str:
+        return joint_view(self.task, self._turns)
+
+    def render(self) -> str | None:
+        """The episode so far for a person, answer included; printed in "human" mode, returned in "ansi" mode.
+
+        Raises:
+            RuntimeError: the environment was made without a render mode.
+        """
+        if self.render_mode is None:
+            raise RuntimeError('render: the environment was made without a render_mode. Pass "human" or "ansi".')
+        text = transcript(self.task, self._turns, self._episode.outcome if self._episode else None)
+        if self.render_mode == "ansi":
+            return text
+        print(text)
+        return None
+
+    def close(self) -> None:
+        """Nothing to release: the sandbox ends its process after every call."""
+
+    # -- what is being played
+
+    @property
+    def task(self) -> Task:
+        """The task being played. Raises RuntimeError before the first reset."""
+        if self._task is None:
+            raise RuntimeError("task: nothing is being played yet. Call reset() first.")
+        return self._task
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the next action belongs to; None before the first reset and after the end."""
+        return self._schedule[self._step] if self._task is not None and self._step < len(self._schedule) else None
+
+    @property
+    def episode(self) -> Episode:
+        """The record of the finished episode. Raises RuntimeError before the end."""
+        if self._episode is None:
+            raise RuntimeError(f"episode: not finished (phase {self.phase}). Step until all agents are terminated.")
+        return self._episode
+
+    def heard(self, seat: Seat) -> tuple[str, ...]:
+        """What the partner has said to this seat so far, oldest first."""
+        return tuple(turn.message for turn in self._turns if turn.agent != seat and turn.message)
+
+    def instruction(self, seat: Seat, phase: Phase) -> str:
+        """What to do in a phase, in a few words: it is repeated in every episode, and tokens are compute."""
+        if phase is Phase.TALK:
+            return "Write your partner one short message, or PASS."
+        if phase is Phase.FINAL:
+            stub = self.task.stubs.get(seat)
+            return f"Answer again, then write {stub}." if stub else "Answer again."
+        if len(self.task.decisions) == 1:
+            return "Reply: Answer: <option> (<confidence>%)"
+        return "Reply with a line for each: Answer <decision>: <option> (<confidence>%)"
+
+    # -- how a step works
+
+    def _check(self, actions: Mapping[Seat, str]) -> None:
+        if set(actions) != set(SEATS):
+            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {list(SEATS)}.")
+        for seat, action in actions.items():
+            if not self.action_space(seat).contains(action):
+                what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
+                raise ValueError(f"step: the action of {seat} is {what}; give a str of at most {MAX_REPLY} characters.")
+
+    def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
+        """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
+        if phase is Phase.TALK:
+            parsed = parse_message(reply)
+        elif phase is Phase.STANCE:
+            parsed = parse_stance(reply, self.task.decisions)
+        else:
+            parsed = parse_final(reply, self.task.decisions, wants_code=seat in self.task.stubs)
+        message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
+        stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
+        return Turn(
+            index=self._step,
+            round=self._step,
+            phase=phase,
+            agent=seat,
+            observation=self._observations[seat],
+            reply=reply,
+            message=message,
+            stances=stances,
+            work=parsed.work if isinstance(parsed, Final) else "",
+            message_tokens=message_tokens(message),
+            parse_error=parsed if isinstance(parsed, ParseError) else None,
+        )
+
+    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
+        """The next observation: what the partner just said, where it could talk, and what to do now."""
+        instruction = self.instruction(seat, self.phase)
+        said = [turn.message for turn in turns.values() if turn.agent != seat and turn.phase is Phase.TALK]
+        return "\n".join([*(f"Partner: {m}" if m else "Partner said nothing." for m in said), instruction])

@@ -1,0 +1,243 @@
+"""The records that flow through the library: what a task is, what was said, what came of it.
+
+Frozen dataclasses with look-ups and nothing else. Environments build them, reward terms and metrics read them,
+and neither needs torch. A stance is parsed once, by the environment, so two reward terms can never disagree about
+what an agent meant.
+
+Utilities are in [0, 1]. Confidences are probabilities in [0, 1]. Token counts are those of `message_tokens`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+Seat = str  # "agent_0", "agent_1", ...
+
+_WORD_OR_SYMBOL = re.compile(r"\w+|[^\w\s]")
+
+
+def message_tokens(text: str) -> int:
+    """Length of a message in words and symbols, the unit in which talk is priced.
+
+    It depends on no model's tokenizer, so a price means the same for every base model.
+
+    >>> message_tokens("use RS256, please")
+    4
+    """
+    return len(_WORD_OR_SYMBOL.findall(text))
+
+
+class Phase(StrEnum):
+    STANCE = "stance"  # sealed answer before any partner token
+    TALK = "talk"  # one message to the partner
+    FINAL = "final"  # sealed answer after the talk, with the seat's own part of the code where the task has one
+
+
+class StopReason(StrEnum):
+    FINISHED = "finished"
+    SANDBOX_FAULT = "sandbox_fault"  # infrastructure, not the agents: masked, counted, never scored as a failure
+
+
+class ParseError(StrEnum):
+    EMPTY = "empty"
+    NO_ANSWER = "no_answer"
+    UNKNOWN_OPTION = "unknown_option"
+    BAD_CONFIDENCE = "bad_confidence"
+    NO_CODE = "no_code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numeric:
+    """The domain of a decision whose answer is a number.
+
+    An answer is right when it lies within `tolerance` of `truth`. `sigma` is the standard error of each seat's own
+    estimate, from which the precision-weighted pool of both estimates follows (weights 1 / sigma^2).
+    """
+
+    truth: float
+    tolerance: float
+    sigma: Mapping[Seat, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One contract that both seats must settle.
+
+    `options` are what a seat may answer, `utility` their worth in [0, 1], `blends` the options that are a compromise
+    between others. `belief` is what each seat's brief says, `expert` the seat that the cues point to and `cue` what
+    each seat was told of its own source ("strong" or "weak"). Briefs are private, so no seat reads another's belief.
+    """
+
+    id: str
+    options: tuple[str, ...]
+    utility: Mapping[str, float]
+    belief: Mapping[Seat, str]
+    expert: Seat
+    cue: Mapping[Seat, str]
+    blends: tuple[str, ...] = ()
+    numeric: Numeric | None = None
+    weight: float = 1.0
+
+    def utility_of(self, option: str | None) -> float:
+        """Worth in [0, 1] of an answer; 0 for no answer and for an option that does not exist."""
+        return 0.0 if option is None else self.utility.get(option, 0.0)
+
+    @property
+    def best(self) -> str:
+        """The option with the highest utility (the first of them)."""
+        return max(self.options, key=self.utility_of)
+
+    def is_right(self, option: str | None) -> bool:
+        return option is not None and self.utility_of(option) == self.utility_of(self.best)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenTest:
+    """One test of the merged module: an expression that must be true. `part` is a seat, or "" for the whole."""
+
+    part: Seat | str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    id: str
+    family: str
+    seed: int
+    seats: tuple[Seat, ...]
+    briefs: Mapping[Seat, str]
+    decisions: tuple[Decision, ...]
+    cell: Mapping[Seat, bool]  # which seats' briefs are right on every decision: the 2x2 design
+    stubs: Mapping[Seat, str] = field(default_factory=dict)  # name of the function that each seat writes
+    probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    hidden_tests: tuple[HiddenTest, ...] = ()
+
+    def decision(self, id: str) -> Decision:
+        return next(d for d in self.decisions if d.id == id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stance:
+    """A sealed report: the option that a seat holds and how sure it is, in [0, 1]. No partner ever sees it."""
+
+    decision: str
+    option: str
+    confidence: float
+
+    def probability(self, decision: Decision, option: str) -> float:
+        """Probability that this report gives to `option`: the confidence, the rest shared equally by the others."""
+        if option == self.option:
+            return self.confidence
+        return (1.0 - self.confidence) / (len(decision.options) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment."""
+
+    index: int
+    round: int
+    phase: Phase
+    agent: Seat
+    observation: str
+    reply: str
+    message: str = ""  # what the partners see of it
+    stances: tuple[Stance, ...] = ()
+    work: str = ""  # the code of the seat's own part
+    message_tokens: int = 0
+    parse_error: ParseError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of the episode.
+
+    `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
+    code, else its final stance), None where it realises none of them.
+    """
+
+    utility: float  # team result U in [0, 1]
+    success: bool
+    committed: Mapping[Seat, Mapping[str, str | None]]
+    tests_passed: int = 0
+    tests_total: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    task: Task
+    turns: tuple[Turn, ...]
+    outcome: Outcome
+    stop_reason: StopReason = StopReason.FINISHED
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return self.task.seats
+
+    def partners_of(self, agent: Seat) -> tuple[Seat, ...]:
+        return tuple(seat for seat in self.seats if seat != agent)
+
+    def turns_of(self, agent: Seat) -> tuple[Turn, ...]:
+        return tuple(turn for turn in self.turns if turn.agent == agent)
+
+    def _stance(self, agent: Seat, decision: str, phase: Phase) -> Stance | None:
+        for turn in self.turns_of(agent):
+            if turn.phase is phase:
+                return next((s for s in turn.stances if s.decision == decision), None)
+        return None
+
+    def prior(self, agent: Seat, decision: str) -> Stance | None:
+        """The sealed stance before any partner token; None where it could not be parsed."""
+        return self._stance(agent, decision, Phase.STANCE)
+
+    def final(self, agent: Seat, decision: str) -> Stance | None:
+        """The sealed stance after the talk; None where it could not be parsed."""
+        return self._stance(agent, decision, Phase.FINAL)
+
+    def committed(self, agent: Seat, decision: str) -> str | None:
+        """The option that the seat acted on in the end."""
+        return self.outcome.committed[agent][decision]
+
+    def heard(self, agent: Seat) -> bool:
+        """Whether any partner said anything to this seat."""
+        return any(turn.message for turn in self.turns if turn.agent != agent)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> "Episode":
+        raw = json.loads(text)
+        return Episode(
+            task=_task(raw["task"]),
+            turns=tuple(_turn(turn) for turn in raw["turns"]),
+            outcome=Outcome(**raw["outcome"]),
+            stop_reason=StopReason(raw["stop_reason"]),
+        )
+
+
+def _decision(raw: dict) -> Decision:
+    numeric = Numeric(**raw["numeric"]) if raw["numeric"] else None
+    tuples = {"options": tuple(raw["options"]), "blends": tuple(raw["blends"]), "numeric": numeric}
+    return Decision(**{**raw, **tuples})
+
+
+def _task(raw: dict) -> Task:
+    tuples = {
+        "seats": tuple(raw["seats"]),
+        "decisions": tuple(_decision(d) for d in raw["decisions"]),
+        "hidden_tests": tuple(HiddenTest(**t) for t in raw["hidden_tests"]),
+    }
+    return Task(**{**raw, **tuples})
+
+
+def _turn(raw: dict) -> Turn:
+    parsed = {
+        "phase": Phase(raw["phase"]),
+        "stances": tuple(Stance(**s) for s in raw["stances"]),
+        "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
+    }
+    return Turn(**{**raw, **parsed})

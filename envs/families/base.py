@@ -1,0 +1,158 @@
+"""What every family gives: four readings of one contract, and for code how two functions realise each of them."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.cells import draw_expert
+from envs.episode import Decision, Numeric, Seat
+
+STRONG_SOURCES = (
+    "the signed spec",
+    "the merged RFC",
+    "the release notes",
+    "the owner's test log",
+    "the API contract",
+    "the production config",
+    "the approved change request",
+    "the audited schema",
+)
+WEAK_SOURCES = (
+    "an old draft",
+    "a stale wiki",
+    "a hallway chat",
+    "a vague memory",
+    "a first guess",
+    "an unsigned note",
+    "a forum post",
+    "a rumour",
+)
+SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
+TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Four readings of a contract. Sources only ever claim one of the `claims`; `blend` is the compromise of both.
+
+    Which of the two claims is right is drawn later, so nothing in a reading's wording or size can give it away.
+    """
+
+    claims: tuple[str, str]
+    blend: str
+    other: str
+    numeric: bool = False
+
+
+class FunctionFamily(ABC):
+    """A contract between two one-line functions. Parts are numbered 0 and 1; a seat may write either."""
+
+    name: str  # the decision's id
+    contract: str  # what both must share, in words: "offset"
+    signatures: tuple[str, str]  # "encode(n)", "decode(n)"
+    glosses: tuple[str, str]  # what each does, in a few words
+
+    def function(self, part: int) -> str:
+        """The bare name of a part's function."""
+        return self.signatures[part].partition("(")[0]
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Readings:
+        """Four different readings of the contract."""
+
+    @abstractmethod
+    def source(self, part: int, option: str) -> str:
+        """One line of Python: the part's function under a reading."""
+
+    @abstractmethod
+    def check(self, part: int, option: str, n: int) -> str:
+        """An expression that is true iff the part's function follows a reading, on an input made from n (1..9).
+
+        `same(x, y)` compares value and type (see envs.sandbox).
+        """
+
+    @abstractmethod
+    def round_trip(self, n: int) -> str:
+        """An expression on both functions that is true iff they follow the same reading, on an input made from n."""
+
+
+def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
+    """Readings that are whole numbers in [low, high]; the blend is the exact mean of the two claims.
+
+    All four are at least 2 apart, and the claims at most 12, so no other reading lies within the tolerance of one.
+    """
+    while True:
+        a, b, other = (int(x) for x in rng.integers(low, high + 1, size=3))
+        mean = (a + b) // 2
+        gaps = [abs(x - y) for x, y in ((a, mean), (other, a), (other, b), (other, mean))]
+        if (a + b) % 2 == 0 and abs(a - b) <= 12 and min(gaps) >= 2:
+            return Readings(claims=(str(a), str(b)), blend=str(mean), other=str(other), numeric=True)
+
+
+def draw_decision(
+    id: str,
+    readings: Readings,
+    right: tuple[bool, bool],
+    cue_reliability: float,
+    seats: tuple[Seat, Seat],
+    rng: np.random.Generator,
+) -> Decision:
+    """Decide which reading is right and who claims what, such that `right` says which seats claim the right one.
+
+    Where both are wrong, they claim the same reading or different ones with equal chance. Every seat always claims
+    one of `readings.claims`, whether it is right or not, so the options tell a seat nothing about its own claim.
+    """
+    first, second = (readings.claims[i] for i in rng.permutation(2))
+    if right == (False, False):
+        if rng.random() < 0.5:
+            beliefs, truth = (first, second), readings.other
+        else:
+            beliefs, truth = (first, first), (second, readings.other)[rng.integers(2)]
+    else:
+        truth = first
+        beliefs = tuple(truth if is_right else second for is_right in right)
+    expert = draw_expert(right, cue_reliability, rng)
+    cue = {seat: "strong" if i == expert else "weak" for i, seat in enumerate(seats)}
+    options = [*readings.claims, readings.blend, readings.other]
+    options = tuple(options[i] for i in rng.permutation(4))
+    numeric = None
+    if readings.numeric:
+        gap = abs(float(first) - float(second))
+        sigma = {seat: SIGMA[cue[seat]] * gap for seat in seats}
+        numeric = Numeric(truth=float(truth), tolerance=TOLERANCE * gap, sigma=sigma)
+    return Decision(
+        id=id,
+        options=options,
+        utility={option: float(option == truth) for option in options},
+        belief=dict(zip(seats, beliefs, strict=True)),
+        expert=seats[expert],
+        cue=cue,
+        blends=(readings.blend,),
+        numeric=numeric,
+    )
+
+
+def claim(decision: Decision, seat: Seat, rng: np.random.Generator) -> str:
+    """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`."""
+    sources = STRONG_SOURCES if decision.cue[seat] == "strong" else WEAK_SOURCES
+    return f"Your source, {sources[rng.integers(len(sources))]}, says {decision.belief[seat]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewFamily:
+    """A design decision with no code: options that can each be argued for, every one with its own reason.
+
+    A reason belongs to the option and not to whether it is right, so an argument alone settles nothing.
+    """
+
+    name: str  # the decision's id
+    question: str  # "How do callers sign in?"
+    reasons: dict[str, str]  # option -> the requirement that a source gives for it
+    blend: str  # a template of two options: "{} inside {}"
+
+    def draw(self, rng: np.random.Generator) -> Readings:
+        """Four different readings: two that sources claim, their blend, and another."""
+        names = tuple(self.reasons)
+        a, b, other = (names[i] for i in rng.permutation(len(names))[:3])
+        return Readings(claims=(a, b), blend=self.blend.format(a, b), other=other)

@@ -1,0 +1,144 @@
+"""Two halves of one module: each seat writes one of two functions that must share a contract."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.base import SEATS, CoopEnv
+from envs.episode import HiddenTest, Outcome, Seat, StopReason, Task, Turn
+from envs.families.base import FunctionFamily, claim, draw_decision
+from envs.families.index_base import IndexBase
+from envs.families.key import Key
+from envs.families.offset import Offset
+from envs.families.padding import Padding
+from envs.families.scale import Scale
+from envs.families.separator import Separator
+from envs.families.timeout import Timeout
+from envs.lookup import find
+from envs.sandbox import Part, Status, run_expressions
+
+
+class PairedFunctions(CoopEnv):
+    """Each seat writes one of two one-line functions; hidden tests run on the merged module.
+
+    ## Description
+    The two functions share one contract (an offset, a separator, a time-out ...). Each brief privately claims one of
+    four readings of it. One reading is right, the sources claim either of two, one is a blend of these two. Which
+    function a seat writes, which seat has the reliable source, names and the order of options are random.
+
+    ## Action space, observation space, phases, episode end, state, infos
+    As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.parsing`).
+
+    ## Rewards
+    0.0 until the end; then U = hidden tests passed / all five (two on each part against the right reading, one round
+    trip through both) for both seats. Success: all pass. Each part hands over its own function only, so nobody can
+    write the partner's half. A seat is committed to the option whose probe its function satisfies (None if not
+    exactly one).
+
+    ## Arguments
+    As in `CoopEnv`, and test_timeout_s: wall time in seconds for the hidden tests of an episode, above 0.
+
+    ## Families
+    offset, separator, scale, index_base, timeout, padding, key.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
+    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (
+        Offset(),
+        Separator(),
+        Scale(),
+        IndexBase(),
+        Timeout(),
+        Padding(),
+        Key(),
+    )
+
+    def __init__(self, *, test_timeout_s: float = 2.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not test_timeout_s > 0:
+            raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
+        self.test_timeout_s = test_timeout_s
+
+    def make_task(self, seed: int) -> Task:
+        rng = np.random.default_rng(seed)
+        family = self.families[rng.integers(len(self.families))]
+        right = self.cells.at(seed)
+        decision = draw_decision(family.name, family.draw(rng), right, self.cue_reliability, SEATS, rng)
+        part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
+        first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
+        truth = decision.best
+        tests = [
+            HiddenTest(part=seat, expression=family.check(part, truth, n))
+            for seat, part in part_of.items()
+            for n in (first, second)
+        ]
+        probes = {
+            seat: {
+                decision.id: {
+                    option: f"{family.check(part, option, first)} and {family.check(part, option, third)}"
+                    for option in decision.options
+                }
+            }
+            for seat, part in part_of.items()
+        }
+        briefs = {}
+        for seat, part in part_of.items():
+            briefs[seat] = (
+                f"You write {family.signatures[part]}: {family.glosses[part]}. "
+                f"Your partner writes {family.signatures[1 - part]}. Both must use one {family.contract}.\n"
+                f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng)}."
+            )
+        return Task(
+            id=f"{family.name}-{seed}",
+            family=family.name,
+            seed=seed,
+            seats=SEATS,
+            briefs=briefs,
+            decisions=(decision,),
+            cell=dict(zip(SEATS, right, strict=True)),
+            stubs={seat: family.function(part) for seat, part in part_of.items()},
+            probes=probes,
+            hidden_tests=(*tests, HiddenTest(part="", expression=family.round_trip(third))),
+        )
+
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        task = self.task
+        tests = [test.expression for test in task.hidden_tests]
+        probes = [
+            (seat, id, option, expression)
+            for seat, decisions in task.probes.items()
+            for id, options in decisions.items()
+            for option, expression in options.items()
+        ]
+        verdict = run_expressions(
+            tuple(Part(name=task.stubs[seat], source=turns[seat].work) for seat in task.seats),
+            (*tests, *(expression for *_, expression in probes)),
+            timeout_s=self.test_timeout_s,
+        )
+        true_probes = [probe for probe, passed in zip(probes, verdict.passed[len(tests) :], strict=True) if passed]
+        committed: dict[Seat, dict[str, str | None]] = {}
+        for seat in task.seats:
+            committed[seat] = {}
+            for decision in task.decisions:
+                realised = [option for s, id, option, _ in true_probes if (s, id) == (seat, decision.id)]
+                committed[seat][decision.id] = realised[0] if len(realised) == 1 else None
+        passed = sum(verdict.passed[: len(tests)])
+        outcome = Outcome(
+            utility=passed / len(tests),
+            success=passed == len(tests),
+            committed=committed,
+            tests_passed=passed,
+            tests_total=len(tests),
+            detail="" if verdict.status is Status.OK else f"{verdict.status}: {verdict.detail}",
+        )
+        fault = verdict.status is Status.FAULT
+        return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
+
+    def reference_work(self, seat: Seat, option: str) -> str:
+        family = find(self.task.family, {f.name: f for f in self.families}, kind="family")
+        part = [family.function(0), family.function(1)].index(self.task.stubs[seat])
+        return family.source(part, option)

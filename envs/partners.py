@@ -1,0 +1,160 @@
+"""Scripted partners: they play on text, know only what their seat may know, and never miss the grammar.
+
+For tests, baselines and format demonstrations. A partner reads its own beliefs and cues, the options and the messages
+that it heard; where it needs to know how instances are made (`Calibrated`), that is public: the environment's
+constructor arguments.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from envs.base import CoopEnv
+from envs.episode import Decision, Episode, Phase, Seat
+
+
+class Partner(Protocol):
+    """Anything that writes a seat's next reply."""
+
+    def reply(self, env: CoopEnv, seat: Seat) -> str:
+        """The reply of `seat` in `env.phase`."""
+        ...
+
+
+def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None) -> Episode:
+    """Play one episode with a partner in every seat; `seed` as in `reset`."""
+    env.reset(seed=seed)
+    while env.agents:
+        env.step({seat: partners[seat].reply(env, seat) for seat in env.agents})
+    return env.episode
+
+
+def named_option(messages: Sequence[str], decision: Decision) -> str | None:
+    """The option that the messages name first, newest message first; None where they name none.
+
+    Longer options are tried first, so a blend is not mistaken for its first half.
+    """
+    options = sorted(decision.options, key=len, reverse=True)
+    edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
+    patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in options]
+    for message in reversed(messages):
+        match = re.search("|".join(f"({pattern})" for pattern in patterns), message, re.IGNORECASE)
+        if match:
+            return options[match.lastindex - 1]
+    return None
+
+
+class Scripted:
+    """The frame of a scripted partner: subclasses say what to answer, how sure they are and what to say."""
+
+    def reply(self, env: CoopEnv, seat: Seat) -> str:
+        if env.phase is Phase.TALK:
+            return " ".join(self.message(env, seat, decision) for decision in env.task.decisions).strip() or "PASS"
+        several = len(env.task.decisions) > 1
+        lines, work = [], []
+        for decision in env.task.decisions:
+            if env.phase is Phase.STANCE:
+                option, confidence = decision.belief[seat], self.prior_confidence(env, seat, decision)
+            else:
+                option, confidence = self.decide(env, seat, decision)
+                work.append(env.reference_work(seat, option))
+            name = f"Answer {decision.id}" if several else "Answer"
+            lines.append(f"{name}: {option} ({round(100 * confidence)}%)")
+        return "\n".join(lines + [code for code in work if code])
+
+    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
+        """Confidence in [0, 1] of the sealed stance, which is always the seat's own belief."""
+        return 0.8
+
+    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        """What to tell the partner about a decision; "" for nothing."""
+        return decision.belief[seat]
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        """The final option and the confidence in it, in [0, 1]."""
+        raise NotImplementedError
+
+
+class Calibrated(Scripted):
+    """The ideal partner: says what it was told, follows the cue, and is as sure as the odds of the design allow."""
+
+    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
+        trust = env.cue_reliability if decision.cue[seat] == "strong" else 1 - env.cue_reliability
+        return env.cells.probability("both_right") + trust * env.cells.probability("one_right")
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
+        if heard is None:
+            return own, self.prior_confidence(env, seat, decision)
+        both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
+        if heard == own:  # wrong pairs agree half of the time
+            return own, both / ((both + none / 2) or 1.0)
+        option = own if decision.cue[seat] == "strong" else heard
+        return option, env.cue_reliability * one / ((one + none / 2) or 1.0)
+
+
+class AlwaysDefer(Scripted):
+    """Takes whatever the partner names. Two of them swap their answers."""
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return named_option(env.heard(seat), decision) or decision.belief[seat], 0.8
+
+
+class NeverDefer(Scripted):
+    """Keeps its own belief, whatever it hears."""
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return decision.belief[seat], 0.8
+
+
+class Averager(Scripted):
+    """Settles for the blend as soon as the partner names something else."""
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
+        return own if heard in (None, own) else decision.blends[0], 0.8
+
+
+class Silent(NeverDefer):
+    """Says nothing and keeps its own belief."""
+
+    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        return ""
+
+
+class Demonstrator(Scripted):
+    """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
+
+    The prior stance is its own belief; the final option is its own, the partner's or the blend with equal chance, and
+    its code realises that option.
+    """
+
+    TEMPLATES = (
+        "{option}",
+        "{option}.",
+        "I have {option}.",
+        "Mine says {option}.",
+        "I was told {option}.",
+        "I got {option} from {source}.",
+        "My source, {source}, says {option}.",
+        "{option}, says {source}. What do you have?",
+    )
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+
+    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
+        return float(self.rng.integers(5, 11)) / 10
+
+    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        option = decision.belief[seat]
+        source = re.search(r"Your source, ([^,]+), says " + re.escape(option), env.task.briefs[seat])
+        template = self.TEMPLATES[self.rng.integers(len(self.TEMPLATES))]
+        return template.format(option=option, source=source[1] if source else "my source")
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        own = decision.belief[seat]
+        choices = (own, named_option(env.heard(seat), decision) or own, decision.blends[0])
+        return choices[self.rng.integers(3)], self.prior_confidence(env, seat, decision)

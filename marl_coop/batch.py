@@ -1,0 +1,102 @@
+"""Ragged rollouts to tensors.
+
+A `Row` is one seat of one episode with all that the update needs; `collate` pads some rows to a minibatch. Rows are
+sorted by adapter, so each adapter has one span of rows and one slice of the flat token and turn axes.
+
+Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.episode import Seat
+from marl_coop.policy import Span, spans_of
+from marl_coop.rollout import Trace
+
+PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory of CPU kernels flat
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token."""
+
+    trace: Trace
+    counted: bool  # False: an infrastructure fault; played, but never trained on
+    rewards_K: Tensor
+    reference_N: Tensor | None = None
+    features_KF: Tensor | None = None
+    values_K: Tensor | None = None
+    advantages_K: Tensor | None = None
+    returns_K: Tensor | None = None
+
+    @property
+    def seat(self) -> Seat:
+        return self.trace.seat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minibatch:
+    """`tokens` and `turns` give each adapter's slice of the N axis and of the J axis."""
+
+    spans: tuple[Span, ...]
+    input_ids_RT: Tensor
+    attention_mask_RT: Tensor
+    rows_N: Tensor
+    columns_N: Tensor
+    turn_N: Tensor  # index on the J axis
+    old_logprobs_N: Tensor
+    prompt_ends_J: tuple[Tensor, Tensor]  # row and column of the last prompt token before each turn
+    tokens: dict[str, slice]
+    turns: dict[str, slice]
+
+
+def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
+    """Pad rows to tensors; `pad` is any token id (padding is masked).
+
+    Raises:
+        ValueError: the rows are not sorted by adapter.
+    """
+    spans = spans_of([row.trace.adapter for row in rows])
+    width = -(-max(len(row.trace.ids) for row in rows) // PAD_TO) * PAD_TO
+    input_ids_RT = torch.full((len(rows), width), pad)
+    attention_mask_RT = torch.zeros(len(rows), width, dtype=torch.long)
+    row_N, column_N, turn_N, old_N, end_row_J, end_column_J = [], [], [], [], [], []
+    tokens, turns = {}, {}
+    for adapter, start, stop in spans:
+        first_token, first_turn = len(row_N), len(end_row_J)
+        for r in range(start, stop):
+            trace = rows[r].trace
+            input_ids_RT[r, : len(trace.ids)] = torch.tensor(trace.ids)
+            attention_mask_RT[r, : len(trace.ids)] = 1
+            for turn in trace.turns:
+                turn_N += [len(end_row_J)] * (turn.stop - turn.start)
+                row_N += [r] * (turn.stop - turn.start)
+                column_N += range(turn.start, turn.stop)
+                old_N += turn.logprobs
+                end_row_J.append(r)
+                end_column_J.append(turn.start - 1)
+        tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
+    to = lambda values: torch.tensor(values, device=device)  # noqa: E731
+    return Minibatch(
+        spans=spans,
+        input_ids_RT=input_ids_RT.to(device),
+        attention_mask_RT=attention_mask_RT.to(device),
+        rows_N=to(row_N),
+        columns_N=to(column_N),
+        turn_N=to(turn_N),
+        old_logprobs_N=to(old_N),
+        prompt_ends_J=(to(end_row_J), to(end_column_J)),
+        tokens=tokens,
+        turns=turns,
+    )
+
+
+def stack_turns(rows: Sequence[Row], name: str) -> tuple[Tensor, Tensor]:
+    """A per-turn attribute of some rows as (R, K), padded with 0, and the mask of the turns that count."""
+    values = [getattr(row, name) for row in rows]
+    mask = [torch.full((len(v),), float(row.counted)) for row, v in zip(rows, values, strict=True)]
+    pad = lambda ragged: torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True)  # noqa: E731
+    return pad(values), pad(mask)

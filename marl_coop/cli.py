@@ -1,0 +1,87 @@
+"""The command line: `marl-coop train`. train.py is the same.
+
+A configuration that cannot be used is one line on stderr and exit code 2. torch is loaded only once the configuration
+has passed, so a typing error is answered at once.
+"""
+
+import argparse
+import netrc
+import os
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from marl_coop.config import ConfigError, load_config
+from marl_coop.rundir import find_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(prog="marl-coop", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["train"], help="`marl-coop train --help` says more")
+    parser.parse_args(argv[:1])
+    try:
+        return train(argv[1:])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train from a configuration, or print it."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop train",
+        description="Train a team of policies.",
+        epilog="Files are merged from left to right and overrides come last. A key that has dots of its own goes in "
+        "brackets: 'rewards[my_lab.rewards:Humility].weight=0.5'.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
+    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="may be given several times")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="DIR",
+        help="go on from the last checkpoint of a run: of this folder (which must have no '=' in its name), or of the "
+        "newest run with this configuration's name",
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.resume and "=" in args.resume:  # `--resume seed=1`: an override that follows, not a folder
+        args.overrides.insert(0, args.resume)
+        args.resume = NEWEST
+
+    config = load_config(args.config, args.overrides)
+    if args.print_config:
+        print(config.to_yaml(), end="")
+        return 0
+    checkpoint = None if args.resume is None else find_checkpoint(config, args.resume or None)
+
+    _set_environment()
+    from marl_coop.experiment import run  # loads torch
+
+    run(config, resume=checkpoint)
+    return 0
+
+
+NEWEST = ""  # --resume without a folder
+
+
+def _set_environment() -> None:
+    """Settings of libraries that are read when they are imported. What the user has set stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix
+    if not _wandb_login():
+        os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def _wandb_login() -> bool:
+    """Whether wandb could log in without asking: with an API key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,120 @@
+"""The embedded engine: samples with the training model itself, no server, all chats in one batch.
+
+Each row keeps its key-value cache from turn to turn, so a turn costs only its new tokens. Rows of one batch get
+observations and replies of different lengths; the gaps are masked and every token has its own position id, so that
+a row computes the same as it would alone. Sampling inverts the cumulative distribution at a uniform number that
+belongs to the row and the token: a reply depends on its request's seed and not on who else is in the batch.
+
+Axes in names: R rows, T positions, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl_coop.engines import Generation, Request
+from marl_coop.policy import Span, TeamPolicy, spans_of
+
+
+class TransformersEngine:
+    """Args:
+    policy: the model to sample from.
+    eos: id of the token that ends a reply.
+    temperature: of the sampling, > 0.
+    max_rows: rows per batch; bounds the memory of the caches.
+    """
+
+    def __init__(self, policy: TeamPolicy, eos: int, temperature: float, max_rows: int):
+        self.policy, self.eos, self.temperature, self.max_rows = policy, eos, temperature, max_rows
+        self._batches: list[_Batch] = []
+
+    def forget(self) -> None:
+        self._batches = []
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        training = self.policy.training
+        self.policy.eval()
+        if not self._continues(requests):
+            # rows of one adapter side by side, and of like length, so that little is padded
+            order = sorted(requests, key=lambda r: (str(r.adapter), len(r.ids)))
+            groups = [order[i : i + self.max_rows] for i in range(0, len(order), self.max_rows)]
+            self._batches = [_Batch(self, [r.chat for r in rows]) for rows in groups]
+        by_chat = {request.chat: request for request in requests}
+        done = {}
+        for batch in self._batches:
+            done |= batch.generate([by_chat[chat] for chat in batch.chats])
+        self.policy.train(training)
+        return [done[request.chat] for request in requests]
+
+    def _continues(self, requests: Sequence[Request]) -> bool:
+        known = {chat: ids for batch in self._batches for chat, ids in zip(batch.chats, batch.ids, strict=True)}
+        return {r.chat for r in requests} == known.keys() and all(
+            r.ids[: len(known[r.chat])] == known[r.chat] for r in requests
+        )
+
+
+class _Batch:
+    """Some chats, their cache and what it holds."""
+
+    def __init__(self, engine: TransformersEngine, chats: list):
+        self.engine, self.chats = engine, chats
+        self.ids: list[list[int]] = [[] for _ in chats]  # ids in the cache, per row
+        self.cache = None
+        self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
+
+    def generate(self, requests: list[Request]) -> dict:
+        spans = spans_of([r.adapter for r in requests])
+        uniforms = [np.random.default_rng(r.seed).random(r.max_tokens) for r in requests]
+        replies = [Generation(ids=[], logprobs=[]) for _ in requests]
+        new = [r.ids[len(ids) :] for r, ids in zip(requests, self.ids, strict=True)]
+        open_rows = set(range(len(requests)))
+        while open_rows:
+            logits_RV = self._feed(spans, new)
+            step = max(len(reply.ids) for reply in replies)
+            uniform_R = torch.tensor([u[min(step, len(u) - 1)] for u in uniforms])
+            token_R, logprob_R = _sample(logits_RV, uniform_R)
+            new = [[] for _ in requests]
+            for row in sorted(open_rows):
+                replies[row].ids.append(int(token_R[row]))
+                replies[row].logprobs.append(float(logprob_R[row]))
+                if replies[row].ids[-1] == self.engine.eos or len(replies[row].ids) == requests[row].max_tokens:
+                    open_rows.discard(row)
+                else:
+                    new[row] = replies[row].ids[-1:]
+        return dict(zip(self.chats, replies, strict=True))
+
+    def _feed(self, spans: tuple[Span, ...], new: list[list[int]]) -> Tensor:
+        """Put each row's new ids into the cache; logits (R, V) after the last of them."""
+        policy, width = self.engine.policy, max(map(len, new))
+        input_ids = np.full((len(new), width), self.engine.eos)
+        positions = np.zeros((len(new), width), dtype=np.int64)
+        mask = np.zeros((len(new), width), dtype=np.int64)
+        for row, ids in enumerate(new):
+            if ids:  # left-padded, so that the last column is each row's last token
+                input_ids[row, -len(ids) :] = ids
+                positions[row, -len(ids) :] = np.arange(len(self.ids[row]), len(self.ids[row]) + len(ids))
+                mask[row, -len(ids) :] = 1
+                self.ids[row].extend(ids)
+        tensors = [torch.from_numpy(a).to(policy.device) for a in (input_ids, positions, mask)]
+        self.mask_RT = torch.cat([self.mask_RT, tensors[2]], dim=1)
+        hidden_RTH, self.cache = policy.hidden(
+            spans,
+            tensors[0],
+            position_ids=tensors[1],
+            attention_mask=self.mask_RT,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return policy.logits(hidden_RTH[:, -1]) / self.engine.temperature
+
+
+def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Token (R,) at which the cumulative distribution passes `uniform_R`, and its log-probability (R,)."""
+    logprobs_RV = logits_RV.log_softmax(-1)
+    cumulative_RV = logprobs_RV.double().exp().cumsum(-1)
+    target_R1 = uniform_R.to(cumulative_RV).unsqueeze(-1) * cumulative_RV[:, -1:]
+    token_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=logits_RV.shape[-1] - 1)
+    return token_R1.squeeze(-1).cpu(), logprobs_RV.gather(-1, token_R1).squeeze(-1).cpu()

@@ -1,0 +1,133 @@
+"""One experiment from a configuration: warm up, evaluate, train, evaluate again, say what came of it."""
+
+import dataclasses
+import json
+import signal
+import sys
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from peft import LoraConfig
+from rich.console import Console
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+import envs
+from envs.episode import Episode
+from marl_coop.callbacks import MetricsFile, ProgressBar
+from marl_coop.config import Config, nearest
+from marl_coop.evaluate import before_and_after, evaluate, table
+from marl_coop.models import adapted_layers, keep_freed_memory, load_base
+from marl_coop.policy import TeamPolicy
+from marl_coop.rundir import plan_output_dir, record_start
+from marl_coop.trainer import MultiAgentPPOConfig, MultiAgentPPOTrainer
+from marl_coop.warmup import warm_adapter
+from rewards import RewardStack
+
+SYSTEM = "You and a partner write one module."
+
+
+def training_arguments(config: Config, output_dir: str) -> MultiAgentPPOConfig:
+    """The `training` section as `MultiAgentPPOConfig`.
+
+    Raises:
+        ConfigError: a key that it does not have, or a value that it refuses.
+    """
+    known = {field.name for field in dataclasses.fields(MultiAgentPPOConfig) if field.init}
+    for key in config.training:
+        if key in ("output_dir", "seed"):
+            raise config.error(("training", key), f"set {key} at the top level of the configuration")
+        if key not in known:
+            raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
+    try:
+        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **config.training)
+    except (TypeError, ValueError) as error:
+        raise config.error(("training",), str(error)) from error
+
+
+def run(config: Config, resume: Path | None = None) -> None:
+    """Run an experiment; `resume` is a checkpoint of an earlier start of it."""
+    keep_freed_memory()
+    args = training_arguments(config, output_dir=str(resume.parent if resume else "."))
+    main = args.process_index == 0
+    folder = resume.parent if resume else Path(*broadcast_object_list([str(plan_output_dir(config)) if main else None]))
+    args.output_dir, args.logging_dir = str(folder), str(folder)
+    if main:
+        record_start(folder, config)
+    set_seed(config.seed)
+    console = Console(file=sys.stdout, quiet=not main)
+    console.print(f"run directory: {folder}")
+
+    base, tokenizer = load_base(config)
+    lora = LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        layers_to_transform=adapted_layers(base, config.lora.upper_layers),
+        task_type="CAUSAL_LM",
+    )
+    warm = warm_adapter(config, base, tokenizer, lora, SYSTEM) if config.warmup.steps else None
+    adapters = list(dict.fromkeys(config.policies.values()))
+    seats = len(config.policies) if args.critic == "central" else 1
+    policy = TeamPolicy(base, lora, adapters, critic_seats=seats)
+    if warm:
+        for adapter in adapters:
+            policy.load_adapter(adapter, warm)
+
+    trainer = MultiAgentPPOTrainer(
+        model=policy,
+        args=args,
+        make_env=lambda: envs.make(config.env["name"], **{k: v for k, v in config.env.items() if k != "name"}),
+        rewards=RewardStack.from_config(config.rewards),
+        processing_class=tokenizer,
+        policies=config.policies,
+        system=SYSTEM,
+        callbacks=[ProgressBar(), MetricsFile(folder / "metrics.jsonl")],
+        on_rollouts=lambda update, episodes, breakdowns: write_episodes(
+            folder / "episodes" / f"update-{update:04d}.{args.process_index}.jsonl", episodes, breakdowns
+        ),
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+
+    def play_unseen(label: str) -> list[Episode]:
+        section = config.evaluation
+        process = args.process_index, args.world_size
+        episodes = evaluate(trainer.players, section.episodes, section.seed, section.batch_size, process, label)
+        if main:
+            write_episodes(folder / f"{label}.jsonl", episodes)
+        return episodes
+
+    before_file = folder / "before.jsonl"
+    before = read_episodes(before_file) if resume and before_file.exists() else play_unseen("before")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the last checkpoint stays
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except KeyboardInterrupt:
+        console.print(f"stopped; go on from the last checkpoint with: --resume {folder}")
+        raise SystemExit(130) from None
+    trainer.save_model()
+    after = play_unseen("after")
+    if main:
+        results = before_and_after(before, after)
+        plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
+        (folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        console.print(table(results, f"{config.name}, seed {config.seed}: {len(after)} unseen instances"))
+        console.print(f"run directory: {folder}")
+
+
+def write_episodes(file: Path, episodes: list[Episode], breakdowns: list | None = None) -> None:
+    """One JSON line per episode, with its reward breakdown where there is one."""
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w", encoding="utf-8") as out:
+        for i, episode in enumerate(episodes):
+            line = {"episode": json.loads(episode.to_json())}
+            if breakdowns:
+                line["rewards"] = breakdowns[i].to_dict()
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_episodes(file: Path) -> list[Episode]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [Episode.from_json(json.dumps(json.loads(line)["episode"])) for line in lines]

@@ -1,0 +1,204 @@
+"""One frozen base model, a LoRA adapter per policy, a value head per policy: all that is trained, in one module.
+
+*Routed LoRA*: the rows of a batch are sorted by adapter, and every adapted layer adds `B_a(A_a(x)) * scale_a` of the
+row's own adapter a to the frozen layer's output. So the rows of both agents go through one forward and one backward;
+nothing is switched in between, which keeps gradient checkpointing right and leaves no parameter unused under DDP.
+On disk each adapter is an ordinary PEFT adapter.
+
+Axes in names: R rows, T positions, N action tokens, K turns, S seats, H hidden size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from trl.trainer.utils import selective_log_softmax_and_entropy
+
+LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
+BASE = None  # the adapter of a row that goes through the frozen base alone
+
+
+class Span(NamedTuple):
+    """Rows `start` to `stop` of a batch go through `adapter` (None: through the base alone)."""
+
+    adapter: str | None
+    start: int
+    stop: int
+
+
+def spans_of(adapters: Sequence[str | None]) -> tuple[Span, ...]:
+    """The spans of a batch, given each row's adapter.
+
+    >>> spans_of(["a", "a", "b"])
+    (Span(adapter='a', start=0, stop=2), Span(adapter='b', start=2, stop=3))
+
+    Raises:
+        ValueError: the rows of an adapter are not contiguous.
+    """
+    spans: list[Span] = []
+    for row, adapter in enumerate(adapters):
+        if spans and spans[-1].adapter == adapter:
+            spans[-1] = spans[-1]._replace(stop=row + 1)
+        elif any(span.adapter == adapter for span in spans):
+            raise ValueError(f"the rows of adapter {adapter!r} are not contiguous: sort the batch by adapter")
+        else:
+            spans.append(Span(adapter, row, row + 1))
+    return tuple(spans)
+
+
+class Scores(NamedTuple):
+    """What one forward says of the sampled tokens, each (N,): log-probability and entropy, in nats."""
+
+    logprobs_N: Tensor
+    entropy_N: Tensor
+
+
+class TeamPolicy(nn.Module):
+    """The policies of a team on one frozen base.
+
+    Args:
+        base: a causal language model; it is frozen here.
+        lora: shape of every adapter.
+        adapters: names of the adapters, in the order of the rows of a batch.
+        critic_seats: seats whose features the critic reads together (the team's size for a central critic, 1 for a
+            local one).
+    """
+
+    def __init__(self, base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str], critic_seats: int):
+        super().__init__()
+        self.adapters = tuple(adapters)
+        first, *others = self.adapters
+        self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
+        for adapter in others:
+            self.lm.add_adapter(adapter, lora)
+        self._spans: tuple[Span, ...] = ()
+        layers = [module for module in self.lm.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            layer.set_adapter([])  # PEFT itself adds nothing: the hook below does, row by row
+            layer.get_base_layer().register_forward_hook(self._routed(layer))
+        for name, parameter in self.lm.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+        hidden = base.config.get_text_config().hidden_size
+        self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
+
+    def _routed(self, layer: LoraLayer):
+        def add_adapters(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if all(span.adapter is BASE for span in self._spans):
+                return output
+            (x,) = inputs
+            pieces = []
+            for adapter, start, stop in self._spans:
+                if adapter is BASE:
+                    pieces.append(output[start:stop])
+                    continue
+                lora_a, lora_b = layer.lora_A[adapter], layer.lora_B[adapter]
+                rows = layer.lora_dropout[adapter](x[start:stop].to(lora_a.weight.dtype))
+                delta = lora_b(lora_a(rows)) * layer.scaling[adapter]
+                pieces.append(output[start:stop] + delta.to(output.dtype))
+            return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+        return add_adapters
+
+    @property
+    def config(self):
+        return self.lm.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.lm.parameters()).device
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        self.lm.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def hidden(self, spans: tuple[Span, ...], input_ids: Tensor, **inputs) -> tuple[Tensor, object]:
+        """Last hidden states (R, T, H) and the key-value cache (None without `use_cache=True`).
+
+        The spans stay set until the next call: a backward with gradient checkpointing runs the layers once more and
+        must find the same ones.
+        """
+        self._spans = spans
+        output = self.lm.get_base_model().get_decoder()(input_ids=input_ids, **inputs)
+        return output.last_hidden_state, output.past_key_values
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """Logits (N, vocabulary) in float32."""
+        return self.lm.get_output_embeddings()(hidden_NH).float()
+
+    def score(
+        self,
+        spans: tuple[Span, ...],
+        input_ids_RT: Tensor,
+        attention_mask_RT: Tensor,
+        rows_N: Tensor,
+        columns_N: Tensor,
+        temperature: float,
+    ) -> tuple[Scores, Tensor]:
+        """Score the tokens at (rows_N, columns_N) and return the hidden states (R, T, H) as well."""
+        hidden_RTH, _ = self.hidden(spans, input_ids_RT, attention_mask=attention_mask_RT, use_cache=False)
+
+        def score_some(hidden_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+            # the leading axis of 1 is for TRL, which loops over it where there is no fused kernel
+            logprobs_1N, entropy_1N = selective_log_softmax_and_entropy(
+                self.logits(hidden_NH)[None], ids_N[None], temperature=temperature
+            )
+            return logprobs_1N[0], entropy_1N[0]
+
+        # logits are made again in the backward pass instead of being kept
+        pieces = [
+            checkpoint(score_some, hidden_NH, ids_N, use_reentrant=False)
+            for hidden_NH, ids_N in zip(
+                hidden_RTH[rows_N, columns_N - 1].split(LOGIT_ROWS),
+                input_ids_RT[rows_N, columns_N].split(LOGIT_ROWS),
+                strict=True,
+            )
+        ]
+        return Scores(*(torch.cat(column) for column in zip(*pieces, strict=True))), hidden_RTH
+
+    def values(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Values (turns,) per adapter from detached features (turns, seats * H)."""
+        return {adapter: self.critics[adapter](f) for adapter, f in features.items()}
+
+    def forward(self, features: dict[str, Tensor], **tokens) -> tuple[Scores, dict[str, Tensor]]:
+        """All that a gradient flows through: scores of the sampled tokens, values of the turns."""
+        scores, _ = self.score(**tokens)
+        return scores, self.values(features)
+
+    def adapter_parameters(self, adapter: str) -> list[nn.Parameter]:
+        return [p for name, p in self.lm.named_parameters() if f".{adapter}." in name and "lora_" in name]
+
+    def save(self, folder: Path) -> None:
+        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`."""
+        for adapter in self.adapters:
+            self.lm.save_pretrained(folder, selected_adapters=[adapter])
+        torch.save(self.critics.state_dict(), folder / "critics.pt")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        for adapter in self.adapters:
+            self.load_adapter(adapter, folder / adapter)
+        self.critics.load_state_dict(torch.load(folder / "critics.pt", weights_only=True))
+
+    def load_adapter(self, adapter: str, folder: Path) -> None:
+        """Start `adapter` from a PEFT adapter on disk."""
+        set_peft_model_state_dict(self.lm, load_peft_weights(str(folder), device="cpu"), adapter_name=adapter)
+
+
+class ValueHead(nn.Module):
+    """A small critic: layer norm (hidden states are large and uneven), one hidden layer, a scalar that starts at 0."""
+
+    def __init__(self, features: int, width: int = 128):
+        super().__init__()
+        self.norm = nn.LayerNorm(features, elementwise_affine=False)
+        self.hidden = nn.Linear(features, width)
+        self.value = nn.Linear(width, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.value(torch.tanh(self.hidden(self.norm(features)))).squeeze(-1)

@@ -1,0 +1,94 @@
+"""The arithmetic of multi-agent PPO as pure tensor functions, without a model in sight.
+
+Axes in names: R rows (one seat of one episode), K turns of a row, N action tokens, flat over rows.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` is true; 0 where the mask is empty."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def gae(rewards_RK: Tensor, values_RK: Tensor, mask_RK: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation over turns (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
+
+    One turn is one action. `mask_RK` marks the turns that exist, which come first in each row; after the last one the
+    value is 0, because the episode has ended. Returns advantages and returns (advantage + value), both (R, K), 0 where
+    the mask is false.
+
+    >>> rewards, values = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]])
+    >>> gae(rewards, values, torch.ones(1, 2), gamma=1.0, lam=1.0)[0]
+    tensor([[0.5000, 0.5000]])
+    """
+    advantages_RK = torch.zeros_like(rewards_RK)
+    next_advantage_R = torch.zeros_like(rewards_RK[:, 0])
+    next_value_R = torch.zeros_like(rewards_RK[:, 0])
+    for k in reversed(range(rewards_RK.shape[1])):
+        delta_R = rewards_RK[:, k] + gamma * next_value_R - values_RK[:, k]
+        next_advantage_R = (delta_R + gamma * lam * next_advantage_R) * mask_RK[:, k]
+        next_value_R = values_RK[:, k] * mask_RK[:, k]
+        advantages_RK[:, k] = next_advantage_R
+    return advantages_RK, (advantages_RK + values_RK) * mask_RK
+
+
+def whiten(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Shift and scale `values` to mean 0 and variance 1 where `mask` is true; 0 elsewhere.
+
+    `total` sums a tensor over all processes (the identity for one process), so that every process whitens with the
+    same global statistics. Values that are all equal become 0.
+    """
+    mask = mask.to(values.dtype)
+    count, sum_, square = total(torch.stack([mask.sum(), (values * mask).sum(), (values**2 * mask).sum()]))
+    mean = sum_ / count.clamp(min=1)
+    variance = (square / count.clamp(min=1) - mean**2).clamp(min=0)
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def policy_loss(
+    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate per token (Schulman et al. 2017, arXiv 1707.06347, eq. 7), to be minimised.
+
+    The range is [1 - clip_low, 1 + clip_high]; a higher upper bound keeps exploration alive (DAPO, arXiv 2503.14476,
+    section 3.1). Returns the loss and whether the clip was active, both (N,).
+
+    >>> loss, clipped = policy_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2.0]), 0.2, 0.28)
+    >>> loss, clipped  # the ratio e is cut to 1.28
+    (tensor([-2.5600]), tensor([True]))
+    """
+    ratio_N = torch.exp(logprobs_N - old_logprobs_N)
+    clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
+    loss_N = -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+    return loss_N, (clipped_N * advantages_N) < (ratio_N * advantages_N)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Half the squared error, each value kept within `clip` of its old one (the larger of both errors counts)."""
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+
+
+def k3_kl(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
+    """Low-variance estimate of KL(policy || reference) per token, never negative (Schulman 2020, "k3").
+
+    With r = reference probability / policy probability it is r - 1 - log r; its mean over tokens sampled from the
+    policy is the KL divergence.
+
+    >>> k3_kl(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor([0.])
+    """
+    log_ratio_N = reference_N - logprobs_N
+    return torch.expm1(log_ratio_N) - log_ratio_N
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 is no better than a constant."""
+    keep = mask.bool()
+    if keep.sum() < 2 or returns[keep].var() == 0:
+        return float("nan")
+    return float(1 - (returns - values)[keep].var() / returns[keep].var())

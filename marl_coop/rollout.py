@@ -1,0 +1,125 @@
+"""Play episodes: text from the environments goes in, sampled tokens come out.
+
+All seats of all running episodes are one request to the engine per phase. What comes back is an `Episode` (text, for
+rewards and metrics) and, for each seat, a `Trace` (tokens, for training).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from envs.base import CoopEnv
+from envs.episode import Episode, Phase, Seat
+from marl_coop.chat import Chat
+from marl_coop.engines import Engine, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTurn:
+    """One reply in its chat: ids[start:stop] were sampled, with these log-probabilities."""
+
+    start: int
+    stop: int
+    logprobs: list[float]
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """One seat's chat of one episode. `turns[k]` belongs to the seat's k-th turn in the episode."""
+
+    seat: Seat
+    adapter: str | None
+    ids: list[int] = field(default_factory=list)
+    turns: list[TokenTurn] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    episode: Episode
+    traces: Mapping[Seat, Trace]
+
+
+def stable_seed(*key: int) -> int:
+    """A 63-bit seed that depends on every number of the key and on nothing else.
+
+    >>> stable_seed(1, 2) == stable_seed(1, 2), stable_seed(1, 2) == stable_seed(2, 1)
+    (True, False)
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Players:
+    """What is needed to play: who sits where, how they sample, how long they may speak.
+
+    Args:
+        make_env: gives a fresh environment.
+        policies: adapter of each seat (None: the base model).
+        engine: samples the replies.
+        chat: puts text into token ids.
+        max_tokens: length limit of a reply in each phase.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], CoopEnv],
+        policies: Mapping[Seat, str | None],
+        engine: Engine,
+        chat: Chat,
+        max_tokens: Mapping[Phase, int],
+    ):
+        self.make_env, self.policies, self.engine = make_env, policies, engine
+        self.chat, self.max_tokens = chat, max_tokens
+
+    def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
+        """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
+        self.engine.forget()
+        tables = [_Table(self, seed, sampling_seed) for seed in task_seeds]
+        with ThreadPoolExecutor(max_workers=4) as pool:  # the last step of an episode waits for its tests
+            while running := [table for table in tables if table.env.agents]:
+                requests = [request for table in running for request in table.requests()]
+                generations = iter(self.engine.generate(requests))
+                for table in running:
+                    table.record({seat: next(generations) for seat in table.env.agents})
+                list(pool.map(_Table.step, running))
+        self.engine.forget()
+        return [Rollout(episode=table.env.episode, traces=table.traces) for table in tables]
+
+
+class _Table:
+    """One running episode: an environment and the chats of those who sit at it."""
+
+    def __init__(self, players: Players, task_seed: int, sampling_seed: int):
+        self.players, self.key = players, (sampling_seed, task_seed)
+        self.env = players.make_env()
+        self.observations, _ = self.env.reset(seed=task_seed)
+        self.traces = {seat: Trace(seat=seat, adapter=players.policies[seat]) for seat in self.env.agents}
+        self.replies: dict[Seat, str] = {}
+
+    def requests(self) -> list[Request]:
+        chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
+        for seat in self.env.agents:
+            trace, text = self.traces[seat], self.observations[seat]
+            trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
+        return [
+            Request(
+                chat=(self.key, seat),
+                ids=self.traces[seat].ids,
+                adapter=self.traces[seat].adapter,
+                max_tokens=limit,
+                seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
+            )
+            for seat in self.env.agents
+        ]
+
+    def record(self, generations: Mapping[Seat, object]) -> None:
+        for seat, generation in generations.items():
+            trace = self.traces[seat]
+            start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
+            trace.ids = [*trace.ids, *generation.ids]
+            trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs))
+            self.replies[seat] = self.players.chat.reply_text(generation.ids)
+
+    def step(self) -> None:
+        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.agents})

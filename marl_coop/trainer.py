@@ -1,0 +1,407 @@
+"""Multi-agent PPO in TRL's idiom; read from top to bottom.
+
+    play       every process plays its share of the episodes with the current adapters
+    score      reward terms on the episodes -> one number per turn
+    value      one pass through the frozen base: reference log-probabilities, and features for the critics
+    advantage  GAE over turns, broadcast to the tokens of a turn, whitened per agent over all processes
+    learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the base, entropy
+
+TRL 1.x no longer ships a PPO trainer, and the one that it had knew one agent and one turn; its trainer and config
+bases are used here, so callbacks, schedulers, trackers, checkpoints and accelerate are the ones that users know. The
+trainer's "dataset" is the schedule: item i is the i-th micro-batch of the run, and the first of each update plays.
+
+The loss of an agent is a sum over its action tokens divided by their number in the whole minibatch, over all
+processes: never by turn or by length, so no reply counts less for being long. Agents share no parameter, so the sum
+of their losses trains each as if it were alone.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl.trainer.base_config import _BaseConfig
+from trl.trainer.base_trainer import _BaseTrainer
+
+from envs.base import CoopEnv
+from envs.episode import Phase, Seat, StopReason
+from marl_coop import ppo
+from marl_coop.batch import Minibatch, Row, collate, stack_turns
+from marl_coop.chat import Chat
+from marl_coop.engines.transformers import TransformersEngine
+from marl_coop.policy import BASE, Span, TeamPolicy
+from marl_coop.rollout import Players, Rollout, stable_seed
+from rewards import RewardStack
+from rewards.metrics import rates
+
+TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
+
+
+@dataclass
+class MultiAgentPPOConfig(_BaseConfig):
+    """Every field of `transformers.TrainingArguments`, and those of PPO. A step is one optimisation step.
+
+    Args:
+        num_updates: rounds of play and learning; with `max_steps` left at -1 it sets the length of the run.
+        episodes_per_update: episodes of one round over all processes.
+        num_ppo_epochs: passes over the episodes of a round.
+        num_mini_batches: minibatches of a pass; `gradient_accumulation_steps` splits each once more.
+        gamma, lam: discount and lambda of GAE, per turn, in [0, 1].
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        cliprange_value: how far a value may move from its old one within an update.
+        vf_coef, kl_coef, entropy_coef: weights of value loss, KL to the adapter-off base, entropy bonus; >= 0.
+        critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
+        critic_learning_rate: the critics' own rate; the schedule is shared.
+        temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
+        max_stance_tokens, max_message_tokens, max_final_tokens: length limits of a reply.
+        max_rows: chats per batch while playing.
+        save_updates: a checkpoint every so many updates.
+    """
+
+    num_updates: int = 30
+    episodes_per_update: int = 32
+    num_ppo_epochs: int = 1
+    num_mini_batches: int = 2
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.5
+    kl_coef: float = 0.0
+    entropy_coef: float = 0.0
+    critic: Literal["central", "local"] = "central"
+    critic_learning_rate: float = 1e-3
+    temperature: float = 1.0
+    max_stance_tokens: int = 16
+    max_message_tokens: int = 32
+    max_final_tokens: int = 48
+    max_rows: int = 128
+    save_updates: int = 5
+
+    learning_rate: float = 2e-4
+    lr_scheduler_type: str = "constant"
+    max_grad_norm: float = 1.0
+    report_to: None | str | list[str] = "wandb"
+    bf16: bool | None = False  # the base has its own dtype and the adapters are float32: nothing to cast
+    gradient_checkpointing: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    save_total_limit: int | None = 2
+    logging_nan_inf_filter: bool = False
+
+    def __post_init__(self):
+        positive = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "temperature")
+        for name in (*positive, "max_stance_tokens", "max_message_tokens", "max_final_tokens", "max_rows"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
+        for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
+        if self.critic not in ("central", "local"):
+            raise ValueError(f"training.critic must be 'central' or 'local', got {self.critic!r}")
+        if self.max_steps < 0:
+            self.max_steps = self.num_updates * self.steps_per_update
+        self.logging_strategy = self.save_strategy = "steps"
+        self.logging_steps = self.steps_per_update
+        self.save_steps = self.save_updates * self.steps_per_update
+        super().__post_init__()
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.num_ppo_epochs * self.num_mini_batches
+
+    @property
+    def max_tokens(self) -> dict[Phase, int]:
+        limits = self.max_stance_tokens, self.max_message_tokens, self.max_final_tokens
+        return dict(zip((Phase.STANCE, Phase.TALK, Phase.FINAL), limits, strict=True))
+
+
+class MultiAgentPPOTrainer(_BaseTrainer):
+    """Trains the adapters of a `TeamPolicy` together on episodes of an environment.
+
+    Args:
+        model: base, adapters and critics.
+        args: see `MultiAgentPPOConfig`.
+        make_env: gives a fresh environment.
+        rewards: the terms and their weights.
+        processing_class: the base model's tokenizer.
+        policies: the adapter of each seat; two seats may share one.
+        system: system message of every chat.
+        callbacks: as in `transformers.Trainer`.
+        on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+    """
+
+    _tag_names = ["trl", "multi-agent-ppo"]
+    _name = "MultiAgentPPO"
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: TeamPolicy,
+        args: MultiAgentPPOConfig,
+        make_env: Callable[[], CoopEnv],
+        rewards: RewardStack,
+        processing_class: PreTrainedTokenizerBase,
+        policies: Mapping[Seat, str],
+        system: str,
+        callbacks: list[TrainerCallback] | None = None,
+        on_rollouts: Callable[[int, list, list], None] | None = None,
+    ):
+        super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
+        self.rewards, self.policies, self.on_rollouts = rewards, policies, on_rollouts
+        chat = Chat(processing_class, system)
+        engine = TransformersEngine(model, chat.eos, args.temperature, args.max_rows)
+        self.players = Players(make_env, policies, engine, chat, args.max_tokens)
+        self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
+        self._metrics: dict[str, list[float]] = defaultdict(list)
+        parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
+        if args.episodes_per_update % parts:
+            raise ValueError(
+                f"training.episodes_per_update={args.episodes_per_update} cannot be shared by "
+                f"{self.accelerator.num_processes} processes x {args.num_mini_batches} minibatches x "
+                f"{args.gradient_accumulation_steps} accumulation steps: use a multiple of {parts}"
+            )
+
+    def _send_telemetry(self):
+        """Nothing is sent anywhere but to the trackers of `report_to`."""
+
+    # ------------------------------------------------------------------------------------------------ schedule
+
+    def get_train_dataloader(self) -> DataLoader:
+        micro_batches = self.args.max_steps * self.args.gradient_accumulation_steps
+        return DataLoader(range(micro_batches), batch_size=1, collate_fn=lambda items: items[0])
+
+    def training_step(self, model, inputs: int, num_items_in_batch=None) -> Tensor:
+        """One micro-batch: play where an update begins, then one forward and one backward."""
+        step, micro = divmod(inputs, self.args.gradient_accumulation_steps)
+        update, step_of_update = divmod(step, self.args.steps_per_update)
+        if step_of_update == micro == 0:
+            self._rows = self.play_and_score(update)
+        rows, whole = self._minibatch(update, step_of_update, micro)
+        model.train()
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, rows, num_items_in_batch=self._token_counts(whole))
+        if not self._all_processes(bool(torch.isfinite(loss))):
+            self._metrics["non_finite_losses"].append(1.0)
+            model.zero_grad()
+            return torch.zeros_like(loss.detach())
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[Row], list[Row]]:
+        """Rows of a micro-batch, and of the whole minibatch that it is a part of, sorted by adapter."""
+        epoch, index = divmod(step_of_update, self.args.num_mini_batches)
+        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self._rows))
+        whole = np.array_split(order, self.args.num_mini_batches)[index]
+        part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
+        return self._sorted(part), self._sorted(whole)
+
+    def _sorted(self, episodes: Sequence[int]) -> list[Row]:
+        rows = [row for e in episodes for row in self._rows[e].values()]
+        return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
+
+    # -------------------------------------------------------------------------------- play, score, value, advantage
+
+    @torch.no_grad()
+    def play_and_score(self, update: int) -> list[dict[Seat, Row]]:
+        """Play this process's share of an update; rows with rewards, values and advantages."""
+        args, world = self.args, self.accelerator.num_processes
+        share = args.episodes_per_update // world
+        first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
+        first += self.accelerator.process_index * share
+        rollouts = self.players.play(range(first, first + share), sampling_seed=stable_seed(args.seed, update))
+        breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
+        episodes = [
+            {
+                seat: Row(
+                    trace=rollout.traces[seat],
+                    counted=rollout.episode.stop_reason is not StopReason.SANDBOX_FAULT,
+                    rewards_K=torch.tensor(breakdown.per_turn(seat), dtype=torch.float32),
+                )
+                for seat in rollout.episode.seats
+            }
+            for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
+        ]
+        self._add_reference_and_values(episodes)
+        self._add_advantages([row for rows in episodes for row in rows.values()])
+        self._record_play(rollouts, breakdowns)
+        if self.on_rollouts:
+            self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns)
+        return episodes
+
+    def _add_reference_and_values(self, episodes: list[dict[Seat, Row]]) -> None:
+        """One pass through the base, adapters off: log-probabilities for the KL, hidden states for the critics.
+
+        Features of the frozen base do not move while the adapters learn, so the critics read them as often as they
+        need without another pass.
+        """
+        own: dict[int, Tensor] = {}
+        for start in range(0, len(episodes), max(1, self.args.max_rows // 2)):
+            part = episodes[start : start + max(1, self.args.max_rows // 2)]
+            rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
+            batch = collate(rows, self.players.chat.eos, self.accelerator.device)
+            base = (Span(BASE, 0, len(rows)),)
+            scores, hidden_RTH = self.model.score(
+                base, batch.input_ids_RT, batch.attention_mask_RT, batch.rows_N, batch.columns_N, self.args.temperature
+            )
+            features_JH = hidden_RTH[batch.prompt_ends_J].float()
+            lengths_K = [len(row.trace.turns) for row in rows]
+            tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
+            for row, reference_N, features_KH in zip(
+                rows, scores.logprobs_N.split(tokens), features_JH.split(lengths_K), strict=True
+            ):
+                row.reference_N, own[id(row)] = reference_N, features_KH
+        for rows in episodes:
+            for seat, row in rows.items():
+                others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
+                row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
+                row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
+
+    def _add_advantages(self, rows: list[Row]) -> None:
+        rewards_RK, mask_RK = stack_turns(rows, "rewards_K")
+        values_RK, _ = stack_turns(rows, "values_K")
+        advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
+        for seat in self.policies:
+            mine = torch.tensor([row.seat == seat for row in rows])
+            self._metrics[f"{seat}/explained_variance"].append(
+                ppo.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
+            )
+            advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)
+        for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
+            row.advantages_K = advantages_K[: len(row.rewards_K)]
+            row.returns_K = returns_K[: len(row.rewards_K)]
+
+    # --------------------------------------------------------------------------------------------------- learn
+
+    def compute_loss(self, model, inputs: list[Row], return_outputs=False, num_items_in_batch=None) -> Tensor:
+        """Loss of a micro-batch; `num_items_in_batch` is what `_token_counts` gives for its whole minibatch."""
+        args, device = self.args, self.accelerator.device
+        batch = collate(inputs, self.players.chat.eos, device)
+        join = lambda name: torch.cat([getattr(row, name) for row in inputs]).to(device)  # noqa: E731
+        reference_N, advantages_J, features_JF = join("reference_N"), join("advantages_K"), join("features_KF")
+        returns_J, old_values_J = join("returns_K"), join("values_K")
+        counted_J = torch.cat([torch.full((len(r.trace.turns),), float(r.counted)) for r in inputs]).to(device)
+        features = {adapter: features_JF[turns] for adapter, turns in batch.turns.items()}
+        scores, values = model(
+            features,
+            spans=batch.spans,
+            input_ids_RT=batch.input_ids_RT,
+            attention_mask_RT=batch.attention_mask_RT,
+            rows_N=batch.rows_N,
+            columns_N=batch.columns_N,
+            temperature=args.temperature,
+        )
+        policy_N, clipped_N = ppo.policy_loss(
+            scores.logprobs_N, batch.old_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
+        )
+        kl_N = ppo.k3_kl(scores.logprobs_N, reference_N)
+        token_loss_N = policy_N + args.kl_coef * kl_N - args.entropy_coef * scores.entropy_N
+        loss = token_loss_N.new_zeros(())
+        for adapter, (tokens_total, turns_total) in num_items_in_batch.items():
+            tokens, turns = batch.tokens[adapter], batch.turns[adapter]
+            counted_N = counted_J[batch.turn_N][tokens]
+            value_J = ppo.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
+            loss = loss + (token_loss_N[tokens] * counted_N).sum() / tokens_total
+            loss = loss + args.vf_coef * (value_J * counted_J[turns]).sum() / turns_total
+            self._record_loss(
+                adapter,
+                counted_N,
+                policy_N[tokens],
+                clipped_N[tokens],
+                kl_N[tokens],
+                scores.entropy_N[tokens],
+                scores.logprobs_N[tokens] - batch.old_logprobs_N[tokens],
+            )
+            self._metrics[f"{adapter}/value_loss"].append(float(ppo.masked_mean(value_J, counted_J[turns])))
+        return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
+
+    def _token_counts(self, rows: list[Row]) -> dict[str, tuple[float, float]]:
+        """Per adapter: action tokens and turns of a minibatch that count, over all processes."""
+        counts = torch.zeros(len(self.model.adapters), 2)
+        for row in rows:
+            if row.counted:
+                tokens = sum(turn.stop - turn.start for turn in row.trace.turns)
+                counts[self.model.adapters.index(row.trace.adapter)] += torch.tensor([tokens, len(row.trace.turns)])
+        counts = self._total(counts).clamp(min=1).tolist()
+        present = {row.trace.adapter for row in rows}
+        return {a: tuple(c) for a, c in zip(self.model.adapters, counts, strict=True) if a in present}
+
+    def _clip_grad_norm(self, model) -> Tensor:
+        """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
+        groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
+        groups.append(list(self.model.critics.parameters()))
+        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
+        return torch.stack([torch.as_tensor(norm) for norm in norms]).norm()
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            adapters = [p for adapter in self.model.adapters for p in self.model.adapter_parameters(adapter)]
+            critics = {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate}
+            groups = [{"params": adapters, "weight_decay": self.args.weight_decay}, critics]
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    # ------------------------------------------------------------------------------------------ report and save
+
+    def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
+        for name, rate in rates([rollout.episode for rollout in rollouts]).items():
+            self._metrics[f"team/{name}"].append(math.nan if rate is None else rate)
+        for seat in self.policies:
+            for term in self.rewards.names:
+                totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]
+                self._metrics[f"{seat}/reward/{term}"].append(float(np.mean(totals)))
+            self._metrics[f"{seat}/reward"].append(float(np.mean([b.total(seat) for b in breakdowns])))
+            lengths = [t.stop - t.start for rollout in rollouts for t in rollout.traces[seat].turns]
+            self._metrics[f"{seat}/generated_tokens"].append(float(sum(lengths) / len(rollouts)))
+
+    @torch.no_grad()
+    def _record_loss(self, adapter, counted_N, policy_N, clipped_N, kl_N, entropy_N, log_ratio_N) -> None:
+        means = {
+            "policy_loss": policy_N,
+            "clip_fraction": clipped_N.float(),
+            "kl_to_base": kl_N,
+            "entropy": entropy_N,
+            "approx_kl": ppo.k3_kl(log_ratio_N, torch.zeros_like(log_ratio_N)),
+            "ratio": log_ratio_N.exp(),
+        }
+        for name, values_N in means.items():
+            self._metrics[f"{adapter}/{name}"].append(float(ppo.masked_mean(values_N, counted_N)))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One record per update: the loop's own numbers and the means of ours, over all processes."""
+        if "loss" in logs:
+            names = sorted(name for name in self._metrics if name != "non_finite_losses")
+            means = torch.tensor([np.nanmean(self._metrics[n] or [math.nan]) for n in names], dtype=torch.float32)
+            defined = self._total((~means.isnan()).float())
+            means = self._total(means.nan_to_num()) / defined
+            logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}
+            logs["non_finite_losses"] = sum(self._metrics["non_finite_losses"])
+            logs["update"] = self.state.global_step // self.args.steps_per_update
+            self._metrics.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.accelerator.unwrap_model(self.model).save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        self.model.load(Path(resume_from_checkpoint))
+
+    # ------------------------------------------------------------------------------------------------ processes
+
+    def _total(self, values: Tensor) -> Tensor:
+        """Sum over all processes."""
+        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").to(values.device)
+
+    def _all_processes(self, condition: bool) -> bool:
+        return self._total(torch.tensor(float(condition))).item() == self.accelerator.num_processes

@@ -1,0 +1,112 @@
+"""Format warm-up: supervised steps on scripted demonstrations, by `trl.SFTTrainer`.
+
+A small model cannot follow the protocol zero-shot, and reinforcement cannot reward what never happens. The
+demonstrators (`envs.partners.Demonstrator`) take their own option, the partner's or the blend at random, so the
+adapter learns how to answer and not what to choose. The result is kept on disk under a key of all that it depends on.
+"""
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+import envs
+from envs.partners import Demonstrator, play
+from marl_coop.chat import Chat
+from marl_coop.config import Config
+from marl_coop.models import cache_folder
+
+SEEDS = 2**40  # demonstrations are of tasks that neither training nor evaluation plays
+
+
+def warm_adapter(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lora: LoraConfig, system: str
+) -> Path:
+    """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter."""
+    folder = cache_folder() / f"warmup-{_key(config, system)}"
+    state = PartialState()
+    state.wait_for_everyone()
+    if folder.exists():
+        return folder
+    state.wait_for_everyone()
+    chat, episodes = Chat(tokenizer, system), config.warmup.steps * config.warmup.batch_size // 2
+    rows = [row for i in range(episodes) for row in _demonstrate(config, i, chat)]
+    adapted = get_peft_model(model, lora)
+    trainer = SFTTrainer(
+        model=adapted,
+        args=SFTConfig(
+            output_dir=str(folder.with_suffix(".run")),
+            max_steps=config.warmup.steps,
+            per_device_train_batch_size=config.warmup.micro_batch_size,
+            gradient_accumulation_steps=config.warmup.batch_size
+            // (config.warmup.micro_batch_size * state.num_processes),
+            learning_rate=config.warmup.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=max(1, config.warmup.steps // 10),
+            save_strategy="no",
+            report_to="none",
+            logging_steps=10,
+            gradient_checkpointing=False,
+            bf16=False,
+            max_length=None,
+            seed=config.seed,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    if state.is_main_process:
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")  # renamed when whole: never found half-written
+        adapted.save_pretrained(unfinished)
+        unfinished.rename(folder)
+    adapted.unload()
+    state.wait_for_everyone()
+    return folder
+
+
+def _key(config: Config, system: str) -> str:
+    """Names all that the adapter depends on."""
+    inputs = {
+        "sections": config.model_dump(include={"model", "lora", "env", "warmup", "seed"}),
+        "system": system,
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "demonstrations": _demonstrations_text(config),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _demonstrations_text(config: Config) -> list[str]:
+    """A few demonstrations, so that a change of the environment's texts makes a new key."""
+    return [turn.observation + turn.reply for i in range(8) for turn in _episode(config, i).turns]
+
+
+def _episode(config: Config, index: int):
+    arguments = dict(config.env)
+    env = envs.make(arguments.pop("name"), **arguments)
+    partners = {
+        seat: Demonstrator(np.random.default_rng((config.seed, index, i))) for i, seat in enumerate(env.possible_agents)
+    }
+    return play(env, partners, seed=SEEDS + index)
+
+
+def _demonstrate(config: Config, index: int, chat: Chat) -> list[dict]:
+    """One row per seat of a demonstrated episode; only what the seat itself wrote has labels."""
+    episode, rows = _episode(config, index), []
+    for seat in episode.seats:
+        ids: list[int] = []
+        labels: list[int] = []
+        for turn in episode.turns_of(seat):
+            ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
+            labels += [-100] * (len(ids) - len(labels))
+            reply = chat.reply_ids(turn.reply)
+            ids, labels = [*ids, *reply], [*labels, *reply]
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows

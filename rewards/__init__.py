@@ -1,0 +1,94 @@
+"""Reward terms: plain Python on episode records. `TERMS` is the list; `RewardStack` scores an episode with some.
+
+>>> stack = RewardStack.from_config({"task_success": {}, "deference": {"weight": 0.5}})
+>>> stack.names
+('task_success', 'deference')
+
+`stack.score(episode).per_turn("agent_0")` is then what a seat is trained on. A term of your own needs no entry here:
+its configuration key is "my_lab.rewards:Humility".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Self
+
+from envs.episode import Episode, StopReason
+from rewards.base import RewardBreakdown, RewardTerm
+from rewards.capitulation import Capitulation
+from rewards.communication import Communication
+from rewards.consensus import Consensus
+from rewards.deference import Deference
+from rewards.task_success import TaskSuccess
+
+TERMS: tuple[type[RewardTerm], ...] = (TaskSuccess, Deference, Capitulation, Consensus, Communication)
+
+__all__ = ["TERMS", "RewardBreakdown", "RewardStack", "RewardTerm", "UnknownTerm", "find_term"]
+
+
+class UnknownTerm(ValueError):
+    """A configuration names a reward term that does not exist."""
+
+
+def find_term(name: str) -> type[RewardTerm]:
+    """The class of a term: one of `TERMS` by its name, any other by "module:Class"."""
+    known = {term.name: term for term in TERMS}
+    if ":" not in name:
+        if name not in known:
+            match = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {match[0]!r}?" if match else ""
+            terms = ", ".join(known)
+            raise UnknownTerm(f"unknown reward term {name!r}.{hint} Known: {terms}; your own: 'module:Class'.")
+        return known[name]
+    module, _, attribute = name.partition(":")
+    try:
+        term = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownTerm(f"reward term {name!r} cannot be imported: {error}") from error
+    if not (isinstance(term, type) and issubclass(term, RewardTerm)):
+        raise UnknownTerm(f"reward term {name!r} is {term!r}, not a subclass of rewards.RewardTerm.")
+    return term
+
+
+@dataclass(frozen=True, slots=True)
+class RewardStack:
+    """The terms that score an episode, in order, each of another name."""
+
+    terms: tuple[RewardTerm, ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("a RewardStack needs at least one term; use a weight of 0 to measure without training")
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise ValueError(f"reward terms must have different names; more than one is called {sorted(twice)}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Terms from the `rewards:` section: name or "module:Class" to the term's fields.
+
+        Raises UnknownTerm for a name, and pydantic's ValidationError for a field.
+        """
+        return cls(tuple(find_term(name)(**fields) for name, fields in config.items()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(term.name for term in self.terms)
+
+    def score(self, episode: Episode) -> RewardBreakdown:
+        """One value per term, seat and turn. All are 0 after a sandbox fault, which is nobody's failure: the caller
+        masks and counts such episodes.
+        """
+        values = {agent: {term.name: _values(term, episode, agent) for term in self.terms} for agent in episode.seats}
+        return RewardBreakdown(values=values, weights={term.name: term.weight for term in self.terms})
+
+
+def _values(term: RewardTerm, episode: Episode, agent: str) -> tuple[float, ...]:
+    turns = len(episode.turns_of(agent))
+    if episode.stop_reason is StopReason.SANDBOX_FAULT:
+        return (0.0,) * turns
+    values = tuple(term(episode, agent))
+    if len(values) != turns:
+        raise ValueError(f"reward term {term.name!r} gave {len(values)} values for the {turns} turns of {agent!r}")
+    return values

@@ -1,0 +1,101 @@
+"""What every reward term is, what scoring an episode returns, and the few look-ups that terms share."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from envs.episode import Decision, Episode, Seat
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class RewardTerm(BaseModel, ABC):
+    """One reason to reward or to charge a seat. The fields of a term are its keys in YAML.
+
+    Calling a term gives its unweighted value for each turn of the seat, one float per turn. The sign is in the term
+    and `weight` is never negative; weight 0 means measured and not trained on. `name` is the class in snake_case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    weight: Weight
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @abstractmethod
+    def __call__(self, episode: Episode, agent: Seat) -> list[float]:
+        """The unweighted value of each turn in `episode.turns_of(agent)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardBreakdown:
+    """Every term's value for every turn of every seat, before weights, and the weights."""
+
+    values: Mapping[Seat, Mapping[str, tuple[float, ...]]]
+    weights: Mapping[str, float]
+
+    def per_turn(self, agent: Seat) -> tuple[float, ...]:
+        """What is trained on: the weighted sum of the terms for each turn of the seat."""
+        terms = self.values[agent]
+        turns = zip(*terms.values(), strict=True)
+        return tuple(sum(self.weights[name] * value for name, value in zip(terms, turn, strict=True)) for turn in turns)
+
+    def total(self, agent: Seat) -> float:
+        """The weighted sum over the seat's turns."""
+        return sum(self.per_turn(agent))
+
+    def term_total(self, agent: Seat, term: str) -> float:
+        """One term's unweighted sum over the seat's turns."""
+        return sum(self.values[agent][term])
+
+    def to_dict(self) -> dict:
+        values = {agent: {name: list(turns) for name, turns in terms.items()} for agent, terms in self.values.items()}
+        return {"weights": dict(self.weights), "values": values}
+
+
+def at_last_turn(episode: Episode, agent: Seat, value: float) -> list[float]:
+    """`value` on the seat's last turn and 0 before it; no turn, no entry."""
+    turns = len(episode.turns_of(agent))
+    return [0.0] * (turns - 1) + [value] if turns else []
+
+
+def mean_over_decisions(episode: Episode, value: Callable[[Decision], float]) -> float:
+    """Mean of `value` over the task's decisions, by decision weight; 0 for a task that has no decision to settle."""
+    total = sum(decision.weight for decision in episode.task.decisions)
+    return sum(d.weight * value(d) for d in episode.task.decisions) / total if total else 0.0
+
+
+def prior_option(episode: Episode, agent: Seat, decision: Decision) -> str | None:
+    """The option that the seat's sealed prior finds likeliest; None without a readable prior, or when none leads.
+
+    It goes by probability and not by name: confidence 0.1 in one of two options is a prior for the other one, and
+    confidence below 1/K in one of three or more leaves the others tied. Naming an option and doubting it therefore
+    hides nothing.
+    """
+    stance = episode.prior(agent, decision.id)
+    if stance is None:
+        return None
+    probability = {option: stance.probability(decision, option) for option in decision.options}
+    likeliest = [option for option, p in probability.items() if p == max(probability.values())]
+    return likeliest[0] if len(likeliest) == 1 else None
+
+
+def prior_options(episode: Episode, decision: Decision) -> dict[Seat, str]:
+    """The prior option of each seat that has one."""
+    held = {seat: prior_option(episode, seat, decision) for seat in episode.seats}
+    return {seat: option for seat, option in held.items() if option is not None}
+
+
+def is_compromise(decision: Decision, answer: str, priors: Iterable[str]) -> bool:
+    """Whether an answer lies between the priors: a declared blend or, for numbers, one strictly between them."""
+    if decision.numeric is None:
+        return answer in decision.blends
+    numbers = [float(prior) for prior in priors]
+    return float(answer) not in numbers and min(numbers) < float(answer) < max(numbers)

@@ -1,0 +1,166 @@
+"""The command line and the run directory: exit codes, one line per error, and what a run leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from marl_coop import cli, rundir
+from marl_coop.config import Config, ConfigError, load_config
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = str(ROOT / "configs/quickstart.yaml")
+
+
+def train_py(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    if complete:
+        (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """Training replaced by a list of what it was called with, in an empty working directory."""
+    calls = []
+    experiment = types.ModuleType("marl_coop.experiment")
+    experiment.run = lambda config, resume: calls.append((config, resume))
+    monkeypatch.setitem(sys.modules, "marl_coop.experiment", experiment)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config", "configs/quikstart.yaml"], "did you mean 'configs/quickstart.yaml'?"),
+        (["--config", QUICKSTART, "lora.rnk=3"], "command line: lora.rnk: unknown key; did you mean"),
+        (["--config", QUICKSTART, "--resume", "nowhere"], "no checkpoint in 'nowhere'"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(words, expected):
+    result = train_py(*words)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=x", "nonsense", "rewards.consensus.weight=-1", "env.name=Nope", "rewards.nope.weight=1", "env.nope=1"],
+)
+def test_every_kind_of_error_takes_the_same_way(override, capsys, started):
+    assert cli.main(["train", "--config", QUICKSTART, override]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: command line: ")
+    assert captured.err.count("\n") == 1
+    assert started == []
+
+
+def test_print_config_round_trips_without_torch(tmp_path):
+    code = (
+        "import sys; from marl_coop.cli import main; status = main(sys.argv[1:]);"
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else status)"
+    )
+    words = ["train", "training.learning_rate=1e-5", "--config", QUICKSTART, "--print-config", "seed=7"]
+    result = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(result.stdout)
+    config = load_config([printed])
+    assert config == load_config([QUICKSTART], ["training.learning_rate=1e-5", "seed=7"])
+    assert (config.seed, config.training["learning_rate"]) == (7, 1e-5)
+
+
+def test_files_and_overrides_may_be_mixed(started):
+    ablation = str(ROOT / "configs/ablations/no_deference.yaml")
+    assert cli.main(["train", "seed=1", "--config", QUICKSTART, "lora.r=2", "--config", ablation, "lora.alpha=4"]) == 0
+    ((config, resume),) = started
+    assert (config.seed, config.lora.r, config.lora.alpha, config.rewards["deference"]["weight"]) == (1, 2, 4, 0)
+    assert resume is None
+
+
+def test_resume_takes_the_newest_run_with_a_complete_checkpoint(started, tmp_path):
+    old, new = tmp_path / "runs/quickstart-20250101-000000", tmp_path / "runs/quickstart-20250102-000000"
+    checkpoint(old, 3)
+    checkpoint(new, 9)
+    expected = checkpoint(new, 10)
+    checkpoint(new, 11, complete=False)
+    checkpoint(tmp_path / "runs/quickstart-20250103-000000", 1, complete=False)
+    checkpoint(tmp_path / "runs/quickstart-other-20250104-000000", 50)
+    os.utime(old, (1, 1))
+    assert cli.main(["train", "--config", QUICKSTART, "--resume"]) == 0
+    assert cli.main(["train", "--config", QUICKSTART, "--resume", "seed=1"]) == 0
+    (_, by_name), (config, followed) = started
+    assert by_name.resolve() == followed.resolve() == expected
+    assert config.seed == 1
+
+
+def test_resume_from_a_named_folder(started, tmp_path):
+    expected = checkpoint(tmp_path / "elsewhere", 4)
+    for folder in (tmp_path / "elsewhere", expected):
+        assert cli.main(["train", "--config", QUICKSTART, "--resume", str(folder)]) == 0
+    assert cli.main(["train", "--config", QUICKSTART, "--resume", f"output_dir={tmp_path / 'elsewhere'}"]) == 0
+    assert [resume for _, resume in started] == [expected] * 3
+
+
+def test_wandb_is_offline_only_without_a_login(started, tmp_path, monkeypatch):
+    words = ["train", "--config", QUICKSTART]
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        os.environ.pop(name, None)
+    os.environ["NETRC"] = str(tmp_path / "netrc")
+
+    cli.main(words)
+    assert os.environ.pop("WANDB_MODE") == "offline"
+
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    cli.main(words)
+    assert "WANDB_MODE" not in os.environ
+
+    os.environ |= {"NETRC": str(tmp_path / "none"), "WANDB_API_KEY": "secret"}
+    cli.main(words)
+    assert "WANDB_MODE" not in os.environ
+
+
+def test_a_new_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {rundir.plan_output_dir(Config(name="twice")) for _ in range(3)}
+    assert len(folders) == 3
+    assert all(folder.is_dir() and folder.name.startswith("twice-") for folder in folders)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    config = load_config([], [f"output_dir={tmp_path / 'run'}"])
+    assert rundir.plan_output_dir(config) == tmp_path / "run"
+    assert rundir.plan_output_dir(config) == tmp_path / "run"  # still empty
+    rundir.record_start(tmp_path / "run", config)
+    with pytest.raises(ConfigError, match=r"command line: output_dir: .* is not empty; go on with its run by --resume"):
+        rundir.plan_output_dir(config)
+
+
+def test_a_run_directory_explains_itself(tmp_path):
+    config = load_config([QUICKSTART], ["seed=5"])
+    rundir.record_start(tmp_path, config)
+    rundir.record_start(tmp_path, load_config([QUICKSTART], ["seed=5", "training.max_steps=9"]))
+    assert load_config([tmp_path / "config.yaml"]) == config
+    record = json.loads((tmp_path / "run.json").read_text())
+    first, second = record["starts"]
+    assert (record["name"], first["seed"], first["config"]) == ("quickstart", 5, "config.yaml")
+    assert load_config([tmp_path / second["config"]]).training["max_steps"] == 9
+    assert {"python", "torch", "trl", "transformers", "peft", "accelerate"} <= first["versions"].keys()
+    assert first["command"]
+    assert first["git"] is None or set(first["git"]) == {"commit", "dirty"}  # None: not a checkout, or no commit yet

@@ -1,0 +1,222 @@
+"""The schema, what merging does, and that every way to get it wrong ends in one clear line."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+
+import envs
+import rewards
+from marl_coop.config import Config, ConfigError, arguments_of, dotted, load_config, nearest
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+ABLATIONS = sorted((CONFIGS / "ablations").glob("*.yaml"))
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def leaves(tree: dict, prefix: tuple = ()) -> dict:
+    """Every value by the keys that lead to it."""
+    found = {}
+    for key, value in tree.items():
+        found |= leaves(value, (*prefix, key)) if isinstance(value, dict) and value else {(*prefix, key): value}
+    return found
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS + ABLATIONS, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_every_file_loads(file):
+    assert isinstance(load_config([file]), Config)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda file: file.name)
+def test_accelerate_reads_its_files(file):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(file)).num_processes >= 2
+
+
+@pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
+def test_an_ablation_changes_one_key(file):
+    base = leaves(load_config([CONFIGS / "base.yaml"]).model_dump())
+    ablated = leaves(load_config([CONFIGS / "base.yaml", file]).model_dump())
+    term = file.stem.removeprefix("no_")
+    assert base.keys() == ablated.keys()
+    assert {keys for keys in base if base[keys] != ablated[keys]} == {("rewards", term, "weight")}
+    assert ablated["rewards", term, "weight"] == 0
+
+
+def test_every_term_has_an_ablation():
+    assert {f"no_{term.name}" for term in rewards.TERMS} == {file.stem for file in ABLATIONS}
+
+
+def test_base_writes_down_the_defaults():
+    written, default = load_config([CONFIGS / "base.yaml"]), Config()
+    assert written.model_dump(exclude={"env"}) == default.model_dump(exclude={"env"})
+    (environment,) = [known for known in envs.ENVIRONMENTS if known.__name__ == written.env["name"]]
+    in_code = to_jsonable_python(arguments_of(environment)())
+    del in_code["render_mode"]  # for people who watch, not for training
+    assert written.env == {"name": environment.__name__} | in_code
+
+
+def test_later_files_and_then_overrides_win(tmp_path):
+    first = write(tmp_path, "seed: 1\nlora: {r: 4, alpha: 8}\n", "first.yaml")
+    second = write(tmp_path, "lora: {r: 2}\n", "second.yaml")
+    config = load_config([first, second], ["seed=3"])
+    assert (config.seed, config.lora.r, config.lora.alpha) == (3, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("3", 3), ("true", True), ("null", None), ("[1, 2]", [1, 2]), ("cosine", "cosine"), ("'3'", "3")],
+)
+def test_overrides_are_typed_as_in_yaml(text, value):
+    loaded = load_config([], [f"training.key={text}"]).training["key"]
+    assert loaded == value
+    assert type(loaded) is type(value)
+
+
+def test_references_are_resolved(tmp_path):
+    config = load_config([write(tmp_path, "lora: {r: 4, alpha: '${lora.r}'}\n")])
+    assert config.lora.alpha == 4
+
+
+def test_yaml_round_trip(tmp_path):
+    config = load_config([CONFIGS / "quickstart.yaml"], ["training.learning_rate=1e-5", "training.run_name='1e-5'"])
+    assert load_config([write(tmp_path, config.to_yaml())]) == config
+
+
+def test_all_fields_of_a_term_are_in_the_resolved_configuration():
+    section = load_config([], ["rewards.capitulation.weight=0.5"]).rewards["capitulation"]
+    assert section == {"weight": 0.5, "loss_aversion": 1.5}
+
+
+def test_a_term_by_path_and_its_key_in_brackets(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        "from rewards.base import RewardTerm, at_last_turn\n"
+        "class Humility(RewardTerm):\n"
+        "    weight: float = 1.0\n"
+        "    def __call__(self, episode, agent): return at_last_turn(episode, agent, 0.0)\n",
+        "lab_terms.py",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config([], ["rewards[lab_terms:Humility].weight=0.5"])
+    assert config.rewards["lab_terms:Humility"] == {"weight": 0.5}
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Config().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed: 1", "mine.yaml: sed: unknown key; did you mean 'seed'?"),
+        ("lora: {rr: 1}", "mine.yaml: lora.rr: unknown key; did you mean 'r'?"),
+        ("lora: {r: eight}", "mine.yaml: lora.r: 'eight' is refused: input should be a valid integer"),
+        ("lora: {r: true}", "mine.yaml: lora.r: True is refused: input should be a valid integer"),
+        ("lora: {r: 0}", "mine.yaml: lora.r: 0 is refused: input should be greater than or equal to 1"),
+        ("lora: 3", "mine.yaml: lora: 3 is refused"),
+        ("lora: {upper_layers: .nan}", "mine.yaml: lora.upper_layers: nan is refused"),
+        ("model: {dtype: float16}", "mine.yaml: model.dtype: 'float16' is refused: input should be 'bfloat16'"),
+        ("lora: {target_modules: [q_proj, 3]}", "mine.yaml: lora.target_modules.1: 3 is refused"),
+        ("policies: [agent_0, agent_1]", "mine.yaml: policies: has a list where an earlier file"),
+        ("lora: {target_modules: {a: b}}", "mine.yaml: lora.target_modules: has a list where an earlier file"),
+        ("name: a/b", "mine.yaml: name: 'a/b' is refused: string should match pattern"),
+        ("policies: {agent_2: extra}", "mine.yaml: policies.agent_2: the environment has no such seat"),
+        ("policies: {agent_1: ../x}", "mine.yaml: policies.agent_1: '../x' is refused"),
+        ("rewards: {deference: {weight: -1}}", "mine.yaml: rewards.deference.weight: -1 is refused: input should be"),
+        ("rewards: {deference: {wight: 1}}", "rewards.deference.wight: unknown key; did you mean 'weight'?"),
+        ("rewards: {deference: 1}", "mine.yaml: rewards.deference: 1 is refused"),
+        ("rewards: {deferense: {}}", "mine.yaml: rewards.deferense: unknown reward term 'deferense'. Did you mean"),
+        ("rewards: {'rewards:RewardTerm': {}}", "mine.yaml: rewards.rewards:RewardTerm: RewardTerm does not say how"),
+        ("rewards: {communication: {budget_tokens: 2}}", "mine.yaml: rewards.communication: budget_tokens (2) must"),
+        ("env: {name: PairedFunction}", "mine.yaml: env.name: There is no environment 'PairedFunction'. Did you mean"),
+        ("env: {name: 3}", "mine.yaml: env.name: 3 is refused"),
+        ("env: {name: 'envs.lookup:find'}", "mine.yaml: env.name: 'envs.lookup:find' is <function find"),
+        ("env: {name: 'no_such_lab:Env'}", "mine.yaml: env.name: The environment 'no_such_lab:Env' cannot be imported"),
+        ("env: {roundz: 3}", "mine.yaml: env.roundz: unknown key; did you mean 'rounds'?"),
+        ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),
+        ("env: {rounds: -1}", "mine.yaml: env: rounds is -1"),
+        ("env: {cue_reliability: 2.0}", "mine.yaml: env: cue_reliability is 2.0"),
+        ("env: {families: [ofset]}", "mine.yaml: env: There is no family 'ofset'. Did you mean 'offset'?"),
+        ("env: {families: offset}", "mine.yaml: env.families: 'offset' is refused"),
+        ("env: {cells: {both_write: 1}}", "mine.yaml: env: cells: there is no cell 'both_write'. Did you mean"),
+        ("env: {cells: {both_wrong: much}}", "mine.yaml: env.cells.both_wrong: 'much' is refused"),
+        ("env: 3", "mine.yaml: env: 3 is refused"),
+        ("training: {lr: '???'}", "mine.yaml: training.lr: Missing mandatory value: lr"),
+        ("seed: ${nothing}", "mine.yaml: seed: Interpolation key 'nothing' not found"),
+        ("seed: 1\nseed: 2", "mine.yaml: not valid YAML: line 2: found duplicate key seed"),
+        ("seed: [1", "mine.yaml: not valid YAML: line 2: "),
+        ("- seed", "mine.yaml: must hold `key: value` lines, not a list"),
+        ("3", "mine.yaml: must hold `key: value` lines"),
+        ("1: 2", "mine.yaml: 1: 1 is refused: keys should be strings"),
+        ("\0", "mine.yaml: not valid YAML: unacceptable character"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config([CONFIGS / "quickstart.yaml", write(tmp_path, text)])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "command line: 'seed' is not KEY=VALUE"),
+        ("=1", "command line: '=1' is not KEY=VALUE"),
+        ("lora.rank=1", "command line: lora.rank: unknown key"),
+        ("seed=[1", "command line: 'seed=[1': not valid YAML"),
+        ("rewards.consensus.weight=-0.1", "command line: rewards.consensus.weight: -0.1 is refused"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config([CONFIGS / "base.yaml"], [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_named_is_the_one_that_holds_the_key(tmp_path):
+    guilty = write(tmp_path, "lora: {r: 0}\n", "guilty.yaml")
+    innocent = write(tmp_path, "lora: {alpha: 8}\n", "innocent.yaml")
+    with pytest.raises(ConfigError, match=r"guilty.yaml: lora\.r: 0") as caught:
+        load_config([guilty, innocent], ["seed=1"])
+    assert caught.value.keys == ("lora", "r")
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"quickstrat.yaml: no such file; did you mean .*quickstart.yaml"):
+        load_config([CONFIGS / "quickstrat.yaml"])
+    with pytest.raises(ConfigError, match="there is no folder"):
+        load_config([tmp_path / "nowhere" / "x.yaml"])
+    with pytest.raises(ConfigError, match="has no YAML file"):
+        load_config([tmp_path / "x.yaml"])
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        load_config([CONFIGS])
+
+
+def test_later_code_can_name_the_file_too(tmp_path):
+    config = load_config([write(tmp_path, "training: {learning_rat: 1}\n")], ["training.max_step=1"])
+    error = config.error(("training", "learning_rat"), "unknown key")
+    assert str(error) == f"{tmp_path / 'mine.yaml'}: training.learning_rat: unknown key"
+    assert str(config.error(("training", "max_step"), "no")) == "command line: training.max_step: no"
+    assert str(Config().error(("training", "x"), "no")) == "training.x: no"
+
+
+def test_nearest_ignores_case():
+    assert nearest("pairedfunction", ["DesignReview", "PairedFunctions"]) == "PairedFunctions"
+
+
+def test_dotted_is_what_an_override_takes():
+    keys = ("rewards", "my_lab.rewards:Humility", "weight")
+    assert dotted(keys) == "rewards[my_lab.rewards:Humility].weight"

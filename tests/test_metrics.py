@@ -1,0 +1,204 @@
+"""Metrics on transcripts counted by hand, and the intervals around them."""
+
+from dataclasses import replace
+
+import pytest
+from test_reward_terms import decide, play
+
+from envs.episode import Numeric, ParseError, StopReason
+from rewards.metrics import NAMES, Flip, Metric, Rate, compare, flip_matrix, measure
+
+
+def ends(priors, committed, **fields):
+    """One decision whose right option is a; priors and commitments as one letter per seat, ? for none."""
+    reports = [[None if letter == "?" else (letter, 0.9)] for letter in priors]
+    answers = [[None if letter == "?" else letter] for letter in committed]
+    return play(decide(), priors=reports, finals=reports, committed=answers, **fields)
+
+
+def values(episodes):
+    return {name: metric.value for name, metric in measure(episodes).items()}
+
+
+BY_HAND = [
+    ends("ab", "aa"),  # agent_1 defers and is right
+    ends("ab", "bb"),  # agent_0 gives in; agent_1 stays wrong
+    ends("ab", "ab"),  # both hold
+    ends("ba", "aa"),  # agent_0 defers and is right
+    ends("aa", "bb"),  # agreement: no case
+    ends("bc", "aa"),  # nobody was right: no case
+    ends("a?", "b?"),  # a partner whose prior cannot be read: no case
+]
+
+
+def test_deference_and_capitulation_rates_counted_by_hand():
+    metrics = measure(BY_HAND)
+    assert (metrics["cdr"].value, metrics["cdr"].n) == (2 / 4, 4)
+    assert (metrics["cr"].value, metrics["cr"].n) == (1 / 4, 4)
+    assert (metrics["j"].value, metrics["j"].n) == (1 / 4, 4)
+
+
+def test_flip_matrix_counts_each_seat_with_two_known_priors_once():
+    counts = flip_matrix(BY_HAND)
+    assert len(counts) == 8
+    assert {flip: n for flip, n in counts.items() if n} == {
+        Flip(prior_right=True, final_right=True, partner_right=False): 3,
+        Flip(prior_right=True, final_right=False, partner_right=False): 1,
+        Flip(prior_right=False, final_right=True, partner_right=True): 2,
+        Flip(prior_right=False, final_right=False, partner_right=True): 2,
+        Flip(prior_right=True, final_right=False, partner_right=True): 2,
+        Flip(prior_right=False, final_right=True, partner_right=False): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("committed", "rates"), [("aa", (1.0, 0.0, 1.0)), ("ba", (1.0, 1.0, 0.0)), ("ab", (0.0, 0.0, 0.0))]
+)
+def test_j_is_one_for_perfect_and_zero_for_always_and_never_deferring(committed, rates):
+    swapped = ends("ba", committed[::-1])
+    result = values([ends("ab", committed), swapped])
+    assert (result["cdr"], result["cr"], result["j"]) == rates
+
+
+def test_with_three_seats_one_right_partner_is_enough():
+    metrics = measure([ends("bab", "aaa"), ends("bcb", "aaa")])
+    assert (metrics["cdr"].value, metrics["cdr"].n) == (1.0, 2)
+    assert (metrics["cr"].value, metrics["cr"].n) == (0.0, 1)
+
+
+def test_an_answer_that_realises_nothing_is_wrong():
+    assert values([ends("ab", "?b")])["cr"] == 1.0
+
+
+def test_a_rate_without_a_case_is_undefined_and_not_zero():
+    metrics = measure([ends("aa", "aa")])
+    for name in ("cdr", "cr", "j", "blend_rate", "message_share"):
+        assert metrics[name] == Metric(value=None, low=None, high=None, n=0)
+    assert Rate().value is None
+
+
+def test_prior_accuracy_counts_an_unreadable_prior_as_not_right():
+    metric = measure([ends("a?", "aa"), ends("ab", "aa")])["prior_accuracy"]
+    assert (metric.value, metric.n) == (2 / 4, 4)
+
+
+def test_blend_rate_is_the_share_of_compromises_among_answers_to_disagreements():
+    words = decide(utility={"a": 1.0, "b": 0.0, "mix": 0.9}, blends=("mix",))
+    numeric = Numeric(truth=1.0, tolerance=0.1, sigma={"agent_0": 1.0, "agent_1": 1.0})
+    numbers = decide(utility={"1": 1.0, "2": 0.0, "3": 0.0}, numeric=numeric)
+    a, b, one, three = ("a", 0.9), ("b", 0.9), ("1", 0.9), ("3", 0.9)
+    episodes = [
+        play(words, priors=[[a], [b]], committed=[["mix"], ["a"]]),
+        play(words, priors=[[a], [a]], committed=[["mix"], ["mix"]]),  # agreement: no case
+        play(numbers, priors=[[one], [three]], committed=[["2"], ["3"]]),
+        play(numbers, priors=[[one], [three]], committed=[[None], ["1"]]),
+    ]
+    metric = measure(episodes)["blend_rate"]
+    assert (metric.value, metric.n) == (2 / 6, 6)
+
+
+def test_talk_is_counted_per_episode_as_a_share_of_what_was_written_and_by_silent_seats():
+    first = ends("ab", "ab", talk=[[3, 5], []])
+    turns = tuple(replace(t, reply=t.reply or "seven more words than the message had") for t in first.turns)
+    result = values([replace(first, turns=turns), ends("ab", "ab", talk=[[2], [2]])])
+    assert result["message_tokens_per_episode"] == (8 + 4) / 2
+    assert result["message_share"] == 12 / (12 + 4 * 7)
+    assert result["silence_rate"] == 1 / 4
+
+
+def test_parse_rate_is_the_share_of_turns_that_were_read():
+    episode = ends("ab", "ab")
+    first, *rest = episode.turns
+    broken = replace(episode, turns=(replace(first, parse_error=ParseError.NO_ANSWER), *rest))
+    assert values([broken])["parse_rate"] == 3 / 4
+
+
+def test_success_and_utility_are_means_over_episodes():
+    result = values([ends("aa", "aa", utility=1.0), ends("aa", "aa", utility=0.5), ends("bb", "bb")])
+    assert (result["success"], result["utility"]) == (pytest.approx(1 / 3), 0.5)
+
+
+def test_a_sandbox_fault_is_counted_and_left_out_of_everything_else():
+    fault = ends("ab", "bb", stop_reason=StopReason.SANDBOX_FAULT)
+    fault = replace(fault, outcome=replace(fault.outcome, committed={}))
+    with_fault, without = values([*BY_HAND, fault]), values(BY_HAND)
+    assert with_fault.pop("sandbox_fault_rate") == 1 / 8
+    assert without.pop("sandbox_fault_rate") == 0.0
+    assert with_fault == without
+    assert flip_matrix([*BY_HAND, fault]) == flip_matrix(BY_HAND)
+
+
+def test_measuring_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no episodes"):
+        measure([])
+
+
+def test_every_name_is_measured_once():
+    assert tuple(measure(BY_HAND)) == NAMES
+    assert len(set(NAMES)) == len(NAMES)
+
+
+# intervals
+
+
+def mixed(n):
+    """Half of the seats that should defer do, a quarter of those that should hold give in."""
+    cycle = [ends("ab", "aa"), ends("ab", "ab"), ends("ab", "bb"), ends("ab", "aa", utility=1.0)]
+    return [replace(e, task=replace(e.task, id=str(i))) for i, e in enumerate((cycle * n)[:n])]
+
+
+def test_intervals_hold_the_value_shrink_with_the_sample_and_repeat():
+    few, many = measure(mixed(20)), measure(mixed(400))
+    for name in ("success", "utility", "cdr", "cr", "j"):
+        for metric in (few[name], many[name]):
+            assert metric.low < metric.value < metric.high
+        ratio = (few[name].high - few[name].low) / (many[name].high - many[name].low)
+        assert 3.0 < ratio < 6.5  # sqrt(20) = 4.5
+    assert measure(mixed(20)) == few
+
+
+def test_the_interval_of_a_proportion_is_the_textbook_one():
+    metric = measure(mixed(400))["success"]
+    half_width = 1.96 * (0.25 * 0.75 / 400) ** 0.5
+    assert metric.low == pytest.approx(0.25 - half_width, abs=0.006)
+    assert metric.high == pytest.approx(0.25 + half_width, abs=0.006)
+
+
+def test_episodes_are_resampled_and_not_the_decisions_in_them():
+    copies = [decide(str(i)) for i in range(4)]
+    right = play(*copies, priors=[[("a", 0.9)] * 4] * 2)
+    wrong = play(*copies, priors=[[("b", 0.9)] * 4] * 2)
+    metric = measure([right, wrong] * 50)["prior_accuracy"]
+    assert metric.n == 800
+    assert metric.high - metric.low == pytest.approx(2 * 1.96 * (0.25 / 100) ** 0.5, rel=0.15)
+
+
+def test_compare_is_the_difference_on_the_same_tasks_in_any_order():
+    before = mixed(8)
+    after = [replace(e, outcome=replace(e.outcome, utility=e.outcome.utility + 0.25)) for e in reversed(before)]
+    difference = compare(before, after)
+    assert difference["utility"] == Metric(value=0.25, low=0.25, high=0.25, n=8)
+    assert difference["j"] == Metric(value=0.0, low=0.0, high=0.0, n=8)
+
+
+def test_compare_needs_the_same_tasks_and_names_those_that_are_missing():
+    with pytest.raises(ValueError, match=r"only in before \['3'\], only in after \[\]"):
+        compare(mixed(4), mixed(3))
+
+
+def test_compare_drops_a_task_with_a_fault_on_one_side_from_both():
+    before = mixed(4)
+    after = [replace(before[0], stop_reason=StopReason.SANDBOX_FAULT), *before[1:]]
+    difference = compare(before, after)
+    assert (difference["utility"].value, difference["utility"].n) == (0.0, 3)
+    assert difference["sandbox_fault_rate"].value == 0.25
+
+
+def test_compare_takes_all_episodes_of_a_task_as_one_unit():
+    wins, losses = ends("aa", "aa", utility=1.0), ends("aa", "aa")
+    difference = compare([losses], [wins, wins, losses, losses])
+    assert (difference["success"].value, difference["success"].n) == (0.5, 1)
+
+
+def test_compare_is_undefined_where_one_side_has_no_case():
+    assert compare([ends("aa", "aa")], [ends("ab", "aa")])["cdr"] == Metric(None, None, None, 0)

@@ -1,0 +1,147 @@
+"""Scripted partners: they keep the grammar, know only what their seat knows, and the ideal one is the best."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from envs import DesignReview, PairedFunctions
+from envs.base import SEATS
+from envs.episode import Phase
+from envs.partners import (
+    AlwaysDefer,
+    Averager,
+    Calibrated,
+    Demonstrator,
+    NeverDefer,
+    Silent,
+    named_option,
+    play,
+)
+
+ENVIRONMENTS = [PairedFunctions(rounds=1), DesignReview(), DesignReview(decisions=3, rounds=2)]
+NO_BLAME = [Calibrated(), AlwaysDefer(), NeverDefer(), Averager(), Silent(), Demonstrator(np.random.default_rng(0))]
+
+
+def episodes(env, partner, count):
+    return [play(env, {seat: partner for seat in SEATS}, seed) for seed in range(count)]
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS, ids=str)
+@pytest.mark.parametrize("partner", NO_BLAME, ids=lambda p: type(p).__name__)
+def test_no_partner_ever_breaks_the_grammar(env, partner):
+    for episode in episodes(env, partner, 12):
+        assert [turn.reply for turn in episode.turns if turn.parse_error is not None] == []
+        assert all(len(t.stances) == len(episode.task.decisions) for t in episode.turns if t.phase is not Phase.TALK)
+
+
+@pytest.mark.parametrize("env", [PairedFunctions(), DesignReview()], ids=str)
+def test_a_calibrated_pair_succeeds_far_more_often_than_any_fixed_habit(env):
+    success = {
+        type(partner).__name__: np.mean([e.outcome.success for e in episodes(env, partner, 60)])
+        for partner in (Calibrated(), AlwaysDefer(), NeverDefer(), Averager())
+    }
+    assert success.pop("Calibrated") > 0.65 and max(success.values()) < 0.35
+
+
+def test_a_calibrated_partner_is_as_sure_as_it_is_right():
+    env = DesignReview()
+    groups = {}
+    for episode in episodes(env, Calibrated(), 2000):
+        decision = episode.task.decisions[0]
+        for seat in SEATS:
+            for stance in (episode.prior(seat, decision.id), episode.final(seat, decision.id)):
+                groups.setdefault(stance.confidence, []).append(decision.is_right(stance.option))
+    assert len(groups) == 4
+    for confidence, right in groups.items():
+        assert abs(np.mean(right) - confidence) < 0.03, (confidence, np.mean(right))
+
+
+def test_two_always_deferring_seats_swap_their_answers():
+    env = DesignReview(cells={"both_right": 0, "both_wrong": 0})
+    for episode in episodes(env, AlwaysDefer(), 20):
+        (decision,) = episode.task.decisions
+        assert episode.committed("agent_0", decision.id) == decision.belief["agent_1"]
+        assert episode.committed("agent_1", decision.id) == decision.belief["agent_0"]
+
+
+def test_an_averager_settles_for_the_blend_on_every_disagreement():
+    env = PairedFunctions(cells={"both_right": 0, "both_wrong": 0})
+    for episode in episodes(env, Averager(), 20):
+        (decision,) = episode.task.decisions
+        assert episode.committed("agent_0", decision.id) == decision.blends[0]
+
+
+def test_a_silent_seat_says_nothing():
+    assert not any(episode.heard("agent_0") for episode in episodes(DesignReview(), Silent(), 20))
+
+
+def test_a_partner_knows_only_what_its_seat_may_know():
+    """Swap the partner's private belief and cue: as long as it says the same, the seat replies the same."""
+    env = DesignReview(cells={"both_right": 0, "both_wrong": 0})
+    for seed in range(30):
+        for partner in (Calibrated(), AlwaysDefer(), NeverDefer(), Averager(), Silent()):
+            replies = []
+            for hidden in (False, True):
+                env.reset(seed=seed)
+                decision = env.task.decisions[0]
+                if hidden:
+                    decision.belief["agent_1"] = "nothing"
+                    decision.cue["agent_1"] = "nothing"
+                    decision.utility.clear()
+                said = decision.options[seed % 4]
+                stance = partner.reply(env, "agent_0")
+                env.step({"agent_0": stance, "agent_1": "PASS"})
+                message = partner.reply(env, "agent_0")
+                env.step({"agent_0": message, "agent_1": f"I have {said}"})
+                replies.append((stance, message, partner.reply(env, "agent_0")))
+            assert replies[0] == replies[1]
+
+
+def test_a_demonstrator_shows_every_choice_equally_often():
+    env = DesignReview(cells={"both_right": 0, "both_wrong": 0})
+    demonstrator = Demonstrator(np.random.default_rng(1))
+    kinds = Counter()
+    for episode in episodes(env, demonstrator, 600):
+        (decision,) = episode.task.decisions
+        for seat, other in (SEATS, SEATS[::-1]):
+            final = episode.final(seat, decision.id).option
+            kinds[{decision.belief[seat]: "own", decision.belief[other]: "partner"}.get(final, "blend")] += 1
+    assert all(abs(kinds[kind] / 1200 - 1 / 3) < 0.04 for kind in ("own", "partner", "blend")), kinds
+
+
+def test_a_demonstrators_code_realises_the_option_that_it_answers():
+    env = PairedFunctions()
+    for episode in episodes(env, Demonstrator(np.random.default_rng(2)), 40):
+        (decision,) = episode.task.decisions
+        for seat in SEATS:
+            assert episode.committed(seat, decision.id) == episode.final(seat, decision.id).option
+
+
+def test_a_demonstrator_varies_confidence_and_wording():
+    demonstrator = Demonstrator(np.random.default_rng(3))
+    all_episodes = episodes(DesignReview(), demonstrator, 200)
+    priors = {e.prior(s, e.task.decisions[0].id).confidence for e in all_episodes for s in SEATS}
+    assert priors == {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}
+    messages = [(t.message, e.task.decisions[0].belief[t.agent]) for e in all_episodes for t in e.turns if t.message]
+    assert len({len(message.split()) - len(belief.split()) for message, belief in messages}) >= 6
+    assert all(belief in message for message, belief in messages)
+
+
+@pytest.mark.parametrize("env", [PairedFunctions(families=["separator", "key"]), DesignReview()], ids=str)
+def test_a_message_with_a_blend_names_the_blend_and_not_its_first_half(env):
+    for seed in range(60):
+        (decision,) = env.make_task(seed).decisions
+        for option in decision.options:
+            assert named_option([f"Mine says {option}."], decision) == option
+
+
+def test_a_message_names_an_option_in_any_case_but_no_part_of_a_longer_word():
+    (decision,) = PairedFunctions(families=["offset"]).make_task(0).decisions
+    number, other = decision.options[:2]
+    assert named_option([f"x{number} or {number}0"], decision) is None
+    assert named_option([number, "nothing"], decision) == number
+    assert named_option([number, f"now {other}, not {number}"], decision) == other
+    assert named_option([], decision) is None
+    (decision,) = DesignReview(families=["auth_scheme"]).make_task(0).decisions
+    assert named_option([decision.options[0].upper()], decision) == decision.options[0]

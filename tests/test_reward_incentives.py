@@ -1,0 +1,113 @@
+"""Whether the rewards favour honesty: every outcome of a small world, weighted by its probability.
+
+Two seats, three options; the expert's brief is right in 90 % of the episodes and the other's in 40 %. A cue names the
+expert and is right in 90 %. The partner follows the cue, and a coin decides whose answer counts. The published
+simulation of the same world (400,000 episodes, reward U + S(p0)/2 + S(p1)/2) is met to two decimals.
+"""
+
+import itertools
+from collections import Counter
+
+import pytest
+from test_reward_terms import decide, play
+
+from rewards import Deference, RewardStack, TaskSuccess
+from rewards.base import prior_option
+from rewards.metrics import Flip, flips
+
+OPTIONS = "abc"  # a is right
+CUED, OTHER = 0.85, 0.45  # how often the seat that the cue names is right, and the other seat
+STACK = RewardStack((TaskSuccess(), Deference(weight=0.5)))
+
+
+def world():
+    """(probability, whether the cue names agent_0, both briefs) of all 36 outcomes, for either expert."""
+    for expert, cue_right, mine, theirs in itertools.product((0, 1), (True, False), OPTIONS, OPTIONS):
+        accuracy = (0.9, 0.4) if expert == 0 else (0.4, 0.9)
+        probability = 0.5 * (0.9 if cue_right else 0.1)
+        for option, right in zip((mine, theirs), accuracy, strict=True):
+            probability *= right if option == "a" else (1 - right) / 2
+        yield probability, (expert == 0) == cue_right, mine, theirs
+
+
+def follow(cued, mine, theirs):
+    return (mine, CUED) if cued else (theirs, CUED)
+
+
+def honest(cued, mine):
+    return mine, CUED if cued else OTHER
+
+
+def sandbag(cued, mine):
+    return (OPTIONS[(OPTIONS.index(mine) + 1) % 3], CUED) if cued else (mine, OTHER)
+
+
+def defer(cued, mine, theirs):
+    return theirs, OTHER if cued else CUED
+
+
+def hold(cued, mine, theirs):
+    return mine, CUED if cued else OTHER
+
+
+def unsure_prior(cued, mine):
+    return mine, 1 / 3
+
+
+def unsure_final(cued, mine, theirs):
+    return follow(cued, mine, theirs)[0], 1 / 3
+
+
+def certain_prior(cued, mine):
+    return mine, 1.0
+
+
+def certain_final(cued, mine, theirs):
+    return follow(cued, mine, theirs)[0], 1.0
+
+
+def expectation(prior, final):
+    """Expected U and reward of agent_0, and its CDR - CR where its priors can be read."""
+    utility = reward = 0.0
+    cases = Counter()
+    for probability, cued, mine, theirs in world():
+        ends = [final(cued, mine, theirs), follow(not cued, theirs, mine)]
+        episode = play(
+            decide(),
+            priors=[[prior(cued, mine)], [honest(not cued, theirs)]],
+            finals=[[end] for end in ends],
+            utility=sum(end[0] == "a" for end in ends) / 2,
+        )
+        utility += probability * episode.outcome.utility
+        reward += probability * STACK.score(episode).total("agent_0")
+        if prior_option(episode, "agent_0", episode.task.decisions[0]) is not None:
+            cases[next(flips(episode))] += probability
+    return utility, reward, share_right(cases, prior_right=False) - 1 + share_right(cases, prior_right=True)
+
+
+def share_right(cases, prior_right):
+    """P(final right) where agent_0 and its partner disagreed on what is right."""
+    ended = {end: cases[Flip(prior_right, end, not prior_right)] for end in (True, False)}
+    return ended[True] / sum(ended.values()) if cases else float("nan")
+
+
+PUBLISHED = {
+    "ideal": (honest, follow, 0.851, 1.671, 0.69),
+    "sandbag": (sandbag, follow, 0.851, 1.520, -0.05),
+    "always defer": (honest, defer, 0.751, 1.523, 0.0),
+    "never defer": (honest, hold, 0.751, 1.523, 0.0),
+    "uniform hedge": (unsure_prior, unsure_final, 0.851, 1.517, None),
+    "overconfident": (certain_prior, certain_final, 0.851, 1.602, 0.69),
+}
+
+
+@pytest.mark.parametrize("policy", PUBLISHED)
+def test_the_published_simulation_is_met(policy):
+    prior, final, *published = PUBLISHED[policy]
+    for value, expected in zip(expectation(prior, final), published, strict=True):
+        assert expected is None or value == pytest.approx(expected, abs=0.01)
+
+
+def test_honesty_is_paid_more_than_every_shortcut():
+    reward = {policy: expectation(prior, final)[1] for policy, (prior, final, *_) in PUBLISHED.items()}
+    assert all(reward["ideal"] > reward[policy] + 0.05 for policy in reward if policy != "ideal")

@@ -1,0 +1,147 @@
+"""What holds for every term on every episode: ranges, names of seats, text, and the sums."""
+
+import doctest
+import importlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_reward_terms import PAIR, decide, play
+
+from envs.episode import Episode, Numeric, StopReason
+from rewards import TERMS, Capitulation, Communication, Consensus, Deference, RewardStack, TaskSuccess
+from rewards.deference import quadratic_score
+
+STACK = RewardStack(tuple(term() for term in TERMS))
+RANGE = {TaskSuccess: (0, 1), Deference: (0, 2), Capitulation: (-0.5, 0), Consensus: (-1, 0), Communication: (-1, 0)}
+UNIT = st.floats(0, 1)
+
+
+@st.composite
+def episodes(draw):
+    """Two or three seats, one to three decisions (some of them numbers), any report, answer, talk and result."""
+    seats = [f"agent_{i}" for i in range(draw(st.integers(2, 3)))]
+    decisions = []
+    for index in range(draw(st.integers(1, 3))):
+        options = [str(10 * i) for i in range(draw(st.integers(2, 5)))]
+        numeric = Numeric(
+            truth=draw(st.floats(0, 50)), tolerance=draw(UNIT), sigma={seat: draw(st.floats(0.1, 9)) for seat in seats}
+        )
+        decisions.append(
+            decide(
+                str(index),
+                utility={option: draw(UNIT) for option in options},
+                expert=draw(st.sampled_from(seats)),
+                blends=tuple(draw(st.sets(st.sampled_from(options)))),
+                numeric=draw(st.sampled_from([None, numeric])),
+                weight=draw(st.floats(0.1, 5)),
+            )
+        )
+
+    def per_seat(strategy):
+        return [[draw(strategy(decision)) for decision in decisions] for _ in seats]
+
+    def report(decision):
+        return st.none() | st.tuples(st.sampled_from(decision.options), UNIT)
+
+    return play(
+        *decisions,
+        priors=per_seat(report),
+        finals=per_seat(report),
+        committed=per_seat(lambda decision: st.none() | st.sampled_from(decision.options)),
+        talk=[draw(st.lists(st.integers(0, 60), max_size=3)) for _ in seats],
+        utility=draw(UNIT),
+    )
+
+
+@pytest.mark.parametrize("term", TERMS)
+@settings(max_examples=60)
+@given(episode=episodes())
+def test_a_term_gives_one_value_per_turn_whose_sum_lies_in_its_range(term, episode):
+    low, high = RANGE[term]
+    for seat in episode.seats:
+        values = term()(episode, seat)
+        assert len(values) == len(episode.turns_of(seat))
+        assert low - 1e-9 <= sum(values) <= high + 1e-9
+
+
+@settings(max_examples=60)
+@given(episode=episodes(), alpha=st.floats(0, 3))
+def test_deference_telescopes_to_the_anchored_prior_score_and_the_final_score(episode, alpha):
+    def mean_score(reports):
+        weights = [decision.weight for decision in episode.task.decisions]
+        scores = [quadratic_score(report(decision), decision) for decision, report in reports]
+        return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+
+    for seat in episode.seats:
+        before = mean_score([(d, lambda d, seat=seat: episode.prior(seat, d.id)) for d in episode.task.decisions])
+        after = mean_score([(d, lambda d, seat=seat: episode.final(seat, d.id)) for d in episode.task.decisions])
+        assert sum(Deference(alpha=alpha)(episode, seat)) == pytest.approx(alpha * before + after, abs=1e-9)
+
+
+@settings(max_examples=60)
+@given(belief=UNIT, report=UNIT)
+def test_the_quadratic_score_expects_most_from_reporting_what_is_believed(belief, report):
+    decision, other = decide(), decide(utility={"a": 0.0, "b": 1.0, "c": 0.0})
+    third = decide(utility={"a": 0.0, "b": 0.0, "c": 1.0})
+
+    def expected(confidence):
+        stance = play(decision, priors=[[("a", confidence)], [None]]).prior("agent_0", "auth")
+        wrong = quadratic_score(stance, other) + quadratic_score(stance, third)
+        return belief * quadratic_score(stance, decision) + (1 - belief) / 2 * wrong
+
+    assert expected(belief) >= expected(report) - 1e-12
+
+
+@settings(max_examples=60)
+@given(episode=episodes())
+def test_swapping_the_names_of_two_seats_swaps_their_values(episode):
+    text = episode.to_json().replace("agent_0", "agent_X").replace("agent_1", "agent_0").replace("agent_X", "agent_1")
+    swapped = Episode.from_json(text)
+    swapped = replace(swapped, task=replace(swapped.task, seats=tuple(sorted(swapped.seats))))
+    mine, theirs = STACK.score(episode), STACK.score(swapped)
+    for seat, other in (PAIR, PAIR[::-1]):
+        for name in STACK.names:
+            assert mine.values[seat][name] == pytest.approx(theirs.values[other][name], abs=1e-9)
+
+
+@settings(max_examples=60)
+@given(episode=episodes())
+def test_no_term_reads_what_was_said_only_how_long_it_was(episode):
+    rewritten = tuple(
+        replace(turn, message="no " * turn.message_tokens, reply="x", observation="y", work="z", parse_error=None)
+        for turn in episode.turns
+    )
+    assert STACK.score(replace(episode, turns=rewritten)) == STACK.score(episode)
+
+
+@settings(max_examples=60)
+@given(episode=episodes())
+def test_what_is_trained_on_is_the_weighted_sum_and_survives_the_record_on_disk(episode):
+    breakdown = STACK.score(Episode.from_json(episode.to_json()))
+    assert breakdown == STACK.score(episode)
+    for seat in episode.seats:
+        by_term = sum(term.weight * breakdown.term_total(seat, term.name) for term in STACK.terms)
+        assert breakdown.total(seat) == pytest.approx(by_term, abs=1e-9)
+        assert len(breakdown.per_turn(seat)) == len(episode.turns_of(seat))
+
+
+def test_without_disagreement_and_talk_a_seat_is_paid_the_constant_of_result_and_two_scores():
+    episode = play(decide(), priors=[[("a", 0.7)], [("a", 0.7)]], utility=1.0)
+    score = 1 - 0.75 * 0.3**2
+    assert [STACK.score(episode).total(seat) for seat in PAIR] == pytest.approx([1.0 + 0.25 * 2 * score] * 2)
+
+
+def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():
+    episode = play(decide(), priors=[[("a", 0.9)], [("b", 0.9)]], talk=[[50], [50]], utility=1.0)
+    outcome = replace(episode.outcome, committed={})
+    breakdown = STACK.score(replace(episode, outcome=outcome, stop_reason=StopReason.SANDBOX_FAULT))
+    assert all(turns == (0.0,) * 3 for terms in breakdown.values.values() for turns in terms.values())
+
+
+@pytest.mark.parametrize("module", ["rewards", "rewards.capitulation", "rewards.consensus"])
+def test_the_examples_in_docstrings_run(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0

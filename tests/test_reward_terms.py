@@ -1,0 +1,348 @@
+"""Each reward term on transcripts written by hand, with the numbers worked out by hand."""
+
+import dataclasses
+import itertools
+
+import pytest
+from pydantic import ValidationError
+
+from envs.episode import Decision, Episode, Numeric, Outcome, Phase, Stance, StopReason, Task, Turn
+from rewards import TERMS, Capitulation, Communication, Consensus, Deference, TaskSuccess
+from rewards.base import prior_option
+from rewards.capitulation import switch_threshold
+from rewards.consensus import excess_loss, log_rolling
+
+PAIR = ("agent_0", "agent_1")
+
+
+def decide(id="auth", utility=None, expert="agent_0", **fields):
+    """A decision whose first option is best, unless `utility` says otherwise."""
+    utility = utility or {"a": 1.0, "b": 0.0, "c": 0.0}
+    return Decision(id=id, options=tuple(utility), utility=utility, belief={}, expert=expert, cue={}, **fields)
+
+
+def play(
+    *decisions,
+    priors,
+    finals=None,
+    committed=None,
+    talk=None,
+    utility=0.0,
+    task_id="t",
+    stop_reason=StopReason.FINISHED,
+):
+    """An episode from what each seat held, per seat and decision.
+
+    A report is (option, confidence) or None. Finals repeat the priors and commitments follow the finals unless given.
+    `talk` has the tokens of each message, per seat.
+    """
+    seats = tuple(f"agent_{i}" for i in range(len(priors)))
+    finals = finals or priors
+    committed = committed or [[report and report[0] for report in reports] for reports in finals]
+    turns, acts = [], {}
+    for seat, before, after, counts, answers in zip(
+        seats, priors, finals, talk or [[]] * len(seats), committed, strict=True
+    ):
+        phases = [
+            {"phase": Phase.STANCE, "stances": reported(decisions, before)},
+            *({"phase": Phase.TALK, "message": "word " * n, "reply": "word " * n, "message_tokens": n} for n in counts),
+            {"phase": Phase.FINAL, "stances": reported(decisions, after)},
+        ]
+        for index, turn in enumerate(phases):
+            turns.append(Turn(**{"index": index, "round": index, "agent": seat, "observation": "", "reply": ""} | turn))
+        acts[seat] = {decision.id: answer for decision, answer in zip(decisions, answers, strict=True)}
+    return Episode(
+        task=Task(id=task_id, family="f", seed=0, seats=seats, briefs={}, decisions=decisions, cell={}),
+        turns=tuple(sorted(turns, key=lambda turn: turn.round)),
+        outcome=Outcome(utility=utility, success=utility == 1.0, committed=acts),
+        stop_reason=stop_reason,
+    )
+
+
+def reported(decisions, reports):
+    pairs = zip(decisions, reports, strict=True)
+    return tuple(Stance(decision=d.id, option=report[0], confidence=report[1]) for d, report in pairs if report)
+
+
+def test_the_built_episode_survives_a_round_trip_through_json():
+    episode = play(decide(), priors=[[("a", 0.9)], [None]], talk=[[3], [2]], utility=1.0)
+    assert Episode.from_json(episode.to_json()) == episode
+    assert [turn.phase for turn in episode.turns_of("agent_0")] == [Phase.STANCE, Phase.TALK, Phase.FINAL]
+
+
+# task_success
+
+
+def test_task_success_example_pays_the_result_on_the_last_turn():
+    episode = play(decide(), priors=[[("a", 0.9)], [("b", 0.9)]], talk=[[3, 3], [3, 3]], utility=0.5)
+    assert [TaskSuccess()(episode, seat) for seat in PAIR] == [[0, 0, 0, 0.5]] * 2
+
+
+# deference
+
+
+def test_deference_example():
+    episode = play(decide(), priors=[[("b", 0.6)], [("a", 0.5)]], finals=[[("a", 0.9)], [("a", 0.5)]], talk=[[5], [5]])
+    assert Deference()(episode, "agent_0") == pytest.approx([0.96, 0.0, 0.5125])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_deference_pays_the_two_scores_and_nothing_for_the_way_between_them(alpha):
+    episode = play(decide(), priors=[[("b", 0.6)], [("a", 0.5)]], finals=[[("a", 0.9)], [("a", 0.5)]])
+    assert sum(Deference(alpha=alpha)(episode, "agent_0")) == pytest.approx(alpha * 0.48 + 0.9925, abs=1e-9)
+
+
+def test_deference_without_the_anchor_pays_a_sandbagger_as_much_as_an_honest_seat_and_with_it_less():
+    honest = play(decide(), priors=[[("a", 0.9)]] * 2, finals=[[("a", 0.9)]] * 2)
+    sandbag = play(decide(), priors=[[("b", 0.9)]] * 2, finals=[[("a", 0.9)]] * 2)
+    paid = {alpha: [sum(Deference(alpha=alpha)(e, "agent_0")) for e in (honest, sandbag)] for alpha in (0.0, 1.0)}
+    assert paid[0.0][0] == pytest.approx(paid[0.0][1])
+    assert paid[1.0][0] - paid[1.0][1] == pytest.approx(0.9925 - 0.1425)
+
+
+def test_deference_scores_an_unreadable_report_zero():
+    lost_prior = play(decide(), priors=[[None], [("a", 1.0)]], finals=[[("a", 1.0)], [("a", 1.0)]])
+    lost_final = play(decide(), priors=[[("a", 1.0)], [("a", 1.0)]], finals=[[None], [("a", 1.0)]])
+    assert Deference()(lost_prior, "agent_0") == [0.0, 1.0]
+    assert Deference()(lost_final, "agent_0") == [2.0, -1.0]
+
+
+def test_deference_averages_decisions_by_weight():
+    heavy, light = decide("heavy", weight=3.0), decide("light", weight=1.0)
+    reports = [[("a", 1.0), ("b", 1.0)], [("a", 1.0), ("a", 1.0)]]
+    assert Deference()(play(heavy, light, priors=reports), "agent_0") == pytest.approx([1.5, 0.0])
+
+
+# capitulation
+
+
+def test_capitulation_example():
+    decision = decide(utility={"a": 1.0, "b": 0.2, "c": 0.0})
+    episode = play(decision, priors=[[("a", 0.8)], [("b", 0.8)]], committed=[["b"], ["b"]], talk=[[5], [5]])
+    assert Capitulation()(episode, "agent_0") == pytest.approx([0.0, 0.0, -0.4])
+    assert Capitulation()(episode, "agent_1") == [0.0, 0.0, 0.0]
+
+
+def test_capitulation_needs_a_message_from_a_partner():
+    quiet = play(decide(), priors=[[("a", 0.8)], [("b", 0.8)]], committed=[["b"], ["b"]], talk=[[5], []])
+    assert Capitulation()(quiet, "agent_0") == [0.0, 0.0, 0.0]
+
+
+def test_capitulation_is_not_charged_for_an_answer_that_realises_nothing():
+    episode = play(decide(), priors=[[("a", 0.8)], [("b", 0.8)]], committed=[[None], ["b"]], talk=[[5], [5]])
+    assert Capitulation()(episode, "agent_0") == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("mine", "partner", "end"), list(itertools.product("ab", "abc", "abc")))
+def test_truth_table_only_giving_up_a_right_answer_is_charged_and_only_right_reports_are_paid(mine, partner, end):
+    reports = {"priors": [[(mine, 1.0)], [(partner, 1.0)]], "finals": [[(end, 1.0)], [(partner, 1.0)]]}
+    episode = play(decide(), **reports, talk=[[5], [5]])
+    assert sum(Capitulation()(episode, "agent_0")) == (-0.5 if mine == "a" and end != "a" else 0.0)
+    assert sum(Deference()(episode, "agent_0")) == (mine == "a") + (end == "a")
+
+
+def test_a_prior_is_what_its_probabilities_say_and_not_what_it_names():
+    two, three = decide(utility={"a": 1.0, "b": 0.0}), decide()
+    held = {
+        (len(d.options), report): prior_option(play(d, priors=[[report], [None]]), "agent_0", d)
+        for d in (two, three)
+        for report in (("b", 0.1), ("b", 0.5), ("b", 0.3))
+    }
+    assert held == {(2, ("b", 0.1)): "a", (2, ("b", 0.5)): None, (2, ("b", 0.3)): "a",
+                    (3, ("b", 0.1)): None, (3, ("b", 0.5)): "b", (3, ("b", 0.3)): None}  # fmt: skip
+
+
+def test_naming_a_wrong_option_with_little_confidence_does_not_hide_a_right_prior():
+    decision = decide(utility={"a": 1.0, "b": 0.0})
+    episode = play(decision, priors=[[("b", 0.1)], [("b", 0.9)]], committed=[["b"], ["b"]], talk=[[5], [5]])
+    assert sum(Capitulation()(episode, "agent_0")) == -0.5
+
+
+@pytest.mark.parametrize("loss_aversion", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("deference", [0.0, 0.25])
+def test_the_rewards_make_switching_pay_exactly_above_the_documented_threshold(loss_aversion, deference):
+    terms = [TaskSuccess(weight=1.0), Deference(weight=deference), Capitulation(loss_aversion=loss_aversion)]
+
+    def reward(right, end):
+        truth = decide(utility={option: float(option == right) for option in "ab"})
+        episode = play(truth, priors=[[("a", 1.0)], [("b", 1.0)]], finals=[[(end, 1.0)], [("b", 1.0)]],
+                       talk=[[5], [5]], utility=float(end == right))  # fmt: skip
+        return sum(term.weight * sum(term(episode, "agent_0")) for term in terms)
+
+    gain = reward(right="b", end="b") - reward(right="b", end="a")
+    loss = reward(right="a", end="a") - reward(right="a", end="b")
+    assert loss / (gain + loss) == pytest.approx(switch_threshold(loss_aversion, worth=1.0 + deference))
+
+
+def test_loss_aversion_below_one_is_refused_because_switching_back_and_forth_would_pay():
+    with pytest.raises(ValidationError, match="loss_aversion"):
+        Capitulation(loss_aversion=0.9)
+
+
+# consensus
+
+BLEND = {"a": 1.0, "b": 0.0, "mix": 0.4}
+
+
+def blended(utility=None, priors=("a", "b"), committed=("mix", "mix")):
+    decision = decide(utility=utility or BLEND, blends=("mix",))
+    return play(decision, priors=[[p and (p, 0.9)] for p in priors], committed=[[c] for c in committed])
+
+
+def test_consensus_example():
+    assert Consensus()(blended(), "agent_0") == pytest.approx([0.0, -0.6])
+
+
+def test_consensus_charges_the_seat_that_blended_and_not_the_one_that_held():
+    episode = blended(committed=("a", "mix"))
+    assert [sum(Consensus()(episode, seat)) for seat in PAIR] == pytest.approx([0.0, -0.6])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"utility": {"a": 0.5, "b": 0.2, "mix": 0.9}},  # the blend is better than either side
+        {"priors": ("a", "a")},  # nobody to average with
+        {"priors": ("a", None)},
+        {"priors": (None, None)},
+        {"committed": (None, None)},
+        {"committed": ("a", "a")},
+        {"committed": ("b", "b")},  # a bad end, but one that a seat had argued for
+    ],
+)
+def test_consensus_costs_nothing_where_no_dominated_blend_was_taken(case):
+    assert sum(Consensus()(blended(**case), "agent_0")) == 0.0
+
+
+def test_consensus_charges_an_option_that_was_nobodys_prior():
+    decision = decide(utility={"a": 1.0, "b": 0.5, "c": 0.2})
+    episode = play(decision, priors=[[("a", 0.9)], [("b", 0.9)]], committed=[["c"], ["b"]])
+    assert sum(Consensus()(episode, "agent_0")) == pytest.approx(-0.8)
+
+
+def rolled(ends, experts=("agent_0", "agent_0")):
+    """Two decisions where agent_0 holds the right a and agent_1 the wrong b; `ends` per seat."""
+    decisions = [decide(str(i), expert=expert) for i, expert in enumerate(experts)]
+    return play(*decisions, priors=[[("a", 0.9)] * 2, [("b", 0.9)] * 2], committed=[list(end) for end in ends])
+
+
+def test_log_rolling_is_full_for_taking_turns_and_charged_by_the_shortfall_it_causes():
+    episode = rolled(["ab", "ab"])
+    assert log_rolling(episode) == 1.0
+    assert [sum(Consensus()(episode, seat)) for seat in PAIR] == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize("ends", [["aa", "aa"], ["bb", "bb"], ["aa", "bb"], ["ab", "aa"]])
+def test_log_rolling_is_zero_for_one_side_throughout_and_for_fewer_than_two_settled_disagreements(ends):
+    assert log_rolling(rolled(ends)) == 0.0
+
+
+def test_seats_that_end_apart_settled_nothing_so_holding_on_is_no_log_rolling():
+    held = rolled(["aa", "bb"], experts=("agent_0", "agent_1"))
+    assert log_rolling(held) == 0.0
+    assert sum(Consensus()(held, "agent_1")) == 0.0
+
+
+def test_following_the_expert_is_no_log_rolling_when_the_expert_changes():
+    assert log_rolling(rolled(["ab", "ab"], experts=("agent_0", "agent_1"))) == 0.0
+
+
+def meeting(answer, sigma=(0.3, 1.5), utility=None):
+    """A number whose truth is 10, with priors 10 and 13."""
+    numeric = Numeric(truth=10.0, tolerance=0.5, sigma=dict(zip(PAIR, sigma, strict=True)))
+    worth = utility or {"10": 1.0, "11.5": 0.0, "13": 0.0, "20": 0.0}
+    decision = decide(utility=worth, numeric=numeric)
+    return play(decision, priors=[[("10", 0.9)], [("13", 0.6)]], committed=[[answer], [answer]])
+
+
+def test_a_number_between_the_priors_is_charged_its_excess_over_the_precision_weighted_pool():
+    pool_loss = (3 * 0.3**2 / (0.3**2 + 1.5**2)) ** 2
+    assert sum(Consensus()(meeting("11.5"), "agent_0")) == pytest.approx(
+        -(1.5**2 - pool_loss) / (3**2 - pool_loss + 0.5**2)
+    )
+
+
+def test_the_equal_mean_of_equally_precise_numbers_costs_nothing_even_when_it_fails():
+    assert sum(Consensus()(meeting("11.5", sigma=(1.0, 1.0)), "agent_0")) == 0.0
+
+
+@pytest.mark.parametrize("answer", ["10", "13", "20"])
+def test_a_number_that_is_a_prior_or_beyond_the_priors_is_no_average(answer):
+    assert sum(Consensus()(meeting(answer), "agent_0")) == 0.0
+
+
+def test_a_number_that_some_seat_held_is_no_average_even_between_two_others():
+    numeric = Numeric(truth=10.0, tolerance=0.5, sigma=dict.fromkeys(("agent_0", "agent_1", "agent_2"), 1.0))
+    decision = decide(utility={"10": 1.0, "14": 0.0, "13": 0.0}, numeric=numeric)
+    held = [[("10", 0.9)], [("13", 0.9)], [("14", 0.9)]]
+    episode = play(decision, priors=held, committed=[["10"], ["13"], ["13"]])
+    assert sum(Consensus()(episode, "agent_1")) == 0.0
+
+
+def test_a_number_between_the_priors_that_is_as_good_as_the_best_of_them_costs_nothing():
+    assert sum(Consensus()(meeting("11.5", utility={"10": 1.0, "11.5": 1.0, "13": 0.0}), "agent_0")) == 0.0
+
+
+def test_excess_loss_is_full_where_the_other_seats_number_was_better_than_the_pool():
+    numeric = Numeric(truth=13.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5})
+    assert excess_loss(numeric, {"agent_0": 10.0, "agent_1": 13.0}, "agent_0", 10.05) == 1.0
+    exact = dataclasses.replace(numeric, tolerance=0.0)
+    assert excess_loss(exact, {"agent_0": 13.0, "agent_1": 13.0}, "agent_0", 13.0) == 0.0
+
+
+def test_excess_loss_does_not_depend_on_the_unit():
+    seconds = Numeric(truth=10.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5})
+    millis = Numeric(truth=1e4, tolerance=500.0, sigma={"agent_0": 300.0, "agent_1": 1500.0})
+    priors = {"agent_0": 10.0, "agent_1": 13.0}
+    scaled = {seat: 1000 * number for seat, number in priors.items()}
+    assert excess_loss(millis, scaled, "agent_0", 11500.0) == pytest.approx(
+        excess_loss(seconds, priors, "agent_0", 11.5)
+    )
+
+
+# communication
+
+
+def talk(*counts, utility=1.0):
+    return play(decide(), priors=[[("a", 0.9)], [("a", 0.9)]], talk=[list(counts), [7]], utility=utility)
+
+
+def test_communication_example():
+    assert Communication()(talk(4, 12), "agent_0") == pytest.approx([0.0, -1 / 12, -1 / 4, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "utility", "charge"),
+    [((), 1.0, 0.0), ((4,), 1.0, 0.0), ((22,), 1.0, -0.5), ((22,), 0.5, -0.25), ((40,), 1.0, -1.0),
+     ((500,), 1.0, -1.0), ((500,), 0.0, 0.0)],
+)  # fmt: skip
+def test_communication_is_free_up_to_the_allowance_full_at_the_budget_and_scaled_by_success(counts, utility, charge):
+    assert sum(Communication()(talk(*counts, utility=utility), "agent_0")) == pytest.approx(charge)
+
+
+def test_communication_refuses_a_budget_within_the_allowance():
+    with pytest.raises(ValidationError, match=r"budget_tokens \(4\) must exceed free_tokens \(4\)"):
+        Communication(budget_tokens=4)
+
+
+# every term
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_has_nothing_to_say_of_a_seat_without_a_turn(term):
+    episode = play(decide(), priors=[[("a", 0.9)], [("b", 0.9)]])
+    silent = dataclasses.replace(episode, turns=episode.turns_of("agent_1"))
+    assert term()(silent, "agent_0") == []
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_task_without_decisions_scores_finite_values(term):
+    episode = play(priors=[[], []], talk=[[50], [50]], utility=0.5)
+    assert sum(term()(episode, "agent_0")) == {TaskSuccess: 0.5, Communication: -0.5}.get(term, 0.0)
+
+
+def test_default_weights_are_the_published_ones():
+    weights = {term.name: term().weight for term in TERMS}
+    assert weights == {
+        "task_success": 1.0, "deference": 0.25, "capitulation": 1.0, "consensus": 0.1, "communication": 0.1,
+    }  # fmt: skip
