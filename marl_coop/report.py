@@ -1,0 +1,41 @@
+"""Plots of a run directory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+PANELS = {  # metric of metrics.jsonl -> title
+    "team/j": "J = CDR - CR",
+    "team/success": "success",
+    "team/parse_rate": "parse rate",
+    "team/message_tokens_per_episode": "message tokens per episode",
+}
+
+
+def read_metrics(run: Path) -> list[dict]:
+    """The records of a run, one per update."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [record for record in records if "update" in record]
+
+
+def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
+    """Draw the training episodes of some runs, one line each: means over `window` updates, raw values as dots."""
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.2 * len(PANELS), 2.8), layout="constrained")
+    for run in runs:
+        records = read_metrics(run)
+        for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
+            points = [(r["update"], r[metric]) for r in records if metric in r]
+            updates, values = np.array(points).T
+            smooth = [values[max(0, i + 1 - window) : i + 1].mean() for i in range(len(values))]
+            (line,) = axis.plot(updates, smooth, label=run.name)
+            axis.plot(updates, values, ".", color=line.get_color(), alpha=0.35)
+            axis.set(title=title, xlabel="update")
+    axes[0].legend(fontsize="x-small")
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,185 @@
+"""Routed LoRA against PEFT's own, one adapter at a time, and what is trained and saved."""
+
+import hashlib
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from marl_coop.policy import BASE, Span, TeamPolicy, spans_of
+
+VOCABULARY = 40
+BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))
+
+
+@pytest.fixture
+def policy():
+    return tiny.team(tiny.base_model(VOCABULARY))
+
+
+def some_ids(rows=5, length=12, seed=3):
+    return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def hidden(policy, adapters, ids):
+    return policy.hidden(spans_of(adapters), ids, use_cache=False)[0]
+
+
+def inputs_of(ids, seed=4):
+    """Arguments of `score` for some tokens of every row, right-padded rows of different lengths."""
+    lengths = [ids.shape[1] - i for i in range(len(ids))]
+    mask = torch.tensor([[int(t < n) for t in range(ids.shape[1])] for n in lengths])
+    places = [(row, column) for row, n in enumerate(lengths) for column in (1, 4, n - 1)]
+    rows, columns = (torch.tensor(axis) for axis in zip(*places, strict=True))
+    return {"input_ids_RT": ids, "attention_mask_RT": mask, "rows_N": rows, "columns_N": columns}
+
+
+def test_routed_rows_are_what_peft_computes_for_one_adapter(policy, tmp_path):
+    policy.save(tmp_path)
+    ids = some_ids()
+    routed = policy.logits(hidden(policy, ["agent_0", "agent_0", BASE, "agent_1", "agent_1"], ids))
+    plain = tiny.base_model(VOCABULARY)(ids).logits
+    assert torch.allclose(routed[2], plain[2], atol=1e-5)
+    for adapter, rows in [("agent_0", slice(0, 2)), ("agent_1", slice(3, 5))]:
+        alone = PeftModel.from_pretrained(tiny.base_model(VOCABULARY), tmp_path / adapter).eval()(ids[rows]).logits
+        assert torch.allclose(routed[rows], alone, atol=1e-5)
+        assert not torch.allclose(routed[rows], plain[rows], atol=1e-2)  # the adapter does something
+
+
+def test_one_forward_for_both_is_two_forwards(policy):
+    ids = some_ids()
+    together = hidden(policy, ["agent_0"] * 2 + ["agent_1"] * 3, ids)
+    assert torch.allclose(together[:2], hidden(policy, ["agent_0"] * 2, ids[:2]), atol=1e-5)
+    assert torch.allclose(together[2:], hidden(policy, ["agent_1"] * 3, ids[2:]), atol=1e-5)
+
+
+def test_fresh_adapters_change_nothing():
+    policy = tiny.team(tiny.base_model(VOCABULARY), trained=False)
+    ids = some_ids()
+    assert torch.allclose(hidden(policy, ["agent_0"] * 5, ids), hidden(policy, [BASE] * 5, ids), atol=1e-6)
+
+
+def test_a_loss_on_one_agents_rows_moves_that_agent_alone(policy):
+    hidden(policy, ["agent_0"] * 2 + ["agent_1"] * 3, some_ids())[:2].square().sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in policy.adapter_parameters("agent_1"))
+    assert all(p.grad.any() for p in policy.adapter_parameters("agent_0"))
+
+
+def gradients(policy, train=True):
+    policy.train(train)
+    policy.zero_grad()
+    scores, _ = policy.score(BOTH, **inputs_of(some_ids()), temperature=0.7)
+    (scores.logprobs_N.sum() + scores.entropy_N.square().sum()).backward()
+    return {name: p.grad.clone() for name, p in policy.lm.named_parameters() if p.grad is not None}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(policy):
+    plain = gradients(policy)
+    policy.activation_checkpointing_enable()
+    counts = []
+    for layer in policy.lm.get_base_model().get_decoder().layers:
+        layer.mlp.register_forward_pre_hook(lambda *_: counts.append(1))
+    checkpointed = gradients(policy)
+    assert len(counts) == 2 * policy.config.num_hidden_layers  # each layer ran once more
+    assert plain.keys() == checkpointed.keys()
+    assert len(plain) == sum(len(policy.adapter_parameters(a)) for a in policy.adapters)
+    for name in plain:
+        assert torch.allclose(plain[name], checkpointed[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_scores_are_a_full_log_softmax(policy, temperature, monkeypatch):
+    monkeypatch.setattr("marl_coop.policy.LOGIT_ROWS", 4)  # several pieces, the last one smaller
+    arguments = inputs_of(some_ids())
+    scores, _ = policy.score(BOTH, **arguments, temperature=temperature)
+    states = policy.hidden(BOTH, arguments["input_ids_RT"], attention_mask=arguments["attention_mask_RT"])[0]
+    logprobs = (policy.logits(states) / temperature).log_softmax(-1)
+    for n, (row, column) in enumerate(zip(arguments["rows_N"], arguments["columns_N"], strict=True)):
+        at = logprobs[row, column - 1]
+        token = arguments["input_ids_RT"][row, column]
+        assert torch.allclose(scores.logprobs_N[n], at[token], atol=1e-5)
+        assert torch.allclose(scores.entropy_N[n], -(at.exp() * at).sum(), atol=1e-5)
+
+
+def test_padding_does_not_reach_a_score(policy):
+    arguments = inputs_of(some_ids())
+    scores, _ = policy.score(BOTH, **arguments, temperature=1.0)
+    padded = arguments["input_ids_RT"].where(arguments["attention_mask_RT"] == 1, torch.tensor(7))
+    assert not torch.equal(padded, arguments["input_ids_RT"])
+    again, _ = policy.score(BOTH, **(arguments | {"input_ids_RT": padded}), temperature=1.0)
+    assert torch.equal(scores.logprobs_N, again.logprobs_N)
+
+
+def test_rows_of_an_adapter_must_stand_together():
+    with pytest.raises(ValueError, match="rows of adapter 'a' are not contiguous"):
+        spans_of(["a", "b", "a"])
+
+
+def test_what_is_trained_is_lora_and_critics(policy):
+    trained = {name for name, p in policy.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in policy.named_parameters() if "lora_" in name or name.startswith("critics.")}
+    layers = [module for module in policy.lm.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 7 * policy.config.num_hidden_layers
+    of_each = [{id(p) for p in policy.adapter_parameters(adapter)} for adapter in policy.adapters]
+    assert [len(ids) for ids in of_each] == [2 * len(layers)] * 2
+    assert not of_each[0] & of_each[1]
+    assert len(of_each[0] | of_each[1]) + 4 * len(policy.adapters) == len(trained)
+
+
+def test_layers_without_an_adapter_stay_bare():
+    lora = tiny.lora_config()
+    lora.layers_to_transform = [1]
+    policy = TeamPolicy(tiny.base_model(VOCABULARY), lora, tiny.SEATS, critic_seats=1)
+    names = [name for name, p in policy.lm.named_parameters() if p.requires_grad]
+    assert names
+    assert all(".layers.1." in name for name in names)
+
+
+def digests(folder):
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in (".safetensors", ".pt")
+    }
+
+
+def test_saved_is_loaded_is_saved_byte_for_byte(policy, tmp_path):
+    with torch.no_grad():
+        for parameter in policy.critics.parameters():
+            parameter.normal_()
+    policy.save(tmp_path / "first")
+    other = tiny.team(tiny.base_model(VOCABULARY), seed=9)
+    other.save(tmp_path / "other")
+    other.load(tmp_path / "first")
+    other.save(tmp_path / "second")
+    first = digests(tmp_path / "first")
+    assert set(first) == {
+        "agent_0/adapter_model.safetensors",
+        "agent_1/adapter_model.safetensors",
+        "critics.pt",
+    }
+    assert first == digests(tmp_path / "second")
+    assert not set(first.values()) & set(digests(tmp_path / "other").values())
+    restored = tiny.weights(other)
+    assert all(torch.equal(p, restored[name]) for name, p in tiny.weights(policy).items())
+
+
+def test_one_adapter_on_disk_can_start_both(policy, tmp_path):
+    policy.save(tmp_path)
+    policy.load_adapter("agent_1", tmp_path / "agent_0")
+    ids = some_ids()
+    twice = hidden(policy, ["agent_0"] * 2 + ["agent_1"] * 2, torch.cat([ids[:2], ids[:2]]))
+    assert torch.allclose(twice[:2], twice[2:], atol=1e-6)
+    assert {p.data_ptr() for p in policy.adapter_parameters("agent_0")}.isdisjoint(
+        p.data_ptr() for p in policy.adapter_parameters("agent_1")
+    )
+
+
+def test_critics_start_at_0_and_are_one_per_agent(policy):
+    features = {adapter: torch.randn(3, 2 * policy.config.hidden_size) for adapter in policy.adapters}
+    values = policy.values(features)
+    assert all((values[adapter] == 0).all() and values[adapter].shape == (3,) for adapter in policy.adapters)
+    values["agent_0"].sum().backward()
+    assert all(p.grad is None for p in policy.critics["agent_1"].parameters())

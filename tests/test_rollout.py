@@ -1,0 +1,182 @@
+"""From episodes to tensors: every sampled token once, under its own agent, with its own log-probability."""
+
+import pytest
+import tiny
+import torch
+
+from envs.episode import Phase
+from marl_coop.batch import Row, collate, stack_turns
+from marl_coop.policy import spans_of
+from marl_coop.rollout import stable_seed
+
+TASKS = range(20, 26)
+
+
+class Recorded:
+    """An engine that keeps what it was asked and what it answered."""
+
+    def __init__(self, engine):
+        self.engine, self.asked, self.answered, self.forgotten = engine, [], [], 0
+
+    def generate(self, requests):
+        self.asked += requests
+        self.answered += (answers := self.engine.generate(requests))
+        return answers
+
+    def forget(self):
+        self.forgotten += 1
+        self.engine.forget()
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    return tiny.cue_trainer(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def played(trainer):
+    """Rollouts, and what went through the engine."""
+    players = trainer.players
+    players.engine, recorded = (engine := Recorded(players.engine)), players.engine
+    rollouts = players.play(TASKS, sampling_seed=5)
+    players.engine = recorded
+    return rollouts, engine
+
+
+def rows_of(rollouts, counted=True):
+    rows = [
+        Row(trace=r.traces[seat], counted=counted, rewards_K=torch.arange(3.0)) for r in rollouts for seat in tiny.SEATS
+    ]
+    return sorted(rows, key=lambda row: row.trace.adapter)
+
+
+def test_a_trace_is_made_of_what_was_asked_and_sampled(played):
+    rollouts, engine = played
+    assert len(engine.asked) == 3 * 2 * len(TASKS)
+    assert engine.forgotten == 2  # a cache of other weights before, none left behind
+    for rollout in rollouts:
+        for seat, trace in rollout.traces.items():
+            mine = [
+                (request, generation)
+                for request, generation in zip(engine.asked, engine.answered, strict=True)
+                if request.chat == ((5, rollout.episode.task.seed), seat)
+            ]
+            assert len(mine) == len(trace.turns) == 3
+            for (request, generation), turn in zip(mine, trace.turns, strict=True):
+                assert request.adapter == trace.adapter == seat
+                assert trace.ids[: turn.start] == request.ids
+                assert trace.ids[turn.start : turn.stop] == generation.ids
+                assert turn.logprobs == generation.logprobs
+            assert len(trace.ids) == trace.turns[-1].stop
+
+
+def test_text_and_tokens_say_the_same(trainer, played):
+    decode, encode = trainer.processing_class.decode, trainer.players.chat.reply_ids
+    for rollout in played[0]:
+        for seat, trace in rollout.traces.items():
+            turns = rollout.episode.turns_of(seat)
+            assert [turn.phase for turn in turns] == [Phase.STANCE, Phase.TALK, Phase.FINAL]
+            start = 0
+            for turn, tokens in zip(turns, trace.turns, strict=True):
+                assert turn.reply == decode(trace.ids[tokens.start : tokens.stop], skip_special_tokens=True)
+                observation, prompt = encode(turn.observation)[:-1], trace.ids[start : tokens.start]
+                assert any(prompt[i:][: len(observation)] == observation for i in range(len(prompt)))
+                start = tokens.stop
+
+
+def test_every_phase_has_its_own_limit(trainer, played):
+    limits = [trainer.args.max_tokens[phase] for phase in (Phase.STANCE, Phase.TALK, Phase.FINAL)]
+    lengths = [[t.stop - t.start for t in trace.turns] for r in played[0] for trace in r.traces.values()]
+    assert [max(of_phase) for of_phase in zip(*lengths, strict=True)] == limits
+    assert any(length < limit for of_row in lengths for length, limit in zip(of_row, limits, strict=True))
+
+
+def test_every_sampled_token_is_in_the_batch_once_under_its_own_agent(played):
+    rollouts, engine = played
+    rows = rows_of(rollouts)
+    batch = collate(rows, pad=0, device=torch.device("cpu"))
+    found = []
+    for adapter, tokens in batch.tokens.items():
+        for n in range(tokens.start, tokens.stop):
+            row, column = int(batch.rows_N[n]), int(batch.columns_N[n])
+            assert rows[row].trace.adapter == adapter
+            assert any(span.adapter == adapter and span.start <= row < span.stop for span in batch.spans)
+            found.append((row, column, int(batch.input_ids_RT[row, column]), float(batch.old_logprobs_N[n])))
+    expected = [
+        (r, turn.start + i, row.trace.ids[turn.start + i], logprob)
+        for r, row in enumerate(rows)
+        for turn in row.trace.turns
+        for i, logprob in enumerate(turn.logprobs)
+    ]
+    assert [f[:3] for f in found] == [e[:3] for e in expected]
+    assert [f[3] for f in found] == pytest.approx([e[3] for e in expected])
+    assert len({f[:2] for f in found}) == len(found) == sum(len(g.ids) for g in engine.answered)
+    sampled = sorted(token for g in engine.answered for token in g.ids)
+    assert sorted(f[2] for f in found) == sampled
+
+
+def test_turns_of_a_batch(played):
+    rows = rows_of(played[0])
+    batch = collate(rows, pad=0, device=torch.device("cpu"))
+    turns = [(r, turn) for r, row in enumerate(rows) for turn in row.trace.turns]
+    end_rows, end_columns = batch.prompt_ends_J
+    assert [(int(r), int(c)) for r, c in zip(end_rows, end_columns, strict=True)] == [(r, t.start - 1) for r, t in turns]
+    for n, j in enumerate(batch.turn_N.tolist()):
+        row, turn = turns[j]
+        assert int(batch.rows_N[n]) == row
+        assert turn.start <= int(batch.columns_N[n]) < turn.stop
+    for adapter, part in batch.turns.items():
+        assert {rows[turns[j][0]].trace.adapter for j in range(part.start, part.stop)} == {adapter}
+    assert sum(part.stop - part.start for part in batch.turns.values()) == len(turns)
+
+
+def test_padding_is_masked(played):
+    rows = rows_of(played[0])
+    batch = collate(rows, pad=0, device=torch.device("cpu"))
+    assert batch.input_ids_RT.shape[1] % 16 == 0
+    for r, row in enumerate(rows):
+        length = len(row.trace.ids)
+        assert batch.input_ids_RT[r, :length].tolist() == row.trace.ids
+        assert batch.attention_mask_RT[r].tolist() == [1] * length + [0] * (batch.input_ids_RT.shape[1] - length)
+    assert batch.spans == spans_of([row.trace.adapter for row in rows])
+
+
+def test_rows_must_be_sorted(played):
+    rows = rows_of(played[0])
+    with pytest.raises(ValueError, match="sort the batch"):
+        collate([rows[0], rows[-1], rows[1]], pad=0, device=torch.device("cpu"))
+
+
+def test_turns_stack_to_a_masked_matrix(played):
+    first, second = rows_of(played[0])[:2]
+    second.rewards_K, second.counted = torch.tensor([5.0]), False
+    values, mask = stack_turns([first, second], "rewards_K")
+    assert values.tolist() == [[0, 1, 2], [5, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+def test_an_episode_does_not_depend_on_the_others(trainer, played):
+    alone = trainer.players.play([TASKS[2]], sampling_seed=5)[0]
+    assert alone.episode == played[0][2].episode
+    assert {seat: trace.ids for seat, trace in alone.traces.items()} == {
+        seat: trace.ids for seat, trace in played[0][2].traces.items()
+    }
+    backwards = trainer.players.play(TASKS[::-1], sampling_seed=5)
+    assert [r.episode for r in backwards[::-1]] == [r.episode for r in played[0]]
+
+
+def test_another_sampling_seed_gives_other_episodes(trainer, played):
+    others = trainer.players.play(TASKS, sampling_seed=6)
+    assert [r.episode.task for r in others] == [r.episode.task for r in played[0]]
+    assert all(a.episode.turns != b.episode.turns for a, b in zip(others, played[0], strict=True))
+
+
+def test_no_two_replies_share_a_seed(played):
+    seeds = [request.seed for request in played[1].asked]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_stable_seed():
+    assert stable_seed(1, 2) == 7764949442709860949  # on every machine
+    assert len({stable_seed(*key) for key in [(1, 2), (2, 1), (1, 3), (1,), (1, 2, 3)]}) == 5
+    assert all(0 <= stable_seed(i) < 2**63 for i in range(50))

@@ -1,0 +1,157 @@
+"""The format warm-up: what it teaches, what it leaves alone, and when it is done again."""
+
+import pytest
+import tiny
+import torch
+from peft.tuners.lora import LoraLayer
+
+from marl_coop import warmup
+from marl_coop.chat import Chat
+from marl_coop.config import load_config
+from marl_coop.policy import BASE, spans_of
+
+SMALL = [
+    "env={name: DesignReview, families: [date_format]}",
+    "warmup={steps: 3, batch_size: 4, micro_batch_size: 2, learning_rate: 1e-2}",
+]
+
+
+@pytest.fixture
+def trainings(tmp_path, monkeypatch):
+    """An empty cache; the list gets an entry for every training."""
+    monkeypatch.setenv("MARL_COOP_CACHE", str(tmp_path / "cache"))
+    done, through = [], warmup.SFTTrainer.train
+    monkeypatch.setattr(warmup.SFTTrainer, "train", lambda self: (done.append(self), through(self))[1])
+    return done
+
+
+@pytest.fixture
+def tokenizer():
+    return tiny.byte_tokenizer()
+
+
+def config_of(*overrides):
+    return load_config([], [*SMALL, *overrides])
+
+
+def warm(tokenizer, *overrides, base=None):
+    torch.manual_seed(0)
+    base = base or tiny.base_model(len(tokenizer), spread=0.1)
+    return warmup.warm_adapter(config_of(*overrides), base, tokenizer, tiny.lora_config(), "system")
+
+
+def test_it_trains_once(tokenizer, trainings, tmp_path):
+    first = warm(tokenizer)
+    assert len(trainings) == 1
+    assert trainings[0].state.global_step == 3
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {file.name for file in first.iterdir()}
+    stamp = (first / "adapter_model.safetensors").stat().st_mtime_ns
+    assert warm(tokenizer) == first
+    assert len(trainings) == 1
+    assert (first / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_the_base_comes_back_as_it_was(tokenizer, trainings):
+    base = tiny.base_model(len(tokenizer), spread=0.1)
+    before = {name: p.clone() for name, p in base.state_dict().items()}
+    warm(tokenizer, base=base)
+    assert not [module for module in base.modules() if isinstance(module, LoraLayer)]
+    after = base.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+KEY = "warmup-key"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["env.rounds=2", "env.cue_reliability=0.5", "lora.r=2", "warmup.steps=4", "seed=1", "model.dtype=float32"],
+)
+def test_what_it_depends_on_makes_another_key(override):
+    assert warmup._key(config_of(override), "system") != warmup._key(config_of(), "system")
+    assert warmup._key(config_of(), "other") != warmup._key(config_of(), "system")
+
+
+@pytest.mark.parametrize("override", ["training.kl_coef=1", "rewards.consensus.weight=0", "evaluation.episodes=3", "name=x"])
+def test_what_it_does_not_depend_on_keeps_the_key(override):
+    assert warmup._key(config_of(override), "system") == warmup._key(config_of(), "system")
+
+
+def test_other_words_of_the_environment_make_another_key(monkeypatch):
+    before = warmup._key(config_of(), "system")
+    monkeypatch.setattr("envs.base.CoopEnv.instruction", lambda self, seat, phase: "Say it differently.")
+    assert warmup._key(config_of(), "system") != before
+
+
+def test_only_what_a_seat_wrote_has_labels(tokenizer):
+    chat = Chat(tokenizer, "system")
+    for index in range(4):
+        episode = warmup._episode(config_of(), index)
+        for seat, row in zip(episode.seats, warmup._demonstrate(config_of(), index, chat), strict=True):
+            ids, labels = row["input_ids"], row["labels"]
+            assert len(ids) == len(labels)
+            assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+            written = tokenizer.decode([label for label in labels if label != -100])
+            assert written == "".join(f"{turn.reply}<|im_end|>" for turn in episode.turns_of(seat))
+            rest = tokenizer.decode([token for token, label in zip(ids, labels, strict=True) if label == -100])
+            assert all(turn.observation in rest for turn in episode.turns_of(seat))
+
+
+@pytest.mark.parametrize("split", [1, 4])
+def test_a_step_is_the_mean_over_all_labelled_tokens_of_its_batch(tokenizer, trainings, split):
+    """However it is split into micro-batches: the gradient of the first step against one by hand."""
+    overrides = ["warmup.steps=1", f"warmup.micro_batch_size={split}"]
+    gradients, through = {}, warmup.SFTTrainer.create_optimizer
+
+    def watched(self, *args, **kwargs):
+        optimizer = through(self, *args, **kwargs)
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        optimizer.register_step_pre_hook(
+            lambda *_: gradients.update({names[id(p)]: p.grad.clone() for g in optimizer.param_groups for p in g["params"]})
+        )
+        return optimizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warmup.SFTTrainer, "create_optimizer", watched)
+        patch.setattr(warmup.SFTTrainer, "_clip_grad_norm", lambda self, model: torch.tensor(0.0), raising=False)
+        warm(tokenizer, *overrides)
+    chat = Chat(tokenizer, "system")
+    rows = [row for i in range(2) for row in warmup._demonstrate(config_of(*overrides), i, chat)]
+    torch.manual_seed(0)
+    policy = tiny.TeamPolicy(tiny.base_model(len(tokenizer), spread=0.1), tiny.lora_config(), ["default"], critic_seats=1)
+    policy.load_state_dict({n: p for n, p in initial(trainings[-1], policy).items()}, strict=False)
+    total, count = 0.0, 0
+    for row in rows:
+        labels = torch.tensor(row["labels"])
+        states = policy.hidden(spans_of(["default"]), torch.tensor([row["input_ids"]]))[0][0]
+        logprobs = policy.logits(states).log_softmax(-1)
+        places = (labels != -100).nonzero()[:, 0]
+        total = total - logprobs[places - 1, labels[places]].sum()
+        count += len(places)
+    (total / count).backward()
+    for name, parameter in policy.lm.named_parameters():
+        if parameter.requires_grad and "lora_B" in name:
+            assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5), name
+
+
+def initial(trainer, policy):
+    """The A matrices do not move in the first step, because B is 0; B was 0."""
+    state = {f"lm.{name}": p.detach().clone() for name, p in trainer.model.named_parameters() if "lora_A" in name}
+    return state
+
+
+def test_it_teaches_the_replies(tokenizer, trainings):
+    steps = "warmup.steps=12"
+    folder = warm(tokenizer, steps)
+    policy = tiny.team(tiny.base_model(len(tokenizer), spread=0.1), trained=False)
+    policy.load_adapter("agent_0", folder)
+    (row, _) = warmup._demonstrate(config_of(steps), 10_000, Chat(tokenizer, "system"))  # one that was not shown
+    labels = torch.tensor(row["labels"])
+    places = (labels != -100).nonzero()[:, 0]
+    loss = {}
+    with torch.no_grad():
+        for adapter in ("agent_0", BASE):
+            states = policy.hidden(spans_of([adapter]), torch.tensor([row["input_ids"]]))[0][0]
+            loss[adapter] = -policy.logits(states).log_softmax(-1)[places - 1, labels[places]].mean()
+    assert loss["agent_0"] < loss[BASE] - 0.5

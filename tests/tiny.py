@@ -1,0 +1,219 @@
+"""A language model of a few thousand weights, tokenizers built on the spot, and a task that such a model can learn."""
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+
+from envs import CoopEnv
+from envs.base import SEATS
+from envs.cells import draw_expert
+from envs.episode import Decision, Outcome, Phase, StopReason, Task
+from marl_coop.policy import TeamPolicy
+from marl_coop.trainer import MultiAgentPPOConfig, MultiAgentPPOTrainer
+from rewards import RewardStack
+from rewards.base import RewardTerm
+
+SYSTEM = "team"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MARKS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "[UNK]"}
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte: it reads and writes any text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **MARKS)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def word_tokenizer(words) -> PreTrainedTokenizerFast:
+    """One token per word of a closed vocabulary."""
+    vocabulary = [*dict.fromkeys(MARKS.values()), *words]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **MARKS)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def base_model(vocabulary: int, *, seed: int = 0, spread: float = 0.2, hidden: int = 32, layers: int = 2, **options):
+    """A random transformer; `spread` is the standard deviation of its weights, large enough for varied replies."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=spread,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        **options,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def lora_config(r: int = 4) -> LoraConfig:
+    modules = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+    return LoraConfig(r=r, lora_alpha=2 * r, target_modules=modules, task_type="CAUSAL_LM")
+
+
+def team(base, *, r: int = 4, adapters=SEATS, critic_seats: int = 2, trained: bool = True, seed: int = 1) -> TeamPolicy:
+    """A team on `base`; `trained` gives the adapters effects of their own, which fresh ones (B = 0) do not have."""
+    torch.manual_seed(seed)
+    policy = TeamPolicy(base, lora_config(r), adapters, critic_seats=critic_seats)
+    if trained:
+        with torch.no_grad():
+            for name, parameter in policy.lm.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+    return policy
+
+
+def weights(module) -> dict[str, torch.Tensor]:
+    """Copies of all that is trained."""
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+# ------------------------------------------------------------------------------------------------------- a cue task
+
+OPTIONS = ("red", "green", "blue")
+CLAIMS = {option: f"Answer:{option}(80%)" for option in OPTIONS}  # one token that is a whole valid reply
+WORDS = [
+    "system",
+    "user",
+    "assistant",
+    SYSTEM,
+    "strong",
+    "weak",
+    "Partner:",
+    "stance",
+    "talk",
+    "final",
+    *CLAIMS.values(),
+]
+
+
+class CueTask(CoopEnv):
+    """Each seat is told one of three options and whether its source is strong; exactly one seat is right.
+
+    The brief is two words, an instruction one. U is the share of the seats that end with the right option, so with a
+    reliable cue the best team says what it was told and follows the strong source: U = success = J = 1. Every
+    `fault_every`-th task ends in a sandbox fault.
+    """
+
+    def __init__(self, *, fault_every: int = 0, **kwargs):
+        super().__init__(
+            **({"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}, "cue_reliability": 1.0} | kwargs)
+        )
+        self.fault_every = fault_every
+
+    def make_task(self, seed: int) -> Task:
+        rng = np.random.default_rng(seed)
+        right = self.cells.at(seed)
+        expert = SEATS[draw_expert(right, self.cue_reliability, rng)]
+        true, false = (OPTIONS[i] for i in rng.permutation(3)[:2])
+        decision = Decision(
+            id="colour",
+            options=OPTIONS,
+            utility={option: float(option == true) for option in OPTIONS},
+            belief={seat: true if is_right else false for seat, is_right in zip(SEATS, right, strict=True)},
+            expert=expert,
+            cue={seat: "strong" if seat == expert else "weak" for seat in SEATS},
+        )
+        return Task(
+            id=f"cue-{seed}",
+            family="cue",
+            seed=seed,
+            seats=SEATS,
+            briefs={seat: f"{CLAIMS[decision.belief[seat]]} {decision.cue[seat]}" for seat in SEATS},
+            decisions=(decision,),
+            cell=dict(zip(SEATS, right, strict=True)),
+        )
+
+    def instruction(self, seat, phase):
+        return str(phase)
+
+    def finish(self, turns):
+        held = {seat: turns[seat].stances[0].option if turns[seat].stances else None for seat in SEATS}
+        (decision,) = self.task.decisions
+        right = [decision.is_right(option) for option in held.values()]
+        fault = self.fault_every and self.task.seed % self.fault_every == 0
+        return (
+            Outcome(
+                utility=sum(right) / len(right),
+                success=all(right),
+                committed={seat: {"colour": option} for seat, option in held.items()},
+            ),
+            StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED,
+        )
+
+
+class Candour(RewardTerm):
+    """1 for a stance, and 1 for a message, that says just what the seat was told."""
+
+    weight: float = 1.0
+
+    def __call__(self, episode, agent):
+        said = CLAIMS[episode.task.decisions[0].belief[agent]]
+        return [float(turn.reply.strip() == said and turn.phase is not Phase.FINAL) for turn in episode.turns_of(agent)]
+
+
+class Length(RewardTerm):
+    """Pays each reply for its length, so that rewards vary with random replies; only `agent` where one is named."""
+
+    weight: float = 1.0
+    agent: str = ""
+
+    def __call__(self, episode, agent):
+        return [len(turn.reply) / 20 if self.agent in ("", agent) else 0.0 for turn in episode.turns_of(agent)]
+
+
+def arguments(folder, **training) -> MultiAgentPPOConfig:
+    quick = {
+        "num_updates": 1,
+        "episodes_per_update": 8,
+        "num_mini_batches": 1,
+        "max_stance_tokens": 2,
+        "max_message_tokens": 3,
+        "max_final_tokens": 4,
+        "learning_rate": 1e-2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": 0,
+    }
+    return MultiAgentPPOConfig(output_dir=str(folder), **(quick | training))
+
+
+def cue_trainer(folder, *, policy=None, rewards=None, env=None, callbacks=None, on_rollouts=None, **training):
+    """A trainer of a tiny team on `CueTask`; `training` are fields of its configuration."""
+    tokenizer = word_tokenizer(WORDS)
+    args = arguments(folder, **training)
+    if policy is None:
+        policy = team(base_model(len(tokenizer)), critic_seats=2 if args.critic == "central" else 1)
+    trainer = MultiAgentPPOTrainer(
+        model=policy,
+        args=args,
+        make_env=lambda: CueTask(**(env or {})),
+        rewards=RewardStack(tuple(rewards or [Length()])),
+        processing_class=tokenizer,
+        policies={seat: seat for seat in SEATS},
+        system=SYSTEM,
+        callbacks=callbacks,
+        on_rollouts=on_rollouts,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
