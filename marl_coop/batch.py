@@ -94,9 +94,11 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
     )
 
 
-def stack_turns(rows: Sequence[Row], name: str) -> tuple[Tensor, Tensor]:
-    """A per-turn attribute of some rows as (R, K), padded with 0, and the mask of the turns that count."""
-    values = [getattr(row, name) for row in rows]
-    mask = [torch.full((len(v),), float(row.counted)) for row, v in zip(rows, values, strict=True)]
-    pad = lambda ragged: torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True)  # noqa: E731
-    return pad(values), pad(mask)
+def stack_turns(rows: Sequence[Row], name: str, turns: int) -> tuple[Tensor, Tensor]:
+    """A per-turn attribute of some rows as (R, turns), padded with 0, and the mask of the turns that count."""
+    values_RK, mask_RK = torch.zeros(2, len(rows), turns)
+    for r, row in enumerate(rows):
+        values_K = getattr(row, name)
+        values_RK[r, : len(values_K)] = values_K
+        mask_RK[r, : len(values_K)] = float(row.counted)
+    return values_RK, mask_RK

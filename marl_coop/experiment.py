@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
+import torch
+import transformers
 from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 from rich.console import Console
@@ -19,6 +23,7 @@ from marl_coop.config import Config, nearest
 from marl_coop.evaluate import before_and_after, evaluate, table
 from marl_coop.models import adapted_layers, keep_freed_memory, load_base
 from marl_coop.policy import TeamPolicy
+from marl_coop.report import learning_curve
 from marl_coop.rundir import plan_output_dir, record_start
 from marl_coop.trainer import MultiAgentPPOConfig, MultiAgentPPOTrainer
 from marl_coop.warmup import warm_adapter
@@ -40,7 +45,8 @@ def training_arguments(config: Config, output_dir: str) -> MultiAgentPPOConfig:
         if key not in known:
             raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
     try:
-        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **config.training)
+        defaults = {"run_name": config.name, "use_cpu": not torch.accelerator.is_available()}
+        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **(defaults | config.training))
     except (TypeError, ValueError) as error:
         raise config.error(("training",), str(error)) from error
 
@@ -48,10 +54,14 @@ def training_arguments(config: Config, output_dir: str) -> MultiAgentPPOConfig:
 def run(config: Config, resume: Path | None = None) -> None:
     """Run an experiment; `resume` is a checkpoint of an earlier start of it."""
     keep_freed_memory()
+    quiet_libraries()
     args = training_arguments(config, output_dir=str(resume.parent if resume else "."))
     main = args.process_index == 0
     folder = resume.parent if resume else Path(*broadcast_object_list([str(plan_output_dir(config)) if main else None]))
-    args.output_dir, args.logging_dir = str(folder), str(folder)
+    args.output_dir = str(folder)
+    os.environ.setdefault("WANDB_PROJECT", "marl-coop")
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     if main:
         record_start(folder, config)
     set_seed(config.seed)
@@ -113,8 +123,17 @@ def run(config: Config, resume: Path | None = None) -> None:
         results = before_and_after(before, after)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        learning_curve([folder], folder / "learning_curve.png")
         console.print(table(results, f"{config.name}, seed {config.seed}: {len(after)} unseen instances"))
         console.print(f"run directory: {folder}")
+
+
+def quiet_libraries() -> None:
+    """Silence what libraries say of their own next versions, and the bars of what takes a second."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft|accelerate")
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def write_episodes(file: Path, episodes: list[Episode], breakdowns: list | None = None) -> None:

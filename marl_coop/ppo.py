@@ -36,17 +36,23 @@ def gae(rewards_RK: Tensor, values_RK: Tensor, mask_RK: Tensor, gamma: float, la
     return advantages_RK, (advantages_RK + values_RK) * mask_RK
 
 
-def whiten(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
-    """Shift and scale `values` to mean 0 and variance 1 where `mask` is true; 0 elsewhere.
+def whiten(values_RK: Tensor, mask_RK: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Centre each turn's column and scale all of them to variance 1 where the mask is true; 0 elsewhere.
 
-    `total` sums a tensor over all processes (the identity for one process), so that every process whitens with the
-    same global statistics. Values that are all equal become 0.
+    Turns of one index are one kind of act (a stance, a message, a final answer), whose returns differ for reasons
+    that no choice had a part in; so each kind has its own mean, and the scale is common. `total` sums a tensor over
+    all processes (the identity for one process), so that every process whitens with the same global statistics.
+    Values that are equal within each column become 0.
+
+    >>> whiten(torch.tensor([[1.0, 10.0], [3.0, 10.0]]), torch.ones(2, 2), total=lambda sums: sums)
+    tensor([[-1.4142,  0.0000],
+            [ 1.4142,  0.0000]])
     """
-    mask = mask.to(values.dtype)
-    count, sum_, square = total(torch.stack([mask.sum(), (values * mask).sum(), (values**2 * mask).sum()]))
-    mean = sum_ / count.clamp(min=1)
-    variance = (square / count.clamp(min=1) - mean**2).clamp(min=0)
-    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+    mask_RK = mask_RK.to(values_RK.dtype)
+    count_K, sum_K = total(torch.stack([mask_RK.sum(0), (values_RK * mask_RK).sum(0)]))
+    centred_RK = (values_RK - sum_K / count_K.clamp(min=1)) * mask_RK
+    count, square = total(torch.stack([mask_RK.sum(), (centred_RK**2).sum()]))
+    return centred_RK * torch.rsqrt(square / count.clamp(min=1) + 1e-8)
 
 
 def policy_loss(

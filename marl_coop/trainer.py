@@ -16,6 +16,7 @@ of their losses trains each as if it were alone.
 """
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -185,6 +187,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         if step_of_update == micro == 0:
             self._rows = self.play_and_score(update)
         rows, whole = self._minibatch(update, step_of_update, micro)
+        started = time.perf_counter()
         model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, rows, num_items_in_batch=self._token_counts(whole))
@@ -193,6 +196,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             model.zero_grad()
             return torch.zeros_like(loss.detach())
         self.accelerator.backward(loss)
+        self._metrics["seconds/micro_batch"].append(time.perf_counter() - started)
         return loss.detach()
 
     def _minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[Row], list[Row]]:
@@ -216,7 +220,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         share = args.episodes_per_update // world
         first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
         first += self.accelerator.process_index * share
+        started = time.perf_counter()
         rollouts = self.players.play(range(first, first + share), sampling_seed=stable_seed(args.seed, update))
+        self._metrics["seconds/play"].append(time.perf_counter() - started)
         breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
         episodes = [
             {
@@ -229,7 +235,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             }
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
+        started = time.perf_counter()
         self._add_reference_and_values(episodes)
+        self._metrics["seconds/reference"].append(time.perf_counter() - started)
         self._add_advantages([row for rows in episodes for row in rows.values()])
         self._record_play(rollouts, breakdowns)
         if self.on_rollouts:
@@ -265,8 +273,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
     def _add_advantages(self, rows: list[Row]) -> None:
-        rewards_RK, mask_RK = stack_turns(rows, "rewards_K")
-        values_RK, _ = stack_turns(rows, "values_K")
+        longest = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
+        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", int(longest.max()))
+        values_RK, _ = stack_turns(rows, "values_K", int(longest.max()))
         advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
         for seat in self.policies:
             mine = torch.tensor([row.seat == seat for row in rows])
@@ -383,6 +392,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             defined = self._total((~means.isnan()).float())
             means = self._total(means.nan_to_num()) / defined
             logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}
+            logs["memory_gib"] = psutil.Process().memory_info().rss / 2**30
             logs["non_finite_losses"] = sum(self._metrics["non_finite_losses"])
             logs["update"] = self.state.global_step // self.args.steps_per_update
             self._metrics.clear()

@@ -8,6 +8,7 @@ adapter learns how to answer and not what to choose. The result is kept on disk 
 import hashlib
 import json
 import os
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,36 +51,17 @@ def warm_adapter(
     """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter."""
     folder = cache_folder() / f"warmup-{_key(config, system)}"
     state = PartialState()
-    state.wait_for_everyone()
-    if folder.exists():
+    found = folder.exists()
+    state.wait_for_everyone()  # nobody may look after somebody has written
+    if found:
         return folder
-    state.wait_for_everyone()
-    chat, episodes = Chat(tokenizer, system), config.warmup.steps * config.warmup.batch_size // 2
+    chat, episodes = Chat(tokenizer, system), -(-config.warmup.steps * config.warmup.batch_size // 2)
     rows = [row for i in range(episodes) for row in _demonstrate(config, i, chat)]
     adapted = get_peft_model(model, lora)
-    trainer = FormatTrainer(
-        model=adapted,
-        args=SFTConfig(
-            output_dir=str(folder.with_suffix(".run")),
-            max_steps=config.warmup.steps,
-            per_device_train_batch_size=config.warmup.micro_batch_size,
-            gradient_accumulation_steps=config.warmup.batch_size
-            // (config.warmup.micro_batch_size * state.num_processes),
-            learning_rate=config.warmup.learning_rate,
-            lr_scheduler_type="linear",
-            warmup_steps=max(1, config.warmup.steps // 10),
-            save_strategy="no",
-            report_to="none",
-            logging_steps=10,
-            gradient_checkpointing=False,
-            bf16=False,
-            max_length=None,
-            seed=config.seed,
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
-    trainer.train()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = _arguments(config, scratch, state.num_processes)
+        dataset = Dataset.from_list(rows)
+        FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer).train()
     if state.is_main_process:
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")  # renamed when whole: never found half-written
         adapted.save_pretrained(unfinished)
@@ -87,6 +69,28 @@ def warm_adapter(
     adapted.unload()
     state.wait_for_everyone()
     return folder
+
+
+def _arguments(config: Config, output_dir: str, processes: int) -> SFTConfig:
+    at_once = config.warmup.micro_batch_size * processes
+    return SFTConfig(
+        output_dir=output_dir,
+        max_steps=config.warmup.steps,
+        per_device_train_batch_size=config.warmup.micro_batch_size,
+        gradient_accumulation_steps=max(1, config.warmup.batch_size // at_once),
+        learning_rate=config.warmup.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=max(1, config.warmup.steps // 10),
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        gradient_checkpointing=False,
+        bf16=False,
+        max_length=None,
+        seed=config.seed,
+        use_cpu=not torch.accelerator.is_available(),
+        ddp_find_unused_parameters=False,
+    )
 
 
 def _key(config: Config, system: str) -> str:

@@ -1,5 +1,7 @@
 """The embedded engine against fresh forwards of whole chats, and its samples against the distribution."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
@@ -134,7 +136,8 @@ def test_a_chat_that_left_or_changed_is_not_served_from_the_cache(policy):
     replies = engine.generate(requests)
     following = next_turn(requests, replies, 1)[2:]  # two chats have ended
     other = [
-        Request(chat=r.chat, ids=[3, *r.ids], adapter=r.adapter, max_tokens=r.max_tokens, seed=r.seed) for r in following
+        Request(chat=r.chat, ids=[3, *r.ids], adapter=r.adapter, max_tokens=r.max_tokens, seed=r.seed)
+        for r in following
     ]  # the same names for other chats
     for asked in (following, other):
         for request, generation in zip(asked, engine.generate(asked), strict=True):
@@ -142,6 +145,15 @@ def test_a_chat_that_left_or_changed_is_not_served_from_the_cache(policy):
                 by_hand(policy, request, 1.0)[0],
                 pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4),
             )
+
+
+@pytest.mark.xfail(strict=True, reason="`_continues` compares names and ids and not adapters")
+def test_a_cache_of_one_adapter_is_never_used_under_another(policy):
+    engine, requests = engine_of(policy), prompts(rows=2)
+    following = next_turn(requests, engine.generate(requests), 1)
+    swapped = [dataclasses.replace(r, adapter=o.adapter) for r, o in zip(following, following[::-1], strict=True)]
+    for request, generation in zip(swapped, engine.generate(swapped), strict=True):
+        assert generation.logprobs == pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4)
 
 
 def test_after_forget_new_weights_are_used():
@@ -158,9 +170,7 @@ def test_after_forget_new_weights_are_used():
 
 
 def test_a_reply_ends_with_eos_or_at_its_limit(policy):
-    requests = [
-        Request(chat=i, ids=[2, 3, 4], adapter="agent_0", max_tokens=1 + i % 12, seed=i) for i in range(120)
-    ]
+    requests = [Request(chat=i, ids=[2, 3, 4], adapter="agent_0", max_tokens=1 + i % 12, seed=i) for i in range(120)]
     ended = 0
     for request, generation in zip(requests, engine_of(policy).generate(requests), strict=True):
         assert EOS not in generation.ids[:-1]

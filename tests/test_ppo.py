@@ -2,6 +2,8 @@
 
 import doctest
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -78,7 +80,15 @@ def test_policy_loss_in_closed_form(ratio, advantage, loss, clipped):
 
 @pytest.mark.parametrize(
     ("ratio", "advantage", "slope"),
-    [(1.0, 2.0, -2.0), (1.0, -2.0, 2.0), (1.2, 2.0, -2.4), (1.5, 2.0, 0.0), (0.5, -2.0, 0.0), (0.5, 2.0, -1.0), (1.5, -2.0, 3.0)],
+    [
+        (1.0, 2.0, -2.0),
+        (1.0, -2.0, 2.0),
+        (1.2, 2.0, -2.4),
+        (1.5, 2.0, 0.0),
+        (0.5, -2.0, 0.0),
+        (0.5, 2.0, -1.0),
+        (1.5, -2.0, 3.0),
+    ],
 )
 def test_descent_raises_what_was_good_and_rests_where_clipped(ratio, advantage, slope):
     new = torch.tensor([math.log(ratio)], requires_grad=True)
@@ -133,27 +143,45 @@ def one_process(statistics):
     return statistics
 
 
-def test_whitening_gives_mean_0_and_variance_1_under_the_mask():
-    values = 3 + 5 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(200).reshape(50, 4) % 3 > 0
+def some_advantages(rows=50, turns=4):
+    """Columns of different means, and a mask with holes."""
+    values = 3 + 5 * torch.randn(rows, turns, generator=torch.Generator().manual_seed(0)) + 10 * torch.arange(turns)
+    return values, torch.arange(rows * turns).reshape(rows, turns) % 3 > 0
+
+
+def test_whitening_centres_each_turn_and_scales_all_alike():
+    values, mask = some_advantages()
     white = ppo.whiten(values, mask, one_process)
-    assert white[mask].mean().item() == approx(0, abs=1e-5)
+    centred = torch.stack([column - column[keep].mean() for column, keep in zip(values.T, mask.T, strict=True)], 1)
+    for column, keep in zip(white.T, mask.T, strict=True):
+        assert column[keep].mean().item() == approx(0, abs=1e-5)
     assert white[mask].var(correction=0).item() == approx(1, rel=1e-4)
     assert (white[~mask] == 0).all()
+    ratios = white[mask] / centred[mask]
+    assert ratios.min().item() == approx(ratios.max().item(), rel=1e-3)
 
 
 def test_whitening_in_two_processes_is_whitening_at_once():
-    values = 3 + 5 * torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(40).reshape(10, 4) % 3 > 0
-    parts = []
-    ppo.whiten(values[:7], mask[:7], lambda statistics: parts.append(statistics) or statistics)
-    ppo.whiten(values[7:], mask[7:], lambda statistics: parts.append(statistics) or statistics)
-    halves = [ppo.whiten(values[s], mask[s], lambda _: sum(parts)) for s in (slice(7), slice(7, None))]
-    assert torch.allclose(torch.cat(halves), ppo.whiten(values, mask, one_process), atol=1e-6)
+    values, mask = some_advantages(rows=10)
+    parts, meet = {}, threading.Barrier(2, timeout=20)
+
+    def process(rank, rows):
+        def total(statistics):
+            parts[rank] = statistics
+            meet.wait()
+            summed = parts[0] + parts[1]
+            meet.wait()
+            return summed
+
+        return ppo.whiten(values[rows], mask[rows], total)
+
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(process, (0, 1), (slice(7), slice(7, None))))
+    assert torch.allclose(torch.cat(halves), ppo.whiten(values, mask, one_process), atol=1e-5)
 
 
 def test_whitening_of_equal_values_and_of_none():
-    assert ppo.whiten(torch.full((3, 2), 0.7), torch.ones(3, 2), one_process).abs().max() < 1e-3
+    assert ppo.whiten(torch.tensor([[0.7, 9.0]] * 3), torch.ones(3, 2), one_process).abs().max() < 1e-3
     assert (ppo.whiten(torch.ones(3, 2), torch.zeros(3, 2), one_process) == 0).all()
 
 

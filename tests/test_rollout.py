@@ -120,7 +120,9 @@ def test_turns_of_a_batch(played):
     batch = collate(rows, pad=0, device=torch.device("cpu"))
     turns = [(r, turn) for r, row in enumerate(rows) for turn in row.trace.turns]
     end_rows, end_columns = batch.prompt_ends_J
-    assert [(int(r), int(c)) for r, c in zip(end_rows, end_columns, strict=True)] == [(r, t.start - 1) for r, t in turns]
+    assert [(int(r), int(c)) for r, c in zip(end_rows, end_columns, strict=True)] == [
+        (r, t.start - 1) for r, t in turns
+    ]
     for n, j in enumerate(batch.turn_N.tolist()):
         row, turn = turns[j]
         assert int(batch.rows_N[n]) == row

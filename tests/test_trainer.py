@@ -97,7 +97,7 @@ def test_the_loss_is_the_formula(tmp_path, critic):
         clip_low=0.05,
         clip_high=0.1,
     )
-    rows, policy, args = rows_of(trainer), trainer.model, trainer.args
+    rows, policy = rows_of(trainer), trainer.model
     nudge(policy)
     expected, clipped, moved = 0.0, 0, 0
     for seat in tiny.SEATS:
@@ -175,7 +175,7 @@ def test_a_sandbox_fault_teaches_nothing(tmp_path):
     touched = hidden_gradient(trainer, rows)
     assert [bool(row.any()) for row in touched] == [row.counted for row in rows]
     losses = [
-        float(trainer.compute_loss(trainer.model, some, num_items_in_batch=trainer._token_counts(some)))
+        float(trainer.compute_loss(trainer.model, some, num_items_in_batch=trainer._token_counts(some)).detach())
         for some in (rows, counted)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -222,17 +222,16 @@ def test_advantages_and_returns_are_gae_of_rewards_and_values(tmp_path):
     rows = rows_of(trainer)
     for seat in tiny.SEATS:
         mine = [row for row in rows if row.seat == seat]
-        raw = []
-        for row in mine:
+        raw = np.zeros((len(mine), 3))
+        for i, row in enumerate(mine):
             values = [*row.values_K.tolist(), 0.0]
             later = 0.0
             for k in (2, 1, 0):
                 later = float(row.rewards_K[k]) + 0.9 * values[k + 1] - values[k] + 0.9 * 0.7 * later
-                raw.append(later)
+                raw[i, k] = later
                 assert float(row.returns_K[k]) == pytest.approx(later + values[k], abs=1e-5)
-        raw = np.array(raw)
-        white = [a for row in mine for a in row.advantages_K.flip(0).tolist()]
-        assert white == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-3)
+        raw -= raw.mean(0)  # each turn by itself, the scale in common
+        assert torch.stack([row.advantages_K for row in mine]).numpy() == pytest.approx(raw / raw.std(), abs=1e-3)
 
 
 def test_rewards_are_those_of_the_stack(tmp_path):
@@ -279,9 +278,7 @@ def test_accumulating_gradients_is_the_same_update(tmp_path):
     """Parts of different lengths: a mean of means would differ."""
     whole, _ = trained(tmp_path, **SGD, kl_coef=0.1, entropy_coef=0.1, gradient_accumulation_steps=1)
     parts, _ = trained(tmp_path, **SGD, kl_coef=0.1, entropy_coef=0.1, gradient_accumulation_steps=4)
-    counts = {
-        tuple(parts._token_counts(parts._minibatch(0, 0, micro)[0]).values()) for micro in range(4)
-    }
+    counts = {tuple(parts._token_counts(parts._minibatch(0, 0, micro)[0]).values()) for micro in range(4)}
     assert len(counts) > 1
     assert same(tiny.weights(whole.model), tiny.weights(parts.model), 1e-5)
     start = tiny.weights(tiny.team(tiny.base_model(len(whole.processing_class))))
@@ -354,7 +351,9 @@ def test_descent_makes_good_replies_likelier(tmp_path):
     before = scores(trainer, rows)
     trainer.train()  # plays the same episodes
     gain = scores(trainer, rows) - before
-    advantages = torch.cat([row.advantages_K[k].expand(t.stop - t.start) for row in rows for k, t in enumerate(row.trace.turns)])
+    advantages = torch.cat(
+        [row.advantages_K[k].expand(t.stop - t.start) for row in rows for k, t in enumerate(row.trace.turns)]
+    )
     assert (gain * advantages).sum() > 0
 
 
@@ -368,7 +367,9 @@ def scores(trainer, rows):
                 torch.ones(1, len(row.trace.ids), dtype=torch.long),
                 *(
                     torch.tensor(axis)
-                    for axis in zip(*[(0, t) for turn in row.trace.turns for t in range(turn.start, turn.stop)], strict=True)
+                    for axis in zip(
+                        *[(0, t) for turn in row.trace.turns for t in range(turn.start, turn.stop)], strict=True
+                    )
                 ),
                 1.0,
             )[0].logprobs_N
@@ -377,13 +378,30 @@ def scores(trainer, rows):
     )
 
 
+@torch.no_grad()
+def entropy_and_kl(trainer, rows):
+    """Means over the sampled tokens of the policy's entropy and of its KL to the base, from whole distributions."""
+    found = []
+    for row in rows:
+        ids = torch.tensor([row.trace.ids])
+        policy, base = (
+            trainer.model.logits(trainer.model.hidden(spans_of([adapter]), ids)[0][0]).log_softmax(-1)
+            for adapter in (row.trace.adapter, BASE)
+        )
+        for turn in row.trace.turns:
+            p, q = policy[turn.start - 1 : turn.stop - 1], base[turn.start - 1 : turn.stop - 1]
+            found.append(torch.stack([-(p.exp() * p).sum(-1), (p.exp() * (p - q)).sum(-1)], -1))
+    return torch.cat(found).mean(0)
+
+
 def test_the_entropy_bonus_and_the_kl_do_what_they_say(tmp_path):
-    options = {"rewards": [tiny.Length(weight=0.0)], "num_updates": 10, "vf_coef": 0.0, "learning_rate": 5e-3}
-    _, free = trained(tmp_path, **options, entropy_coef=1.0)
-    _, held = trained(tmp_path, **options, kl_coef=1.0)
-    for seat in tiny.SEATS:
-        assert free[-1][f"{seat}/entropy"] > free[0][f"{seat}/entropy"]
-        assert held[-1][f"{seat}/kl_to_base"] < 0.7 * held[0][f"{seat}/kl_to_base"]
+    options = SGD | {"learning_rate": 0.1, "rewards": [tiny.Length(weight=0.0)], "vf_coef": 0.0}
+    for coefficient, index, sign in [("entropy_coef", 0, 1), ("kl_coef", 1, -1)]:
+        trainer = tiny.cue_trainer(tmp_path, **options, **{coefficient: 1.0})
+        rows = rows_of(trainer)
+        before = entropy_and_kl(trainer, rows)
+        trainer.train()
+        assert sign * (entropy_and_kl(trainer, rows) - before)[index] > 0.01
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch):
@@ -423,11 +441,16 @@ def test_one_agents_spike_does_not_shrink_the_others_step(tmp_path):
 # ---------------------------------------------------------------------------------------------- repeat, save, resume
 
 
+def repeatable(records):
+    """Records without what depends on the machine."""
+    return [{k: v for k, v in r.items() if not k.startswith(("seconds/", "memory"))} for r in records]
+
+
 def test_the_same_run_twice(tmp_path):
     first, records = trained(tmp_path / "first", num_updates=2, num_mini_batches=2)
     second, again = trained(tmp_path / "second", num_updates=2, num_mini_batches=2)
     assert same(tiny.weights(first.model), tiny.weights(second.model))
-    assert records == again
+    assert repeatable(records) == repeatable(again)
     other, _ = trained(tmp_path / "other", num_updates=2, num_mini_batches=2, seed=1)
     assert not same(tiny.weights(first.model), tiny.weights(other.model), 1e-3)
 
@@ -441,7 +464,7 @@ def test_going_on_from_a_checkpoint_is_not_having_stopped(tmp_path):
     resumed = tiny.cue_trainer(tmp_path, policy=policy, callbacks=[log := Log()], **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert same(tiny.weights(straight.model), tiny.weights(resumed.model))
-    assert log.updates == records[2:]
+    assert repeatable(log.updates) == repeatable(records[2:])
 
 
 def test_what_is_saved(tmp_path):
@@ -449,8 +472,13 @@ def test_what_is_saved(tmp_path):
     trainer.save_model()
     for folder in (tmp_path, tmp_path / "checkpoint-1"):
         names = {str(file.relative_to(folder)) for file in folder.rglob("*")}
-        assert {"critics.pt", *(f"{s}/{n}" for s in tiny.SEATS for n in ("adapter_model.safetensors", "adapter_config.json"))} <= names
-    assert {"optimizer.pt", "scheduler.pt", "trainer_state.json"} <= {file.name for file in (tmp_path / "checkpoint-1").iterdir()}
+        assert {
+            "critics.pt",
+            *(f"{s}/{n}" for s in tiny.SEATS for n in ("adapter_model.safetensors", "adapter_config.json")),
+        } <= names
+    assert {"optimizer.pt", "scheduler.pt", "trainer_state.json"} <= {
+        file.name for file in (tmp_path / "checkpoint-1").iterdir()
+    }
     ids = torch.arange(6)[None]
     for seat in tiny.SEATS:
         alone = PeftModel.from_pretrained(tiny.base_model(len(trainer.processing_class)), tmp_path / seat).eval()
@@ -480,7 +508,28 @@ def test_a_metric_without_a_case_is_left_out(tmp_path):
     assert "team/cdr" not in record
 
 
-@pytest.mark.parametrize("options", [{"num_mini_batches": 3}, {"num_mini_batches": 2, "gradient_accumulation_steps": 8}])
+@pytest.mark.xfail(strict=True, reason="the episodes of the update are gone: 'max() arg is an empty sequence'")
+def test_going_on_from_the_middle_of_an_update(tmp_path):
+    """`max_steps` need not be whole updates, and the last step is always saved."""
+    tiny.cue_trainer(tmp_path, num_mini_batches=2, max_steps=3).train()
+    resumed = tiny.cue_trainer(tmp_path, num_mini_batches=2, max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.state.global_step == 6
+
+
+@pytest.mark.xfail(strict=True, reason="the reference pass runs in training mode")
+def test_the_reference_pass_has_no_dropout(tmp_path):
+    base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), attention_dropout=0.5)
+    trainer = tiny.cue_trainer(tmp_path, policy=tiny.team(base))
+    trainer.model.train()
+    first, again = (trainer.play_and_score(0)[0]["agent_0"] for _ in range(2))
+    assert torch.equal(first.reference_N, again.reference_N)
+    assert torch.equal(first.features_KF, again.features_KF)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_mini_batches": 3}, {"num_mini_batches": 2, "gradient_accumulation_steps": 8}]
+)
 def test_episodes_that_cannot_be_shared(tmp_path, options):
     parts = options["num_mini_batches"] * options.get("gradient_accumulation_steps", 1)
     with pytest.raises(ValueError, match=rf"episodes_per_update=8 cannot be shared by .* use a multiple of {parts}"):
@@ -505,7 +554,10 @@ def test_the_training_section_becomes_arguments():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.learning_rat=1e-3", "command line: training.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        (
+            "training.learning_rat=1e-3",
+            "command line: training.learning_rat: unknown key; did you mean 'learning_rate'?",
+        ),
         ("training.klcoef=1", "unknown key; did you mean 'kl_coef'?"),
         ("training.kl_coef=-0.1", "training.kl_coef must not be negative, got -0.1"),
         ("training.entropy_coef=-1", "training.entropy_coef must not be negative"),
@@ -516,6 +568,8 @@ def test_the_training_section_becomes_arguments():
         ("training.seed=1", "training.seed: set seed at the top level"),
         ("training.output_dir=y", "training.output_dir: set output_dir at the top level"),
         ("training.lr_scheduler_type=sometimes", "command line: training: "),
+        pytest.param("training.gamma=2", "gamma", marks=pytest.mark.xfail(strict=True, reason="not checked")),
+        pytest.param("training.clip_low=-1", "clip_low", marks=pytest.mark.xfail(strict=True, reason="not checked")),
     ],
 )
 def test_a_wrong_training_key_is_one_clear_line(override, message):
@@ -590,7 +644,9 @@ def test_two_processes_stay_in_step_and_do_what_one_does(tmp_path):
     print(f"one process and two differ by {distance:.1e}, training moved by {moved:.1e}")
     assert distance < 1e-4 < 1e-2 < moved
     for a, b in zip(alone["updates"], ranks[0]["updates"], strict=True):
-        assert {k: v for k, v in a.items() if "/reward" in k} == pytest.approx({k: v for k, v in b.items() if "/reward" in k}, rel=1e-5)
+        assert {k: v for k, v in a.items() if "/reward" in k} == pytest.approx(
+            {k: v for k, v in b.items() if "/reward" in k}, rel=1e-5
+        )
 
 
 def loaded(folder):

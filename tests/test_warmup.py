@@ -61,9 +61,6 @@ def test_the_base_comes_back_as_it_was(tokenizer, trainings):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-KEY = "warmup-key"
-
-
 @pytest.mark.parametrize(
     "override",
     ["env.rounds=2", "env.cue_reliability=0.5", "lora.r=2", "warmup.steps=4", "seed=1", "model.dtype=float32"],
@@ -73,7 +70,9 @@ def test_what_it_depends_on_makes_another_key(override):
     assert warmup._key(config_of(), "other") != warmup._key(config_of(), "system")
 
 
-@pytest.mark.parametrize("override", ["training.kl_coef=1", "rewards.consensus.weight=0", "evaluation.episodes=3", "name=x"])
+@pytest.mark.parametrize(
+    "override", ["training.kl_coef=1", "rewards.consensus.weight=0", "evaluation.episodes=3", "name=x"]
+)
 def test_what_it_does_not_depend_on_keeps_the_key(override):
     assert warmup._key(config_of(override), "system") == warmup._key(config_of(), "system")
 
@@ -108,7 +107,9 @@ def test_a_step_is_the_mean_over_all_labelled_tokens_of_its_batch(tokenizer, tra
         optimizer = through(self, *args, **kwargs)
         names = {id(p): name for name, p in self.model.named_parameters()}
         optimizer.register_step_pre_hook(
-            lambda *_: gradients.update({names[id(p)]: p.grad.clone() for g in optimizer.param_groups for p in g["params"]})
+            lambda *_: gradients.update(
+                {names[id(p)]: p.grad.clone() for g in optimizer.param_groups for p in g["params"]}
+            )
         )
         return optimizer
 
@@ -119,7 +120,9 @@ def test_a_step_is_the_mean_over_all_labelled_tokens_of_its_batch(tokenizer, tra
     chat = Chat(tokenizer, "system")
     rows = [row for i in range(2) for row in warmup._demonstrate(config_of(*overrides), i, chat)]
     torch.manual_seed(0)
-    policy = tiny.TeamPolicy(tiny.base_model(len(tokenizer), spread=0.1), tiny.lora_config(), ["default"], critic_seats=1)
+    policy = tiny.TeamPolicy(
+        tiny.base_model(len(tokenizer), spread=0.1), tiny.lora_config(), ["default"], critic_seats=1
+    )
     policy.load_state_dict({n: p for n, p in initial(trainings[-1], policy).items()}, strict=False)
     total, count = 0.0, 0
     for row in rows:
@@ -139,6 +142,27 @@ def initial(trainer, policy):
     """The A matrices do not move in the first step, because B is 0; B was 0."""
     state = {f"lm.{name}": p.detach().clone() for name, p in trainer.model.named_parameters() if "lora_A" in name}
     return state
+
+
+@pytest.mark.xfail(strict=True, reason="rename() to a folder that another run has just made: OSError")
+def test_another_run_may_finish_the_same_warm_up_first(tokenizer, trainings, tmp_path, monkeypatch):
+    """Ablations of rewards with one seed share their warm-up, and start together."""
+    other, through = warm(tokenizer), warmup.SFTTrainer.train
+    hidden = other.rename(tmp_path / "hidden")
+    monkeypatch.setattr(warmup.SFTTrainer, "train", lambda self: (through(self), hidden.rename(other)))
+    assert warm(tokenizer) == other
+    assert [folder.name for folder in other.parent.iterdir()] == [other.name]
+
+
+@pytest.mark.xfail(strict=True, reason="training moves the random state and the cache does not")
+def test_what_comes_after_is_the_same_with_and_without_the_cache(tokenizer, trainings):
+    """The critics are made after the warm-up; the same configuration and seed must repeat the run."""
+    after = []
+    for _ in range(2):
+        warm(tokenizer)
+        after.append(torch.rand(3))
+    assert len(trainings) == 1
+    assert torch.equal(*after)
 
 
 def test_it_teaches_the_replies(tokenizer, trainings):

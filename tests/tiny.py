@@ -89,7 +89,7 @@ def weights(module) -> dict[str, torch.Tensor]:
 
 # ------------------------------------------------------------------------------------------------------- a cue task
 
-OPTIONS = ("red", "green", "blue")
+OPTIONS = ("red", "green")
 CLAIMS = {option: f"Answer:{option}(80%)" for option in OPTIONS}  # one token that is a whole valid reply
 WORDS = [
     "system",
@@ -107,24 +107,24 @@ WORDS = [
 
 
 class CueTask(CoopEnv):
-    """Each seat is told one of three options and whether its source is strong; exactly one seat is right.
+    """Each seat is told one of two options and whether its source is strong; at least one seat is told the right one.
 
-    The brief is two words, an instruction one. U is the share of the seats that end with the right option, so with a
-    reliable cue the best team says what it was told and follows the strong source: U = success = J = 1. Every
-    `fault_every`-th task ends in a sandbox fault.
+    The brief is two words, an instruction one. U is the share of the seats that end with the right option. With a
+    reliable cue the best team says what it was told and follows the strong source, so U = success = J = 1; a seat
+    with a weak source cannot know better than its partner tells it. Every `fault_every`-th task ends in a sandbox
+    fault.
     """
 
     def __init__(self, *, fault_every: int = 0, **kwargs):
-        super().__init__(
-            **({"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}, "cue_reliability": 1.0} | kwargs)
-        )
+        cells = {"both_right": 1, "one_right": 2, "both_wrong": 0}
+        super().__init__(**({"cells": cells, "cue_reliability": 1.0} | kwargs))
         self.fault_every = fault_every
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         right = self.cells.at(seed)
         expert = SEATS[draw_expert(right, self.cue_reliability, rng)]
-        true, false = (OPTIONS[i] for i in rng.permutation(3)[:2])
+        true, false = (OPTIONS[i] for i in rng.permutation(2))
         decision = Decision(
             id="colour",
             options=OPTIONS,

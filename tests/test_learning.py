@@ -1,0 +1,51 @@
+"""The whole path at once: two agents of a random transformer learn whom to believe, from chance to the optimum."""
+
+import tiny
+import torch
+
+from rewards.metrics import rates
+from rewards.task_success import TaskSuccess
+
+UNSEEN = range(2**41, 2**41 + 200)
+
+
+def learned(folder, seed: int) -> tuple[dict, dict]:
+    """Rates on unseen tasks before and after training, for a base and adapters of their own per seed."""
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    policy = tiny.team(tiny.base_model(words, seed=seed, hidden=64), r=16, trained=False, seed=seed + 1)
+    trainer = tiny.cue_trainer(
+        folder,
+        policy=policy,
+        rewards=[TaskSuccess(weight=1.0), tiny.Candour(weight=0.5)],
+        num_updates=100,
+        episodes_per_update=64,
+        num_ppo_epochs=2,
+        learning_rate=3e-3,
+        lr_scheduler_type="linear",
+        entropy_coef=0.2,
+        max_stance_tokens=1,
+        max_message_tokens=1,
+        max_final_tokens=1,
+        save_updates=1000,
+        seed=seed,
+    )
+
+    def measured():
+        return rates([rollout.episode for rollout in trainer.players.play(UNSEEN, sampling_seed=0)])
+
+    before = measured()
+    trainer.train()
+    return before, measured()
+
+
+def test_two_agents_learn_to_follow_the_reliable_source(tmp_path):
+    """A seat with a weak source is right only if its partner told it the truth and it believed it; one with a strong
+    source only if it held. Nothing but the reward says so: the base is random and the adapters start at 0."""
+    torch.set_num_threads(1)
+    before, after = learned(tmp_path, seed=0)
+    assert before["success"] < 0.05
+    assert before["parse_rate"] < 0.6
+    assert after["success"] >= 0.95
+    assert after["j"] >= 0.95
+    assert after["cr"] <= 0.03
+    assert after["parse_rate"] >= 0.98
