@@ -27,6 +27,7 @@ class Row:
     counted: bool  # False: an infrastructure fault; played, but never trained on
     rewards_K: Tensor
     reference_N: Tensor | None = None
+    trunk_TH: Tensor | None = None  # hidden states below the lowest adapter, where the model lets them be kept
     features_KF: Tensor | None = None
     values_K: Tensor | None = None
     advantages_K: Tensor | None = None
@@ -44,6 +45,7 @@ class Minibatch:
     spans: tuple[Span, ...]
     input_ids_RT: Tensor
     attention_mask_RT: Tensor
+    trunk_RTH: Tensor | None
     rows_N: Tensor
     columns_N: Tensor
     turn_N: Tensor  # index on the J axis
@@ -79,11 +81,17 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
                 end_row_J.append(r)
                 end_column_J.append(turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
+    trunk_RTH = None
+    if rows[0].trunk_TH is not None:
+        trunk_RTH = rows[0].trunk_TH.new_zeros(len(rows), width, rows[0].trunk_TH.shape[-1])
+        for r, row in enumerate(rows):
+            trunk_RTH[r, : len(row.trunk_TH)] = row.trunk_TH
     to = lambda values: torch.tensor(values, device=device)  # noqa: E731
     return Minibatch(
         spans=spans,
         input_ids_RT=input_ids_RT.to(device),
         attention_mask_RT=attention_mask_RT.to(device),
+        trunk_RTH=trunk_RTH,
         rows_N=to(row_N),
         columns_N=to(column_N),
         turn_N=to(turn_N),

@@ -8,6 +8,7 @@ On disk each adapter is an ordinary PEFT adapter.
 Axes in names: R rows, T positions, N action tokens, K turns, S seats, H hidden size.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
+TRUNK_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
 BASE = None  # the adapter of a row that goes through the frozen base alone
 
 
@@ -84,6 +87,11 @@ class TeamPolicy(nn.Module):
             layer.get_base_layer().register_forward_hook(self._routed(layer))
         for name, parameter in self.lm.named_parameters():
             parameter.requires_grad_("lora_" in name)
+        self.trunk_RTH: Tensor | None = None  # of the last forward; stays None where the trunk cannot be kept
+        names = [name for name, _ in self.lm.named_parameters() if "lora_" in name]
+        self._lowest_adapted = min(int(re.search(r"layers\.(\d+)\.", name)[1]) for name in names)
+        if base.config.model_type in TRUNK_MODELS and self._lowest_adapted > 0:
+            base.get_decoder().layers[self._lowest_adapted].register_forward_pre_hook(self._keep_trunk)
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
 
@@ -98,9 +106,10 @@ class TeamPolicy(nn.Module):
                     pieces.append(output[start:stop])
                     continue
                 lora_a, lora_b = layer.lora_A[adapter], layer.lora_B[adapter]
-                rows = layer.lora_dropout[adapter](x[start:stop].to(lora_a.weight.dtype))
-                delta = lora_b(lora_a(rows)) * layer.scaling[adapter]
-                pieces.append(output[start:stop] + delta.to(output.dtype))
+                # in the base's dtype, as vLLM does; the weights themselves, and their gradients, stay float32
+                a, b = lora_a.weight.to(x.dtype), (lora_b.weight * layer.scaling[adapter]).to(x.dtype)
+                rows = layer.lora_dropout[adapter](x[start:stop])
+                pieces.append(output[start:stop] + linear(linear(rows, a), b))
             return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
         return add_adapters
@@ -116,15 +125,32 @@ class TeamPolicy(nn.Module):
     def activation_checkpointing_enable(self, **options) -> None:
         self.lm.get_base_model().activation_checkpointing_enable(**options)
 
-    def hidden(self, spans: tuple[Span, ...], input_ids: Tensor, **inputs) -> tuple[Tensor, object]:
+    def hidden(
+        self, spans: tuple[Span, ...], input_ids: Tensor, trunk_RTH: Tensor | None = None, **inputs
+    ) -> tuple[Tensor, object]:
         """Last hidden states (R, T, H) and the key-value cache (None without `use_cache=True`).
+
+        With `trunk_RTH`, which an earlier call on the same rows left in `self.trunk_RTH`, only the layers from the
+        lowest adapted one upwards are run: what is below is frozen and gives the same for every adapter.
 
         The spans stay set until the next call: a backward with gradient checkpointing runs the layers once more and
         must find the same ones.
         """
         self._spans = spans
-        output = self.lm.get_base_model().get_decoder()(input_ids=input_ids, **inputs)
+        decoder = self.lm.get_base_model().get_decoder()
+        if trunk_RTH is None:
+            output = decoder(input_ids=input_ids, **inputs)
+        else:
+            layers = decoder.layers
+            decoder.layers = layers[self._lowest_adapted :]
+            try:
+                output = decoder(inputs_embeds=trunk_RTH, **inputs)
+            finally:
+                decoder.layers = layers
         return output.last_hidden_state, output.past_key_values
+
+    def _keep_trunk(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.trunk_RTH = inputs[0].detach()
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, vocabulary) in float32."""
@@ -138,9 +164,10 @@ class TeamPolicy(nn.Module):
         rows_N: Tensor,
         columns_N: Tensor,
         temperature: float,
+        trunk_RTH: Tensor | None = None,
     ) -> tuple[Scores, Tensor]:
         """Score the tokens at (rows_N, columns_N) and return the hidden states (R, T, H) as well."""
-        hidden_RTH, _ = self.hidden(spans, input_ids_RT, attention_mask=attention_mask_RT, use_cache=False)
+        hidden_RTH, _ = self.hidden(spans, input_ids_RT, trunk_RTH, attention_mask=attention_mask_RT, use_cache=False)
 
         def score_some(hidden_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
             # the leading axis of 1 is for TRL, which loops over it where there is no fused kernel

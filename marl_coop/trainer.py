@@ -248,7 +248,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         """One pass through the base, adapters off: log-probabilities for the KL, hidden states for the critics.
 
         Features of the frozen base do not move while the adapters learn, so the critics read them as often as they
-        need without another pass.
+        need without another pass. Nor does what the layers below the lowest adapter give: it is kept for the epochs.
         """
         own: dict[int, Tensor] = {}
         for start in range(0, len(episodes), max(1, self.args.max_rows // 2)):
@@ -266,6 +266,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 rows, scores.logprobs_N.split(tokens), features_JH.split(lengths_K), strict=True
             ):
                 row.reference_N, own[id(row)] = reference_N, features_KH
+            if self.model.trunk_RTH is not None:
+                for row, trunk_TH in zip(rows, self.model.trunk_RTH, strict=True):
+                    row.trunk_TH = trunk_TH[: len(row.trace.ids)].clone()
         for rows in episodes:
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
@@ -306,6 +309,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             rows_N=batch.rows_N,
             columns_N=batch.columns_N,
             temperature=args.temperature,
+            trunk_RTH=batch.trunk_RTH,
         )
         policy_N, clipped_N = ppo.policy_loss(
             scores.logprobs_N, batch.old_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high

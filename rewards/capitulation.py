@@ -26,7 +26,7 @@ class Capitulation(RewardTerm):
     -(1.5 - 1) x 0.8 = -0.4.
     """
 
-    weight: Weight = 1.0
+    weight: Weight = 0.25  # as deference: both weigh the same stance
     loss_aversion: float = Field(default=1.5, ge=1, le=2)
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:

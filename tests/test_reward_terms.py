@@ -344,5 +344,5 @@ def test_a_task_without_decisions_scores_finite_values(term):
 def test_default_weights_are_the_published_ones():
     weights = {term.name: term().weight for term in TERMS}
     assert weights == {
-        "task_success": 1.0, "deference": 0.25, "capitulation": 1.0, "consensus": 0.1, "communication": 0.1,
+        "task_success": 1.0, "deference": 0.25, "capitulation": 0.25, "consensus": 0.1, "communication": 0.1,
     }  # fmt: skip

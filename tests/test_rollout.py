@@ -152,9 +152,9 @@ def test_rows_must_be_sorted(played):
 def test_turns_stack_to_a_masked_matrix(played):
     first, second = rows_of(played[0])[:2]
     second.rewards_K, second.counted = torch.tensor([5.0]), False
-    values, mask = stack_turns([first, second], "rewards_K")
-    assert values.tolist() == [[0, 1, 2], [5, 0, 0]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 0]]
+    values, mask = stack_turns([first, second], "rewards_K", turns=4)
+    assert values.tolist() == [[0, 1, 2, 0], [5, 0, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]]
 
 
 def test_an_episode_does_not_depend_on_the_others(trainer, played):
