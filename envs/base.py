@@ -58,6 +58,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
+    reminder: repeat, before the final answer, what the seat's own source claims and how good it is. It adds nothing
+        that the brief does not say; a small model then need not look back. Makes the task easier.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
     `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options={"task": task})`
@@ -78,6 +80,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
         cue_reliability: float = 0.95,
         rounds: int = 1,
+        reminder: bool = False,
         render_mode: str | None = None,
     ):
         if isinstance(families, str) or (families is not None and not families):
@@ -93,7 +96,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         self.families = tuple(find(name, known, kind="family") for name in names)
         self.cells = Cells.of(cells)
         self.cue_reliability = cue_reliability
-        self.rounds = rounds
+        self.rounds, self.reminder = rounds, reminder
         self.render_mode = render_mode
         self.possible_agents: list[Seat] = list(SEATS)
         self.agents: list[Seat] = []
@@ -230,10 +233,15 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             return "Write your partner one short message, or PASS."
         if phase is Phase.FINAL:
             stub = self.task.stubs.get(seat)
-            return f"Answer again, then write {stub}." if stub else "Answer again."
+            act = f"Answer again, then write {stub}." if stub else "Answer again."
+            return "\n".join([*(self._reminder(seat) if self.reminder else ()), act])
         if len(self.task.decisions) == 1:
             return "Reply: Answer: <option> (<confidence>%)"
         return "Reply with a line for each: Answer <decision>: <option> (<confidence>%)"
+
+    def _reminder(self, seat: Seat) -> list[str]:
+        quality = {"strong": "reliable", "weak": "doubtful"}
+        return [f"Your {quality[d.cue[seat]]} source: {d.belief[seat]}" for d in self.task.decisions]
 
     # -- how a step works
 

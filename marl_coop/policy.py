@@ -88,9 +88,11 @@ class TeamPolicy(nn.Module):
         for name, parameter in self.lm.named_parameters():
             parameter.requires_grad_("lora_" in name)
         self.trunk_RTH: Tensor | None = None  # of the last forward; stays None where the trunk cannot be kept
-        names = [name for name, _ in self.lm.named_parameters() if "lora_" in name]
-        self._lowest_adapted = min(int(re.search(r"layers\.(\d+)\.", name)[1]) for name in names)
-        if base.config.model_type in TRUNK_MODELS and self._lowest_adapted > 0:
+        self._lowest_adapted = 0
+        if base.config.model_type in TRUNK_MODELS:
+            names = [name for name, p in self.lm.named_parameters() if p.requires_grad]
+            self._lowest_adapted = min(int(re.search(r"\.layers\.(\d+)\.", name)[1]) for name in names)
+        if self._lowest_adapted > 0:
             base.get_decoder().layers[self._lowest_adapted].register_forward_pre_hook(self._keep_trunk)
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})

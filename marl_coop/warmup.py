@@ -83,6 +83,7 @@ def _arguments(config: Config, output_dir: str, processes: int) -> SFTConfig:
         warmup_steps=max(1, config.warmup.steps // 10),
         save_strategy="no",
         logging_strategy="no",
+        disable_tqdm=False,
         report_to="none",
         gradient_checkpointing=False,
         bf16=False,

@@ -1,4 +1,4 @@
-"""`grouped` attention gives what `eager` gives."""
+"""What `grouped` attention promises beyond one forward (tests/test_policy.py has that)."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tiny import base_model
 from marl_coop import attention
 
 
-def test_grouped_attention_equals_eager_with_padding_and_with_a_cache():
+def test_grouped_attention_with_gaps_and_a_cache_is_eager_attention():
     attention.register()
     model = base_model(50, seed=3)
     ids = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(0))

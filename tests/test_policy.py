@@ -1,12 +1,14 @@
 """Routed LoRA against PEFT's own, one adapter at a time, and what is trained and saved."""
 
+import copy
 import hashlib
 
 import pytest
 import tiny
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from marl_coop import attention
 from marl_coop.policy import BASE, Span, TeamPolicy, spans_of
@@ -129,13 +131,58 @@ def test_what_is_trained_is_lora_and_critics(policy):
     assert len(of_each[0] | of_each[1]) + 4 * len(policy.adapters) == len(trained)
 
 
+def upper(adapted=(2,)):
+    """A team with adapters on some of three layers."""
+    return tiny.team(tiny.base_model(VOCABULARY, layers=3), layers=list(adapted))
+
+
 def test_layers_without_an_adapter_stay_bare():
-    lora = tiny.lora_config()
-    lora.layers_to_transform = [1]
-    policy = TeamPolicy(tiny.base_model(VOCABULARY), lora, tiny.SEATS, critic_seats=1)
-    names = [name for name, p in policy.lm.named_parameters() if p.requires_grad]
+    names = [name for name, p in upper().lm.named_parameters() if p.requires_grad]
     assert names
-    assert all(".layers.1." in name for name in names)
+    assert all(".layers.2." in name for name in names)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_from_the_trunk_upwards_is_the_whole_forward(checkpointing):
+    policy = upper((1, 2)).train()
+    if checkpointing:
+        policy.activation_checkpointing_enable()
+    arguments, runs = inputs_of(some_ids()), []
+    for i, layer in enumerate(policy.lm.get_base_model().get_decoder().layers):
+        layer.mlp.register_forward_pre_hook(lambda *_, i=i: runs.append(i))
+    with torch.no_grad():
+        policy.score((Span(BASE, 0, 5),), **arguments, temperature=1.0)
+    trunk = policy.trunk_RTH
+    found = []
+    for kept in ({}, {"trunk_RTH": trunk}):
+        runs.clear()
+        policy.zero_grad()
+        scores, states = policy.score(BOTH, **arguments, temperature=1.0, **kept)
+        (scores.logprobs_N.sum() + scores.entropy_N.square().sum()).backward()
+        real = arguments["attention_mask_RT"].bool()
+        gradients = [p.grad.clone() for adapter in policy.adapters for p in policy.adapter_parameters(adapter)]
+        found.append([scores.logprobs_N.detach(), states[real].detach(), *gradients])
+    assert set(runs) == {1, 2}
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
+    assert len(policy.lm.get_base_model().get_decoder().layers) == 3
+
+
+def test_a_base_whose_layers_have_another_name(tmp_path):
+    """GPT-2 calls its layers `h` and keeps weights the other way round."""
+    torch.manual_seed(0)
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64)).eval()
+    lora = LoraConfig(r=4, target_modules=["c_attn", "c_fc"], task_type="CAUSAL_LM", fan_in_fan_out=True)
+    policy = TeamPolicy(copy.deepcopy(gpt2), lora, tiny.SEATS, critic_seats=1).eval()
+    nudged = [p for name, p in policy.lm.named_parameters() if "lora_B" in name]
+    with torch.no_grad():
+        for parameter in nudged:
+            parameter.normal_(std=0.1)
+    policy.save(tmp_path)
+    ids = some_ids()
+    routed = policy.logits(hidden(policy, ["agent_0"] * 2 + ["agent_1"] * 3, ids))
+    for adapter, rows in [("agent_0", slice(0, 2)), ("agent_1", slice(2, 5))]:
+        alone = PeftModel.from_pretrained(copy.deepcopy(gpt2), tmp_path / adapter).eval()(ids[rows]).logits
+        assert torch.allclose(routed[rows], alone, atol=1e-5)
 
 
 def digests(folder):

@@ -307,6 +307,19 @@ def test_checkpointing_activations_is_the_same_update(tmp_path):
     assert same(tiny.weights(plain.model), tiny.weights(less_memory.model), 1e-5)
 
 
+def test_what_lies_below_the_adapters_may_be_kept(tmp_path, monkeypatch):
+    """The same updates whether the lower layers run in every epoch or once."""
+    options = SGD | {"learning_rate": 0.3, "num_ppo_epochs": 2, "num_mini_batches": 2, "num_updates": 2, "max_rows": 6}
+    found = []
+    for models in (("llama",), ()):
+        monkeypatch.setattr("marl_coop.policy.TRUNK_MODELS", models)
+        base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), layers=3)
+        trainer, _ = trained(tmp_path, policy=tiny.team(base, layers=[2]), **options)
+        assert all((row.trunk_TH is not None) == bool(models) for rows in trainer._rows for row in rows.values())
+        found.append(tiny.weights(trainer.model))
+    assert same(*found, 1e-5)
+
+
 def test_training_one_agent_leaves_the_others_bytes(tmp_path):
     trainer = tiny.cue_trainer(tmp_path / "run", rewards=[tiny.Length(agent="agent_0")], num_updates=2, vf_coef=0.0)
     trainer.model.save(tmp_path / "before")
@@ -623,8 +636,13 @@ def launch(folder: Path, processes: int) -> list[dict]:
         "ACCELERATE_USE_CPU": "true",
     }
     command = [sys.executable, *(command if processes > 1 else []), str(folder / "script.py"), str(folder)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr[-4000:]
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=200)
+        finally:
+            process.terminate()  # torchrun ends its workers
+    assert code == 0, (folder / "output.txt").read_text()[-4000:]
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -65,15 +65,19 @@ def base_model(vocabulary: int, *, seed: int = 0, spread: float = 0.2, hidden: i
     return LlamaForCausalLM(config).eval()
 
 
-def lora_config(r: int = 4) -> LoraConfig:
+def lora_config(r: int = 4, layers: list[int] | None = None) -> LoraConfig:
+    """Adapters on every layer, or on the `layers` that are named."""
     modules = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-    return LoraConfig(r=r, lora_alpha=2 * r, target_modules=modules, task_type="CAUSAL_LM")
+    options = {"target_modules": modules, "layers_to_transform": layers, "task_type": "CAUSAL_LM"}
+    return LoraConfig(r=r, lora_alpha=2 * r, **options)
 
 
-def team(base, *, r: int = 4, adapters=SEATS, critic_seats: int = 2, trained: bool = True, seed: int = 1) -> TeamPolicy:
+def team(
+    base, *, r: int = 4, layers=None, adapters=SEATS, critic_seats: int = 2, trained: bool = True, seed: int = 1
+) -> TeamPolicy:
     """A team on `base`; `trained` gives the adapters effects of their own, which fresh ones (B = 0) do not have."""
     torch.manual_seed(seed)
-    policy = TeamPolicy(base, lora_config(r), adapters, critic_seats=critic_seats)
+    policy = TeamPolicy(base, lora_config(r, layers), adapters, critic_seats=critic_seats)
     if trained:
         with torch.no_grad():
             for name, parameter in policy.lm.named_parameters():

@@ -1,0 +1,90 @@
+"""train.py as a user runs it, in processes of its own, on a model small enough for a test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from marl_coop.experiment import read_episodes
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a model in it, where runs may be put."""
+    folder = tmp_path_factory.mktemp("experiment")
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(folder / "model")
+    tiny.base_model(len(tokenizer), max_position_embeddings=2048).save_pretrained(folder / "model")
+    return folder
+
+
+def command(place: Path, run: str, *words: str) -> list[str]:
+    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
+    sizes += "training.num_updates=3 training.save_updates=1 training.gradient_accumulation_steps=1 training.report_to=none"
+    files = [sys.executable, "train.py", "--config", "configs/quickstart.yaml"]
+    names = [f"model.name_or_path={place / 'model'}", "model.dtype=float32", f"output_dir={place / run}"]
+    return [*files, *sizes.split(), *names, *words]
+
+
+def environment(place: Path) -> dict[str, str]:
+    return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def start(place: Path, run: str, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(place, run, *words), cwd=ROOT, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place):
+    process = start(place, "whole")
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    run = place / "whole"
+    for words in ("J = CDR - CR", "parse rate", "message tokens", "4 unseen instances", str(run)):
+        assert words in out.replace("\n", " ") or words in out
+    assert {"before", "after", "change"} == json.loads((run / "results.json").read_text()).keys()
+    assert len(read_episodes(run / "before.jsonl")) == len(read_episodes(run / "after.jsonl")) == 4
+    updates = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["update"] for record in updates if "update" in record] == [1, 2, 3]
+    trained = [json.loads(line) for line in (run / "episodes" / "update-0000.0.jsonl").read_text().splitlines()]
+    assert len(trained) == 4
+    assert set(trained[0]["rewards"]["values"]["agent_0"]) >= {"task_success", "deference", "communication"}
+    assert (run / "learning_curve.png").stat().st_size > 1000
+    base = AutoModelForCausalLM.from_pretrained(place / "model")
+    assert PeftModel.from_pretrained(base, run / "agent_1").peft_config["default"].r == 16
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
+    name = f"killed-{stop.name}"
+    process = start(place, name, "training.num_updates=40")
+    checkpoint = place / name / "checkpoint-4" / "trainer_state.json"  # after the first update
+    deadline = time.monotonic() + 150
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(stop)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    assert f"--resume {place / name}" in out.replace("\n", "")
+    before = (place / name / "before.jsonl").read_bytes()
+
+    resumed = start(place, name, "--resume", str(place / name))
+    _, errors = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, errors[-2000:]
+    records = [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
+    updates = [record["update"] for record in records if "update" in record]
+    assert updates[0] == 1 and updates[-1] == 3
+    assert (place / name / "before.jsonl").read_bytes() == before
+    assert (place / name / "results.json").exists()
