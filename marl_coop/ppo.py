@@ -67,7 +67,8 @@ def policy_loss(
     >>> loss, clipped  # the ratio e is cut to 1.28
     (tensor([-2.5600]), tensor([True]))
     """
-    ratio_N = torch.exp(logprobs_N - old_logprobs_N)
+    # far outside of any clip the ratio may overflow, and its gradient with it
+    ratio_N = torch.exp((logprobs_N - old_logprobs_N).clamp(-20, 20))
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
     loss_N = -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
     return loss_N, (clipped_N * advantages_N) < (ratio_N * advantages_N)
@@ -88,7 +89,7 @@ def k3_kl(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     >>> k3_kl(torch.tensor([0.0]), torch.tensor([0.0]))
     tensor([0.])
     """
-    log_ratio_N = reference_N - logprobs_N
+    log_ratio_N = (reference_N - logprobs_N).clamp(-20, 20)
     return torch.expm1(log_ratio_N) - log_ratio_N
 
 

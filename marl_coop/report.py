@@ -31,11 +31,13 @@ def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
         records = read_metrics(run)
         for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
             points = [(r["update"], r[metric]) for r in records if metric in r]
+            axis.set(title=title, xlabel="update")
+            if not points:  # never defined, as J in a run without a conflict
+                continue
             updates, values = np.array(points).T
             smooth = [values[max(0, i + 1 - window) : i + 1].mean() for i in range(len(values))]
             (line,) = axis.plot(updates, smooth, label=run.name)
             axis.plot(updates, values, ".", color=line.get_color(), alpha=0.35)
-            axis.set(title=title, xlabel="update")
-    axes[0].legend(fontsize="x-small")
+    axes[1].legend(fontsize="x-small")
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -106,6 +106,12 @@ class MultiAgentPPOConfig(_BaseConfig):
         for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"training.{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("clip_low", "clip_high", "cliprange_value"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
         if self.critic not in ("central", "local"):
             raise ValueError(f"training.critic must be 'central' or 'local', got {self.critic!r}")
         if self.max_steps < 0:
@@ -184,7 +190,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         """One micro-batch: play where an update begins, then one forward and one backward."""
         step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
         update, step_of_update = divmod(step, self.args.steps_per_update)
-        if step_of_update == micro == 0:
+        if step_of_update == micro == 0 or not self._rows:  # none after a resume within an update: it plays again
             self._rows = self.play_and_score(update)
         rows, whole = self._minibatch(update, step_of_update, micro)
         started = time.perf_counter()
@@ -250,6 +256,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         Features of the frozen base do not move while the adapters learn, so the critics read them as often as they
         need without another pass. Nor does what the layers below the lowest adapter give: it is kept for the epochs.
         """
+        self.model.eval()
         own: dict[int, Tensor] = {}
         for start in range(0, len(episodes), max(1, self.args.max_rows // 2)):
             part = episodes[start : start + max(1, self.args.max_rows // 2)]
@@ -358,7 +365,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             adapters = [p for adapter in self.model.adapters for p in self.model.adapter_parameters(adapter)]
             critics = {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate}
-            groups = [{"params": adapters, "weight_decay": self.args.weight_decay}, critics]
+            groups = [group | {"weight_decay": self.args.weight_decay} for group in ({"params": adapters}, critics)]
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 

@@ -17,14 +17,14 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
 import envs
 from envs.partners import Demonstrator, play
 from marl_coop.chat import Chat
 from marl_coop.config import Config
-from marl_coop.models import cache_folder
+from marl_coop.models import cache_folder, move_into_place
 
 SEEDS = 2**40  # demonstrations are of tasks that neither training nor evaluation plays
 
@@ -48,13 +48,23 @@ class FormatTrainer(SFTTrainer):
 def warm_adapter(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lora: LoraConfig, system: str
 ) -> Path:
-    """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter."""
+    """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter.
+
+    The random state afterwards depends on the seed alone, so a run repeats whether or not the cache served it.
+    """
     folder = cache_folder() / f"warmup-{_key(config, system)}"
     state = PartialState()
     found = folder.exists()
     state.wait_for_everyone()  # nobody may look after somebody has written
-    if found:
-        return folder
+    if not found:
+        _train(config, model, tokenizer, lora, system, folder)
+    state.wait_for_everyone()
+    set_seed(config.seed)
+    return folder
+
+
+def _train(config, model, tokenizer, lora, system, folder: Path) -> None:
+    state = PartialState()
     chat, episodes = Chat(tokenizer, system), -(-config.warmup.steps * config.warmup.batch_size // 2)
     rows = [row for i in range(episodes) for row in _demonstrate(config, i, chat)]
     adapted = get_peft_model(model, lora)
@@ -63,12 +73,10 @@ def warm_adapter(
         dataset = Dataset.from_list(rows)
         FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer).train()
     if state.is_main_process:
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")  # renamed when whole: never found half-written
-        adapted.save_pretrained(unfinished)
-        unfinished.rename(folder)
+        finished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        adapted.save_pretrained(finished)
+        move_into_place(finished, folder)
     adapted.unload()
-    state.wait_for_everyone()
-    return folder
 
 
 def _arguments(config: Config, output_dir: str, processes: int) -> SFTConfig:

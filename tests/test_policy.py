@@ -233,9 +233,6 @@ def test_critics_start_at_0_and_are_one_per_agent(policy):
     assert all(p.grad is None for p in policy.critics["agent_1"].parameters())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="PEFT keeps `default` in the folder itself; `.mlp.` is in the path of other weights"
-)
 @pytest.mark.parametrize("name", ["default", "mlp"])
 def test_an_adapter_may_have_any_name_that_the_configuration_takes(tmp_path, name):
     policy = tiny.team(tiny.base_model(VOCABULARY), adapters=(name, "other"))

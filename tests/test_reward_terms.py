@@ -161,7 +161,11 @@ def test_naming_a_wrong_option_with_little_confidence_does_not_hide_a_right_prio
 @pytest.mark.parametrize("loss_aversion", [1.0, 1.5, 2.0])
 @pytest.mark.parametrize("deference", [0.0, 0.25])
 def test_the_rewards_make_switching_pay_exactly_above_the_documented_threshold(loss_aversion, deference):
-    terms = [TaskSuccess(weight=1.0), Deference(weight=deference), Capitulation(loss_aversion=loss_aversion)]
+    terms = [
+        TaskSuccess(weight=1.0),
+        Deference(weight=deference),
+        Capitulation(weight=1.0, loss_aversion=loss_aversion),
+    ]
 
     def reward(right, end):
         truth = decide(utility={option: float(option == right) for option in "ab"})

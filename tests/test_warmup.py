@@ -144,7 +144,6 @@ def initial(trainer, policy):
     return state
 
 
-@pytest.mark.xfail(strict=True, reason="rename() to a folder that another run has just made: OSError")
 def test_another_run_may_finish_the_same_warm_up_first(tokenizer, trainings, tmp_path, monkeypatch):
     """Ablations of rewards with one seed share their warm-up, and start together."""
     other, through = warm(tokenizer), warmup.SFTTrainer.train
@@ -154,7 +153,6 @@ def test_another_run_may_finish_the_same_warm_up_first(tokenizer, trainings, tmp
     assert [folder.name for folder in other.parent.iterdir()] == [other.name]
 
 
-@pytest.mark.xfail(strict=True, reason="training moves the random state and the cache does not")
 def test_what_comes_after_is_the_same_with_and_without_the_cache(tokenizer, trainings):
     """The critics are made after the warm-up; the same configuration and seed must repeat the run."""
     after = []

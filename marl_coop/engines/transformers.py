@@ -43,8 +43,8 @@ class TransformersEngine:
             # rows of one adapter side by side, and of like length, so that little is padded
             order = sorted(requests, key=lambda r: (str(r.adapter), len(r.ids)))
             groups = [order[i : i + self.max_rows] for i in range(0, len(order), self.max_rows)]
-            self._batches = [_Batch(self, [r.chat for r in rows]) for rows in groups]
-        by_chat = {request.chat: request for request in requests}
+            self._batches = [_Batch(self, [(r.chat, r.adapter) for r in rows]) for rows in groups]
+        by_chat = {(r.chat, r.adapter): r for r in requests}
         done = {}
         for batch in self._batches:
             done |= batch.generate([by_chat[chat] for chat in batch.chats])
@@ -53,13 +53,12 @@ class TransformersEngine:
 
     def _continues(self, requests: Sequence[Request]) -> bool:
         known = {chat: ids for batch in self._batches for chat, ids in zip(batch.chats, batch.ids, strict=True)}
-        return {r.chat for r in requests} == known.keys() and all(
-            r.ids[: len(known[r.chat])] == known[r.chat] for r in requests
-        )
+        asked = {(r.chat, r.adapter): r.ids for r in requests}
+        return asked.keys() == known.keys() and all(asked[chat][: len(ids)] == ids for chat, ids in known.items())
 
 
 class _Batch:
-    """Some chats, the cache of them and the ids that it holds, per row."""
+    """Some chats (each with its adapter), the cache of them and the ids that it holds, per row."""
 
     def __init__(self, engine: TransformersEngine, chats: list):
         self.engine, self.chats = engine, chats
@@ -131,6 +130,8 @@ def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """Token (R,) at which the cumulative distribution passes `uniform_R`, and its log-probability (R,)."""
     logprobs_RV = logits_RV.log_softmax(-1)
     cumulative_RV = logprobs_RV.exp().cumsum(-1)
-    target_R1 = uniform_R.to(cumulative_RV).unsqueeze(-1) * cumulative_RV[:, -1:]
+    total_R1 = cumulative_RV[:, -1:]
+    below_R1 = torch.nextafter(total_R1, torch.zeros_like(total_R1))  # a number just under 1 may round to 1
+    target_R1 = torch.minimum(uniform_R.to(total_R1).unsqueeze(-1) * total_R1, below_R1)
     token_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=logits_RV.shape[-1] - 1)
     return token_R1.squeeze(-1).cpu(), logprobs_RV.gather(-1, token_R1).squeeze(-1).cpu()
