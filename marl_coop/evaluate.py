@@ -14,12 +14,12 @@ EVALUATION_SEEDS = 2**41  # no training or warm-up task has a seed this high
 
 TABLE = {  # metric -> how the table calls it
     "success": "success",
-    "cdr": "CDR: right after, if wrong before and the partner right",
-    "cr": "CR: wrong after, if right before and the partner wrong",
+    "cdr": "CDR",
+    "cr": "CR",
     "j": "J = CDR - CR",
-    "blend_rate": "blends, if the two disagreed",
+    "blend_rate": "blends",
     "parse_rate": "parse rate",
-    "message_tokens_per_episode": "message tokens per episode",
+    "message_tokens_per_episode": "message tokens",
 }
 
 
@@ -50,10 +50,14 @@ def before_and_after(before: Sequence[Episode], after: Sequence[Episode]) -> dic
 
 def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
     """The metrics that matter, for the terminal."""
-    out = Table(title=title, caption="brackets: 95 % bootstrap intervals over instances")
-    out.add_column("metric")
+    out = Table(
+        title=title,
+        caption="CDR: right after, of those wrong before with a right partner. CR: wrong after, of those right before\n"
+        "with a wrong partner. Blends: of those who disagreed. Brackets: 95 % bootstrap intervals over instances.",
+    )
+    out.add_column("metric", no_wrap=True)
     for column in ("before", "after", "change"):
-        out.add_column(column, justify="right")
+        out.add_column(column, justify="right", no_wrap=True)
     out.add_column("cases", justify="right")
     for name, label in TABLE.items():
         row = [results[column][name] for column in ("before", "after", "change")]

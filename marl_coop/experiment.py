@@ -65,7 +65,8 @@ def run(config: Config, resume: Path | None = None) -> None:
     if main:
         record_start(folder, config)
     set_seed(config.seed)
-    console = Console(file=sys.stdout, quiet=not main)
+    console = Console(file=sys.stdout, quiet=not main, soft_wrap=True)
+    console.width = max(console.width, 100)  # of the table; a line of text is never broken
     console.print(f"run directory: {folder}")
 
     base, tokenizer = load_base(config)
