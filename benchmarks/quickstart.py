@@ -14,20 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from marl_coop.evaluate import TABLE, cell
 from marl_coop.report import learning_curve
-
-ROWS = {
-    "success": "success",
-    "cdr": "CDR",
-    "cr": "CR",
-    "j": "J",
-    "parse_rate": "parse rate",
-    "message_tokens_per_episode": "message tokens per episode",
-}
-
-
-def cell(metric: dict) -> str:
-    return f"{metric['value']:.2f} [{metric['low']:.2f}, {metric['high']:.2f}]"
+from rewards.metrics import Metric
 
 
 def main() -> None:
@@ -64,9 +53,9 @@ def main() -> None:
             "| metric | before | after | change | cases |",
             "|---|---|---|---|---|",
         ]
-        for name, label in ROWS.items():
-            sides = [results[side][name] for side in ("before", "after", "change")]
-            lines.append(f"| {label} | {' | '.join(map(cell, sides))} | {sides[2]['n']} |")
+        for name, label in TABLE.items():
+            sides = [Metric(**results[side][name]) for side in ("before", "after", "change")]
+            lines.append(f"| {label} | {' | '.join(map(cell, sides))} | {sides[2].n} |")
     Path("docs/quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
     learning_curve(runs, Path("docs/quickstart.png"))
 

@@ -138,6 +138,10 @@ class Config(Section):
         """Equal values; where they came from does not count."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
+    def make_env(self) -> envs.CoopEnv:
+        """A fresh environment, as the `env` section says."""
+        return envs.make(**self.env)
+
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""
         return OmegaConf.to_yaml(self.model_dump())

@@ -16,7 +16,6 @@ from rich.console import Console
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-import envs
 from envs.episode import Episode
 from marl_coop.callbacks import MetricsFile, ProgressBar
 from marl_coop.config import Config, nearest
@@ -89,7 +88,7 @@ def run(config: Config, resume: Path | None = None) -> None:
     trainer = MultiAgentPPOTrainer(
         model=policy,
         args=args,
-        make_env=lambda: envs.make(config.env["name"], **{k: v for k, v in config.env.items() if k != "name"}),
+        make_env=config.make_env,
         rewards=RewardStack.from_config(config.rewards),
         processing_class=tokenizer,
         policies=config.policies,

@@ -20,7 +20,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-import envs
 from envs.partners import Demonstrator, play
 from marl_coop.chat import Chat
 from marl_coop.config import Config
@@ -119,8 +118,7 @@ def _demonstrations_text(config: Config) -> list[str]:
 
 
 def _episode(config: Config, index: int):
-    arguments = dict(config.env)
-    env = envs.make(arguments.pop("name"), **arguments)
+    env = config.make_env()
     partners = {
         seat: Demonstrator(np.random.default_rng((config.seed, index, i))) for i, seat in enumerate(env.possible_agents)
     }
