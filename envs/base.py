@@ -18,6 +18,8 @@ from envs.transcript import joint_view, transcript
 SEATS = ("agent_0", "agent_1")
 MAX_REPLY = 65_536  # characters
 RENDER_MODES = ("human", "ansi")
+GAP = "___"  # in the place of an option
+QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a source in one word
 
 
 class CoopEnv(ParallelEnv[Seat, str, str]):
@@ -58,8 +60,10 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
-    reminder: repeat, before the final answer, what the seat's own source claims and how good it is. It adds nothing
-        that the brief does not say; a small model then need not look back. Makes the task easier.
+    scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
+        function with a gap for the option. It adds nothing about which option is right; a small model then need not
+        look back. Makes the task easier.
+    confidences: ask for a confidence with every stance. Where none is asked for, every stance is held for certain.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
     `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options={"task": task})`
@@ -80,7 +84,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
         cue_reliability: float = 0.95,
         rounds: int = 1,
-        reminder: bool = False,
+        scaffold: bool = False,
+        confidences: bool = True,
         render_mode: str | None = None,
     ):
         if isinstance(families, str) or (families is not None and not families):
@@ -96,7 +101,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         self.families = tuple(find(name, known, kind="family") for name in names)
         self.cells = Cells.of(cells)
         self.cue_reliability = cue_reliability
-        self.rounds, self.reminder = rounds, reminder
+        self.rounds, self.scaffold, self.confidences = rounds, scaffold, confidences
         self.render_mode = render_mode
         self.possible_agents: list[Seat] = list(SEATS)
         self.agents: list[Seat] = []
@@ -232,16 +237,21 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is Phase.TALK:
             return "Write your partner one short message, or PASS."
         if phase is Phase.FINAL:
-            stub = self.task.stubs.get(seat)
-            act = f"Answer again, then write {stub}." if stub else "Answer again."
-            return "\n".join([*(self._reminder(seat) if self.reminder else ()), act])
+            return self._final_instruction(seat)
+        option = "<option> (<confidence>%)" if self.confidences else "<option>"
         if len(self.task.decisions) == 1:
-            return "Reply: Answer: <option> (<confidence>%)"
-        return "Reply with a line for each: Answer <decision>: <option> (<confidence>%)"
+            return f"Reply: Answer: {option}"
+        return f"Reply with a line for each: Answer <decision>: {option}"
 
-    def _reminder(self, seat: Seat) -> list[str]:
-        quality = {"strong": "reliable", "weak": "doubtful"}
-        return [f"Your {quality[d.cue[seat]]} source: {d.belief[seat]}" for d in self.task.decisions]
+    def _final_instruction(self, seat: Seat) -> str:
+        stub = self.task.stubs.get(seat)
+        if self.scaffold and stub:
+            return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
+        return f"Answer again, then write {stub}." if stub else "Answer again."
+
+    def _sources(self, seat: Seat) -> list[str]:
+        """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
+        return [f"Your {QUALITY[d.cue[seat]]} source: {d.belief[seat]}" for d in self.task.decisions]
 
     # -- how a step works
 
@@ -279,6 +289,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partner just said, where it could talk, and what to do now."""
-        instruction = self.instruction(seat, self.phase)
+        recalled = self._sources(seat) if self.scaffold and self.phase is Phase.FINAL else []
         said = [turn.message for turn in turns.values() if turn.agent != seat and turn.phase is Phase.TALK]
-        return "\n".join([*(f"Partner: {m}" if m else "Partner said nothing." for m in said), instruction])
+        heard = [f"Partner: {m}" if m else "Partner said nothing." for m in said]
+        return "\n".join([*heard, *recalled, self.instruction(seat, self.phase)])

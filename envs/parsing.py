@@ -6,8 +6,9 @@
     final    the lines of a stance, then the seat's code where the task asks for some
 
 `Answer`, the decision and the option may be in any case, the option in quotes or backticks; the confidence is a whole
-number from 0 to 100. Other lines are free, and the first line for a decision counts. A reply that breaks the grammar
-is a `ParseError` value and counts for nothing: none of these functions raises on any text.
+number from 0 to 100, and an option without one is held for certain. Other lines are free, and the first line for a
+decision counts. A reply that breaks the grammar is a `ParseError` value and counts for nothing: none of these functions
+raises on any text.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def parse_stance(reply: str, decisions: Sequence[Decision]) -> tuple[Stance, ...
 
     Returns:
         The stances, or the first error: EMPTY (nothing written), NO_ANSWER (a decision without its line),
-        UNKNOWN_OPTION (the line names no option of the decision), BAD_CONFIDENCE (missing, not whole, outside 0..100).
+        UNKNOWN_OPTION (the line names no option of the decision), BAD_CONFIDENCE (not whole, outside 0..100).
     """
     if not reply.strip():
         return ParseError.EMPTY
@@ -91,13 +92,15 @@ def _answer_lines(lines: Sequence[str], decisions: Sequence[Decision]) -> list[t
 
 
 def _stance(text: str, decision: Decision) -> Stance | ParseError:
-    """One stance from `<option> (<confidence>%)`."""
+    """One stance from `<option>` or `<option> (<confidence>%)`."""
     options = {option.casefold(): option for option in decision.options}
     name, bracket, tail = text.rpartition("(")
     option = options.get((name if bracket else text).strip(_QUOTES).casefold())
     if option is None:
         return ParseError.UNKNOWN_OPTION
+    if not bracket:
+        return Stance(decision=decision.id, option=option, confidence=1.0)
     number = tail.strip().rstrip(".").rstrip().removesuffix(")").strip().removesuffix("%").strip()
-    if not bracket or not (number.isascii() and number.isdigit() and len(number) <= 3 and int(number) <= 100):
+    if not (number.isascii() and number.isdigit() and len(number) <= 3 and int(number) <= 100):
         return ParseError.BAD_CONFIDENCE
     return Stance(decision=decision.id, option=option, confidence=int(number) / 100)

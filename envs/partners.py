@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.base import CoopEnv
+from envs.base import QUALITY, CoopEnv
 from envs.episode import Decision, Episode, Phase, Seat
 
 
@@ -61,7 +61,8 @@ class Scripted:
                 option, confidence = self.decide(env, seat, decision)
                 work.append(env.reference_work(seat, option))
             name = f"Answer {decision.id}" if several else "Answer"
-            lines.append(f"{name}: {option} ({round(100 * confidence)}%)")
+            certainty = f" ({round(100 * confidence)}%)" if env.confidences else ""
+            lines.append(f"{name}: {option}{certainty}")
         return "\n".join(lines + [code for code in work if code])
 
     def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
@@ -128,22 +129,25 @@ class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
     The prior stance is its own belief; the final option is its own, the partner's or the blend with equal chance, and
-    its code realises that option.
+    its code realises that option. Before it answers for good it says how good its own source is: whoever is to weigh
+    the sources must first bring them to mind.
     """
 
     TEMPLATES = (
         "{option}",
-        "{option}.",
         "I have {option}.",
-        "Mine says {option}.",
-        "I was told {option}.",
         "I got {option} from {source}.",
         "My source, {source}, says {option}.",
-        "{option}, says {source}. What do you have?",
     )
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
+
+    def reply(self, env: CoopEnv, seat: Seat) -> str:
+        reply = super().reply(env, seat)
+        if env.phase is not Phase.FINAL:
+            return reply
+        return "\n".join([*(f"Mine is {QUALITY[d.cue[seat]]}." for d in env.task.decisions), reply])
 
     def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
         return float(self.rng.integers(5, 11)) / 10

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -33,6 +40,11 @@ class Span(NamedTuple):
     adapter: str | None
     start: int
     stop: int
+
+
+def start_of(adapter: str) -> str:
+    """Name of the frozen copy of an adapter that `TeamPolicy.keep_start` makes."""
+    return f"{adapter}_start"
 
 
 def spans_of(adapters: Sequence[str | None]) -> tuple[Span, ...]:
@@ -82,12 +94,9 @@ class TeamPolicy(nn.Module):
             self.lm.add_adapter(adapter, lora)
         disable_dropout_in_model(self.lm)  # sampling has none, and learning must see the same distribution
         self._spans: tuple[Span, ...] = ()
-        layers = [module for module in self.lm.modules() if isinstance(module, LoraLayer)]
-        for layer in layers:
-            layer.set_adapter([])  # PEFT itself adds nothing: the hook below does, row by row
+        for layer in self._lora_layers():
             layer.get_base_layer().register_forward_hook(self._routed(layer))
-        for name, parameter in self.lm.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+        self._leave_adapters_to_the_hooks()
         self.trunk_RTH: Tensor | None = None  # of the last forward; stays None where the trunk cannot be kept
         self._lowest_adapted = 0
         kinds = getattr(base.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
@@ -98,6 +107,18 @@ class TeamPolicy(nn.Module):
             base.get_decoder().layers[self._lowest_adapted].register_forward_pre_hook(self._keep_trunk)
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
+
+    def _lora_layers(self) -> list[LoraLayer]:
+        return [module for module in self.lm.modules() if isinstance(module, LoraLayer)]
+
+    def _leave_adapters_to_the_hooks(self) -> None:
+        """PEFT makes an adapter that it adds the active one; here the hooks apply adapters, row by row."""
+        for layer in self._lora_layers():
+            layer.set_adapter([])
+        self.lm.requires_grad_(False)
+        for adapter in self.adapters:
+            for parameter in self.adapter_parameters(adapter):
+                parameter.requires_grad_(True)
 
     def _routed(self, layer: LoraLayer):
         def add_adapters(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -129,10 +150,8 @@ class TeamPolicy(nn.Module):
     def activation_checkpointing_enable(self, **options) -> None:
         self.lm.get_base_model().activation_checkpointing_enable(**options)
 
-    def hidden(
-        self, spans: tuple[Span, ...], input_ids: Tensor, trunk_RTH: Tensor | None = None, **inputs
-    ) -> tuple[Tensor, object]:
-        """Last hidden states (R, T, H) and the key-value cache (None without `use_cache=True`).
+    def hidden(self, spans: tuple[Span, ...], input_ids: Tensor, trunk_RTH: Tensor | None = None, **inputs) -> Tensor:
+        """Last hidden states (R, T, H).
 
         With `trunk_RTH`, which an earlier call on the same rows left in `self.trunk_RTH`, only the layers from the
         lowest adapted one upwards are run: what is below is frozen and gives the same for every adapter.
@@ -151,7 +170,7 @@ class TeamPolicy(nn.Module):
                 output = decoder(inputs_embeds=trunk_RTH, **inputs)
             finally:
                 decoder.layers = layers
-        return output.last_hidden_state, output.past_key_values
+        return output.last_hidden_state
 
     def _keep_trunk(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.trunk_RTH = inputs[0].detach()
@@ -171,7 +190,7 @@ class TeamPolicy(nn.Module):
         trunk_RTH: Tensor | None = None,
     ) -> tuple[Scores, Tensor]:
         """Score the tokens at (rows_N, columns_N) and return the hidden states (R, T, H) as well."""
-        hidden_RTH, _ = self.hidden(spans, input_ids_RT, trunk_RTH, attention_mask=attention_mask_RT, use_cache=False)
+        hidden_RTH = self.hidden(spans, input_ids_RT, trunk_RTH, attention_mask=attention_mask_RT, use_cache=False)
 
         def score_some(hidden_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
             # the leading axis of 1 is for TRL, which loops over it where there is no fused kernel
@@ -200,8 +219,17 @@ class TeamPolicy(nn.Module):
         scores, _ = self.score(**tokens)
         return scores, self.values(features)
 
-    def adapter_parameters(self, adapter: str) -> list[nn.Parameter]:
-        marks = (f".lora_A.{adapter}.", f".lora_B.{adapter}.")
+    def keep_start(self) -> None:
+        """Keep a frozen copy of every adapter as it is now, under the name that `start_of` gives."""
+        for adapter in self.adapters:
+            start = start_of(adapter)
+            self.lm.add_adapter(start, self.lm.peft_config[adapter])
+            weights = get_peft_model_state_dict(self.lm, adapter_name=adapter)
+            set_peft_model_state_dict(self.lm, weights, adapter_name=start)
+        self._leave_adapters_to_the_hooks()
+
+    def adapter_parameters(self, adapter: str, matrices: str = "AB") -> list[nn.Parameter]:
+        marks = [f".lora_{matrix}.{adapter}." for matrix in matrices]
         return [p for name, p in self.lm.named_parameters() if any(mark in name for mark in marks)]
 
     def save(self, folder: Path) -> None:

@@ -3,10 +3,13 @@
 Axes in names: R rows (one seat of one episode), K turns of a row, N action tokens, flat over rows.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+K3_LINEAR_FROM = 2.0
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -84,13 +87,15 @@ def k3_kl(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     """Low-variance estimate of KL(policy || reference) per token, never negative (Schulman 2020, "k3").
 
     With r = reference probability / policy probability it is r - 1 - log r; its mean over tokens sampled from the
-    policy is the KL divergence.
+    policy is the KL divergence. Above r = e^2 it goes on as a straight line in log r: a token that an update has made
+    unlikely would otherwise have a gradient without bound and be all that the update hears.
 
     >>> k3_kl(torch.tensor([0.0]), torch.tensor([0.0]))
     tensor([0.])
     """
-    log_ratio_N = (reference_N - logprobs_N).clamp(-20, 20)
-    return torch.expm1(log_ratio_N) - log_ratio_N
+    log_ratio_N = reference_N - logprobs_N
+    near_N = log_ratio_N.clamp(max=K3_LINEAR_FROM)
+    return torch.expm1(near_N) - near_N + math.expm1(K3_LINEAR_FROM) * (log_ratio_N - near_N)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:

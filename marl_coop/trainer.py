@@ -2,9 +2,9 @@
 
     play       every process plays its share of the episodes with the current adapters
     score      reward terms on the episodes -> one number per turn
-    value      one pass through the frozen base: reference log-probabilities, and features for the critics
+    value      one pass through the frozen reference: features for the critics, log-probabilities for the KL
     advantage  GAE over turns, broadcast to the tokens of a turn, whitened per agent over all processes
-    learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the base, entropy
+    learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the reference, entropy
 
 TRL 1.x no longer ships a PPO trainer, and the one that it had knew one agent and one turn; its trainer and config
 bases are used here, so callbacks, schedulers, trackers, checkpoints and accelerate are the ones that users know. The
@@ -38,7 +38,8 @@ from marl_coop import ppo
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.chat import Chat
 from marl_coop.engines.transformers import TransformersEngine
-from marl_coop.policy import BASE, Span, TeamPolicy
+from marl_coop.models import give_back_freed_memory
+from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
 from marl_coop.rollout import Players, Rollout, stable_seed
 from rewards import RewardStack
 from rewards.metrics import rates
@@ -58,8 +59,13 @@ class MultiAgentPPOConfig(_BaseConfig):
         gamma, lam: discount and lambda of GAE, per turn, in [0, 1].
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
         cliprange_value: how far a value may move from its old one within an update.
-        vf_coef, kl_coef, entropy_coef: weights of value loss, KL to the adapter-off base, entropy bonus; >= 0.
+        vf_coef, kl_coef, entropy_coef: weights of value loss, KL to the reference, entropy bonus; >= 0. With
+            `kl_coef` 0 the reference gives no log-probabilities, and the KL is not measured.
+        kl_reference: "base" (adapters off) or "start" (the adapters as the trainer got them). After a warm-up, the base
+            knows nothing of the format of replies; the start does, and a KL to it keeps what the warm-up taught.
         critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
+        loraplus_lr_ratio: `learning_rate` is that of the A matrices, and this times as much that of the B matrices
+            (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
         critic_learning_rate: the critics' own rate; the schedule is shared.
         temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
         max_stance_tokens, max_message_tokens, max_final_tokens: length limits of a reply.
@@ -78,8 +84,10 @@ class MultiAgentPPOConfig(_BaseConfig):
     cliprange_value: float = 0.2
     vf_coef: float = 0.5
     kl_coef: float = 0.0
+    kl_reference: Literal["base", "start"] = "base"
     entropy_coef: float = 0.0
     critic: Literal["central", "local"] = "central"
+    loraplus_lr_ratio: float = 1.0
     critic_learning_rate: float = 1e-3
     temperature: float = 1.0
     max_stance_tokens: int = 16
@@ -99,8 +107,9 @@ class MultiAgentPPOConfig(_BaseConfig):
     logging_nan_inf_filter: bool = False
 
     def __post_init__(self):
-        positive = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "temperature")
-        for name in (*positive, "max_stance_tokens", "max_message_tokens", "max_final_tokens", "max_rows"):
+        counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
+        limits = ("max_stance_tokens", "max_message_tokens", "max_final_tokens")
+        for name in (*counts, *limits, "temperature", "loraplus_lr_ratio"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
         for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
@@ -112,8 +121,9 @@ class MultiAgentPPOConfig(_BaseConfig):
         for name in ("clip_low", "clip_high", "cliprange_value"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
-        if self.critic not in ("central", "local"):
-            raise ValueError(f"training.critic must be 'central' or 'local', got {self.critic!r}")
+        for name, known in (("critic", ("central", "local")), ("kl_reference", ("base", "start"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"training.{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy = self.save_strategy = "steps"
@@ -167,6 +177,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         chat = Chat(processing_class, system)
         engine = TransformersEngine(model, chat.eos, args.temperature, args.max_rows)
         self.players = Players(make_env, policies, engine, chat, args.max_tokens)
+        self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
+        if args.kl_reference == "start":
+            model.keep_start()
         self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
         self._metrics: dict[str, list[float]] = defaultdict(list)
         parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
@@ -223,6 +236,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
     def play_and_score(self, update: int) -> list[dict[Seat, Row]]:
         """Play this process's share of an update; rows with rewards, values and advantages."""
         args, world = self.args, self.accelerator.num_processes
+        give_back_freed_memory()
         share = args.episodes_per_update // world
         first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
         first += self.accelerator.process_index * share
@@ -241,6 +255,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             }
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
+        give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
         self._add_reference_and_values(episodes)
         self._metrics["seconds/reference"].append(time.perf_counter() - started)
@@ -251,28 +266,31 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         return episodes
 
     def _add_reference_and_values(self, episodes: list[dict[Seat, Row]]) -> None:
-        """One pass through the base, adapters off: log-probabilities for the KL, hidden states for the critics.
+        """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.
 
-        Features of the frozen base do not move while the adapters learn, so the critics read them as often as they
-        need without another pass. Nor does what the layers below the lowest adapter give: it is kept for the epochs.
+        Features of the reference do not move while the adapters learn, so the critics read them as often as they need
+        without another pass. Nor does what the layers below the lowest adapter give: it is kept for the epochs.
         """
         self.model.eval()
         own: dict[int, Tensor] = {}
-        for start in range(0, len(episodes), max(1, self.args.max_rows // 2)):
-            part = episodes[start : start + max(1, self.args.max_rows // 2)]
+        size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
+        for start in range(0, len(episodes), size):  # as many at once as in learning
+            part = episodes[start : start + size]
             rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
-            base = (Span(BASE, 0, len(rows)),)
-            scores, hidden_RTH = self.model.score(
-                base, batch.input_ids_RT, batch.attention_mask_RT, batch.rows_N, batch.columns_N, self.args.temperature
-            )
+            spans = spans_of([self._reference(row.trace.adapter) for row in rows])
+            texts = batch.input_ids_RT, batch.attention_mask_RT
+            if self.args.kl_coef:
+                where = batch.rows_N, batch.columns_N
+                scores, hidden_RTH = self.model.score(spans, *texts, *where, self.args.temperature)
+                tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
+                for row, reference_N in zip(rows, scores.logprobs_N.split(tokens), strict=True):
+                    row.reference_N = reference_N
+            else:
+                hidden_RTH = self.model.hidden(spans, texts[0], attention_mask=texts[1], use_cache=False)
             features_JH = hidden_RTH[batch.prompt_ends_J].float()
-            lengths_K = [len(row.trace.turns) for row in rows]
-            tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
-            for row, reference_N, features_KH in zip(
-                rows, scores.logprobs_N.split(tokens), features_JH.split(lengths_K), strict=True
-            ):
-                row.reference_N, own[id(row)] = reference_N, features_KH
+            for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
+                own[id(row)] = features_KH
             if self.model.trunk_RTH is not None:
                 for row, trunk_TH in zip(rows, self.model.trunk_RTH, strict=True):
                     row.trunk_TH = trunk_TH[: len(row.trace.ids)].clone()
@@ -304,7 +322,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         args, device = self.args, self.accelerator.device
         batch = collate(inputs, self.players.chat.eos, device)
         join = lambda name: torch.cat([getattr(row, name) for row in inputs]).to(device)  # noqa: E731
-        reference_N, advantages_J, features_JF = join("reference_N"), join("advantages_K"), join("features_KF")
+        advantages_J, features_JF = join("advantages_K"), join("features_KF")
         returns_J, old_values_J = join("returns_K"), join("values_K")
         counted_J = torch.cat([torch.full((len(r.trace.turns),), float(r.counted)) for r in inputs]).to(device)
         features = {adapter: features_JF[turns] for adapter, turns in batch.turns.items()}
@@ -321,8 +339,18 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         policy_N, clipped_N = ppo.policy_loss(
             scores.logprobs_N, batch.old_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
         )
-        kl_N = ppo.k3_kl(scores.logprobs_N, reference_N)
-        token_loss_N = policy_N + args.kl_coef * kl_N - args.entropy_coef * scores.entropy_N
+        log_ratio_N = scores.logprobs_N - batch.old_logprobs_N
+        measured = {
+            "policy_loss": policy_N,
+            "clip_fraction": clipped_N.float(),
+            "entropy": scores.entropy_N,
+            "approx_kl": ppo.k3_kl(log_ratio_N, torch.zeros_like(log_ratio_N)),
+            "ratio": log_ratio_N.exp(),
+        }
+        token_loss_N = policy_N - args.entropy_coef * scores.entropy_N
+        if args.kl_coef:
+            measured["kl_to_reference"] = ppo.k3_kl(scores.logprobs_N, join("reference_N"))
+            token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
         loss = token_loss_N.new_zeros(())
         for adapter, (tokens_total, turns_total) in num_items_in_batch.items():
             tokens, turns = batch.tokens[adapter], batch.turns[adapter]
@@ -330,15 +358,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             value_J = ppo.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
             loss = loss + (token_loss_N[tokens] * counted_N).sum() / tokens_total
             loss = loss + args.vf_coef * (value_J * counted_J[turns]).sum() / turns_total
-            self._record_loss(
-                adapter,
-                counted_N,
-                policy_N[tokens],
-                clipped_N[tokens],
-                kl_N[tokens],
-                scores.entropy_N[tokens],
-                scores.logprobs_N[tokens] - batch.old_logprobs_N[tokens],
-            )
+            for name, values_N in measured.items():
+                mean = ppo.masked_mean(values_N[tokens].detach(), counted_N)
+                self._metrics[f"{adapter}/{name}"].append(float(mean))
             self._metrics[f"{adapter}/value_loss"].append(float(ppo.masked_mean(value_J.detach(), counted_J[turns])))
         return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
 
@@ -363,10 +385,14 @@ class MultiAgentPPOTrainer(_BaseTrainer):
     def create_optimizer(self, model=None):
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            adapters = [p for adapter in self.model.adapters for p in self.model.adapter_parameters(adapter)]
-            critics = {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate}
-            groups = [group | {"weight_decay": self.args.weight_decay} for group in ({"params": adapters}, critics)]
-            self.optimizer = optimizer_class(groups, **options)
+            adapters, rate = self.model.adapters, self.args.learning_rate
+            a, b = ([p for name in adapters for p in self.model.adapter_parameters(name, m)] for m in "AB")
+            groups = [
+                {"params": a, "lr": rate},
+                {"params": b, "lr": rate * self.args.loraplus_lr_ratio},
+                {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate},
+            ]
+            self.optimizer = optimizer_class([g | {"weight_decay": self.args.weight_decay} for g in groups], **options)
         return self.optimizer
 
     # ------------------------------------------------------------------------------------------ report and save
@@ -381,19 +407,6 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             self._metrics[f"{seat}/reward"].append(float(np.mean([b.total(seat) for b in breakdowns])))
             lengths = [t.stop - t.start for rollout in rollouts for t in rollout.traces[seat].turns]
             self._metrics[f"{seat}/generated_tokens"].append(float(sum(lengths) / len(rollouts)))
-
-    @torch.no_grad()
-    def _record_loss(self, adapter, counted_N, policy_N, clipped_N, kl_N, entropy_N, log_ratio_N) -> None:
-        means = {
-            "policy_loss": policy_N,
-            "clip_fraction": clipped_N.float(),
-            "kl_to_base": kl_N,
-            "entropy": entropy_N,
-            "approx_kl": ppo.k3_kl(log_ratio_N, torch.zeros_like(log_ratio_N)),
-            "ratio": log_ratio_N.exp(),
-        }
-        for name, values_N in means.items():
-            self._metrics[f"{adapter}/{name}"].append(float(ppo.masked_mean(values_N, counted_N)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One record per update: the loop's own numbers and the means of ours, over all processes."""

@@ -72,7 +72,7 @@ def by_hand(policy, request, temperature):
     ids, sampled, logprobs = list(request.ids), [], []
     uniforms = np.random.default_rng(request.seed).random(request.max_tokens)
     while len(sampled) < request.max_tokens and (not sampled or sampled[-1] != EOS):
-        states = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)[0]
+        states = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
         probabilities = (policy.logits(states[0, -1]) / temperature).double().softmax(-1)
         token = int((probabilities.cumsum(-1) <= uniforms[len(sampled)]).sum())
         sampled.append(token)
@@ -193,7 +193,7 @@ def test_samples_follow_the_distribution(policy, temperature):
     generations = engine_of(policy, temperature, max_rows=1000).generate(requests)
     counts = np.bincount([g.ids[0] for g in generations], minlength=VOCABULARY)
     with torch.no_grad():
-        states = policy.hidden(spans_of(["agent_0"]), torch.tensor([prompt]))[0]
+        states = policy.hidden(spans_of(["agent_0"]), torch.tensor([prompt]))
         expected = (policy.logits(states[0, -1]) / temperature).double().softmax(-1).numpy()
     for generation in generations[:50]:
         assert generation.logprobs[0] == pytest.approx(np.log(expected[generation.ids[0]]), abs=1e-4)

@@ -163,6 +163,29 @@ def test_code_counts_and_not_the_stance_that_came_with_it():
     assert env.episode.final("agent_0", "key").option == said
 
 
+def test_the_scaffold_repeats_what_the_brief_said_and_gives_the_code_with_a_gap():
+    env = PairedFunctions(families=["offset"], scaffold=True)
+    env.reset(seed=4)
+    decision, quality = env.task.decisions[0], {"strong": "reliable", "weak": "doubtful"}
+    for _ in range(2):
+        observations, *_ = env.step(both("Hello."))
+    for seat in SEATS:
+        heard, recalled, act = observations[seat].split("\n")
+        assert heard == "Partner: Hello."
+        assert recalled == f"Your {quality[decision.cue[seat]]} source: {decision.belief[seat]}"
+        code = act.removeprefix("Answer again, then fill in: ")
+        assert code.replace("___", decision.best) == env.reference_work(seat, decision.best)
+
+
+def test_no_confidence_is_asked_for_where_none_is_wanted():
+    env = DesignReview(confidences=False)
+    observations, _ = env.reset(seed=0)
+    assert all(o.endswith("Reply: Answer: <option>") for o in observations.values())
+    episode = play(env, {seat: NeverDefer() for seat in SEATS}, seed=0)
+    assert not any("%" in turn.reply for turn in episode.turns)
+    assert episode.final("agent_0", env.task.decisions[0].id).confidence == 1
+
+
 def test_code_that_realises_no_option_commits_to_none():
     env = PairedFunctions(families=["offset"])
     env.reset(seed=0)

@@ -21,6 +21,10 @@ def test_a_stance_is_read_with_its_confidence_as_a_probability():
     assert parse_stance("Answer: 17 (80%)", [OFFSET]) == (Stance(decision="offset", option="17", confidence=0.8),)
 
 
+def test_an_option_without_a_confidence_is_held_for_certain():
+    assert parse_stance("Answer: 17", [OFFSET]) == (Stance(decision="offset", option="17", confidence=1.0),)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -50,7 +54,6 @@ def test_an_option_is_matched_in_any_case_and_reported_as_it_is_written_in_the_d
         ("Answer: 18 (80%)", ParseError.UNKNOWN_OPTION),
         ("Answer: 17 or 23 (80%)", ParseError.UNKNOWN_OPTION),
         ("Answer: (80%)", ParseError.UNKNOWN_OPTION),
-        ("Answer: 17", ParseError.BAD_CONFIDENCE),
         ("Answer: 17 (101%)", ParseError.BAD_CONFIDENCE),
         ("Answer: 17 (-5%)", ParseError.BAD_CONFIDENCE),
         ("Answer: 17 (80.5%)", ParseError.BAD_CONFIDENCE),

@@ -124,7 +124,7 @@ def test_a_demonstrator_varies_confidence_and_wording():
     priors = {e.prior(s, e.task.decisions[0].id).confidence for e in all_episodes for s in SEATS}
     assert priors == {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}
     messages = [(t.message, e.task.decisions[0].belief[t.agent]) for e in all_episodes for t in e.turns if t.message]
-    assert len({len(message.split()) - len(belief.split()) for message, belief in messages}) >= 6
+    assert len({len(message.split()) - len(belief.split()) for message, belief in messages}) >= 4
     assert all(belief in message for message, belief in messages)
 
 

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from marl_coop import attention
-from marl_coop.policy import BASE, Span, TeamPolicy, spans_of
+from marl_coop.policy import BASE, Span, TeamPolicy, spans_of, start_of
 
 VOCABULARY = 40
 BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))
@@ -27,7 +27,7 @@ def some_ids(rows=5, length=12, seed=3):
 
 
 def hidden(policy, adapters, ids):
-    return policy.hidden(spans_of(adapters), ids, use_cache=False)[0]
+    return policy.hidden(spans_of(adapters), ids, use_cache=False)
 
 
 def inputs_of(ids, seed=4):
@@ -97,7 +97,7 @@ def test_scores_are_a_full_log_softmax(policy, temperature, monkeypatch):
     monkeypatch.setattr("marl_coop.policy.LOGIT_ROWS", 4)  # several pieces, the last one smaller
     arguments = inputs_of(some_ids())
     scores, _ = policy.score(BOTH, **arguments, temperature=temperature)
-    states = policy.hidden(BOTH, arguments["input_ids_RT"], attention_mask=arguments["attention_mask_RT"])[0]
+    states = policy.hidden(BOTH, arguments["input_ids_RT"], attention_mask=arguments["attention_mask_RT"])
     logprobs = (policy.logits(states) / temperature).log_softmax(-1)
     for n, (row, column) in enumerate(zip(arguments["rows_N"], arguments["columns_N"], strict=True)):
         at = logprobs[row, column - 1]
@@ -223,6 +223,22 @@ def test_one_adapter_on_disk_can_start_both(policy, tmp_path):
     assert {p.data_ptr() for p in policy.adapter_parameters("agent_0")}.isdisjoint(
         p.data_ptr() for p in policy.adapter_parameters("agent_1")
     )
+
+
+def test_the_start_stays_what_it_was_and_is_not_trained(policy):
+    ids = some_ids(rows=2)
+    before = hidden(policy, ["agent_0", "agent_1"], ids)
+    policy.keep_start()
+    assert torch.equal(hidden(policy, ["agent_0", "agent_1"], ids), before)
+    trained = {id(p) for p in policy.parameters() if p.requires_grad}
+    for adapter in policy.adapters:
+        parameters = policy.adapter_parameters(adapter)
+        assert all(id(p) in trained for p in parameters)
+        assert not any(id(p) in trained for p in policy.adapter_parameters(start_of(adapter)))
+        for parameter in parameters:
+            parameter.data.add_(0.1)
+    assert not torch.allclose(hidden(policy, ["agent_0", "agent_1"], ids), before, atol=1e-2)
+    assert torch.equal(hidden(policy, ["agent_0_start", "agent_1_start"], ids), before)
 
 
 def test_critics_start_at_0_and_are_one_per_agent(policy):

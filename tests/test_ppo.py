@@ -120,6 +120,15 @@ def test_k3_averages_to_the_kl_divergence():
     assert ppo.k3_kl(policy_[tokens], reference[tokens]).mean().item() == approx(exact.item(), rel=0.02)
 
 
+def test_k3_pulls_a_token_that_became_unlikely_with_a_bounded_force():
+    logprobs = torch.tensor([-1.9, -2.1, -30.0], requires_grad=True)
+    loss = ppo.k3_kl(logprobs, torch.zeros(3))
+    loss.sum().backward()
+    slope = math.e**2 - 1
+    assert logprobs.grad.tolist() == approx([-(math.exp(1.9) - 1), -slope, -slope], rel=1e-5)
+    assert (loss[2] - loss[1]).item() == approx(slope * 27.9, rel=1e-5)
+
+
 def test_k3_pulls_towards_the_reference():
     logprobs = torch.tensor([-1.0, -3.0], requires_grad=True)
     ppo.k3_kl(logprobs, torch.tensor([-2.0, -2.0])).sum().backward()

@@ -108,7 +108,7 @@ def test_the_loss_is_the_formula(tmp_path, critic):
             ids = torch.tensor([row.trace.ids])
             with torch.no_grad():
                 logprobs, reference = (
-                    (policy.logits(policy.hidden(spans_of([adapter]), ids)[0][0]) / 0.8).log_softmax(-1)
+                    (policy.logits(policy.hidden(spans_of([adapter]), ids)[0]) / 0.8).log_softmax(-1)
                     for adapter in (seat, BASE)
                 )
                 values = policy.critics[seat](row.features_KF)
@@ -126,7 +126,8 @@ def test_the_loss_is_the_formula(tmp_path, critic):
                     clipped += cut != ratio
                     loss = -min(ratio * advantage, cut * advantage)
                     gap = float(reference[t - 1][row.trace.ids[t]]) - new
-                    loss += 0.2 * (math.exp(gap) - 1 - gap)
+                    near = min(gap, 2.0)  # from there on a straight line
+                    loss += 0.2 * (math.exp(near) - 1 - near + (math.exp(2.0) - 1) * (gap - near))
                     loss -= 0.1 * -float((at.exp() * at).sum())
                     expected += loss / tokens
     assert clipped > 5
@@ -142,9 +143,8 @@ def hidden_gradient(trainer, rows):
     through = policy.hidden
 
     def leaf(*args, **kwargs):
-        states, cache = through(*args, **kwargs)
-        kept.append(states.detach().requires_grad_())
-        return kept[-1], cache
+        kept.append(through(*args, **kwargs).detach().requires_grad_())
+        return kept[-1]
 
     policy.hidden = leaf
     trainer.compute_loss(policy, rows, num_items_in_batch=trainer._token_counts(rows)).backward()
@@ -202,8 +202,17 @@ def test_an_update_with_faults_alone_changes_nothing(tmp_path):
 
 def test_weights_decay_as_the_arguments_say(tmp_path):
     optimizer = tiny.cue_trainer(tmp_path, weight_decay=0.003).create_optimizer()
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.003, 0.003]
-    assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-3]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.003] * 3
+
+
+def test_a_and_b_matrices_and_critics_have_their_own_rates(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, learning_rate=1e-4, loraplus_lr_ratio=16, critic_learning_rate=1e-3)
+    names = {id(p): name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    groups = trainer.create_optimizer().param_groups
+    rates = {names.pop(id(p)): group["lr"] for group in groups for p in group["params"]}
+    assert not names
+    for name, rate in rates.items():
+        assert rate == pytest.approx(1e-4 if ".lora_A." in name else 16e-4 if ".lora_B." in name else 1e-3)
 
 
 def test_advantages_are_whitened_per_agent(tmp_path):
@@ -260,7 +269,7 @@ def test_critics_read_the_base_at_the_end_of_each_prompt(tmp_path, critic):
 
     @torch.no_grad()
     def states(row):
-        hidden = trainer.model.hidden((Span(BASE, 0, 1),), torch.tensor([row.trace.ids]))[0][0]
+        hidden = trainer.model.hidden((Span(BASE, 0, 1),), torch.tensor([row.trace.ids]))[0]
         return hidden[[turn.start - 1 for turn in row.trace.turns]]
 
     for rows in trainer._rows:
@@ -341,20 +350,33 @@ def test_the_base_never_changes(tmp_path):
     assert all(torch.equal(frozen[name], after[name]) for name in frozen)
 
 
-def test_an_update_moves_away_from_the_base_and_is_played(tmp_path):
+@pytest.mark.parametrize("reference", ["base", "start"])
+def test_an_update_moves_away_from_the_reference_and_is_played(tmp_path, reference):
     base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))
-    policy = tiny.team(base, trained=False)
-    trainer = tiny.cue_trainer(tmp_path, policy=policy, callbacks=[log := Log()], num_updates=2, learning_rate=0.05)
+    trainer = tiny.cue_trainer(
+        tmp_path,
+        policy=tiny.team(base, trained=reference == "start"),
+        callbacks=[log := Log()],
+        num_updates=2,
+        learning_rate=0.05,
+        kl_coef=1e-6,
+        kl_reference=reference,
+    )
     before = trainer.players.play(range(8), sampling_seed=1)
     trainer.train()
     after = trainer.players.play(range(8), sampling_seed=1)
     for seat in tiny.SEATS:
-        first, second = (record[f"{seat}/kl_to_base"] for record in log.updates)
+        first, second = (record[f"{seat}/kl_to_reference"] for record in log.updates)
         assert first == pytest.approx(0, abs=1e-6)
         assert second > 1e-3
         logprobs = [[t.logprobs for r in rollouts for t in r.traces[seat].turns] for rollouts in (before, after)]
         assert logprobs[0] != logprobs[1]
     assert [r.episode.turns for r in before] != [r.episode.turns for r in after]
+
+
+def test_a_kl_of_weight_0_is_neither_computed_nor_reported(tmp_path):
+    _, (record,) = trained(tmp_path, kl_coef=0.0)
+    assert "agent_0/entropy" in record and "agent_0/kl_to_reference" not in record
 
 
 def test_descent_makes_good_replies_likelier(tmp_path):
@@ -397,7 +419,7 @@ def entropy_and_kl(trainer, rows):
     for row in rows:
         ids = torch.tensor([row.trace.ids])
         policy, base = (
-            trainer.model.logits(trainer.model.hidden(spans_of([adapter]), ids)[0][0]).log_softmax(-1)
+            trainer.model.logits(trainer.model.hidden(spans_of([adapter]), ids)[0]).log_softmax(-1)
             for adapter in (row.trace.adapter, BASE)
         )
         for turn in row.trace.turns:
@@ -495,14 +517,14 @@ def test_what_is_saved(tmp_path):
     for seat in tiny.SEATS:
         alone = PeftModel.from_pretrained(tiny.base_model(len(trainer.processing_class)), tmp_path / seat).eval()
         with torch.no_grad():
-            routed = trainer.model.logits(trainer.model.hidden(spans_of([seat]), ids)[0])
+            routed = trainer.model.logits(trainer.model.hidden(spans_of([seat]), ids))
             assert torch.allclose(alone(ids).logits, routed, atol=1e-5)
 
 
 def test_what_is_reported(tmp_path):
-    _, records = trained(tmp_path, rewards=[tiny.Length(), TaskSuccess()], num_updates=2)
+    _, records = trained(tmp_path, rewards=[tiny.Length(), TaskSuccess()], num_updates=2, kl_coef=0.1)
     of_a_seat = """reward reward/length reward/task_success generated_tokens explained_variance policy_loss value_loss
-        clip_fraction kl_to_base entropy approx_kl ratio"""
+        clip_fraction kl_to_reference entropy approx_kl ratio"""
     expected = {f"{seat}/{name}" for seat in tiny.SEATS for name in of_a_seat.split()}
     expected |= {"team/success", "team/parse_rate", "team/message_tokens_per_episode", "team/sandbox_fault_rate"}
     expected |= {"update", "loss", "grad_norm", "learning_rate", "non_finite_losses"}
@@ -530,7 +552,7 @@ def test_going_on_from_the_middle_of_an_update(tmp_path):
 
 def test_the_reference_pass_has_no_dropout(tmp_path):
     base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), attention_dropout=0.5)
-    trainer = tiny.cue_trainer(tmp_path, policy=tiny.team(base))
+    trainer = tiny.cue_trainer(tmp_path, policy=tiny.team(base), kl_coef=0.1)
     trainer.model.train()
     first, again = (trainer.play_and_score(0)[0]["agent_0"] for _ in range(2))
     assert torch.equal(first.reference_N, again.reference_N)

@@ -127,7 +127,7 @@ def test_a_step_is_the_mean_over_all_labelled_tokens_of_its_batch(tokenizer, tra
     total, count = 0.0, 0
     for row in rows:
         labels = torch.tensor(row["labels"])
-        states = policy.hidden(spans_of(["default"]), torch.tensor([row["input_ids"]]))[0][0]
+        states = policy.hidden(spans_of(["default"]), torch.tensor([row["input_ids"]]))[0]
         logprobs = policy.logits(states).log_softmax(-1)
         places = (labels != -100).nonzero()[:, 0]
         total = total - logprobs[places - 1, labels[places]].sum()
@@ -174,6 +174,6 @@ def test_it_teaches_the_replies(tokenizer, trainings):
     loss = {}
     with torch.no_grad():
         for adapter in ("agent_0", BASE):
-            states = policy.hidden(spans_of([adapter]), torch.tensor([row["input_ids"]]))[0][0]
+            states = policy.hidden(spans_of([adapter]), torch.tensor([row["input_ids"]]))[0]
             loss[adapter] = -policy.logits(states).log_softmax(-1)[places - 1, labels[places]].mean()
     assert loss["agent_0"] < loss[BASE] - 0.5

@@ -14,10 +14,35 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from marl_coop.engines import Generation, Request
 from marl_coop.policy import Span, TeamPolicy, spans_of
+
+ROOM = 64  # positions that a cache grows by
+
+
+class _RoomyLayer(DynamicLayer):
+    """A layer's keys and values (R, heads, T, size) with room to spare, so that a new token does not copy the old."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._rooms = {}
+        start = self.get_seq_length()
+        self.keys = self._put("keys", start, key_states)
+        self.values = self._put("values", start, value_states)
+        return self.keys, self.values
+
+    def _put(self, name: str, start: int, new: Tensor) -> Tensor:
+        stop, room = start + new.shape[-2], self._rooms.get(name)
+        if room is None or stop > room.shape[-2]:
+            larger = new.new_empty(*new.shape[:2], stop + ROOM, new.shape[-1])
+            if room is not None:
+                larger[:, :, :start] = room[:, :, :start]
+            self._rooms[name] = room = larger
+        room[:, :, start:stop] = new
+        return room[:, :, :stop]
 
 
 class TransformersEngine:
@@ -63,13 +88,13 @@ class _Batch:
     def __init__(self, engine: TransformersEngine, chats: list):
         self.engine, self.chats = engine, chats
         self.ids: list[list[int]] = [[] for _ in chats]
-        self.cache: DynamicCache | None = None
+        self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
 
     def only(self, rows: list[int]) -> "_Batch":
         """A batch of some of the rows, with a copy of their cache."""
         part = _Batch(self.engine, [self.chats[row] for row in rows])
-        part.ids, part.mask_RT, part.cache = [[*self.ids[row]] for row in rows], self.mask_RT[rows], DynamicCache()
+        part.ids, part.mask_RT = [[*self.ids[row]] for row in rows], self.mask_RT[rows]
         for i, layer in enumerate(self.cache.layers):
             part.cache.update(layer.keys[rows], layer.values[rows], i)
         return part
@@ -115,7 +140,7 @@ class _Batch:
                 self.ids[row].extend(ids)
         tensors = [torch.from_numpy(a).to(policy.device) for a in (input_ids, positions, mask)]
         self.mask_RT = torch.cat([self.mask_RT, tensors[2]], dim=1)
-        hidden_RTH, self.cache = policy.hidden(
+        hidden_RTH = policy.hidden(
             spans,
             tensors[0],
             position_ids=tensors[1],
