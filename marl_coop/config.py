@@ -85,6 +85,14 @@ class Warmup(Section):
     micro_batch_size: Count = 4
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
+            )
+        return self
+
 
 class Evaluation(Section):
     """Unseen instances, the same before and after training; `seed` chooses which. `batch_size` are played at a time."""

@@ -18,13 +18,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from envs.episode import Episode
 from marl_coop.callbacks import MetricsFile, ProgressBar
+from marl_coop.chat import Chat
 from marl_coop.config import Config, nearest
 from marl_coop.evaluate import before_and_after, evaluate, table
 from marl_coop.models import adapted_layers, keep_freed_memory, load_base
 from marl_coop.policy import TeamPolicy
+from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.report import learning_curve
 from marl_coop.rundir import plan_output_dir, record_start
-from marl_coop.trainer import MultiAgentPPOConfig, MultiAgentPPOTrainer
+from marl_coop.trainer import MultiAgentPPOTrainer
 from marl_coop.warmup import warm_adapter
 from rewards import RewardStack
 
@@ -69,6 +71,10 @@ def run(config: Config, resume: Path | None = None) -> None:
     console.print(f"run directory: {folder}")
 
     base, tokenizer = load_base(config)
+    try:
+        Chat(tokenizer, SYSTEM)
+    except ValueError as error:
+        raise config.error(("model", "name_or_path"), str(error)) from error
     lora = LoraConfig(
         r=config.lora.r,
         lora_alpha=config.lora.alpha,

@@ -19,9 +19,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import psutil
@@ -29,116 +27,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 
 from envs.base import CoopEnv
-from envs.episode import Phase, Seat, StopReason
+from envs.episode import Seat, StopReason
 from marl_coop import ppo
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.chat import Chat
 from marl_coop.engines.transformers import TransformersEngine
 from marl_coop.models import give_back_freed_memory
 from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
+from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.rollout import Players, Rollout, stable_seed
 from rewards import RewardStack
 from rewards.metrics import rates
 
 TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
-
-
-@dataclass
-class MultiAgentPPOConfig(_BaseConfig):
-    """Every field of `transformers.TrainingArguments`, and those of PPO. A step is one optimisation step.
-
-    Args:
-        num_updates: rounds of play and learning; with `max_steps` left at -1 it sets the length of the run.
-        episodes_per_update: episodes of one round over all processes.
-        num_ppo_epochs: passes over the episodes of a round.
-        num_mini_batches: minibatches of a pass; `gradient_accumulation_steps` splits each once more.
-        gamma, lam: discount and lambda of GAE, per turn, in [0, 1].
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-        cliprange_value: how far a value may move from its old one within an update.
-        vf_coef, kl_coef, entropy_coef: weights of value loss, KL to the reference, entropy bonus; >= 0. With
-            `kl_coef` 0 the reference gives no log-probabilities, and the KL is not measured.
-        kl_reference: "base" (adapters off) or "start" (the adapters as the trainer got them). After a warm-up, the base
-            knows nothing of the format of replies; the start does, and a KL to it keeps what the warm-up taught.
-        critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
-        loraplus_lr_ratio: `learning_rate` is that of the A matrices, and this times as much that of the B matrices
-            (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
-        critic_learning_rate: the critics' own rate; the schedule is shared.
-        temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
-        max_stance_tokens, max_message_tokens, max_final_tokens: length limits of a reply.
-        max_rows: chats per batch while playing.
-        save_updates: a checkpoint every so many updates.
-    """
-
-    num_updates: int = 30
-    episodes_per_update: int = 32
-    num_ppo_epochs: int = 1
-    num_mini_batches: int = 2
-    gamma: float = 1.0
-    lam: float = 0.95
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    cliprange_value: float = 0.2
-    vf_coef: float = 0.5
-    kl_coef: float = 0.0
-    kl_reference: Literal["base", "start"] = "base"
-    entropy_coef: float = 0.0
-    critic: Literal["central", "local"] = "central"
-    loraplus_lr_ratio: float = 1.0
-    critic_learning_rate: float = 1e-3
-    temperature: float = 1.0
-    max_stance_tokens: int = 16
-    max_message_tokens: int = 32
-    max_final_tokens: int = 48
-    max_rows: int = 128
-    save_updates: int = 5
-
-    learning_rate: float = 2e-4
-    lr_scheduler_type: str = "constant"
-    max_grad_norm: float = 1.0
-    report_to: None | str | list[str] = "wandb"
-    bf16: bool | None = False  # the base has its own dtype and the adapters are float32: nothing to cast
-    gradient_checkpointing: bool = False
-    ddp_find_unused_parameters: bool | None = False
-    save_total_limit: int | None = 2
-    logging_nan_inf_filter: bool = False
-
-    def __post_init__(self):
-        counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
-        limits = ("max_stance_tokens", "max_message_tokens", "max_final_tokens")
-        for name in (*counts, *limits, "temperature", "loraplus_lr_ratio"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
-        for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"training.{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("clip_low", "clip_high", "cliprange_value"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
-        for name, known in (("critic", ("central", "local")), ("kl_reference", ("base", "start"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"training.{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
-        if self.max_steps < 0:
-            self.max_steps = self.num_updates * self.steps_per_update
-        self.logging_strategy = self.save_strategy = "steps"
-        self.logging_steps = self.steps_per_update
-        self.save_steps = self.save_updates * self.steps_per_update
-        super().__post_init__()
-
-    @property
-    def steps_per_update(self) -> int:
-        return self.num_ppo_epochs * self.num_mini_batches
-
-    @property
-    def max_tokens(self) -> dict[Phase, int]:
-        limits = self.max_stance_tokens, self.max_message_tokens, self.max_final_tokens
-        return dict(zip((Phase.STANCE, Phase.TALK, Phase.FINAL), limits, strict=True))
 
 
 class MultiAgentPPOTrainer(_BaseTrainer):
@@ -181,6 +85,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         if args.kl_reference == "start":
             model.keep_start()
         self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
+        self._dropped = False  # the running step has met a loss that is not finite
         self._metrics: dict[str, list[float]] = defaultdict(list)
         parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
         if args.episodes_per_update % parts:
@@ -202,16 +107,21 @@ class MultiAgentPPOTrainer(_BaseTrainer):
     def training_step(self, model, inputs: dict[str, int], num_items_in_batch=None) -> Tensor:
         """One micro-batch: play where an update begins, then one forward and one backward."""
         step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
+        if micro == 0:
+            self._dropped = False
         update, step_of_update = divmod(step, self.args.steps_per_update)
         if step_of_update == micro == 0 or not self._rows:  # none after a resume within an update: it plays again
             self._rows = self.play_and_score(update)
         rows, whole = self._minibatch(update, step_of_update, micro)
         started = time.perf_counter()
+        if self._dropped:
+            return torch.zeros((), device=self.args.device)
         model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, rows, num_items_in_batch=self._token_counts(whole))
         if not self._all_processes(bool(torch.isfinite(loss))):
             self._metrics["non_finite_losses"].append(1.0)
+            self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
             model.zero_grad()
             return torch.zeros_like(loss.detach())
         self.accelerator.backward(loss)

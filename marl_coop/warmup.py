@@ -79,12 +79,15 @@ def _train(config, model, tokenizer, lora, system, folder: Path) -> None:
 
 
 def _arguments(config: Config, output_dir: str, processes: int) -> SFTConfig:
-    at_once = config.warmup.micro_batch_size * processes
+    size, at_once = config.warmup.batch_size, config.warmup.micro_batch_size * processes
+    if size % at_once:
+        problem = f"{size} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
+        raise config.error(("warmup", "batch_size"), f"{problem}: use a multiple of {at_once}")
     return SFTConfig(
         output_dir=output_dir,
         max_steps=config.warmup.steps,
         per_device_train_batch_size=config.warmup.micro_batch_size,
-        gradient_accumulation_steps=max(1, config.warmup.batch_size // at_once),
+        gradient_accumulation_steps=size // at_once,
         learning_rate=config.warmup.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=max(1, config.warmup.steps // 10),

@@ -31,7 +31,7 @@ def place(tmp_path_factory) -> Path:
 def command(place: Path, run: str, *words: str) -> list[str]:
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
     sizes += "training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
-    sizes += "training.num_mini_batches=2 training.report_to=none"
+    sizes += "training.num_mini_batches=2 training.gradient_accumulation_steps=1 training.report_to=none"
     files = [sys.executable, "train.py", "--config", "configs/quickstart.yaml"]
     names = [f"model.name_or_path={place / 'model'}", "model.dtype=float32", f"output_dir={place / run}"]
     return [*files, *sizes.split(), *names, *words]

@@ -461,6 +461,29 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch)
     assert all(math.isfinite(record["loss"]) for record in log.updates)
 
 
+def test_a_loss_that_is_not_finite_drops_its_whole_step(tmp_path, monkeypatch):
+    calls, steps = [], []
+    through = ppo.policy_loss
+
+    def sometimes_nan(*args):
+        calls.append(1)
+        loss, clipped = through(*args)
+        return loss * (math.nan if len(calls) == 2 else 1.0), clipped
+
+    class Watch(Log):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            steps.append(tiny.weights(model))
+
+    monkeypatch.setattr(ppo, "policy_loss", sometimes_nan)
+    policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+    before = tiny.weights(policy)
+    options = {"num_mini_batches": 1, "gradient_accumulation_steps": 4, "num_ppo_epochs": 2}
+    tiny.cue_trainer(tmp_path, policy=policy, callbacks=[Watch()], **options).train()
+    assert len(calls) == 2 + 4  # the third and fourth part of the first step were not computed
+    assert same(before, steps[0])
+    assert not same(steps[0], steps[1])
+
+
 def test_one_agents_spike_does_not_shrink_the_others_step(tmp_path):
     trainer = tiny.cue_trainer(tmp_path)
     for adapter, size in [("agent_0", 100.0), ("agent_1", 1e-4)]:
@@ -591,8 +614,11 @@ def test_the_training_section_becomes_arguments():
             "command line: training.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
         ("training.klcoef=1", "unknown key; did you mean 'kl_coef'?"),
-        ("training.kl_coef=-0.1", "training.kl_coef must not be negative, got -0.1"),
-        ("training.entropy_coef=-1", "training.entropy_coef must not be negative"),
+        ("training.kl_coef=-0.1", "training.kl_coef must be a number of at least 0, got -0.1"),
+        ("training.kl_coef=.nan", "training.kl_coef must be a number of at least 0, got nan"),
+        ("training.learning_rate=.inf", "training.learning_rate must be positive, got inf"),
+        ("training.kl_reference=me", "training.kl_reference must be 'base' or 'start', got 'me'"),
+        ("training.loraplus_lr_ratio=0", "training.loraplus_lr_ratio must be positive, got 0"),
         ("training.num_updates=0", "training.num_updates must be positive, got 0"),
         ("training.temperature=0", "training.temperature must be positive"),
         ("training.critic=none", "training.critic must be 'central' or 'local', got 'none'"),

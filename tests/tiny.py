@@ -11,7 +11,8 @@ from envs.base import SEATS
 from envs.cells import draw_expert
 from envs.episode import Decision, Outcome, Phase, StopReason, Task
 from marl_coop.policy import TeamPolicy
-from marl_coop.trainer import MultiAgentPPOConfig, MultiAgentPPOTrainer
+from marl_coop.ppo_config import MultiAgentPPOConfig
+from marl_coop.trainer import MultiAgentPPOTrainer
 from rewards import RewardStack
 from rewards.base import RewardTerm
 
