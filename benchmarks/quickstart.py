@@ -45,10 +45,11 @@ def main() -> None:
                     }
                 )
             )
-        cost, results = (json.loads((run / name).read_text()) for name in ("cost.json", "results.json"))
+        cost, results, start = (json.loads((run / f"{name}.json").read_text()) for name in ("cost", "results", "run"))
+        commit = start["starts"][0]["git"]["commit"][:7]
         lines += [
             "",
-            f"## seed {seed}: {cost['minutes']:.1f} minutes, at most {cost['peak_gib']:.1f} GiB",
+            f"## seed {seed}: {cost['minutes']:.1f} minutes, at most {cost['peak_gib']:.1f} GiB, commit {commit}",
             "",
             "| metric | before | after | change | cases |",
             "|---|---|---|---|---|",

@@ -27,7 +27,6 @@ class Row:
     counted: bool  # False: an infrastructure fault; played, but never trained on
     rewards_K: Tensor
     reference_N: Tensor | None = None
-    trunk_TH: Tensor | None = None  # hidden states below the lowest adapter, where the model lets them be kept
     features_KF: Tensor | None = None
     values_K: Tensor | None = None
     advantages_K: Tensor | None = None
@@ -82,10 +81,10 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
                 end_column_J.append(turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
     trunk_RTH = None
-    if rows[0].trunk_TH is not None:
-        trunk_RTH = rows[0].trunk_TH.new_zeros(len(rows), width, rows[0].trunk_TH.shape[-1])
+    if (first_TH := rows[0].trace.trunk_TH) is not None:
+        trunk_RTH = first_TH.new_zeros(len(rows), width, first_TH.shape[-1])
         for r, row in enumerate(rows):
-            trunk_RTH[r, : len(row.trunk_TH)] = row.trunk_TH
+            trunk_RTH[r, : len(row.trace.trunk_TH)] = row.trace.trunk_TH
     to = lambda values: torch.tensor(values, device=device)  # noqa: E731
     return Minibatch(
         spans=spans,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from envs.base import CoopEnv
 from envs.episode import Episode, Phase, Seat
@@ -27,12 +28,16 @@ class TokenTurn:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """One seat's chat of one episode. `turns[k]` belongs to the seat's k-th turn in the episode."""
+    """One seat's chat of one episode. `turns[k]` belongs to the seat's k-th turn in the episode.
+
+    `trunk_TH`: hidden states below the lowest adapter of all ids but the last, where the engine hands them over.
+    """
 
     seat: Seat
     adapter: str | None
     ids: list[int] = field(default_factory=list)
     turns: list[TokenTurn] = field(default_factory=list)
+    trunk_TH: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,7 @@ class _Table:
             start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
             trace.ids = [*trace.ids, *generation.ids]
             trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs))
+            trace.trunk_TH = generation.trunk_TH
             self.replies[seat] = self.players.chat.reply_text(generation.ids)
 
     def step(self) -> None:

@@ -179,7 +179,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.
 
         Features of the reference do not move while the adapters learn, so the critics read them as often as they need
-        without another pass. Nor does what the layers below the lowest adapter give: it is kept for the epochs.
+        without another pass.
         """
         self.model.eval()
         own: dict[int, Tensor] = {}
@@ -189,21 +189,19 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
             spans = spans_of([self._reference(row.trace.adapter) for row in rows])
-            texts = batch.input_ids_RT, batch.attention_mask_RT
+            ids_RT, mask_RT, trunk_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.trunk_RTH
             if self.args.kl_coef:
-                where = batch.rows_N, batch.columns_N
-                scores, hidden_RTH = self.model.score(spans, *texts, *where, self.args.temperature)
+                scores, hidden_RTH = self.model.score(
+                    spans, ids_RT, mask_RT, batch.rows_N, batch.columns_N, self.args.temperature, trunk_RTH
+                )
                 tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
                 for row, reference_N in zip(rows, scores.logprobs_N.split(tokens), strict=True):
                     row.reference_N = reference_N
             else:
-                hidden_RTH = self.model.hidden(spans, texts[0], attention_mask=texts[1], use_cache=False)
+                hidden_RTH = self.model.hidden(spans, ids_RT, trunk_RTH, attention_mask=mask_RT, use_cache=False)
             features_JH = hidden_RTH[batch.prompt_ends_J].float()
             for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
                 own[id(row)] = features_KH
-            if self.model.trunk_RTH is not None:
-                for row, trunk_TH in zip(rows, self.model.trunk_RTH, strict=True):
-                    row.trunk_TH = trunk_TH[: len(row.trace.ids)].clone()
         for rows in episodes:
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []

@@ -90,6 +90,19 @@ def test_turns_from_the_cache_are_those_of_fresh_forwards(policy, temperature):
         assert generation.logprobs == pytest.approx(logprobs, abs=1e-4)
 
 
+def test_the_trunk_is_what_a_forward_of_the_whole_chat_makes():
+    policy = tiny.team(tiny.base_model(VOCABULARY, layers=3), layers=[2])
+    asked, got = play(engine_of(policy, max_rows=4), prompts())
+    for request, generation in zip(asked[-1], got[-1], strict=True):
+        ids = [*request.ids, *generation.ids][:-1]
+        policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
+        assert torch.allclose(generation.trunk_TH, policy.trunk_RTH[0], atol=1e-5)
+
+
+def test_there_is_no_trunk_below_adapters_on_every_layer(policy):
+    assert engine_of(policy).generate(prompts())[0].trunk_TH is None
+
+
 def test_the_cache_is_used(policy):
     engine, widths = engine_of(policy), []
     decoder = policy.lm.get_base_model().get_decoder()

@@ -316,14 +316,14 @@ def test_checkpointing_activations_is_the_same_update(tmp_path):
 
 
 def test_what_lies_below_the_adapters_may_be_kept(tmp_path, monkeypatch):
-    """The same updates whether the lower layers run in every epoch or once."""
+    """The same updates whether the lower layers run in every epoch or their states are kept from play."""
     options = SGD | {"learning_rate": 0.3, "num_ppo_epochs": 2, "num_mini_batches": 2, "num_updates": 2, "max_rows": 6}
     found = []
     for models in (("llama",), ()):
         monkeypatch.setattr("marl_coop.policy.TRUNK_MODELS", models)
         base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), layers=3)
         trainer, _ = trained(tmp_path, policy=tiny.team(base, layers=[2]), **options)
-        assert all((row.trunk_TH is not None) == bool(models) for rows in trainer._rows for row in rows.values())
+        assert all((row.trace.trunk_TH is not None) == bool(models) for rows in trainer._rows for row in rows.values())
         found.append(tiny.weights(trainer.model))
     assert same(*found, 1e-5)
 

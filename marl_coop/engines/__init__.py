@@ -4,6 +4,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -22,10 +24,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The sampled ids, the end-of-turn token included where it was sampled, and the log-probability of each."""
+    """The sampled ids, the end-of-turn token included where it was sampled, and the log-probability of each.
+
+    An engine that runs the training model itself may hand over `trunk_TH`, the hidden states below the lowest adapter
+    of the chat's tokens so far (but for the last, which nobody has read yet): learning need not make them again.
+    """
 
     ids: list[int]
     logprobs: list[float]
+    trunk_TH: Tensor | None = None
 
 
 class Engine(Protocol):

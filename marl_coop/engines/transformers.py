@@ -10,6 +10,7 @@ Axes in names: R rows, T positions, V vocabulary.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -90,11 +91,13 @@ class _Batch:
         self.ids: list[list[int]] = [[] for _ in chats]
         self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
+        self.trunks: list[list[tuple[int, Tensor]]] = [[] for _ in chats]  # pieces (T, H) and where they start
 
     def only(self, rows: list[int]) -> "_Batch":
         """A batch of some of the rows, with a copy of their cache."""
         part = _Batch(self.engine, [self.chats[row] for row in rows])
         part.ids, part.mask_RT = [[*self.ids[row]] for row in rows], self.mask_RT[rows]
+        part.trunks = [self.trunks[row] for row in rows]  # the same lists: what the part reads is kept for both
         for i, layer in enumerate(self.cache.layers):
             part.cache.update(layer.keys[rows], layer.values[rows], i)
         return part
@@ -121,7 +124,7 @@ class _Batch:
                     open_rows.append(row)
                     new[row] = [token_R[row]]
             if not open_rows:
-                return replies
+                return {chat: self._with_trunk(row, replies[chat]) for row, chat in enumerate(self.chats)}
             if len(open_rows) <= len(running) // 2:
                 batch = batch.only(open_rows)
                 running, new = [running[row] for row in open_rows], [new[row] for row in open_rows]
@@ -148,7 +151,21 @@ class _Batch:
             past_key_values=self.cache,
             use_cache=True,
         )
+        if policy.trunk_RTH is not None:
+            for row, ids in enumerate(new):
+                if ids:
+                    self._keep_trunk(row, len(self.ids[row]) - len(ids), policy.trunk_RTH[row, -len(ids) :])
         return policy.logits(hidden_RTH[:, -1]) / self.engine.temperature
+
+    def _keep_trunk(self, row: int, start: int, piece_TH: Tensor) -> None:
+        pieces = self.trunks[row]
+        while pieces and pieces[-1][0] >= start:  # a part has read it before
+            pieces.pop()
+        pieces.append((start, piece_TH))
+
+    def _with_trunk(self, row: int, reply: Generation) -> Generation:
+        pieces = [piece for _, piece in self.trunks[row]]
+        return replace(reply, trunk_TH=torch.cat(pieces)) if pieces else reply
 
 
 def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
