@@ -3,7 +3,7 @@
 A `Row` is one seat of one episode with all that the update needs; `collate` pads some rows to a minibatch. Rows are
 sorted by adapter, so each adapter has one span of rows and one slice of the flat token and turn axes.
 
-Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row.
+Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,23 @@ PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory o
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token."""
+    """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token.
+
+    `terms_MK`: what each reward term gives for each turn, weights applied.
+    """
 
     trace: Trace
     counted: bool  # False: an infrastructure fault; played, but never trained on
-    rewards_K: Tensor
+    terms_MK: Tensor
     reference_N: Tensor | None = None
     features_KF: Tensor | None = None
     values_K: Tensor | None = None
     advantages_K: Tensor | None = None
     returns_K: Tensor | None = None
+
+    @property
+    def rewards_K(self) -> Tensor:  # noqa: N802  axes are in names
+        return self.terms_MK.sum(0)
 
     @property
     def seat(self) -> Seat:

@@ -1,6 +1,6 @@
 """The arithmetic of multi-agent PPO as pure tensor functions, without a model in sight.
 
-Axes in names: R rows (one seat of one episode), K turns of a row, N action tokens, flat over rows.
+Axes in names: R rows (one seat of one episode), K turns of a row, N action tokens, flat over rows, M reward terms.
 """
 
 import math
@@ -56,6 +56,25 @@ def whiten(values_RK: Tensor, mask_RK: Tensor, total: Callable[[Tensor], Tensor]
     centred_RK = (values_RK - sum_K / count_K.clamp(min=1)) * mask_RK
     count, square = total(torch.stack([mask_RK.sum(), (centred_RK**2).sum()]))
     return centred_RK * torch.rsqrt(square / count.clamp(min=1) + 1e-8)
+
+
+def advantage_shares(terms_MRK: Tensor, mask_RK: Tensor, gamma: float, lam: float) -> Tensor:
+    """How much of what an agent is taught comes from each reward term: (M,), each in [0, 1], together 1.
+
+    GAE is linear in the rewards, so an advantage is a sum with one part per term (and one of the critic, left out
+    here). A term's share is the mean absolute deviation of its part from the mean of its turn's column, over that of
+    all terms together; a term that never varies teaches nothing. All are nan where nothing varies.
+
+    >>> terms = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[5.0], [5.0]]])
+    >>> advantage_shares(terms, torch.ones(2, 1), gamma=1.0, lam=1.0)
+    tensor([0.2500, 0.7500, 0.0000])
+    """
+    sizes = []
+    for term_RK in terms_MRK:
+        part_RK, _ = gae(term_RK, torch.zeros_like(term_RK), mask_RK, gamma, lam)
+        mean_K = (part_RK * mask_RK).sum(0) / mask_RK.sum(0).clamp(min=1)
+        sizes.append(masked_mean((part_RK - mean_K).abs(), mask_RK))
+    return torch.stack(sizes) / sum(sizes)
 
 
 def policy_loss(

@@ -159,7 +159,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 seat: Row(
                     trace=rollout.traces[seat],
                     counted=rollout.episode.stop_reason is not StopReason.SANDBOX_FAULT,
-                    rewards_K=torch.tensor(breakdown.per_turn(seat), dtype=torch.float32),
+                    terms_MK=torch.tensor([*breakdown.weighted(seat).values()], dtype=torch.float32),
                 )
                 for seat in rollout.episode.seats
             }
@@ -213,11 +213,17 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         rewards_RK, mask_RK = stack_turns(rows, "rewards_K", int(longest.max()))
         values_RK, _ = stack_turns(rows, "values_K", int(longest.max()))
         advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
+        terms_MRK = torch.zeros(len(self.rewards.names), *rewards_RK.shape)
+        for r, row in enumerate(rows):
+            terms_MRK[:, r, : row.terms_MK.shape[1]] = row.terms_MK
         for seat in self.policies:
             mine = torch.tensor([row.seat == seat for row in rows])
             self._metrics[f"{seat}/explained_variance"].append(
                 ppo.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
             )
+            shares_M = ppo.advantage_shares(terms_MRK[:, mine], mask_RK[mine], self.args.gamma, self.args.lam)
+            for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
+                self._metrics[f"{seat}/advantage_share/{term}"].append(share)
             advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)
         for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
             row.advantages_K = advantages_K[: len(row.rewards_K)]

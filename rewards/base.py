@@ -41,11 +41,13 @@ class RewardBreakdown:
     values: Mapping[Seat, Mapping[str, tuple[float, ...]]]
     weights: Mapping[str, float]
 
+    def weighted(self, agent: Seat) -> dict[str, tuple[float, ...]]:
+        """Every term's value for each turn of the seat, times its weight."""
+        return {name: tuple(self.weights[name] * v for v in turns) for name, turns in self.values[agent].items()}
+
     def per_turn(self, agent: Seat) -> tuple[float, ...]:
         """What is trained on: the weighted sum of the terms for each turn of the seat."""
-        terms = self.values[agent]
-        turns = zip(*terms.values(), strict=True)
-        return tuple(sum(self.weights[name] * value for name, value in zip(terms, turn, strict=True)) for turn in turns)
+        return tuple(map(sum, zip(*self.weighted(agent).values(), strict=True)))
 
     def total(self, agent: Seat) -> float:
         """The weighted sum over the seat's turns."""

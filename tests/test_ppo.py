@@ -104,6 +104,28 @@ def test_a_ratio_beyond_float32_has_a_finite_gradient():
     assert new.grad.item() == 0
 
 
+def test_shares_of_terms_are_those_of_their_parts_of_the_advantage():
+    generator = torch.Generator().manual_seed(0)
+    terms, values = torch.randn(3, 8, 4, generator=generator), torch.randn(8, 4, generator=generator)
+    mask = (torch.arange(4)[None] < torch.tensor([4, 4, 3, 2, 4, 1, 4, 4])[:, None]).float()
+    terms, values = terms * mask, values * mask
+    parts = [ppo.gae(term, torch.zeros(8, 4), mask, 0.9, 0.7)[0] for term in terms]
+    whole, _ = ppo.gae(terms.sum(0), values, mask, 0.9, 0.7)
+    critic, _ = ppo.gae(torch.zeros(8, 4), values, mask, 0.9, 0.7)
+    assert torch.allclose(sum(parts) + critic, whole, atol=1e-5)  # the advantage is the sum of its parts
+    sizes = []
+    for part in parts:
+        columns = [part[mask[:, k] > 0, k] for k in range(4)]
+        sizes.append(sum((column - column.mean()).abs().sum().item() for column in columns))
+    shares = ppo.advantage_shares(terms, mask, 0.9, 0.7)
+    assert shares.tolist() == approx([size / sum(sizes) for size in sizes], rel=1e-5)
+
+
+def test_a_term_that_never_varies_has_no_share():
+    terms = torch.stack([torch.full((5, 2), 3.0), torch.randn(5, 2, generator=torch.Generator().manual_seed(1))])
+    assert ppo.advantage_shares(terms, torch.ones(5, 2), 1.0, 0.95).tolist() == approx([0.0, 1.0], abs=1e-6)
+
+
 def test_k3_is_zero_at_equality_and_positive_elsewhere():
     logprobs = torch.linspace(-8, 0, 33)
     assert (ppo.k3_kl(logprobs, logprobs) == 0).all()

@@ -45,7 +45,7 @@ def played(trainer):
 
 def rows_of(rollouts, counted=True):
     rows = [
-        Row(trace=r.traces[seat], counted=counted, rewards_K=torch.arange(3.0)) for r in rollouts for seat in tiny.SEATS
+        Row(trace=r.traces[seat], counted=counted, terms_MK=torch.arange(3.0)[None]) for r in rollouts for seat in tiny.SEATS
     ]
     return sorted(rows, key=lambda row: row.trace.adapter)
 
@@ -151,7 +151,7 @@ def test_rows_must_be_sorted(played):
 
 def test_turns_stack_to_a_masked_matrix(played):
     first, second = rows_of(played[0])[:2]
-    second.rewards_K, second.counted = torch.tensor([5.0]), False
+    second.terms_MK, second.counted = torch.tensor([[5.0]]), False
     values, mask = stack_turns([first, second], "rewards_K", turns=4)
     assert values.tolist() == [[0, 1, 2, 0], [5, 0, 0, 0]]
     assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]]
