@@ -124,7 +124,7 @@ class _Batch:
                     open_rows.append(row)
                     new[row] = [token_R[row]]
             if not open_rows:
-                return {chat: self._with_trunk(row, replies[chat]) for row, chat in enumerate(self.chats)}
+                return {r.chat: self._with_trunk(row, replies[r.chat]) for row, r in enumerate(requests)}
             if len(open_rows) <= len(running) // 2:
                 batch = batch.only(open_rows)
                 running, new = [running[row] for row in open_rows], [new[row] for row in open_rows]
