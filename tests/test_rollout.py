@@ -45,7 +45,9 @@ def played(trainer):
 
 def rows_of(rollouts, counted=True):
     rows = [
-        Row(trace=r.traces[seat], counted=counted, terms_MK=torch.arange(3.0)[None]) for r in rollouts for seat in tiny.SEATS
+        Row(trace=r.traces[seat], counted=counted, terms_MK=torch.arange(3.0)[None])
+        for r in rollouts
+        for seat in tiny.SEATS
     ]
     return sorted(rows, key=lambda row: row.trace.adapter)
 

@@ -546,7 +546,8 @@ def test_what_is_saved(tmp_path):
 
 def test_what_is_reported(tmp_path):
     _, records = trained(tmp_path, rewards=[tiny.Length(), TaskSuccess()], num_updates=2, kl_coef=0.1)
-    of_a_seat = """reward reward/length reward/task_success advantage_share/length generated_tokens explained_variance policy_loss value_loss
+    of_a_seat = """reward reward/length reward/task_success advantage_share/length generated_tokens
+        explained_variance policy_loss value_loss
         clip_fraction kl_to_reference entropy approx_kl ratio"""
     expected = {f"{seat}/{name}" for seat in tiny.SEATS for name in of_a_seat.split()}
     expected |= {"team/success", "team/parse_rate", "team/message_tokens_per_episode", "team/sandbox_fault_rate"}
