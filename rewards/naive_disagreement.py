@@ -1,12 +1,12 @@
-"""Comparison arm: a bonus for holding on in a disagreement, right or wrong. It pays for stubbornness; do not use it."""
+"""Comparison arm: a bonus for holding on in a disagreement, right or wrong. It pays for stubbornness."""
 
 from envs.episode import Decision, Episode, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions, prior_options
 
 
 class NaiveDisagreement(RewardTerm):
-    """r = share of decisions, by weight, on which a partner's prior differs from the seat's and the seat commits to
-    its own; paid on the last turn.
+    """r = share of decisions, by weight, on which a partner's prior differs from the seat's, and from its committed
+    answer too; paid on the last turn.
 
     Range: [0, 1].
     Source: the obvious bonus for independence, kept as an arm that must fail.
@@ -21,12 +21,8 @@ class NaiveDisagreement(RewardTerm):
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         def held(decision: Decision) -> float:
-            priors = prior_options(episode, decision)
+            priors, answer = prior_options(episode, decision), episode.committed(agent, decision.id)
             own = priors.pop(agent, None)
-            return float(
-                own is not None
-                and episode.committed(agent, decision.id) == own
-                and any(option != own for option in priors.values())
-            )
+            return float(None not in (own, answer) and any(other not in (own, answer) for other in priors.values()))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, held))

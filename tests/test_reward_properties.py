@@ -13,14 +13,11 @@ from envs.episode import Act, ActKind, Episode, Numeric, PartTests, Provenance, 
 from rewards import (
     TERMS,
     Capitulation,
-    Communication,
-    Consensus,
     Deference,
     Expectation,
     Pushback,
     RewardStack,
     SoloGain,
-    TaskSuccess,
 )
 from rewards.deference import quadratic_score
 

@@ -123,7 +123,8 @@ def arm(priors, end):
         ("ab", "b", 0, -1, 0),  # gave in
         ("aa", "a", 0, 0, 0),
         ("aa", "b", 0, -1, 0),
-        ("bc", "a", 0, 0, 0),  # right by itself
+        ("bc", "a", 0, 0, 1),  # right by itself
+        ("ab", "c", 0, -1, 1),
         ("bc", "c", 0, 0, 0),
         ("?a", "a", 0, 0, 0),
         ("a?", "b", 0, -1, 0),
