@@ -17,7 +17,7 @@ def act_out(env, seed, stance="", talk="", final=""):
     env.reset(seed=seed)
     own = {Phase.STANCE: stance, Phase.TALK: talk, Phase.FINAL: final}
     option = env.task.decisions[0].options[0]
-    heard = {}
+    heard = {}  # by the phase that comes next
     while env.agents:
         replies = {seat: NeverDefer().reply(env, seat) for seat in SEATS}
         replies["agent_0"] = f"{own[env.phase].format(option)}\n{replies['agent_0']}"
@@ -41,7 +41,7 @@ def test_an_expectation_never_reaches_the_partner_and_costs_no_tokens(env_class)
     episode, option, heard = act_out(env_class(acts=True), 3, talk="Expect: {0} (70%)")
     spoken = episode.turns_of("agent_0")[1]
     belief = episode.task.decisions[0].belief["agent_0"]
-    assert spoken.message == belief and "xpect: " + option not in heard[Phase.TALK]["agent_1"]
+    assert spoken.message == belief and "xpect: " + option not in heard[Phase.FINAL]["agent_1"]
     assert spoken.message_tokens == message_tokens(belief)
     assert [act.kind for act in spoken.acts] == [ActKind.EXPECT]
 
@@ -67,7 +67,7 @@ def test_a_reply_that_breaks_the_grammar_makes_no_act(env_class):
 def test_without_the_argument_no_act_is_read_and_every_line_is_the_message(env_class):
     episode, option, heard = act_out(env_class(), 3, talk="Propose: {0}\nExpect: {0}")
     assert all(turn.acts == () for turn in episode.turns)
-    assert f"Partner: Propose: {option} Expect: {option} " in heard[Phase.TALK]["agent_1"]
+    assert f"Partner: Propose: {option} Expect: {option} " in heard[Phase.FINAL]["agent_1"]
 
 
 @BOTH
