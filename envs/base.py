@@ -9,9 +9,9 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from envs.cells import Cells
-from envs.episode import Episode, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
+from envs.episode import ActKind, Episode, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
 from envs.lookup import find
-from envs.parsing import Final, parse_final, parse_message, parse_stance
+from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
 from envs.spaces import UnicodeText
 from envs.transcript import joint_view, transcript
 
@@ -64,6 +64,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         function with a gap for the option. It adds nothing about which option is right; a small model then need not
         look back. Makes the task easier.
     confidences: ask for a confidence with every stance. Where none is asked for, every stance is held for certain.
+    acts: read structured lines in replies (PROPOSE, COMMIT, EXPECT ...; `envs.parsing`) and say so in the prompts.
+        A seat need not write any.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
     `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options={"task": task})`
@@ -86,6 +88,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         rounds: int = 1,
         scaffold: bool = False,
         confidences: bool = True,
+        acts: bool = False,
         render_mode: str | None = None,
     ):
         if isinstance(families, str) or (families is not None and not families):
@@ -101,7 +104,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         self.families = tuple(find(name, known, kind="family") for name in names)
         self.cells = Cells.of(cells)
         self.cue_reliability = cue_reliability
-        self.rounds, self.scaffold, self.confidences = rounds, scaffold, confidences
+        self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
         self.render_mode = render_mode
         self.possible_agents: list[Seat] = list(SEATS)
         self.agents: list[Seat] = []
@@ -235,19 +238,31 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     def instruction(self, seat: Seat, phase: Phase) -> str:
         """What to do in a phase, in a few words: it is repeated in every episode, and tokens are compute."""
         if phase is Phase.TALK:
-            return "Write your partner one short message, or PASS."
+            ask = "Write your partner one short message, or PASS."
+            return f"{ask} {self._acts_instruction()}" if self.acts else ask
         if phase is Phase.FINAL:
-            return self._final_instruction(seat)
-        option = "<option> (<confidence>%)" if self.confidences else "<option>"
-        if len(self.task.decisions) == 1:
-            return f"Reply: Answer: {option}"
-        return f"Reply with a line for each: Answer <decision>: {option}"
+            ask = self._final_instruction(seat)
+            return f"First say what your partner's answer will be: {self._line('Expect')}\n{ask}" if self.acts else ask
+        line = self._line("Answer")
+        return f"Reply: {line}" if len(self.task.decisions) == 1 else f"Reply with a line for each: {line}"
+
+    def _line(self, word: str) -> str:
+        """The form of a line that names an option."""
+        head = word if len(self.task.decisions) == 1 else f"{word} <decision>"
+        return f"{head}: <option> (<confidence>%)" if self.confidences else f"{head}: <option>"
 
     def _final_instruction(self, seat: Seat) -> str:
         stub = self.task.stubs.get(seat)
         if self.scaffold and stub:
             return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
         return f"Answer again, then write {stub}." if stub else "Answer again."
+
+    def _acts_instruction(self) -> str:
+        head = "<act>" if len(self.task.decisions) == 1 else "<act> <decision>"
+        return (
+            f"A line can be an act, {head}: <option>. Acts: Propose, Challenge, Concede, Inform, Commit. "
+            "Ask and Retract need no option."
+        )
 
     def _sources(self, seat: Seat) -> list[str]:
         """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
@@ -266,13 +281,16 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
         if phase is Phase.TALK:
-            parsed = parse_message(reply)
+            parsed = parse_message(reply, acts_on=self.task.decisions if self.acts else ())
         elif phase is Phase.STANCE:
             parsed = parse_stance(reply, self.task.decisions)
         else:
             parsed = parse_final(reply, self.task.decisions, wants_code=seat in self.task.stubs)
         message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
         stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
+        acts = parse_acts(reply, self.task.decisions) if self.acts and not isinstance(parsed, ParseError) else ()
+        if phase is not Phase.TALK:  # nobody hears it, so only what is sealed anyway can be meant
+            acts = tuple(act for act in acts if act.kind is ActKind.EXPECT)
         return Turn(
             index=self._step,
             round=self._step,
@@ -281,6 +299,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             observation=self._observations[seat],
             reply=reply,
             message=message,
+            acts=acts,
             stances=stances,
             work=parsed.work if isinstance(parsed, Final) else "",
             message_tokens=message_tokens(message),

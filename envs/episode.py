@@ -48,6 +48,17 @@ class ParseError(StrEnum):
     NO_CODE = "no_code"
 
 
+class ActKind(StrEnum):
+    PROPOSE = "propose"  # I am for this option
+    CHALLENGE = "challenge"  # I am against what stands, and for this option
+    CONCEDE = "concede"  # I was for another option and am for this one now
+    ASK = "ask"  # what do you know of this decision?
+    INFORM = "inform"  # my source says this option
+    COMMIT = "commit"  # my part will realise this option
+    RETRACT = "retract"  # what I committed to no longer holds
+    EXPECT = "expect"  # I predict that the partner's part realises this option; sealed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numeric:
     """The domain of a decision whose answer is a number.
@@ -113,6 +124,7 @@ class Task:
     stubs: Mapping[Seat, str] = field(default_factory=dict)  # name of the function that each seat writes
     probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()
+    reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
 
     def decision(self, id: str) -> Decision:
         return next(d for d in self.decisions if d.id == id)
@@ -134,6 +146,16 @@ class Stance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One structured line of a reply. ASK and RETRACT name no option. Partners see every kind but EXPECT."""
+
+    kind: ActKind
+    decision: str
+    option: str | None = None
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment."""
 
@@ -144,6 +166,7 @@ class Turn:
     observation: str
     reply: str
     message: str = ""  # what the partners see of it
+    acts: tuple[Act, ...] = ()
     stances: tuple[Stance, ...] = ()
     work: str = ""  # the code of the seat's own part
     message_tokens: int = 0
@@ -151,11 +174,33 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who wrote how much of the code, in words and symbols (`message_tokens`).
+
+    `surviving` is how much of what a seat wrote is in the merged code, `duplicated` the size of what was written again
+    of symbols that several seats wrote and of which one survives.
+    """
+
+    authored: Mapping[Seat, int]
+    surviving: Mapping[Seat, int]
+    duplicated: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTests:
+    """Which hidden tests of a seat's own part pass on that part alone, and which after the merge, in one order."""
+
+    alone: tuple[bool, ...]
+    merged: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of the episode.
 
     `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
-    code, else its final stance), None where it realises none of them.
+    code, else its final stance), None where it realises none of them. `provenance` and `parts` are there where the
+    task has code, `solo_utility` where somebody played the task alone: the better of the seats' solo results.
     """
 
     utility: float  # team result U in [0, 1]
@@ -164,6 +209,9 @@ class Outcome:
     tests_passed: int = 0
     tests_total: int = 0
     detail: str = ""
+    provenance: Provenance | None = None
+    parts: Mapping[Seat, PartTests] = field(default_factory=dict)
+    solo_utility: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +262,7 @@ class Episode:
         return Episode(
             task=_task(raw["task"]),
             turns=tuple(_turn(turn) for turn in raw["turns"]),
-            outcome=Outcome(**raw["outcome"]),
+            outcome=_outcome(raw["outcome"]),
             stop_reason=StopReason(raw["stop_reason"]),
         )
 
@@ -238,6 +286,18 @@ def _turn(raw: dict) -> Turn:
     parsed = {
         "phase": Phase(raw["phase"]),
         "stances": tuple(Stance(**s) for s in raw["stances"]),
+        "acts": tuple(Act(**{**act, "kind": ActKind(act["kind"])}) for act in raw["acts"]),
         "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
     }
     return Turn(**{**raw, **parsed})
+
+
+def _outcome(raw: dict) -> Outcome:
+    parsed = {
+        "provenance": Provenance(**raw["provenance"]) if raw["provenance"] else None,
+        "parts": {
+            seat: PartTests(alone=tuple(tests["alone"]), merged=tuple(tests["merged"]))
+            for seat, tests in raw["parts"].items()
+        },
+    }
+    return Outcome(**{**raw, **parsed})

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.base import SEATS, CoopEnv
-from envs.episode import HiddenTest, Outcome, Seat, StopReason, Task, Turn
+from envs.episode import HiddenTest, Outcome, PartTests, Seat, StopReason, Task, Turn, message_tokens
 from envs.families.base import FunctionFamily, claim, draw_decision
 from envs.families.index_base import IndexBase
 from envs.families.key import Key
@@ -16,7 +16,8 @@ from envs.families.scale import Scale
 from envs.families.separator import Separator
 from envs.families.timeout import Timeout
 from envs.lookup import find
-from envs.sandbox import Part, Status, run_expressions
+from envs.provenance import provenance
+from envs.sandbox import Part, Status, Verdict, run_expressions
 
 
 class PairedFunctions(CoopEnv):
@@ -103,6 +104,7 @@ class PairedFunctions(CoopEnv):
             stubs={seat: family.function(part) for seat, part in part_of.items()},
             probes=probes,
             hidden_tests=(*tests, HiddenTest(part="", expression=family.round_trip(third))),
+            reference_tokens=sum(message_tokens(family.source(part, truth)) for part in part_of.values()),
         )
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
@@ -134,9 +136,27 @@ class PairedFunctions(CoopEnv):
             tests_passed=passed,
             tests_total=len(tests),
             detail="" if verdict.status is Status.OK else f"{verdict.status}: {verdict.detail}",
+            provenance=provenance(task.stubs, {seat: turns[seat].work for seat in task.seats}),
+            parts=self._parts(turns, verdict),
         )
         fault = verdict.status is Status.FAULT
         return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
+
+    def _parts(self, turns: Mapping[Seat, Turn], verdict: Verdict) -> dict[Seat, PartTests]:
+        """Each seat's own tests after the merge and alone.
+
+        Parts share a process and nothing else, so what a part does alone differs only where the process ended early.
+        """
+        parts = {}
+        for seat in self.task.seats:
+            own = [i for i, test in enumerate(self.task.hidden_tests) if test.part == seat]
+            merged = alone = tuple(verdict.passed[i] for i in own)
+            if verdict.status not in (Status.OK, Status.FAULT):
+                part = Part(name=self.task.stubs[seat], source=turns[seat].work)
+                expressions = tuple(self.task.hidden_tests[i].expression for i in own)
+                alone = run_expressions((part,), expressions, timeout_s=self.test_timeout_s).passed
+            parts[seat] = PartTests(alone=alone, merged=merged)
+        return parts
 
     def reference_work(self, seat: Seat, option: str) -> str:
         family = find(self.task.family, {f.name: f for f in self.families}, kind="family")

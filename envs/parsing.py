@@ -5,18 +5,27 @@
     talk     any text; PASS says nothing
     final    the lines of a stance, then the seat's code where the task asks for some
 
-`Answer`, the decision and the option may be in any case, the option in quotes or backticks; the confidence is a whole
-number from 0 to 100, and an option without one is held for certain. Other lines are free, and the first line for a
-decision counts. A reply that breaks the grammar is a `ParseError` value and counts for nothing: none of these functions
-raises on any text.
+Where the environment reads acts, a line of any reply can be one:
+
+    Propose: <option>                   also Challenge, Concede, Inform, Commit
+    Expect: <option> (<confidence>%)    sealed: the partner never sees the line
+    Ask: <any text>                     also Retract
+
+`Answer`, the name of an act, the decision and the option may be in any case, the option in quotes or backticks; the
+confidence is a whole number from 0 to 100, and an option without one is held for certain. With several decisions the
+name of one stands before the colon: `Commit offset: 17`. Other lines are free, and so is a line that is nearly an act.
+The first answer for a decision counts. A reply that breaks the grammar is a `ParseError` value and counts for nothing:
+none of these functions raises on any text.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from envs.episode import Decision, ParseError, Stance
+from envs.episode import Act, ActKind, Decision, ParseError, Stance
 
 _QUOTES = " \t\r\n'\"`"
+_KINDS = {kind.value: kind for kind in ActKind}
+_WITHOUT_OPTION = (ActKind.ASK, ActKind.RETRACT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +62,26 @@ def parse_stance(reply: str, decisions: Sequence[Decision]) -> tuple[Stance, ...
     return tuple(stances)
 
 
-def parse_message(reply: str) -> str | ParseError:
-    """The message that the partner sees: the reply on one line, "" for PASS, EMPTY where nothing was written."""
-    message = " ".join(reply.split())
-    if not message:
+def parse_message(reply: str, acts_on: Sequence[Decision] = ()) -> str | ParseError:
+    """The message that the partner sees: the reply on one line, "" for PASS, EMPTY where nothing was written.
+
+    Without the lines that are an EXPECT on one of the decisions `acts_on`.
+    """
+    if not reply.strip():
         return ParseError.EMPTY
+    message = " ".join(" ".join(line for line in reply.split("\n") if not _is_sealed(_act(line, acts_on))).split())
     return "" if message.casefold() in ("pass", "pass.") else message
+
+
+def parse_acts(reply: str, decisions: Sequence[Decision]) -> tuple[Act, ...]:
+    """Every line of a reply that is an act on one of the decisions, in order.
+
+    >>> d = Decision(id="offset", options=("17", "23"), utility={"17": 1.0}, belief={}, expert="agent_0", cue={})
+    >>> parse_acts("My notes are old.\\nConcede: 17\\nCommit: 18", [d])
+    (Act(kind=<ActKind.CONCEDE: 'concede'>, decision='offset', option='17', confidence=1.0),)
+    """
+    acts = (_act(line, decisions) for line in reply.split("\n"))
+    return tuple(act for act in acts if act is not None)
 
 
 def parse_final(reply: str, decisions: Sequence[Decision], *, wants_code: bool) -> Final | ParseError:
@@ -78,17 +101,37 @@ def parse_final(reply: str, decisions: Sequence[Decision], *, wants_code: bool) 
 
 def _answer_lines(lines: Sequence[str], decisions: Sequence[Decision]) -> list[tuple[int, str, str]]:
     """(line number, decision id, text after the colon) of every line that answers one of the decisions."""
-    ids = {decision.id.casefold(): decision.id for decision in decisions}
+    headed = ((number, _headed(line, decisions)) for number, line in enumerate(lines))
+    return [(number, found[1].id, found[2]) for number, found in headed if found and found[0] == "answer"]
+
+
+def _headed(line: str, decisions: Sequence[Decision]) -> tuple[str, Decision, str] | None:
+    """(word, decision, text) of a line `<word> <decision>: <text>` or, for a single decision, `<word>: <text>`."""
+    known = {decision.id.casefold(): decision for decision in decisions}
     if len(decisions) == 1:
-        ids[""] = decisions[0].id
-    found = []
-    for number, line in enumerate(lines):
-        head, colon, text = line.partition(":")
-        word, *name = head.split() or [""]
-        id = ids.get(" ".join(name).casefold())
-        if colon and word.casefold() == "answer" and id is not None:
-            found.append((number, id, text))
-    return found
+        known[""] = decisions[0]
+    head, colon, text = line.partition(":")
+    word, *name = head.split() or [""]
+    decision = known.get(" ".join(name).casefold())
+    return (word.casefold(), decision, text) if colon and decision is not None else None
+
+
+def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
+    """The act that a line is, None where it is free text."""
+    word, decision, text = _headed(line, decisions) or ("", None, "")
+    kind = _KINDS.get(word)
+    if kind is None:
+        return None
+    if kind in _WITHOUT_OPTION:
+        return Act(kind=kind, decision=decision.id)
+    stance = _stance(text, decision)
+    if isinstance(stance, ParseError):
+        return None
+    return Act(kind=kind, decision=decision.id, option=stance.option, confidence=stance.confidence)
+
+
+def _is_sealed(act: Act | None) -> bool:
+    return act is not None and act.kind is ActKind.EXPECT
 
 
 def _stance(text: str, decision: Decision) -> Stance | ParseError:

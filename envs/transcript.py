@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from envs.episode import Decision, Outcome, Task, Turn
+from envs.episode import ActKind, Decision, Outcome, Task, Turn
 
 
 def transcript(task: Task, turns: Sequence[Turn] = (), outcome: Outcome | None = None) -> str:
@@ -45,6 +45,8 @@ def _turn_lines(turn: Turn, *, several: bool) -> list[str]:
         lines.append(f"  {turn.agent} holds {', '.join(name.format(stance) for stance in turn.stances)}")
     else:
         lines.append(f"  {turn.agent} says: {turn.message}" if turn.message else f"  {turn.agent} says nothing")
+    expected = [act for act in turn.acts if act.kind is ActKind.EXPECT]  # the other acts are part of the message
+    lines += [f"  {turn.agent} expects {act.decision} = {act.option} ({act.confidence:.0%})" for act in expected]
     return lines + [f"    {line}" for line in turn.work.splitlines()]
 
 

@@ -15,14 +15,40 @@ from importlib import import_module
 from typing import Any, Self
 
 from envs.episode import Episode, StopReason
+from rewards.approval import Approval
 from rewards.base import RewardBreakdown, RewardTerm
 from rewards.capitulation import Capitulation
+from rewards.commitment import Commitment
 from rewards.communication import Communication
 from rewards.consensus import Consensus
 from rewards.deference import Deference
+from rewards.do_no_harm import DoNoHarm
+from rewards.expectation import Expectation
+from rewards.naive_capitulation import NaiveCapitulation
+from rewards.naive_deference import NaiveDeference
+from rewards.naive_disagreement import NaiveDisagreement
+from rewards.pushback import Pushback
+from rewards.rework import Rework
+from rewards.solo_gain import SoloGain
 from rewards.task_success import TaskSuccess
 
-TERMS: tuple[type[RewardTerm], ...] = (TaskSuccess, Deference, Capitulation, Consensus, Communication)
+TERMS: tuple[type[RewardTerm], ...] = (
+    TaskSuccess,
+    Deference,
+    Capitulation,
+    Consensus,
+    Communication,
+    Pushback,
+    Rework,
+    Commitment,
+    Expectation,
+    DoNoHarm,
+    SoloGain,
+    NaiveDeference,
+    NaiveCapitulation,
+    NaiveDisagreement,
+    Approval,
+)
 
 __all__ = ["TERMS", "RewardBreakdown", "RewardStack", "RewardTerm", "UnknownTerm", "find_term"]
 

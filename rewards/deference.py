@@ -6,15 +6,17 @@ from envs.episode import Decision, Episode, Seat, Stance
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions
 
 
-def quadratic_score(stance: Stance | None, decision: Decision) -> float:
-    """S(p, y) = 1 - 1/2 ||p - e_y||^2 in [0, 1], y the best option; 0 for a report that could not be read.
+def quadratic_score(stance: Stance | None, decision: Decision, answer: str | None = None) -> float:
+    """S(p, y) = 1 - 1/2 ||p - e_y||^2 in [0, 1]; 0 for a report that could not be read. y is the best option, unless
+    another `answer` is what the report is about.
 
     Proper: a seat that believes q expects the most from reporting q (Brier 1950). Where two options are equally good
     y is the first of them, so families should have one best option.
     """
     if stance is None:
         return 0.0
-    errors = (stance.probability(decision, option) - (option == decision.best) for option in decision.options)
+    truth = decision.best if answer is None else answer
+    errors = (stance.probability(decision, option) - (option == truth) for option in decision.options)
     return 1.0 - 0.5 * sum(error**2 for error in errors)
 
 

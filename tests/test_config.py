@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS / "ablations").glob("*.yaml"))
+PRESETS = sorted((CONFIGS / "presets").glob("*.yaml"))
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -30,7 +31,7 @@ def leaves(tree: dict, prefix: tuple = ()) -> dict:
     return found
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS + ABLATIONS, ids=lambda file: str(file.relative_to(CONFIGS)))
+@pytest.mark.parametrize("file", EXPERIMENTS + ABLATIONS + PRESETS, ids=lambda file: str(file.relative_to(CONFIGS)))
 def test_every_file_loads(file):
     assert isinstance(load_config([file]), Config)
 
@@ -43,9 +44,10 @@ def test_accelerate_reads_its_files(file):
 
 
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
-def test_an_ablation_changes_one_key(file):
-    base = leaves(load_config([CONFIGS / "base.yaml"]).model_dump())
-    ablated = leaves(load_config([CONFIGS / "base.yaml", file]).model_dump())
+def test_an_ablation_changes_one_key(file, tmp_path):
+    on = write(tmp_path, "".join(["rewards:\n", *(f"  {term.name}: {{weight: 0.5}}\n" for term in rewards.TERMS)]))
+    base = leaves(load_config([CONFIGS / "base.yaml", on]).model_dump())
+    ablated = leaves(load_config([CONFIGS / "base.yaml", on, file]).model_dump())
     term = file.stem.removeprefix("no_")
     assert base.keys() == ablated.keys()
     assert {keys for keys in base if base[keys] != ablated[keys]} == {("rewards", term, "weight")}
@@ -54,6 +56,30 @@ def test_an_ablation_changes_one_key(file):
 
 def test_every_term_has_an_ablation():
     assert {f"no_{term.name}" for term in rewards.TERMS} == {file.stem for file in ABLATIONS}
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_a_preset_weighs_every_term_and_touches_nothing_else(file, tmp_path):
+    on = write(tmp_path, "".join(["rewards:\n", *(f"  {term.name}: {{weight: 7}}\n" for term in rewards.TERMS)]))
+    before, after = (load_config([on, *files]).model_dump() for files in ([], [file]))
+    assert all(fields["weight"] != 7 for fields in after["rewards"].values())
+    assert before | {"rewards": None} == after | {"rewards": None}
+
+
+def weighed(file: Path) -> dict[str, float]:
+    """The terms that a file trains on."""
+    section = load_config([file]).rewards
+    return {name: fields["weight"] for name, fields in section.items() if fields["weight"]}
+
+
+def test_presets_train_on_what_they_say():
+    folder = CONFIGS / "presets"
+    assert {file.stem for file in PRESETS} == {"balanced", "task_only", "naive_bonus", "approval"}
+    assert load_config([folder / "balanced.yaml"]).rewards == Config().rewards
+    assert weighed(folder / "task_only.yaml") == {"task_success": 1.0}
+    assert weighed(folder / "approval.yaml") == {"approval": 1.0}
+    naive = {"naive_deference": 1.0, "naive_capitulation": 1.0, "naive_disagreement": 0.5}
+    assert weighed(folder / "naive_bonus.yaml") == {"task_success": 1.0, "communication": 0.1} | naive
 
 
 def test_base_writes_down_the_defaults():

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.episode import Decision, ParseError, Stance
-from envs.parsing import Final, parse_final, parse_message, parse_stance
+from envs.episode import Act, ActKind, Decision, ParseError, Stance
+from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
 
 
 def decision(id: str, *options: str) -> Decision:
@@ -101,10 +101,74 @@ def test_a_final_reply_without_code_is_an_error_only_where_code_is_due():
     assert parse_final("Answer: 17 (90%)", [OFFSET], wants_code=False).work == ""
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ActKind if kind not in (ActKind.ASK, ActKind.RETRACT)])
+def test_an_act_names_an_option_of_its_decision_and_how_sure_it_is(kind):
+    reply = f"Listen.\n {kind.value.upper()} offset : `17` (80%)\nBye."
+    assert parse_acts(reply, [OFFSET, AUTH]) == (Act(kind=kind, decision="offset", option="17", confidence=0.8),)
+
+
+@pytest.mark.parametrize("line", ["Ask: what does your source say?", "Ask:", "ask offset: 17"])
+def test_a_question_takes_any_text(line):
+    assert parse_acts(line, [OFFSET]) == (Act(kind=ActKind.ASK, decision="offset"),)
+
+
+def test_acts_are_read_in_the_order_of_their_lines():
+    reply = "Commit offset: 17\nRetract offset:\nCommit auth_scheme: api key"
+    assert parse_acts(reply, [OFFSET, AUTH]) == (
+        Act(kind=ActKind.COMMIT, decision="offset", option="17"),
+        Act(kind=ActKind.RETRACT, decision="offset"),
+        Act(kind=ActKind.COMMIT, decision="auth_scheme", option="API key"),
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Commit: 18",
+        "Commit 17",
+        "Commit:",
+        "Commit timeout: 17",
+        "Commit: 17 (sure)",
+        "I commit: 17",
+        "Promise: 17",
+        "",
+    ],
+)
+def test_what_is_nearly_an_act_is_free_text(line):
+    assert parse_acts(line, [OFFSET]) == ()
+    assert parse_message(f"Hi.\n{line}", acts_on=[OFFSET]) == f"Hi. {line}".strip()
+
+
+def test_only_expectations_are_sealed_and_only_where_acts_are_read():
+    reply = "Propose: 17\nExpect: 23 (60%)\nOver to you."
+    assert parse_message(reply, acts_on=[OFFSET]) == "Propose: 17 Over to you."
+    assert parse_message(reply) == "Propose: 17 Expect: 23 (60%) Over to you."
+    assert parse_message("Expect: 23 (60%)", acts_on=[OFFSET]) == ""
+
+
 ODD_TEXT = st.one_of(
     st.text(),
     st.lists(
-        st.sampled_from(["Answer", ":", " ", "17", "(", ")", "80", "%", "\n", "offset", "`", "PASS", "\ud800"])
+        st.sampled_from(
+            [
+                "Answer",
+                "Commit",
+                "Ask",
+                "Expect",
+                ":",
+                " ",
+                "17",
+                "(",
+                ")",
+                "80",
+                "%",
+                "\n",
+                "offset",
+                "`",
+                "PASS",
+                "\ud800",
+            ]
+        )
     ).map("".join),
 )
 
@@ -114,4 +178,6 @@ def test_no_text_makes_the_grammar_raise(text):
     for decisions in ([OFFSET], [OFFSET, AUTH]):
         assert isinstance(parse_stance(text, decisions), tuple | ParseError)
         assert isinstance(parse_final(text, decisions, wants_code=True), Final | ParseError)
+        assert all(act.decision in ("offset", "auth_scheme") for act in parse_acts(text, decisions))
+        assert isinstance(parse_message(text, acts_on=decisions), str)
     assert isinstance(parse_message(text), str)

@@ -7,24 +7,27 @@ simulation of the same world (400,000 episodes, reward U + S(p0)/2 + S(p1)/2) is
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from test_reward_terms import decide, play
 
-from rewards import Deference, RewardStack, TaskSuccess
+from marl_coop.config import load_config
+from rewards import Deference, NaiveDeference, NaiveDisagreement, RewardStack, TaskSuccess
 from rewards.base import prior_option
 from rewards.metrics import Flip, flips
 
 OPTIONS = "abc"  # a is right
 CUED, OTHER = 0.85, 0.45  # how often the seat that the cue names is right, and the other seat
 STACK = RewardStack((TaskSuccess(), Deference(weight=0.5)))
+PRESETS = Path(__file__).parent.parent / "configs" / "presets"
 
 
-def world():
+def world(reliability):
     """(probability, whether the cue names agent_0, both briefs) of all 36 outcomes, for either expert."""
     for expert, cue_right, mine, theirs in itertools.product((0, 1), (True, False), OPTIONS, OPTIONS):
         accuracy = (0.9, 0.4) if expert == 0 else (0.4, 0.9)
-        probability = 0.5 * (0.9 if cue_right else 0.1)
+        probability = 0.5 * (reliability if cue_right else 1 - reliability)
         for option, right in zip((mine, theirs), accuracy, strict=True):
             probability *= right if option == "a" else (1 - right) / 2
         yield probability, (expert == 0) == cue_right, mine, theirs
@@ -66,20 +69,21 @@ def certain_final(cued, mine, theirs):
     return follow(cued, mine, theirs)[0], 1.0
 
 
-def expectation(prior, final):
+def expectation(prior, final, stack=STACK, reliability=0.9):
     """Expected U and reward of agent_0, and its CDR - CR where its priors can be read."""
     utility = reward = 0.0
     cases = Counter()
-    for probability, cued, mine, theirs in world():
+    for probability, cued, mine, theirs in world(reliability):
         ends = [final(cued, mine, theirs), follow(not cued, theirs, mine)]
         episode = play(
             decide(),
             priors=[[prior(cued, mine)], [honest(not cued, theirs)]],
             finals=[[end] for end in ends],
+            talk=[[3], [3]],
             utility=sum(end[0] == "a" for end in ends) / 2,
         )
         utility += probability * episode.outcome.utility
-        reward += probability * STACK.score(episode).total("agent_0")
+        reward += probability * stack.score(episode).total("agent_0")
         if prior_option(episode, "agent_0", episode.task.decisions[0]) is not None:
             cases[next(flips(episode))] += probability
     return utility, reward, share_right(cases, prior_right=False) - 1 + share_right(cases, prior_right=True)
@@ -111,3 +115,39 @@ def test_the_published_simulation_is_met(policy):
 def test_honesty_is_paid_more_than_every_shortcut():
     reward = {policy: expectation(prior, final)[1] for policy, (prior, final, *_) in PUBLISHED.items()}
     assert all(reward["ideal"] > reward[policy] + 0.05 for policy in reward if policy != "ideal")
+
+
+def rewards_of(stack, **world):
+    """Expected reward of each policy."""
+    return {name: expectation(prior, final, stack, **world)[1] for name, (prior, final, *_) in PUBLISHED.items()}
+
+
+def preset(name):
+    return RewardStack.from_config(load_config([PRESETS / f"{name}.yaml"]).rewards)
+
+
+def test_the_bonus_for_taking_over_a_right_answer_pays_bad_first_answers_and_blind_trust_more_than_honesty():
+    paid = rewards_of(RewardStack((NaiveDeference(weight=1.0),)), reliability=1.0)
+    assert (paid["ideal"], paid["always defer"]) == pytest.approx((0.269, 0.289), abs=0.005)  # as published
+    assert paid["ideal"] < paid["always defer"] < paid["sandbag"]
+
+
+def test_the_bonus_for_holding_on_pays_stubbornness_twice_what_it_pays_honesty():
+    paid = rewards_of(RewardStack((NaiveDisagreement(weight=1.0),)), reliability=1.0)
+    assert (paid["ideal"], paid["never defer"]) == pytest.approx((0.306, 0.610), abs=0.005)  # as published
+
+
+@pytest.mark.parametrize(
+    ("policy", "published"), [("ideal", 1.123), ("sandbag", 1.190), ("always defer", 0.671), ("never defer", 0.975)]
+)
+def test_the_published_mix_of_naive_bonuses_is_met(policy, published):
+    price_of_talk = 20 * 0.004  # which the published mix charges to every policy here
+    prior, final, *_ = PUBLISHED[policy]
+    assert expectation(prior, final, preset("naive_bonus"))[1] == pytest.approx(published + price_of_talk, abs=0.01)
+
+
+def test_honesty_comes_first_in_balanced_and_not_in_the_arms_that_are_to_fail():
+    first = {
+        name: max(paid := rewards_of(preset(name)), key=paid.get) for name in ("balanced", "naive_bonus", "approval")
+    }
+    assert first == {"balanced": "ideal", "naive_bonus": "sandbag", "approval": "always defer"}

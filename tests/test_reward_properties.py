@@ -9,12 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Episode, Numeric, StopReason
-from rewards import TERMS, Capitulation, Communication, Consensus, Deference, RewardStack, TaskSuccess
+from envs.episode import Act, ActKind, Episode, Numeric, PartTests, Provenance, StopReason
+from rewards import (
+    TERMS,
+    Capitulation,
+    Deference,
+    Expectation,
+    Pushback,
+    RewardStack,
+    SoloGain,
+)
 from rewards.deference import quadratic_score
 
 STACK = RewardStack(tuple(term() for term in TERMS))
-RANGE = {TaskSuccess: (0, 1), Deference: (0, 2), Capitulation: (-0.5, 0), Consensus: (-1, 0), Communication: (-1, 0)}
+COSTS = ("consensus", "communication", "rework", "commitment", "do_no_harm", "naive_capitulation")
+RANGE = {
+    **{term: (-1, 0) if term.name in COSTS else (0, 1) for term in TERMS},
+    Deference: (0, 2),
+    Capitulation: (-0.5, 0),
+    Pushback: (0, 0),
+    Expectation: (0, 2),
+    SoloGain: (-1, 1),
+}
 UNIT = st.floats(0, 1)
 
 
@@ -45,7 +61,7 @@ def episodes(draw):
     def report(decision):
         return st.none() | st.tuples(st.sampled_from(decision.options), UNIT)
 
-    return play(
+    episode = play(
         *decisions,
         priors=per_seat(report),
         finals=per_seat(report),
@@ -53,6 +69,26 @@ def episodes(draw):
         talk=[draw(st.lists(st.integers(0, 60), max_size=3)) for _ in seats],
         utility=draw(UNIT),
     )
+    acts = [
+        Act(kind=kind, decision=decision.id, option=option, confidence=draw(UNIT))
+        for kind in ActKind
+        for decision in decisions
+        for option in decision.options
+    ]
+    turns = tuple(
+        replace(turn, acts=tuple(draw(st.lists(st.sampled_from(acts), max_size=2)))) for turn in episode.turns
+    )
+    tests = st.builds(PartTests, alone=st.tuples(*[st.booleans()] * 2), merged=st.tuples(*[st.booleans()] * 2))
+    sizes = st.fixed_dictionaries({seat: st.integers(0, 90) for seat in seats})
+    ledger = st.builds(Provenance, authored=sizes, surviving=sizes, duplicated=st.integers(0, 90))
+    outcome = replace(
+        episode.outcome,
+        provenance=draw(st.none() | ledger),
+        parts=draw(st.fixed_dictionaries({}, optional={seat: tests for seat in seats})),
+        solo_utility=draw(st.none() | UNIT),
+    )
+    task = replace(episode.task, reference_tokens=draw(st.integers(0, 40)))
+    return replace(episode, turns=turns, outcome=outcome, task=task)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -78,6 +114,15 @@ def test_deference_telescopes_to_the_anchored_prior_score_and_the_final_score(ep
         before = mean_score([(d, lambda d, seat=seat: episode.prior(seat, d.id)) for d in episode.task.decisions])
         after = mean_score([(d, lambda d, seat=seat: episode.final(seat, d.id)) for d in episode.task.decisions])
         assert sum(Deference(alpha=alpha)(episode, seat)) == pytest.approx(alpha * before + after, abs=1e-9)
+
+
+@settings(max_examples=60)
+@given(episode=episodes(), gamma=UNIT)
+def test_pushback_telescopes_to_nothing(episode, gamma):
+    for seat in episode.seats:
+        values = Pushback(gamma=gamma)(episode, seat)
+        assert sum(gamma**k * value for k, value in enumerate(values)) == pytest.approx(0.0, abs=1e-6)
+        assert all(-1 - 1e-9 <= value <= 1 + 1e-9 for value in values)
 
 
 @settings(max_examples=60)
@@ -131,6 +176,17 @@ def test_without_disagreement_and_talk_a_seat_is_paid_the_constant_of_result_and
     episode = play(decide(), priors=[[("a", 0.7)], [("a", 0.7)]], utility=1.0)
     score = 1 - 0.75 * 0.3**2
     assert [STACK.score(episode).total(seat) for seat in PAIR] == pytest.approx([1.0 + 0.25 * 2 * score] * 2)
+
+
+@settings(max_examples=30)
+@given(episode=episodes())
+def test_without_acts_code_and_a_solo_run_the_terms_that_need_them_are_exactly_zero(episode):
+    turns = tuple(replace(turn, acts=()) for turn in episode.turns)
+    bare = replace(episode, turns=turns, outcome=replace(episode.outcome, provenance=None, parts={}, solo_utility=None))
+    breakdown = STACK.score(bare)
+    for seat in bare.seats:
+        for name in ("pushback", "rework", "commitment", "expectation", "do_no_harm", "solo_gain"):
+            assert not any(breakdown.values[seat][name])
 
 
 def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():

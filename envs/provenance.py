@@ -1,0 +1,60 @@
+"""Who wrote how much of the merged code: what a seat's own part needs survives, everything else was written in vain."""
+
+import ast
+from collections.abc import Mapping
+
+from envs.episode import Provenance, Seat, message_tokens
+
+
+def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenance:
+    """The ledger of a merge that takes one of the `names`, and what that name needs, from each seat's work."""
+    sizes = {seat: definitions(source) for seat, source in work.items()}
+    kept = {seat: needed(work[seat], name) for seat, name in names.items()}
+    duplicated = 0
+    for symbol in sorted(set().union(*sizes.values())):
+        written = [size[symbol] for size in sizes.values() if symbol in size]
+        if sum(symbol in survivors for survivors in kept.values()) == 1:
+            duplicated += sum(written) - max(written)
+    return Provenance(
+        authored={seat: message_tokens(source) for seat, source in work.items()},
+        surviving={seat: sum(sizes[seat][symbol] for symbol in kept[seat]) for seat in work},
+        duplicated=duplicated,
+    )
+
+
+def definitions(source: str) -> dict[str, int]:
+    """Size of what defines each name at the top level, the last definition of a name; {} for what is not Python.
+
+    >>> definitions("x = 1\\ndef f(n): return n + x")
+    {'x': 3, 'f': 10}
+    """
+    return {name: message_tokens(ast.get_source_segment(source, node) or "") for name, node in _nodes(source).items()}
+
+
+def needed(source: str, name: str) -> frozenset[str]:
+    """The names at the top level that a name's definition reaches, itself included; empty where it is not defined."""
+    nodes = _nodes(source)
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        symbol = waiting.pop()
+        if symbol in nodes and symbol not in reached:
+            reached.add(symbol)
+            waiting += [node.id for node in ast.walk(nodes[symbol]) if isinstance(node, ast.Name)]
+    return frozenset(reached)
+
+
+def _nodes(source: str) -> dict[str, ast.stmt]:
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote
+        return {}
+    found: dict[str, ast.stmt] = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0]: node for alias in node.names}
+    return found
