@@ -9,11 +9,11 @@ from envs.episode import Numeric, ParseError, StopReason
 from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
 
 
-def ends(priors, committed, **fields):
+def ends(priors, committed, expert="agent_0", **fields):
     """One decision whose right option is a; priors and commitments as one letter per seat, ? for none."""
     reports = [[None if letter == "?" else (letter, 0.9)] for letter in priors]
     answers = [[None if letter == "?" else letter] for letter in committed]
-    return play(decide(), priors=reports, finals=reports, committed=answers, **fields)
+    return play(decide(expert=expert), priors=reports, finals=reports, committed=answers, **fields)
 
 
 def values(episodes):

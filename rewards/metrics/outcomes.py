@@ -44,7 +44,7 @@ def semantic_conflict_rate(episode: Episode) -> Rate:
 
     Each part passes the tests of its own reading and the merged module fails. Range: [0, 1], less is better.
     Cases: episodes with code in which every seat's code realises one option of each decision.
-    Source: the semantic merge conflicts of Brun et al. (2011).
+    Source: the test conflicts of Brun et al. (2011).
     """
     realised = [[episode.committed(seat, d.id) for seat in episode.seats] for d in episode.task.decisions]
     if not episode.task.stubs or any(None in options for options in realised):
