@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_metrics import ends, values
+from test_reward_properties import episodes
 from test_reward_terms import decide, play
 
 from envs.episode import Numeric
-from rewards.metrics import Metric, measure, prices
+from rewards.metrics import NAMES, Metric, measure, prices, rates
+from rewards.metrics.tokens import LEDGER
 
 NUMERIC = Numeric(truth=10.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5, "agent_2": 1.5})
 NUMBER = decide(utility={"10": 1.0, "11.5": 0.0, "13": 0.0, "16": 0.0}, numeric=NUMERIC)
@@ -39,6 +43,36 @@ def wrote(episode, tokens):
     """The same episode, in which the replies have so many tokens in all."""
     first, *rest = (replace(turn, reply="") for turn in episode.turns)
     return replace(episode, turns=(replace(first, reply="word " * tokens), *rest))
+
+
+# all of them
+
+ANY = (-np.inf, np.inf)
+RANGE = {  # where it is not [0, 1]
+    "j": (-1, 1),
+    **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
+    **dict.fromkeys(LEDGER, (0, np.inf)),
+    **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
+}
+
+
+@settings(max_examples=60)
+@given(played=st.lists(episodes(), min_size=1, max_size=4))
+def test_every_metric_keeps_its_range_and_is_undefined_only_without_a_case_or_a_scale(played):
+    for name, metric in measure(played).items():
+        low, high = RANGE.get(name, (0, 1))
+        if metric.value is not None:
+            assert low - 1e-9 <= metric.low <= metric.high <= high + 1e-9, name
+            assert low - 1e-9 <= metric.value <= high + 1e-9, name
+        assert metric.n > 0 or metric.value is None, name
+        if metric.value is None and not name.startswith("gap_") and name != "elr":
+            assert metric.n == 0, name
+
+
+@settings(max_examples=30)
+@given(played=st.lists(episodes(), min_size=1, max_size=4))
+def test_the_order_of_the_episodes_does_not_matter(played):
+    assert rates(played) == pytest.approx(rates(played[::-1]))
 
 
 # averaging

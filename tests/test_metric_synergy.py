@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_metric_dictionary import number, with_beliefs, wrote
 from test_metrics import ends, values
+from test_reward_properties import episodes
 from test_reward_terms import decide, play
 
 from envs.design_review import DesignReview
 from envs.partners import AlwaysDefer, Averager, Calibrated
 from envs.partners import play as play_scripted
-from rewards.metrics import Metric, compare, coordination, measure
+from rewards.metrics import Metric, compare, coordination, measure, rates
 from rewards.metrics.synergy import elr, synergy_gap
 
 
@@ -138,6 +141,14 @@ def test_in_a_design_review_the_worth_of_the_team_is_its_result():
     assert result["worth_team"] == pytest.approx(result["utility"])
 
 
+@settings(max_examples=60)
+@given(played=st.lists(episodes(), min_size=1, max_size=3))
+def test_nobody_who_answers_with_a_prior_beats_the_oracle(played):
+    result = rates(played)
+    for name in ("expert", "novice", "vote", "best_member"):
+        assert result[f"worth_{name}"] <= result["worth_any_right"] + 1e-9
+
+
 PUBLISHED = {  # accuracies: team not told who the expert is, team told, best fixed member, at least one correct
     "MMLU-Pro": (86.0, 86.0, 86.5, 91.8),
     "GPQA Diamond": (76.0, 83.0, 78.0, 88.8),
@@ -146,15 +157,18 @@ PUBLISHED = {  # accuracies: team not told who the expert is, team told, best fi
     "MATH-500": (63.0, 75.0, 73.5, 79.0),
 }
 PUBLISHED_GAPS = {"MMLU-Pro": 6.3, "GPQA Diamond": 14.4, "SimpleQA": 18.1, "HLE text": 41.1, "MATH-500": 20.3}
+GAPS_WHEN_TOLD = {"MMLU-Pro": 6.3, "GPQA Diamond": 6.5, "SimpleQA": 3.7, "HLE text": 24.2, "MATH-500": 5.1}
 GAIN_OVER_BEST_MEMBER = {"MMLU-Pro": -0.6, "GPQA Diamond": 6.4, "SimpleQA": 15.4, "HLE text": 24.1, "MATH-500": 2.0}
 
 
 @pytest.mark.parametrize("benchmark", PUBLISHED)
 def test_the_published_synergy_gaps_are_against_at_least_one_correct_and_an_untold_team(benchmark):
-    """Reproduces the gaps of arXiv 2602.01011 (v4) to the digit, from the accuracies that secondary accounts of the
-    paper give. Told who the expert is, the same teams are near the best fixed member or above it."""
+    """Reproduces the gaps of arXiv 2602.01011 (v4) to the digit, from formulas and the accuracies that secondary
+    accounts of the paper give. Told who the expert is, the same teams are level with the best fixed member or above
+    it: the other two columns are our own sums on these accuracies."""
     untold, told, best_member, any_right = PUBLISHED[benchmark]
     assert round(float(100 * synergy_gap(any_right, untold)), 1) == PUBLISHED_GAPS[benchmark]
+    assert round(float(100 * synergy_gap(any_right, told)), 1) == GAPS_WHEN_TOLD[benchmark]
     assert round(float(-100 * synergy_gap(best_member, told)), 1) == GAIN_OVER_BEST_MEMBER[benchmark]
 
 

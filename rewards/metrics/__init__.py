@@ -9,8 +9,9 @@ answer the option that it is committed to, `right` is `Decision.is_right`, and `
 Rates of seats and decisions have one case for each pair of both, unless they say otherwise.
 
 `measure` one list of episodes; `compare` two on the same tasks. A rate net of a placebo is a comparison too:
-`compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content. `coordination` compares a team
-with a solo run. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
+`compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
+expert is revealed, a partner is a stranger, or one is an adversary. `coordination` compares a team with solo runs and
+`prices` says what the tokens cost. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
 """
 
 from rewards.metrics.deference import Flip, flip_matrix, flips

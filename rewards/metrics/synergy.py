@@ -1,7 +1,7 @@
 """What the team makes of what its seats knew: its worth against that of comparators that never talk.
 
 The worth of an answer is the mean utility over an episode's decisions, by decision weight. Every gap names its
-comparator, because the same team can lose 41 % against one and win 24 % against another. All worths have one case per
+comparator, because the same team can lose 24 % against one and gain 24 % on another. All worths have one case per
 episode that has a decision to settle, and range over [0, 1]. They are ratios of means and not means of ratios.
 """
 
