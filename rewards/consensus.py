@@ -79,10 +79,16 @@ def log_rolling(episode: Episode) -> float:
     return 1.0 - abs(share - (1.0 - share))
 
 
+def pool(numeric: Numeric, priors: Mapping[Seat, float]) -> float:
+    """The mean of the priors, weighted by 1 / sigma^2 of the seats that hold them."""
+    precision = {seat: numeric.sigma[seat] ** -2 for seat in priors}
+    return sum(precision[seat] * number for seat, number in priors.items()) / sum(precision.values())
+
+
 def excess_loss(numeric: Numeric, priors: Mapping[Seat, float], expert: Seat, answer: float) -> float:
     """E = [L(A) - L(x_B)]+ / (L(x_n) - L(x_B) + tolerance^2), at most 1, with L the squared distance to the truth.
 
-    x_B is the pool of the priors by 1 / sigma^2 and x_n the worst prior of the seats that are not the expert. Averaging
+    x_B is the `pool` of the priors and x_n the worst prior of the seats that are not the expert. Averaging
     is often right, so the pool and whatever beats it cost 0. Where x_n is as good as the pool there is no scale left
     and an excess of tolerance^2 or more costs 1.
 
@@ -97,8 +103,7 @@ def excess_loss(numeric: Numeric, priors: Mapping[Seat, float], expert: Seat, an
     def loss(number: float) -> float:
         return (number - numeric.truth) ** 2
 
-    precision = {seat: numeric.sigma[seat] ** -2 for seat in priors}
-    pool = sum(precision[seat] * number for seat, number in priors.items()) / sum(precision.values())
-    excess = max(0.0, loss(answer) - loss(pool))
-    scale = max(loss(number) for seat, number in priors.items() if seat != expert) - loss(pool) + numeric.tolerance**2
+    best = loss(pool(numeric, priors))
+    excess = max(0.0, loss(answer) - best)
+    scale = max(loss(number) for seat, number in priors.items() if seat != expert) - best + numeric.tolerance**2
     return excess / scale if excess < scale else float(excess > 0)

@@ -6,14 +6,14 @@ import pytest
 from test_reward_terms import decide, play
 
 from envs.episode import Numeric, ParseError, StopReason
-from rewards.metrics import NAMES, Flip, Metric, Rate, compare, flip_matrix, measure
+from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
 
 
-def ends(priors, committed, **fields):
+def ends(priors, committed, expert="agent_0", **fields):
     """One decision whose right option is a; priors and commitments as one letter per seat, ? for none."""
     reports = [[None if letter == "?" else (letter, 0.9)] for letter in priors]
     answers = [[None if letter == "?" else letter] for letter in committed]
-    return play(decide(), priors=reports, finals=reports, committed=answers, **fields)
+    return play(decide(expert=expert), priors=reports, finals=reports, committed=answers, **fields)
 
 
 def values(episodes):
@@ -52,12 +52,12 @@ def test_flip_matrix_counts_each_seat_with_two_known_priors_once():
 
 
 @pytest.mark.parametrize(
-    ("committed", "rates"), [("aa", (1.0, 0.0, 1.0)), ("ba", (1.0, 1.0, 0.0)), ("ab", (0.0, 0.0, 0.0))]
+    ("committed", "expected"), [("aa", (1.0, 0.0, 1.0)), ("ba", (1.0, 1.0, 0.0)), ("ab", (0.0, 0.0, 0.0))]
 )
-def test_j_is_one_for_perfect_and_zero_for_always_and_never_deferring(committed, rates):
+def test_j_is_one_for_perfect_and_zero_for_always_and_never_deferring(committed, expected):
     swapped = ends("ba", committed[::-1])
     result = values([ends("ab", committed), swapped])
-    assert (result["cdr"], result["cr"], result["j"]) == rates
+    assert (result["cdr"], result["cr"], result["j"]) == expected
 
 
 def test_with_three_seats_one_right_partner_is_enough():
@@ -74,7 +74,7 @@ def test_a_rate_without_a_case_is_undefined_and_not_zero():
     metrics = measure([ends("aa", "aa")])
     for name in ("cdr", "cr", "j", "blend_rate", "message_share"):
         assert metrics[name] == Metric(value=None, low=None, high=None, n=0)
-    assert Rate().value is None
+        assert rates([ends("aa", "aa")])[name] is None
 
 
 def test_prior_accuracy_counts_an_unreadable_prior_as_not_right():
@@ -97,13 +97,12 @@ def test_blend_rate_is_the_share_of_compromises_among_answers_to_disagreements()
     assert (metric.value, metric.n) == (2 / 6, 6)
 
 
-def test_talk_is_counted_per_episode_as_a_share_of_what_was_written_and_by_silent_seats():
+def test_talk_is_counted_per_episode_and_as_a_share_of_what_was_written():
     first = ends("ab", "ab", talk=[[3, 5], []])
     turns = tuple(replace(t, reply=t.reply or "seven more words than the message had") for t in first.turns)
     result = values([replace(first, turns=turns), ends("ab", "ab", talk=[[2], [2]])])
     assert result["message_tokens_per_episode"] == (8 + 4) / 2
     assert result["message_share"] == 12 / (12 + 4 * 7)
-    assert result["silence_rate"] == 1 / 4
 
 
 def test_parse_rate_is_the_share_of_turns_that_were_read():
@@ -133,9 +132,16 @@ def test_measuring_nothing_is_an_error():
         measure([])
 
 
-def test_every_name_is_measured_once():
+def test_every_name_is_measured_with_the_same_value_with_and_without_an_interval():
     assert tuple(measure(BY_HAND)) == NAMES
-    assert len(set(NAMES)) == len(NAMES)
+    assert rates(BY_HAND) == values(BY_HAND)
+
+
+def test_episodes_that_all_have_a_sandbox_fault_leave_every_other_metric_undefined():
+    faults = [replace(episode, stop_reason=StopReason.SANDBOX_FAULT) for episode in BY_HAND]
+    metrics = measure(faults)
+    assert metrics.pop("sandbox_fault_rate") == Metric(value=1.0, low=1.0, high=1.0, n=7)
+    assert set(metrics.values()) == {Metric(value=None, low=None, high=None, n=0)}
 
 
 # intervals

@@ -1,0 +1,58 @@
+"""What came of the episodes: results, faults, replies that could not be read, facts kept back, parts that clash."""
+
+from envs.episode import Episode, Seat
+from rewards.metrics.rate import Rate, faulted, share
+
+
+def success(episode: Episode) -> Rate:
+    """P(task solved). Range: [0, 1]. Cases: episodes. Source: our own."""
+    return Rate(float(episode.outcome.success), 1)
+
+
+def utility(episode: Episode) -> Rate:
+    """Mean team result U. Range: [0, 1]. Cases: episodes. Source: our own."""
+    return Rate(episode.outcome.utility, 1)
+
+
+def parse_rate(episode: Episode) -> Rate:
+    """P(a turn was read without error). Range: [0, 1]. Cases: turns. Source: our own."""
+    return share([turn.parse_error is None for turn in episode.turns])
+
+
+def silence_rate(episode: Episode) -> Rate:
+    """P(a seat said nothing in the whole episode | it held a fact that a partner needed).
+
+    It held one where, on some decision, its brief was right and a partner's was wrong. Range: [0, 1], less is better.
+    Cases: seats that held one. Source: our own, after the hidden profiles of arXiv 2505.11556.
+    """
+    silent = [
+        not any(turn.message for turn in episode.turns_of(seat)) for seat in episode.seats if _knows(episode, seat)
+    ]
+    return share(silent)
+
+
+def _knows(episode: Episode, seat: Seat) -> bool:
+    return any(
+        decision.is_right(decision.belief.get(seat))
+        and not all(decision.is_right(decision.belief.get(partner)) for partner in episode.partners_of(seat))
+        for decision in episode.task.decisions
+    )
+
+
+def semantic_conflict_rate(episode: Episode) -> Rate:
+    """P(the task fails and the parts follow different options | every part alone follows one option).
+
+    Each part passes the tests of its own reading and the merged module fails. Range: [0, 1], less is better.
+    Cases: episodes with code in which every seat's code realises one option of each decision.
+    Source: the test conflicts of Brun et al. (2011).
+    """
+    realised = [[episode.committed(seat, d.id) for seat in episode.seats] for d in episode.task.decisions]
+    if not episode.task.stubs or any(None in options for options in realised):
+        return Rate()
+    clash = any(len(set(options)) > 1 for options in realised)
+    return Rate(float(clash and not episode.outcome.success), 1)
+
+
+def sandbox_fault_rate(episode: Episode) -> Rate:
+    """P(the machine failed, and not the seats). Range: [0, 1]. Cases: all episodes, these ones too."""
+    return Rate(float(faulted(episode)), 1)

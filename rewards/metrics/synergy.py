@@ -1,0 +1,132 @@
+"""What the team makes of what its seats knew: its worth against that of comparators that never talk.
+
+The worth of an answer is the mean utility over an episode's decisions, by decision weight. Every gap names its
+comparator, because the same team can lose 24 % against one and gain 24 % on another. All worths have one case per
+episode that has a decision to settle, and range over [0, 1]. They are ratios of means and not means of ratios.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from envs.episode import Decision, Episode, Seat
+from rewards.base import mean_over_decisions, prior_option, prior_options
+from rewards.metrics.rate import Rate, Statistic, divide
+
+
+def _worth(episode: Episode, value: Callable[[Decision], float]) -> Rate:
+    return Rate(mean_over_decisions(episode, value), 1) if episode.task.decisions else Rate()
+
+
+def _alone(episode: Episode, seat: Seat, decision: Decision) -> float:
+    """Worth of what a seat would have answered without talk: its prior, 0 where that cannot be read."""
+    return decision.utility_of(prior_option(episode, seat, decision))
+
+
+def worth_team(episode: Episode) -> Rate:
+    """Worth of the answer that all seats are committed to; 0 where they end apart. Source: our own."""
+
+    def value(decision: Decision) -> float:
+        answers = {episode.committed(seat, decision.id) for seat in episode.seats}
+        return decision.utility_of(answers.pop()) if len(answers) == 1 else 0.0
+
+    return _worth(episode, value)
+
+
+def worth_expert(episode: Episode) -> Rate:
+    """Worth of the expert's prior: everybody follows the seat that the cues point to. Source: arXiv 2602.01011."""
+    return _worth(episode, lambda decision: _alone(episode, decision.expert, decision))
+
+
+def worth_novice(episode: Episode) -> Rate:
+    """Worth of the prior of the seats that are not the expert, on average. No case without such a seat.
+
+    Source: our own.
+    """
+
+    def value(decision: Decision) -> float:
+        others = [seat for seat in episode.seats if seat != decision.expert]
+        return sum(_alone(episode, seat, decision) for seat in others) / len(others)
+
+    return _worth(episode, value) if len(episode.seats) > 1 else Rate()
+
+
+def worth_vote(episode: Episode) -> Rate:
+    """Worth of a majority vote on the priors, ties drawn by lot: what the team gets without a word.
+
+    Priors that cannot be read do not vote. Source: the baseline of arXiv 2508.17536.
+    """
+
+    def value(decision: Decision) -> float:
+        votes = list(prior_options(episode, decision).values())
+        tied = {option for option in votes if votes.count(option) == max(map(votes.count, votes))}
+        return sum(map(decision.utility_of, tied)) / len(tied) if tied else 0.0
+
+    return _worth(episode, value)
+
+
+def worth_attainable(episode: Episode) -> Rate:
+    """Worth of what the expert's brief claims: a team that reads its briefs and the cues without a mistake.
+
+    No ideal team does better as long as the seat with the better cue is right at least as often as the other one, and
+    what it claims is likelier than any option that nobody claims. No case where no brief claims anything.
+    Source: our own; the Bayes-optimal answer under that condition.
+    """
+    if not all(decision.expert in decision.belief for decision in episode.task.decisions):
+        return Rate()
+    return _worth(episode, lambda decision: decision.utility_of(decision.belief[decision.expert]))
+
+
+def worth_any_right(episode: Episode) -> Rate:
+    """Worth of the best prior of all: at least one seat is correct. No team can know which, so none can promise it.
+
+    Source: the oracle ("at least one correct") of arXiv 2602.01011.
+    """
+    return _worth(episode, lambda decision: max(_alone(episode, seat, decision) for seat in episode.seats))
+
+
+def synergy_gap(comparator: np.ndarray, team: np.ndarray) -> np.ndarray:
+    """(comparator - team) / comparator; not defined where the comparator is worth nothing.
+
+    Range: (-inf, 1]; 0 equals the comparator, below 0 the team beats it. Cases: episodes. Source: the relative synergy
+    gap of arXiv 2602.01011, whose 37.6 % and 41.1 % are against `worth_any_right`.
+
+    Example: the comparator is worth 0.8 and the team 0.6: a gap of 0.25.
+    """
+    return divide(comparator - team, comparator)
+
+
+def elr(team: np.ndarray, expert: np.ndarray, novice: np.ndarray) -> np.ndarray:
+    """Expert-leveraging ratio (team - novice) / (expert - novice); not defined unless the expert beats the novice.
+
+    Range: any number; 1 is as good as following the expert, 0 as following the novice. Cases: episodes.
+    Source: our own.
+
+    Example: team 0.75, expert 0.85, novice 0.45: 0.75.
+    """
+    return divide(team - novice, expert - novice)
+
+
+def _members(episode: Episode) -> Sequence[float]:
+    """1 for a case, the worth of the team, and that of each seat alone."""
+    team = worth_team(episode)
+    alone = [_worth(episode, lambda d, seat=seat: _alone(episode, seat, d)).numerator for seat in episode.seats]
+    return [team.denominator, team.numerator, *alone]
+
+
+def _best_member(sums: np.ndarray) -> np.ndarray:
+    """Worth of the priors of the one seat that is best over all episodes.
+
+    The seat is picked on the episodes that it is judged on, so this is a little too high where seats are alike.
+    Range: [0, 1]. Cases: episodes. Source: arXiv 2602.01011 and the strong synergy of team research.
+    """
+    return divide(sums[..., 2:].max(-1), sums[..., 0])
+
+
+def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
+    """`synergy_gap` to the best fixed member."""
+    return synergy_gap(_best_member(sums), divide(sums[..., 1], sums[..., 0]))
+
+
+worth_best_member = Statistic(_members, _best_member, lambda sums: sums[0])
+gap_to_best_member = Statistic(_members, _gap_to_best_member, lambda sums: sums[0])

@@ -1,0 +1,220 @@
+"""The dictionary of metrics, entry by entry: each on a few episodes whose value is worked out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_metrics import ends, values
+from test_reward_properties import episodes
+from test_reward_terms import decide, play
+
+from envs.episode import Numeric
+from rewards.metrics import NAMES, Metric, measure, prices, rates
+from rewards.metrics.tokens import LEDGER
+
+NUMERIC = Numeric(truth=10.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5, "agent_2": 1.5})
+NUMBER = decide(utility={"10": 1.0, "11.5": 0.0, "13": 0.0, "16": 0.0}, numeric=NUMERIC)
+
+
+def number(metric):
+    return metric.value, metric.n
+
+
+def with_beliefs(episode, *beliefs):
+    """The same episode, with what each seat's brief says of its one decision."""
+    decision = replace(episode.task.decisions[0], belief=dict(zip(episode.seats, beliefs, strict=True)))
+    return replace(episode, task=replace(episode.task, decisions=(decision,)))
+
+
+def with_code(episode, *works):
+    """The same episode of a task with code, each seat's work in its last turns, oldest first."""
+    turns = list(episode.turns)
+    for seat, drafts in zip(episode.seats, works, strict=True):
+        own = [i for i, turn in enumerate(turns) if turn.agent == seat]
+        for i, work in zip(own[len(own) - len(drafts) :], drafts, strict=True):
+            turns[i] = replace(turns[i], work=work)
+    stubs = {seat: f"part_{i}" for i, seat in enumerate(episode.seats)}
+    return replace(episode, task=replace(episode.task, stubs=stubs), turns=tuple(turns))
+
+
+def wrote(episode, tokens):
+    """The same episode, in which the replies have so many tokens in all."""
+    first, *rest = (replace(turn, reply="") for turn in episode.turns)
+    return replace(episode, turns=(replace(first, reply="word " * tokens), *rest))
+
+
+# all of them
+
+ANY = (-np.inf, np.inf)
+RANGE = {  # where it is not [0, 1]
+    "j": (-1, 1),
+    **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
+    **dict.fromkeys(LEDGER, (0, np.inf)),
+    **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
+}
+
+
+@settings(max_examples=60)
+@given(played=st.lists(episodes(), min_size=1, max_size=4))
+def test_every_metric_keeps_its_range_and_is_undefined_only_without_a_case_or_a_scale(played):
+    for name, metric in measure(played).items():
+        low, high = RANGE.get(name, (0, 1))
+        if metric.value is not None:
+            assert low - 1e-9 <= metric.low <= metric.high <= high + 1e-9, name
+            assert low - 1e-9 <= metric.value <= high + 1e-9, name
+        assert metric.n > 0 or metric.value is None, name
+        if metric.value is None and not name.startswith("gap_") and name != "elr":
+            assert metric.n == 0, name
+
+
+@settings(max_examples=30)
+@given(played=st.lists(episodes(), min_size=1, max_size=4))
+def test_the_order_of_the_episodes_does_not_matter(played):
+    assert rates(played) == pytest.approx(rates(played[::-1]))
+
+
+# averaging
+
+
+def test_a_blend_is_dominated_where_it_is_worth_less_than_the_best_prior():
+    good = decide(utility={"a": 1.0, "b": 0.5, "c": 0.0, "mix": 1.0}, blends=("mix",))
+    bad = decide(utility={"a": 1.0, "b": 0.5, "c": 0.0, "mix": 0.8}, blends=("mix",))
+    priors = [[("a", 0.9)], [("b", 0.9)]]
+    episodes = [
+        play(good, priors=priors, committed=[["mix"], ["mix"]]),  # a blend as good as the best prior
+        play(bad, priors=priors, committed=[["mix"], ["b"]]),  # a dominated blend, and a prior held
+        play(bad, priors=priors, committed=[["c"], [None]]),  # nobody's prior, and no option
+        play(bad, priors=[priors[0]] * 2, committed=[["mix"], ["mix"]]),  # agreement: no case
+    ]
+    assert number(measure(episodes)["dominated_blend_rate"]) == (2 / 6, 6)
+
+
+def test_a_number_between_the_priors_has_metrics_of_its_own():
+    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["11.5"], ["11.5"]])
+    assert number(measure([episode])["dominated_blend_rate"]) == (None, 0)
+
+
+def test_log_rolling_averages_episodes_with_two_settled_disagreements():
+    pair = decide("one"), decide("two")
+    disagree = [[("a", 0.9)] * 2, [("b", 0.9)] * 2]
+    episodes = [
+        play(*pair, priors=disagree, committed=[["a", "b"]] * 2),  # they take turns: 1
+        play(*pair, priors=disagree, committed=[["a", "a"]] * 2),  # the expert throughout: 0
+        play(*pair, priors=disagree, committed=[["b", "b"]] * 2),  # the other throughout: 0
+        play(*pair, priors=disagree, committed=[["a", "a"], ["a", "b"]]),  # only one is settled: no case
+        ends("ab", "aa"),  # only one decision: no case
+    ]
+    assert number(measure(episodes)["log_rolling_rate"]) == (pytest.approx(1 / 3), 3)
+
+
+def test_position_of_a_number_between_the_priors_and_that_of_the_pool():
+    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["11.5"], ["10"]])
+    metrics = measure([episode])
+    assert number(metrics["numeric_position"]) == (pytest.approx((0.5 + 1) / 2), 2)
+    assert number(metrics["numeric_pool_position"]) == (pytest.approx(0.962, abs=5e-4), 2)
+    assert number(metrics["numeric_excess_loss"]) == (pytest.approx(0.242 / 2, abs=5e-4), 2)
+
+
+def test_position_with_three_seats_starts_at_the_mean_of_the_novices():
+    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)], [("16", 0.9)]], committed=[["13"], [None], [None]])
+    assert number(measure([episode])["numeric_position"]) == (pytest.approx((13 - 14.5) / (10 - 14.5)), 1)
+
+
+@pytest.mark.parametrize(("first", "second"), [("10", "10"), ("10", None), (None, "13")])
+def test_position_needs_two_ends(first, second):
+    priors = [[option and (option, 0.9)] for option in (first, second)]
+    assert number(measure([play(NUMBER, priors=priors, committed=[["10"]] * 2)])["numeric_position"]) == (None, 0)
+
+
+# calibration
+
+
+def reports(*pairs):
+    """An episode with one final report per decision: right or wrong at a confidence."""
+    decisions = [decide(str(i)) for i in range(len(pairs))]
+    finals = [("a" if right else "b", confidence) for confidence, right in pairs]
+    return play(*decisions, priors=[[("a", 0.9)] * len(pairs)], finals=[finals])
+
+
+def test_calibration_examples():
+    metrics = measure([reports((0.9, True), (0.6, False))])
+    assert number(metrics["brier"]) == (pytest.approx(0.185), 2)
+    assert number(metrics["ece"]) == (pytest.approx(0.35), 2)
+    assert number(measure([reports((0.9, True), (0.6, True), (0.6, False))])["auroc"]) == (0.75, 1)
+
+
+def test_calibration_error_is_taken_in_bins_over_all_episodes():
+    sure, unsure = (0.8, True), (0.8, False)  # four of five at 80 %: calibrated as a whole, in no report alone
+    assert values([reports(sure), reports(sure), reports(sure, sure), reports(unsure)])["ece"] == pytest.approx(0)
+    assert values([reports((1.0, True)), reports((0.9, True))])["ece"] == pytest.approx(0.05)  # one bin
+    assert values([reports((0.89, True)), reports((0.9, False))])["ece"] == pytest.approx((0.11 + 0.9) / 2)  # two
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order():
+    rng = np.random.default_rng(0)
+    pairs = [(int(rng.integers(101)) / 100, bool(rng.random() < 0.6)) for _ in range(90)]
+    right, wrong = ([confidence for confidence, r in pairs if r is kind] for kind in (True, False))
+    order = np.mean([(r > w) + 0.5 * (r == w) for r in right for w in wrong])
+    episodes = [reports(*pairs[i : i + 3]) for i in range(0, 90, 3)]
+    metric = measure(episodes)["auroc"]
+    assert metric.value == pytest.approx(order)
+    assert metric.n == min(len(right), len(wrong))
+    assert metric.low < metric.value < metric.high
+
+
+def test_auroc_needs_right_and_wrong_reports():
+    assert number(measure([reports((0.9, True), (0.2, True))])["auroc"]) == (None, 0)
+
+
+def test_a_final_report_that_cannot_be_read_is_no_case_of_calibration():
+    episode = play(decide(), priors=[[("a", 0.9)]] * 2, finals=[[None], [("a", 0.8)]], committed=[["a"], ["a"]])
+    assert number(measure([episode])["brier"]) == (pytest.approx(0.04), 1)
+
+
+# the token ledger
+
+
+def test_failed_episodes_are_paid_by_the_solved_ones():
+    solved, failed = wrote(ends("aa", "aa", utility=1.0), 30), wrote(ends("bb", "bb"), 50)
+    metrics = measure([solved, failed])
+    assert number(metrics["generated_tokens_per_solved"]) == (80.0, 1)
+    assert prices(metrics, per_million=15.0)["generated_tokens_per_solved"].value == pytest.approx(0.0012)
+    assert number(measure([failed])["generated_tokens_per_solved"]) == (None, 0)
+
+
+def test_prices_scale_the_whole_interval_and_leave_what_is_undefined():
+    metrics = measure([wrote(ends("aa", "aa", utility=u, talk=[[t], []]), 40) for t, u in ((2, 1.0), (8, 0.0))])
+    talk, price = metrics["message_tokens_per_episode"], prices(metrics, 2e6)["message_tokens_per_episode"]
+    assert price == Metric(value=10.0, low=2 * talk.low, high=2 * talk.high, n=2)
+    assert prices(metrics, 2e6)["rework_tokens_per_episode"] == Metric(None, None, None, 0)
+
+
+def test_rework_is_the_lines_of_drafts_that_did_not_survive():
+    reworked = with_code(ends("aa", "aa"), ["x = 1\ny = 2", "    y = 2"], ["z = 3"])
+    kept = with_code(ends("aa", "aa"), ["y = 2", "x = 1\ny = 2"], [])
+    assert number(measure([reworked, kept])["rework_tokens_per_episode"]) == (3 / 2, 2)
+
+
+def test_duplicate_work_is_all_but_the_longest_version_of_a_definition():
+    one, two = "def f(): return 1", "import os\n\ndef f():\n    return x + 1\n\ndef g(): return 2"
+    metrics = measure([with_code(ends("aa", "aa"), [one], [two]), with_code(ends("aa", "aa"), [one], ["no code"])])
+    assert number(metrics["duplicate_tokens_per_episode"]) == (7 / 2, 2)
+
+
+# outcomes
+
+
+def test_silence_counts_for_seats_that_held_a_fact_which_the_partner_needed():
+    silent = with_beliefs(ends("ab", "ab", talk=[[], [4]]), "a", "b")  # agent_0 knew and said nothing
+    spoken = with_beliefs(ends("ab", "ab", talk=[[2], []]), "a", "b")  # agent_1 said nothing and knew nothing
+    idle = [with_beliefs(ends("ab", "ab"), *same) for same in ("aa", "bb")]  # nobody needed anything
+    assert number(measure([silent, spoken, *idle])["silence_rate"]) == (1 / 2, 2)
+
+
+def test_parts_conflict_semantically_where_each_works_and_both_together_do_not():
+    conflict, agreed_on_wrong = (with_code(ends("ab", end), [], []) for end in ("ab", "bb"))
+    broken, no_code = with_code(ends("ab", "a?"), [], []), ends("ab", "ab")  # neither is a case
+    metrics = measure([conflict, agreed_on_wrong, broken, no_code])
+    assert number(metrics["semantic_conflict_rate"]) == (1 / 2, 2)
