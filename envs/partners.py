@@ -56,18 +56,18 @@ class Scripted:
         lines, work = [], []
         for decision in env.task.decisions:
             if env.phase is Phase.STANCE:
-                option, confidence = decision.belief[seat], self.prior_confidence(env, seat, decision)
+                option, confidence = self.prior(env, seat, decision)
             else:
                 option, confidence = self.decide(env, seat, decision)
-                work.append(env.reference_work(seat, option))
+                work.append(self.work(env, seat, option))
             name = f"Answer {decision.id}" if several else "Answer"
             certainty = f" ({round(100 * confidence)}%)" if env.confidences else ""
             lines.append(f"{name}: {option}{certainty}")
         return "\n".join(lines + [code for code in work if code])
 
-    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
-        """Confidence in [0, 1] of the sealed stance, which is always the seat's own belief."""
-        return 0.8
+    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        """The option of the sealed stance, which is the seat's own belief, and the confidence in it, in [0, 1]."""
+        return decision.belief[seat], 0.8
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """What to tell the partner about a decision; "" for nothing."""
@@ -77,23 +77,35 @@ class Scripted:
         """The final option and the confidence in it, in [0, 1]."""
         raise NotImplementedError
 
+    def work(self, env: CoopEnv, seat: Seat, option: str) -> str:
+        """The seat's code under an option; "" where the task has none."""
+        return env.reference_work(seat, option)
+
 
 class Calibrated(Scripted):
     """The ideal partner: says what it was told, follows the cue, and is as sure as the odds of the design allow."""
 
-    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
+    def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
+        """How likely its own belief is right and, once it was told another option, how likely that one is."""
+        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
+        both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
         trust = env.cue_reliability if decision.cue[seat] == "strong" else 1 - env.cue_reliability
-        return env.cells.probability("both_right") + trust * env.cells.probability("one_right")
+        if heard is None:
+            return {own: both + trust * one}
+        if heard == own:  # wrong pairs agree half of the time
+            return {own: both / ((both + none / 2) or 1.0)}
+        conflict = one / ((one + none / 2) or 1.0)
+        return {own: trust * conflict, heard: (1 - trust) * conflict}
+
+    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        option = decision.belief[seat]
+        return option, self.odds(env, seat, decision)[option]
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
-        if heard is None:
-            return own, self.prior_confidence(env, seat, decision)
-        both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
-        if heard == own:  # wrong pairs agree half of the time
-            return own, both / ((both + none / 2) or 1.0)
-        option = own if decision.cue[seat] == "strong" else heard
-        return option, env.cue_reliability * one / ((one + none / 2) or 1.0)
+        odds = self.odds(env, seat, decision)
+        follow_cue = decision.cue[seat] == "strong"  # and not the larger number: they are equal at reliability 1/2
+        option = next(iter(odds)) if follow_cue or len(odds) == 1 else list(odds)[1]
+        return option, odds[option]
 
 
 class AlwaysDefer(Scripted):
@@ -149,8 +161,8 @@ class Demonstrator(Scripted):
             return reply
         return "\n".join([*(f"Mine is {QUALITY[d.cue[seat]]}." for d in env.task.decisions), reply])
 
-    def prior_confidence(self, env: CoopEnv, seat: Seat, decision: Decision) -> float:
-        return float(self.rng.integers(5, 11)) / 10
+    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         option = decision.belief[seat]
@@ -161,4 +173,4 @@ class Demonstrator(Scripted):
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own = decision.belief[seat]
         choices = (own, named_option(env.heard(seat), decision) or own, decision.blends[0])
-        return choices[self.rng.integers(3)], self.prior_confidence(env, seat, decision)
+        return choices[self.rng.integers(3)], float(self.rng.integers(5, 11)) / 10

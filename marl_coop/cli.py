@@ -1,4 +1,4 @@
-"""The command line: `marl-coop train`. train.py is the same.
+"""The command line: `marl-coop train | audit`. train.py is `marl-coop train`.
 
 A configuration that cannot be used is one line on stderr and exit code 2. torch is loaded only once the configuration
 has passed, so a typing error is answered at once.
@@ -11,18 +11,24 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from marl_coop.config import ConfigError, load_config
+from rich.console import Console
+
+import envs
+from marl_coop import audit as audits
+from marl_coop.config import COMMAND_LINE, ConfigError, load_config
 from marl_coop.rundir import find_checkpoint
+from rewards import RewardStack
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(prog="marl-coop", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["train"], help="`marl-coop train --help` says more")
-    parser.parse_args(argv[:1])
+    commands = {"train": train, "audit": audit}
+    parser.add_argument("command", choices=commands, help="`marl-coop COMMAND --help` says more")
+    command = commands[parser.parse_args(argv[:1]).command]
     try:
-        return train(argv[1:])
+        return command(argv[1:])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -36,8 +42,7 @@ def train(argv: Sequence[str]) -> int:
         epilog="Files are merged from left to right and overrides come last. A key that has dots of its own goes in "
         "brackets: 'rewards[my_lab.rewards:Humility].weight=0.5'.",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
-    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="may be given several times")
+    _add_configuration(parser)
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument(
         "--resume",
@@ -63,6 +68,37 @@ def train(argv: Sequence[str]) -> int:
 
     run(config, resume=checkpoint)
     return 0
+
+
+def audit(argv: Sequence[str]) -> int:
+    """Print what every cheap policy earns under the rewards; exit code 1 where honest play is not first."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop audit",
+        description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
+        "every other of the library with its defaults; alone against an ideal partner, and with its like.",
+    )
+    _add_configuration(parser)
+    parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
+    args = parser.parse_intermixed_args(argv)
+    config = load_config(args.config, args.overrides)
+    if args.episodes < 2:
+        raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
+    stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
+    makers = {config.env["name"]: config.make_env}
+    makers |= {cls.__name__: cls for cls in envs.ENVIRONMENTS if cls.__name__ not in makers}
+    for name, make_env in makers.items():
+        rows = audits.audit(stack, make_env, args.episodes)
+        console.print(audits.table(rows, f"{config.name}: {name}, {args.episodes} tasks"))
+        winners = audits.winners(rows)
+        beaten = beaten or bool(winners)
+        listed = ", ".join(f"{row.policy} ({row.mode})" for row in winners)
+        console.print(f"not beaten for certain: {listed}" if winners else "honest play is first")
+    return int(beaten)
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
+    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="may be given several times")
 
 
 NEWEST = ""  # --resume without a folder
