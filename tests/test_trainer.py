@@ -438,50 +438,50 @@ def test_the_entropy_bonus_and_the_kl_do_what_they_say(tmp_path):
         assert sign * (entropy_and_kl(trainer, rows) - before)[index] > 0.01
 
 
-def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch):
-    calls, steps = [], []
-    through = ppo.policy_loss
+def break_the_second_loss(monkeypatch):
+    """The second call of the loss from now on gives nan; the list grows with every call."""
+    calls, through = [], ppo.policy_loss
 
     def sometimes_nan(*args):
         calls.append(1)
         loss, clipped = through(*args)
         return loss * (math.nan if len(calls) == 2 else 1.0), clipped
 
-    class Watch(Log):
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            steps.append(tiny.weights(model))
-
     monkeypatch.setattr(ppo, "policy_loss", sometimes_nan)
+    return calls
+
+
+class Watch(Log):
+    """Keeps the weights after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.steps.append(tiny.weights(model))
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch):
+    break_the_second_loss(monkeypatch)
     trainer = tiny.cue_trainer(tmp_path, callbacks=[log := Watch()], num_ppo_epochs=3, num_updates=2)
     trainer.train()
     assert [record["non_finite_losses"] for record in log.updates] == [1, 0]
-    assert all(torch.isfinite(p).all() for p in steps[-1].values())
-    assert same(steps[0], steps[1])  # neither the gradient nor Adam's momentum moved anything
-    assert not same(steps[1], steps[2])
+    assert all(torch.isfinite(p).all() for p in log.steps[-1].values())
+    assert same(log.steps[0], log.steps[1])  # neither the gradient nor Adam's momentum moved anything
+    assert not same(log.steps[1], log.steps[2])
     assert all(math.isfinite(record["loss"]) for record in log.updates)
 
 
 def test_a_loss_that_is_not_finite_drops_its_whole_step(tmp_path, monkeypatch):
-    calls, steps = [], []
-    through = ppo.policy_loss
-
-    def sometimes_nan(*args):
-        calls.append(1)
-        loss, clipped = through(*args)
-        return loss * (math.nan if len(calls) == 2 else 1.0), clipped
-
-    class Watch(Log):
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            steps.append(tiny.weights(model))
-
-    monkeypatch.setattr(ppo, "policy_loss", sometimes_nan)
+    calls = break_the_second_loss(monkeypatch)
     policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
     before = tiny.weights(policy)
     options = {"num_mini_batches": 1, "gradient_accumulation_steps": 4, "num_ppo_epochs": 2}
-    tiny.cue_trainer(tmp_path, policy=policy, callbacks=[Watch()], **options).train()
+    tiny.cue_trainer(tmp_path, policy=policy, callbacks=[log := Watch()], **options).train()
     assert len(calls) == 2 + 4  # the third and fourth part of the first step were not computed
-    assert same(before, steps[0])
-    assert not same(steps[0], steps[1])
+    assert same(before, log.steps[0])
+    assert not same(log.steps[0], log.steps[1])
 
 
 def test_one_agents_spike_does_not_shrink_the_others_step(tmp_path):
