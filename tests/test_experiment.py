@@ -44,8 +44,13 @@ def environment(place: Path) -> dict[str, str]:
 def start(place: Path, run: str, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
         command(place, run, *words), cwd=ROOT, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        text=True, preexec_fn=hear_interrupts,
     )  # fmt: skip
+
+
+def hear_interrupts() -> None:
+    """A job that a shell started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place):
