@@ -86,9 +86,10 @@ def test_a_blend_is_dominated_where_it_is_worth_less_than_the_best_prior():
         play(good, priors=priors, committed=[["mix"], ["mix"]]),  # a blend as good as the best prior
         play(bad, priors=priors, committed=[["mix"], ["b"]]),  # a dominated blend, and a prior held
         play(bad, priors=priors, committed=[["c"], [None]]),  # nobody's prior, and no option
+        play(bad, priors=[priors[0], [("mix", 0.9)]], committed=[["mix"], ["a"]]),  # a dominated blend from the start
         play(bad, priors=[priors[0]] * 2, committed=[["mix"], ["mix"]]),  # agreement: no case
     ]
-    assert number(measure(episodes)["dominated_blend_rate"]) == (2 / 6, 6)
+    assert number(measure(episodes)["dominated_blend_rate"]) == (3 / 8, 8)
 
 
 def test_a_number_between_the_priors_has_metrics_of_its_own():
@@ -148,7 +149,8 @@ def test_calibration_examples():
 def test_calibration_error_is_taken_in_bins_over_all_episodes():
     sure, unsure = (0.8, True), (0.8, False)  # four of five at 80 %: calibrated as a whole, in no report alone
     assert values([reports(sure), reports(sure), reports(sure, sure), reports(unsure)])["ece"] == pytest.approx(0)
-    assert values([reports((1.0, True)), reports((0.9, True))])["ece"] == pytest.approx(0.05)  # one bin
+    assert values([reports((0.1, False)), reports((0.19, True))])["ece"] == pytest.approx((0.81 - 0.1) / 2)  # one bin
+    assert values([reports((1.0, True)), reports((0.9, False))])["ece"] == pytest.approx(0.9 / 2)  # the last bin
     assert values([reports((0.89, True)), reports((0.9, False))])["ece"] == pytest.approx((0.11 + 0.9) / 2)  # two
 
 
@@ -193,7 +195,7 @@ def test_prices_scale_the_whole_interval_and_leave_what_is_undefined():
 
 def test_rework_is_the_lines_of_drafts_that_did_not_survive():
     reworked = with_code(ends("aa", "aa"), ["x = 1\ny = 2", "    y = 2"], ["z = 3"])
-    kept = with_code(ends("aa", "aa"), ["y = 2", "x = 1\ny = 2"], [])
+    kept = with_code(ends("aa", "aa"), ["y = 2", "x = 1 + 2\ny = 2"], [])
     assert number(measure([reworked, kept])["rework_tokens_per_episode"]) == (3 / 2, 2)
 
 
@@ -215,6 +217,7 @@ def test_silence_counts_for_seats_that_held_a_fact_which_the_partner_needed():
 
 def test_parts_conflict_semantically_where_each_works_and_both_together_do_not():
     conflict, agreed_on_wrong = (with_code(ends("ab", end), [], []) for end in ("ab", "bb"))
+    equally_good = with_code(ends("ab", "ab", utility=1.0), [], [])
     broken, no_code = with_code(ends("ab", "a?"), [], []), ends("ab", "ab")  # neither is a case
-    metrics = measure([conflict, agreed_on_wrong, broken, no_code])
-    assert number(metrics["semantic_conflict_rate"]) == (1 / 2, 2)
+    metrics = measure([conflict, agreed_on_wrong, equally_good, broken, no_code])
+    assert number(metrics["semantic_conflict_rate"]) == (pytest.approx(1 / 3), 3)

@@ -95,9 +95,9 @@ def test_worth_is_graded_and_averages_decisions_by_weight():
 
 
 def test_the_novice_is_the_mean_of_all_others_and_the_vote_goes_to_the_majority():
-    result = values([ends("bab", "aaa"), ends("aab", "aaa")])
-    assert result["worth_novice"] == 0.5
-    assert result["worth_vote"] == 0.5
+    two_right, two_wrong = (values([ends(priors, "aaa")]) for priors in ("baa", "bab"))
+    assert (two_right["worth_novice"], two_right["worth_vote"]) == (1.0, 1.0)
+    assert (two_wrong["worth_novice"], two_wrong["worth_vote"]) == (0.5, 0.0)
 
 
 def test_an_unreadable_prior_is_worth_nothing_and_does_not_vote():

@@ -64,6 +64,7 @@ def test_with_three_seats_one_right_partner_is_enough():
     metrics = measure([ends("bab", "aaa"), ends("bcb", "aaa")])
     assert (metrics["cdr"].value, metrics["cdr"].n) == (1.0, 2)
     assert (metrics["cr"].value, metrics["cr"].n) == (0.0, 1)
+    assert (metrics["j"].value, metrics["j"].n) == (1.0, 1)  # the fewer cases of both
 
 
 def test_an_answer_that_realises_nothing_is_wrong():

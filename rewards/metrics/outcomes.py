@@ -25,10 +25,8 @@ def silence_rate(episode: Episode) -> Rate:
     It held one where, on some decision, its brief was right and a partner's was wrong. Range: [0, 1], less is better.
     Cases: seats that held one. Source: our own, after the hidden profiles of arXiv 2505.11556.
     """
-    silent = [
-        not any(turn.message for turn in episode.turns_of(seat)) for seat in episode.seats if _knows(episode, seat)
-    ]
-    return share(silent)
+    needed = [seat for seat in episode.seats if _knows(episode, seat)]
+    return share([not any(turn.message for turn in episode.turns_of(seat)) for seat in needed])
 
 
 def _knows(episode: Episode, seat: Seat) -> bool:
