@@ -103,8 +103,9 @@ class Calibrated(Scripted):
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         odds = self.odds(env, seat, decision)
-        follow_cue = decision.cue[seat] == "strong"  # and not the larger number: they are equal at reliability 1/2
-        option = next(iter(odds)) if follow_cue or len(odds) == 1 else list(odds)[1]
+        own, *heard = odds
+        # by the cue and not by the larger number: they are equal at reliability 1/2
+        option = heard[0] if heard and decision.cue[seat] != "strong" else own
         return option, odds[option]
 
 
@@ -173,4 +174,5 @@ class Demonstrator(Scripted):
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own = decision.belief[seat]
         choices = (own, named_option(env.heard(seat), decision) or own, decision.blends[0])
-        return choices[self.rng.integers(3)], float(self.rng.integers(5, 11)) / 10
+        option = choices[self.rng.integers(3)]
+        return option, self.prior(env, seat, decision)[1]

@@ -70,24 +70,32 @@ class Contrarian(Calibrated):
         return next(option for option in decision.options if option != heard), 1 / len(decision.options)
 
 
-class Hedger(Calibrated):
+class _Claims(Calibrated):
+    """Chooses well, and states a confidence that has nothing to do with what it knows."""
+
+    def claimed(self, decision: Decision) -> float:
+        """The confidence that it states, in [0, 1]."""
+        raise NotImplementedError
+
+    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return super().prior(env, seat, decision)[0], self.claimed(decision)
+
+    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return super().decide(env, seat, decision)[0], self.claimed(decision)
+
+
+class Hedger(_Claims):
     """Chooses well and claims to know nothing."""
 
-    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return super().prior(env, seat, decision)[0], 1 / len(decision.options)
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return super().decide(env, seat, decision)[0], 1 / len(decision.options)
+    def claimed(self, decision: Decision) -> float:
+        return 1 / len(decision.options)
 
 
-class Overconfident(Calibrated):
+class Overconfident(_Claims):
     """Chooses well and is always certain."""
 
-    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return super().prior(env, seat, decision)[0], 1.0
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return super().decide(env, seat, decision)[0], 1.0
+    def claimed(self, decision: Decision) -> float:
+        return 1.0
 
 
 class BlendsAll(Calibrated):
@@ -117,7 +125,7 @@ class Colluder(Calibrated):
         return min(decision.options)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return min(decision.options), 1.0
+        return self.prior(env, seat, decision)
 
 
 IDEAL = "ideal"

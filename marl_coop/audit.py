@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from envs.base import SEATS, CoopEnv
-from envs.episode import Episode, StopReason
+from envs.episode import Episode, Seat, StopReason
 from envs.partners import Partner, play
 from envs.zoo import IDEAL, ZOO
 from rewards import RewardStack
@@ -59,19 +59,11 @@ def audit(
     if episodes < 2:
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
     env, rows = make_env(), []
-    ideal = _play(env, {seat: zoo[IDEAL] for seat in SEATS}, episodes)
+    ideal = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
     for mode in MODES:
         honest = _earned(stack, ideal, mode)
         for name, partner in zoo.items():
-            if name == IDEAL:
-                played = ideal
-            elif mode == "symmetric":
-                played = _play(env, {seat: partner for seat in SEATS}, episodes)
-            else:
-                played = [
-                    play(env, {s: partner if s == SEATS[i % 2] else zoo[IDEAL] for s in SEATS}, seed=AUDIT_SEEDS + i)
-                    for i in range(episodes)
-                ]
+            played = ideal if name == IDEAL else _play(env, partner, zoo[IDEAL], episodes, mode)
             rows.append(_row(name, mode, _earned(stack, played, mode), honest, played))
     return sorted(rows, key=lambda row: (row.mode != MODES[0], row.policy != IDEAL, -row.earned))
 
@@ -96,18 +88,25 @@ def winners(rows: Sequence[Audited]) -> list[Audited]:
     return [row for row in rows if row.policy != IDEAL and not row.honest_first]
 
 
-def _play(env: CoopEnv, partners: Mapping[str, Partner], episodes: int) -> list[Episode]:
-    return [play(env, partners, seed=AUDIT_SEEDS + i) for i in range(episodes)]
+def _held(mode: str, index: int) -> tuple[Seat, ...]:
+    """The seats that the audited policy holds in the episode of this index."""
+    return SEATS if mode == "symmetric" else (SEATS[index % 2],)
+
+
+def _play(env: CoopEnv, partner: Partner, ideal: Partner, episodes: int, mode: str) -> list[Episode]:
+    return [
+        play(env, {s: partner if s in _held(mode, i) else ideal for s in SEATS}, seed=AUDIT_SEEDS + i)
+        for i in range(episodes)
+    ]
 
 
 def _earned(stack: RewardStack, episodes: Sequence[Episode], mode: str) -> np.ndarray:
     """Return per episode of the seats that a policy of this mode holds; nan after a sandbox fault."""
     earned = []
     for i, episode in enumerate(episodes):
-        seats = SEATS if mode == "symmetric" else (SEATS[i % 2],)
         breakdown = stack.score(episode)
         fault = episode.stop_reason is StopReason.SANDBOX_FAULT
-        earned.append(np.nan if fault else float(np.mean([breakdown.total(seat) for seat in seats])))
+        earned.append(np.nan if fault else float(np.mean([breakdown.total(seat) for seat in _held(mode, i)])))
     return np.array(earned)
 
 

@@ -109,10 +109,10 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
 
 
 def stack_turns(rows: Sequence[Row], name: str, turns: int) -> tuple[Tensor, Tensor]:
-    """A per-turn attribute of some rows as (R, turns), padded with 0, and the mask of the turns that count."""
-    values_RK, mask_RK = torch.zeros(2, len(rows), turns)
+    """A per-turn attribute (..., K) of rows as (R, ..., turns), padded with 0, and the mask (R, turns) of those."""
+    each = [getattr(row, name) for row in rows]
+    values, mask_RK = torch.zeros(len(rows), *each[0].shape[:-1], turns), torch.zeros(len(rows), turns)
     for r, row in enumerate(rows):
-        values_K = getattr(row, name)
-        values_RK[r, : len(values_K)] = values_K
-        mask_RK[r, : len(values_K)] = float(row.counted)
-    return values_RK, mask_RK
+        values[r, ..., : each[r].shape[-1]] = each[r]
+        mask_RK[r, : each[r].shape[-1]] = float(row.counted)
+    return values, mask_RK

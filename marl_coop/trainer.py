@@ -209,19 +209,19 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
     def _add_advantages(self, rows: list[Row]) -> None:
-        longest = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
-        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", int(longest.max()))
-        values_RK, _ = stack_turns(rows, "values_K", int(longest.max()))
+        lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
+        longest = int(lengths.max())
+        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
+        terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
+        values_RK, _ = stack_turns(rows, "values_K", longest)
         advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
-        terms_MRK = torch.zeros(len(self.rewards.names), *rewards_RK.shape)
-        for r, row in enumerate(rows):
-            terms_MRK[:, r, : row.terms_MK.shape[1]] = row.terms_MK
         for seat in self.policies:
             mine = torch.tensor([row.seat == seat for row in rows])
             self._metrics[f"{seat}/explained_variance"].append(
                 ppo.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
             )
-            shares_M = ppo.advantage_shares(terms_MRK[:, mine], mask_RK[mine], self.args.gamma, self.args.lam)
+            terms_MRK = terms_RMK[mine].transpose(0, 1)
+            shares_M = ppo.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam)
             for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
                 self._metrics[f"{seat}/advantage_share/{term}"].append(share)
             advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)

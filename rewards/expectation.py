@@ -36,9 +36,13 @@ class Expectation(RewardTerm):
 
 def expected(episode: Episode, agent: Seat, decision: Decision) -> Stance | None:
     """The seat's last prediction of what its partner's part will realise."""
-    made = [act for turn in episode.turns_of(agent) for act in turn.acts if act.kind is ActKind.EXPECT]
-    mine = [act for act in made if act.decision == decision.id]
-    return Stance(decision=decision.id, option=mine[-1].option, confidence=mine[-1].confidence) if mine else None
+    made = [
+        act
+        for turn in episode.turns_of(agent)
+        for act in turn.acts
+        if act.kind is ActKind.EXPECT and act.decision == decision.id
+    ]
+    return Stance(decision=decision.id, option=made[-1].option, confidence=made[-1].confidence) if made else None
 
 
 def hit(episode: Episode, decision: Decision, seat: Seat, partner: Seat) -> float:

@@ -26,8 +26,7 @@ def message_share(episode: Episode) -> Rate:
 
     Range: [0, 1]. Cases: tokens written. Source: CooperBench (arXiv 2601.13295), whose agents spend up to 20 %.
     """
-    talk = float(sum(turn.message_tokens for turn in episode.turns))
-    return Rate(talk, sum(message_tokens(turn.reply) for turn in episode.turns))
+    return Rate(message_tokens_per_episode(episode).numerator, int(generated_tokens(episode)))
 
 
 def generated_tokens(episode: Episode) -> float:
