@@ -1,9 +1,6 @@
 """Multi-agent PPO in TRL's idiom; read from top to bottom.
 
-    play       every process plays its share of the episodes with the current adapters
-    score      reward terms on the episodes -> one number per turn
-    value      one pass through the frozen reference: features for the critics, log-probabilities for the KL
-    advantage  GAE over turns, broadcast to the tokens of a turn, whitened per agent over all processes
+    collect    play, score, value, advantage: `marl_coop.collector`
     learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the reference, entropy
 
 TRL 1.x no longer ships a PPO trainer, and the one that it had knew one agent and one turn; its trainer and config
@@ -17,7 +14,6 @@ of their losses trains each as if it were alone.
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,20 +26,16 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl.trainer.base_trainer import _BaseTrainer
 
 from envs.base import CoopEnv
-from envs.episode import Seat, StopReason
-from marl_coop import ppo, whatif
-from marl_coop.batch import Row, collate, stack_turns
+from envs.episode import Seat
+from marl_coop import ppo
+from marl_coop.batch import Row, collate
 from marl_coop.chat import Chat
+from marl_coop.collector import Collector, total
 from marl_coop.engines.transformers import TransformersEngine
-from marl_coop.models import give_back_freed_memory
-from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
+from marl_coop.policy import TeamPolicy
 from marl_coop.ppo_config import MultiAgentPPOConfig
-from marl_coop.rollout import Players, Rollout, stable_seed
+from marl_coop.rollout import Players
 from rewards import RewardStack
-from rewards.metrics import rates
-from rewards.solo_gain import SoloGain
-
-TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
 
 
 class MultiAgentPPOTrainer(_BaseTrainer):
@@ -78,17 +70,14 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         on_rollouts: Callable[[int, list, list], None] | None = None,
     ):
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
-        self.rewards, self.policies, self.on_rollouts = rewards, policies, on_rollouts
+        self.policies = policies
         chat = Chat(processing_class, system)
         engine = TransformersEngine(model, chat.eos, args.temperature, args.max_rows)
         self.players = Players(make_env, policies, engine, chat, args.max_tokens)
-        self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
-        self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
-        if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
-            model.keep_start()
+        self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
+        self._metrics = self.collector.metrics
         self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
         self._dropped = False  # the running step has met a loss that is not finite
-        self._metrics: dict[str, list[float]] = defaultdict(list)
         parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
         if args.episodes_per_update % parts:
             raise ValueError(
@@ -113,7 +102,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             self._dropped = False
         update, step_of_update = divmod(step, self.args.steps_per_update)
         if step_of_update == micro == 0 or not self._rows:  # none after a resume within an update: it plays again
-            self._rows = self.play_and_score(update)
+            self._rows = self.collector.collect(update)
         rows, whole = self._minibatch(update, step_of_update, micro)
         started = time.perf_counter()
         if self._dropped:
@@ -141,114 +130,6 @@ class MultiAgentPPOTrainer(_BaseTrainer):
     def _sorted(self, episodes: Sequence[int]) -> list[Row]:
         rows = [row for e in episodes for row in self._rows[e].values()]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
-
-    # -------------------------------------------------------------------------------- play, score, value, advantage
-
-    @torch.no_grad()
-    def play_and_score(self, update: int) -> list[dict[Seat, Row]]:
-        """Play this process's share of an update; rows with rewards, values and advantages."""
-        args, world = self.args, self.accelerator.num_processes
-        give_back_freed_memory()
-        share = args.episodes_per_update // world
-        first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
-        first += self.accelerator.process_index * share
-        started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
-        rollouts = self.players.play(range(first, first + share), sampling_seed)
-        if self._solo:
-            starts = [start_of(adapter) for adapter in self.model.adapters]
-            rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
-        breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
-        episodes = [
-            {
-                seat: Row(
-                    trace=rollout.traces[seat],
-                    counted=rollout.episode.stop_reason is not StopReason.SANDBOX_FAULT,
-                    terms_MK=torch.tensor([*breakdown.weighted(seat).values()], dtype=torch.float32),
-                )
-                for seat in rollout.episode.seats
-            }
-            for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
-        ]
-        if args.advantage == "counterfactual":
-            self._add_baselines(episodes, rollouts, sampling_seed)
-        self._metrics["seconds/play"].append(time.perf_counter() - started)
-        give_back_freed_memory()  # the caches of the chats
-        started = time.perf_counter()
-        self._add_reference_and_values(episodes)
-        self._metrics["seconds/reference"].append(time.perf_counter() - started)
-        self._add_advantages([row for rows in episodes for row in rows.values()])
-        self._record_play(rollouts, breakdowns)
-        if self.on_rollouts:
-            self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns)
-        return episodes
-
-    def _add_reference_and_values(self, episodes: list[dict[Seat, Row]]) -> None:
-        """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.
-
-        Features of the reference do not move while the adapters learn, so the critics read them as often as they need
-        without another pass.
-        """
-        self.model.eval()
-        own: dict[int, Tensor] = {}
-        size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
-        for start in range(0, len(episodes), size):  # as many at once as in learning
-            part = episodes[start : start + size]
-            rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
-            batch = collate(rows, self.players.chat.eos, self.accelerator.device)
-            spans = spans_of([self._reference(row.trace.adapter) for row in rows])
-            ids_RT, mask_RT, trunk_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.trunk_RTH
-            if self.args.kl_coef:
-                scores, hidden_RTH = self.model.score(
-                    spans, ids_RT, mask_RT, batch.rows_N, batch.columns_N, self.args.temperature, trunk_RTH
-                )
-                tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
-                for row, reference_N in zip(rows, scores.logprobs_N.split(tokens), strict=True):
-                    row.reference_N = reference_N
-            else:
-                hidden_RTH = self.model.hidden(spans, ids_RT, trunk_RTH, attention_mask=mask_RT, use_cache=False)
-            features_JH = hidden_RTH[batch.prompt_ends_J].float()
-            for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
-                own[id(row)] = features_KH
-        for rows in episodes:
-            for seat, row in rows.items():
-                others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
-                row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
-                row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
-
-    def _add_baselines(self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], sampling_seed: int) -> None:
-        for seat, adapter in self.policies.items():
-            team = {s: adapter if s == seat else start_of(other) for s, other in self.policies.items()}
-            silenced = whatif.silence(self.players, rollouts, seat, team, sampling_seed)
-            baselines = whatif.message_baselines(rollouts, silenced, seat, self.rewards.score, self.args.gamma)
-            for rows, baseline_K in zip(episodes, baselines, strict=True):
-                rows[seat].baseline_K = baseline_K
-
-    def _add_advantages(self, rows: list[Row]) -> None:
-        lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
-        longest = int(lengths.max())
-        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
-        terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
-        values_RK, _ = stack_turns(rows, "values_K", longest)
-        advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
-        if self.args.advantage == "counterfactual":
-            baselines_RK, _ = stack_turns(rows, "baseline_K", longest)
-            credit_RK = ppo.returns_to_go(rewards_RK, self.args.gamma) - baselines_RK
-            advantages_RK = torch.where(credit_RK.isnan(), advantages_RK, credit_RK)
-        for seat in self.policies:
-            mine = torch.tensor([row.seat == seat for row in rows])
-            self._metrics[f"{seat}/explained_variance"].append(
-                ppo.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
-            )
-            terms_MRK = terms_RMK[mine].transpose(0, 1)
-            shares_M = ppo.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam)
-            if self.args.advantage == "counterfactual":
-                self._metrics[f"{seat}/message_credit"].append(float(credit_RK[mine].nanmean()))
-            for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
-                self._metrics[f"{seat}/advantage_share/{term}"].append(share)
-            advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)
-        for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
-            row.advantages_K = advantages_K[: len(row.rewards_K)]
-            row.returns_K = returns_K[: len(row.rewards_K)]
 
     # --------------------------------------------------------------------------------------------------- learn
 
@@ -306,7 +187,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             if row.counted:
                 tokens = sum(turn.stop - turn.start for turn in row.trace.turns)
                 counts[self.model.adapters.index(row.trace.adapter)] += torch.tensor([tokens, len(row.trace.turns)])
-        counts = self._total(counts).clamp(min=1).tolist()
+        counts = total(self.accelerator, counts).clamp(min=1).tolist()
         present = {row.trace.adapter for row in rows}
         return {a: tuple(c) for a, c in zip(self.model.adapters, counts, strict=True) if a in present}
 
@@ -332,24 +213,13 @@ class MultiAgentPPOTrainer(_BaseTrainer):
 
     # ------------------------------------------------------------------------------------------ report and save
 
-    def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
-        for name, rate in rates([rollout.episode for rollout in rollouts]).items():
-            self._metrics[f"team/{name}"].append(math.nan if rate is None else rate)
-        for seat in self.policies:
-            for term in self.rewards.names:
-                totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]
-                self._metrics[f"{seat}/reward/{term}"].append(float(np.mean(totals)))
-            self._metrics[f"{seat}/reward"].append(float(np.mean([b.total(seat) for b in breakdowns])))
-            lengths = [t.stop - t.start for rollout in rollouts for t in rollout.traces[seat].turns]
-            self._metrics[f"{seat}/generated_tokens"].append(float(sum(lengths) / len(rollouts)))
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One record per update: the loop's own numbers and the means of ours, over all processes."""
         if "loss" in logs:
             names = sorted(name for name in self._metrics if name != "non_finite_losses")
             means = torch.stack([torch.tensor(self._metrics[n], dtype=torch.float32).nanmean() for n in names])
-            defined = self._total((~means.isnan()).float())
-            means = self._total(means.nan_to_num()) / defined
+            defined = total(self.accelerator, (~means.isnan()).float())
+            means = total(self.accelerator, means.nan_to_num()) / defined
             logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}
             logs["memory_gib"] = psutil.Process().memory_info().rss / 2**30
             logs["non_finite_losses"] = sum(self._metrics["non_finite_losses"])
@@ -368,9 +238,5 @@ class MultiAgentPPOTrainer(_BaseTrainer):
 
     # ------------------------------------------------------------------------------------------------ processes
 
-    def _total(self, values: Tensor) -> Tensor:
-        """Sum over all processes."""
-        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").to(values.device)
-
     def _all_processes(self, condition: bool) -> bool:
-        return self._total(torch.tensor(float(condition))).item() == self.accelerator.num_processes
+        return total(self.accelerator, torch.tensor(float(condition))).item() == self.accelerator.num_processes

@@ -51,7 +51,7 @@ def same(first, second, tolerance=0.0):
 
 def rows_of(trainer, update=0):
     """A minibatch with all the episodes of an update."""
-    trainer._rows = trainer.play_and_score(update)
+    trainer._rows = trainer.collector.collect(update)
     return trainer._sorted(range(len(trainer._rows)))
 
 
@@ -249,7 +249,7 @@ def test_rewards_are_those_of_the_stack(tmp_path):
         rewards=[tiny.Length(weight=2.0), TaskSuccess(weight=0.5)],
         on_rollouts=lambda update, episodes, breakdowns: seen.append((update, episodes, breakdowns)),
     )
-    trainer._rows = trainer.play_and_score(3)
+    trainer._rows = trainer.collector.collect(3)
     ((update, episodes, breakdowns),) = seen
     assert update == 3
     assert [episode.task.seed for episode in episodes] == list(range(24, 32))
@@ -265,7 +265,7 @@ def test_rewards_are_those_of_the_stack(tmp_path):
 @pytest.mark.parametrize("critic", ["central", "local"])
 def test_critics_read_the_base_at_the_end_of_each_prompt(tmp_path, critic):
     trainer = tiny.cue_trainer(tmp_path, critic=critic, max_rows=4)
-    trainer._rows = trainer.play_and_score(0)
+    trainer._rows = trainer.collector.collect(0)
 
     @torch.no_grad()
     def states(row):
@@ -295,7 +295,7 @@ def test_accumulating_gradients_is_the_same_update(tmp_path):
 
 def test_minibatches_share_the_episodes_of_an_update(tmp_path):
     trainer = tiny.cue_trainer(tmp_path, num_mini_batches=2, gradient_accumulation_steps=2, num_ppo_epochs=2)
-    trainer._rows = trainer.play_and_score(0)
+    trainer._rows = trainer.collector.collect(0)
     orders = []
     for epoch in range(2):
         seen = []
@@ -578,7 +578,7 @@ def test_the_reference_pass_has_no_dropout(tmp_path):
     base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), attention_dropout=0.5)
     trainer = tiny.cue_trainer(tmp_path, policy=tiny.team(base), kl_coef=0.1)
     trainer.model.train()
-    first, again = (trainer.play_and_score(0)[0]["agent_0"] for _ in range(2))
+    first, again = (trainer.collector.collect(0)[0]["agent_0"] for _ in range(2))
     assert torch.equal(first.reference_N, again.reference_N)
     assert torch.equal(first.features_KF, again.features_KF)
 

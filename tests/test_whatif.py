@@ -77,7 +77,7 @@ def test_a_replay_with_a_fault_gives_no_baseline(tmp_path):
 def test_messages_are_paid_against_their_baseline_and_other_turns_by_gae(tmp_path):
     plain = tiny.cue_trainer(tmp_path / "gae", gamma=0.9)
     trainer = tiny.cue_trainer(tmp_path / "counterfactual", gamma=0.9, advantage="counterfactual")
-    expected, rows = plain.play_and_score(0), trainer.play_and_score(0)
+    expected, rows = plain.collector.collect(0), trainer.collector.collect(0)
     for seat in tiny.SEATS:
         mine = [row[seat] for row in rows]
         raw = torch.stack([row[seat].returns_K - row[seat].values_K for row in expected])  # GAE
@@ -98,7 +98,7 @@ def test_partners_in_a_replay_are_frozen(tmp_path, monkeypatch):
     monkeypatch.setattr(
         trainer.players, "vary", lambda vs, seed: seats.extend(dict(v.policies) for v in vs) or vary(vs, seed)
     )
-    trainer.play_and_score(0)
+    trainer.collector.collect(0)
     assert {tuple(team.items()) for team in seats} == {
         ((A, A), (B, start_of(B))),
         ((A, start_of(A)), (B, B)),
@@ -129,7 +129,7 @@ def test_solo_gain_is_played_for_only_where_it_counts(tmp_path):
             rewards=[SoloGain(weight=weight)],
             on_rollouts=lambda _update, episodes, _breakdowns, kept=kept: kept.extend(episodes),
         )
-        rows = trainer.play_and_score(0)
+        rows = trainer.collector.collect(0)
         assert all((episode.outcome.solo_utility is not None) == played for episode in kept)
         for row, episode in zip(rows, kept, strict=True):
             gain = episode.outcome.utility - episode.outcome.solo_utility if played else 0.0

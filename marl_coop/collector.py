@@ -1,0 +1,190 @@
+"""From the current adapters to rows that can be learned from: play, score, value, advantage.
+
+    play       every process plays its share of the episodes with the current adapters
+    score      reward terms on the episodes -> one number per turn
+    value      one pass through the frozen reference: features for the critics, log-probabilities for the KL
+    advantage  GAE over turns, or credit against a silent replay; whitened per agent over all processes
+
+Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from envs.episode import Seat, StopReason
+from marl_coop import ppo, whatif
+from marl_coop.batch import Row, collate, stack_turns
+from marl_coop.models import give_back_freed_memory
+from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
+from marl_coop.ppo_config import MultiAgentPPOConfig
+from marl_coop.rollout import Players, Rollout, stable_seed
+from rewards import RewardStack
+from rewards.metrics import rates
+from rewards.solo_gain import SoloGain
+
+TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
+
+
+def total(accelerator: Accelerator, values: Tensor) -> Tensor:
+    """Sum over all processes."""
+    return accelerator.reduce(values.to(accelerator.device), reduction="sum").to(values.device)
+
+
+class Collector:
+    """Plays an update's episodes and makes rows of them.
+
+    Args:
+        model: base, adapters and critics.
+        args: see `MultiAgentPPOConfig`.
+        players: play the training tasks.
+        rewards: the terms and their weights.
+        policies: the adapter of each seat.
+        accelerator: says which share of the episodes is this process's.
+        on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+
+    `metrics` is where numbers for the log are put, by name; whoever logs them empties it.
+    """
+
+    def __init__(
+        self,
+        model: TeamPolicy,
+        args: MultiAgentPPOConfig,
+        players: Players,
+        rewards: RewardStack,
+        policies: Mapping[Seat, str],
+        accelerator: Accelerator,
+        on_rollouts: Callable[[int, list, list], None] | None = None,
+    ):
+        self.model, self.args, self.players, self.rewards = model, args, players, rewards
+        self.policies, self.accelerator, self.on_rollouts = policies, accelerator, on_rollouts
+        self.metrics: dict[str, list[float]] = defaultdict(list)
+        self._total = partial(total, accelerator)
+        self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
+        self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
+        if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
+            model.keep_start()
+
+    @torch.no_grad()
+    def collect(self, update: int) -> list[dict[Seat, Row]]:
+        """Play this process's share of an update; rows with rewards, values and advantages."""
+        args, world = self.args, self.accelerator.num_processes
+        give_back_freed_memory()
+        share = args.episodes_per_update // world
+        first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
+        first += self.accelerator.process_index * share
+        started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
+        rollouts = self.players.play(range(first, first + share), sampling_seed)
+        if self._solo:
+            starts = [start_of(adapter) for adapter in self.model.adapters]
+            rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
+        breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
+        episodes = [
+            {
+                seat: Row(
+                    trace=rollout.traces[seat],
+                    counted=rollout.episode.stop_reason is not StopReason.SANDBOX_FAULT,
+                    terms_MK=torch.tensor([*breakdown.weighted(seat).values()], dtype=torch.float32),
+                )
+                for seat in rollout.episode.seats
+            }
+            for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
+        ]
+        if args.advantage == "counterfactual":
+            self._add_baselines(episodes, rollouts, sampling_seed)
+        self.metrics["seconds/play"].append(time.perf_counter() - started)
+        give_back_freed_memory()  # the caches of the chats
+        started = time.perf_counter()
+        self._add_reference_and_values(episodes)
+        self.metrics["seconds/reference"].append(time.perf_counter() - started)
+        self._add_advantages([row for rows in episodes for row in rows.values()])
+        self._record_play(rollouts, breakdowns)
+        if self.on_rollouts:
+            self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns)
+        return episodes
+
+    def _add_reference_and_values(self, episodes: list[dict[Seat, Row]]) -> None:
+        """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.
+
+        Features of the reference do not move while the adapters learn, so the critics read them as often as they need
+        without another pass.
+        """
+        self.model.eval()
+        own: dict[int, Tensor] = {}
+        size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
+        for start in range(0, len(episodes), size):  # as many at once as in learning
+            part = episodes[start : start + size]
+            rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
+            batch = collate(rows, self.players.chat.eos, self.accelerator.device)
+            spans = spans_of([self._reference(row.trace.adapter) for row in rows])
+            ids_RT, mask_RT, trunk_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.trunk_RTH
+            if self.args.kl_coef:
+                scores, hidden_RTH = self.model.score(
+                    spans, ids_RT, mask_RT, batch.rows_N, batch.columns_N, self.args.temperature, trunk_RTH
+                )
+                tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
+                for row, reference_N in zip(rows, scores.logprobs_N.split(tokens), strict=True):
+                    row.reference_N = reference_N
+            else:
+                hidden_RTH = self.model.hidden(spans, ids_RT, trunk_RTH, attention_mask=mask_RT, use_cache=False)
+            features_JH = hidden_RTH[batch.prompt_ends_J].float()
+            for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
+                own[id(row)] = features_KH
+        for rows in episodes:
+            for seat, row in rows.items():
+                others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
+                row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
+                row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
+
+    def _add_baselines(self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], sampling_seed: int) -> None:
+        for seat, adapter in self.policies.items():
+            team = {s: adapter if s == seat else start_of(other) for s, other in self.policies.items()}
+            silenced = whatif.silence(self.players, rollouts, seat, team, sampling_seed)
+            baselines = whatif.message_baselines(rollouts, silenced, seat, self.rewards.score, self.args.gamma)
+            for rows, baseline_K in zip(episodes, baselines, strict=True):
+                rows[seat].baseline_K = baseline_K
+
+    def _add_advantages(self, rows: list[Row]) -> None:
+        lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
+        longest = int(lengths.max())
+        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
+        terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
+        values_RK, _ = stack_turns(rows, "values_K", longest)
+        advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
+        if self.args.advantage == "counterfactual":
+            baselines_RK, _ = stack_turns(rows, "baseline_K", longest)
+            credit_RK = ppo.returns_to_go(rewards_RK, self.args.gamma) - baselines_RK
+            advantages_RK = torch.where(credit_RK.isnan(), advantages_RK, credit_RK)
+        for seat in self.policies:
+            mine = torch.tensor([row.seat == seat for row in rows])
+            self.metrics[f"{seat}/explained_variance"].append(
+                ppo.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
+            )
+            terms_MRK = terms_RMK[mine].transpose(0, 1)
+            shares_M = ppo.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam)
+            if self.args.advantage == "counterfactual":
+                self.metrics[f"{seat}/message_credit"].append(float(credit_RK[mine].nanmean()))
+            for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
+                self.metrics[f"{seat}/advantage_share/{term}"].append(share)
+            advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)
+        for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
+            row.advantages_K = advantages_K[: len(row.rewards_K)]
+            row.returns_K = returns_K[: len(row.rewards_K)]
+
+    def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
+        for name, rate in rates([rollout.episode for rollout in rollouts]).items():
+            self.metrics[f"team/{name}"].append(math.nan if rate is None else rate)
+        for seat in self.policies:
+            for term in self.rewards.names:
+                totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]
+                self.metrics[f"{seat}/reward/{term}"].append(float(np.mean(totals)))
+            self.metrics[f"{seat}/reward"].append(float(np.mean([b.total(seat) for b in breakdowns])))
+            lengths = [t.stop - t.start for rollout in rollouts for t in rollout.traces[seat].turns]
+            self.metrics[f"{seat}/generated_tokens"].append(float(sum(lengths) / len(rollouts)))
