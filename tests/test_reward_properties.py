@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Act, ActKind, Episode, Numeric, PartTests, Provenance, StopReason
+from envs.episode import Act, ActKind, Episode, Merge, Numeric, PartTests, Provenance, StopReason
 from rewards import (
     TERMS,
     Capitulation,
@@ -32,6 +32,10 @@ RANGE = {
     SoloGain: (-1, 1),
 }
 UNIT = st.floats(0, 1)
+CODE = st.sampled_from(  # one function: base, three versions that mix, and what is no Python
+    [{"a.py": f"def f({head}):\n    {body}"} for head in ("n", "n, m=1") for body in ("return n", "n += m; return n")]
+    + [{"a.py": "def f(:"}, {}]
+)
 
 
 @st.composite
@@ -79,12 +83,22 @@ def episodes(draw):
         replace(turn, acts=tuple(draw(st.lists(st.sampled_from(acts), max_size=2)))) for turn in episode.turns
     )
     tests = st.builds(PartTests, alone=st.tuples(*[st.booleans()] * 2), merged=st.tuples(*[st.booleans()] * 2))
-    sizes = st.fixed_dictionaries({seat: st.integers(0, 90) for seat in seats})
-    ledger = st.builds(Provenance, authored=sizes, surviving=sizes, duplicated=st.integers(0, 90))
+    authored, lost = ({seat: draw(st.integers(0, 90)) for seat in seats} for _ in range(2))
+    surviving = {seat: max(0, authored[seat] - lost[seat]) for seat in seats}
+    ledger = Provenance(authored=authored, surviving=surviving, duplicated=draw(st.integers(0, 90)))
+    merge = Merge(
+        base=draw(CODE),
+        proposals={seat: draw(CODE) for seat in seats},
+        final=draw(CODE),
+        worth={seat: draw(UNIT) for seat in seats},
+        conflict=draw(st.booleans()),
+        policy="union",
+    )
     outcome = replace(
         episode.outcome,
-        provenance=draw(st.none() | ledger),
+        provenance=draw(st.sampled_from([None, ledger])),
         parts=draw(st.fixed_dictionaries({}, optional={seat: tests for seat in seats})),
+        merge=draw(st.sampled_from([None, merge])),
         solo_utility=draw(st.none() | UNIT),
     )
     task = replace(episode.task, reference_tokens=draw(st.integers(0, 40)))
@@ -196,7 +210,7 @@ def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():
     assert all(turns == (0.0,) * 3 for terms in breakdown.values.values() for turns in terms.values())
 
 
-@pytest.mark.parametrize("module", ["rewards", "rewards.capitulation", "rewards.consensus"])
+@pytest.mark.parametrize("module", ["rewards", "rewards.capitulation", "rewards.consensus", "rewards.edits"])
 def test_the_examples_in_docstrings_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
