@@ -7,9 +7,20 @@ import pytest
 from pydantic import ValidationError
 
 from envs.episode import Decision, Episode, Outcome, Phase, Stance, StopReason, Task, Turn
-from rewards import TERMS, Capitulation, Communication, Deference, TaskSuccess
+from rewards import (
+    TERMS,
+    Capitulation,
+    Communication,
+    Consensus,
+    Deference,
+    NaiveCapitulation,
+    NaiveDeference,
+    NaiveDisagreement,
+    TaskSuccess,
+)
 from rewards.base import prior_option
 from rewards.capitulation import switch_threshold
+from rewards.metrics import Flip, flips
 
 PAIR = ("agent_0", "agent_1")
 
@@ -138,6 +149,41 @@ def test_truth_table_only_giving_up_a_right_answer_is_charged_and_only_right_rep
     episode = play(decide(), **reports, talk=[[5], [5]])
     assert sum(Capitulation()(episode, "agent_0")) == (-0.5 if mine == "a" and end != "a" else 0.0)
     assert sum(Deference()(episode, "agent_0")) == (mine == "a") + (end == "a")
+
+
+RIGHT_OR_WRONG = {  # own prior, partner's prior, end: a and A are right, b and c wrong
+    # was I right, was the partner, did I change, was the end right: capitulation, consensus and the naive arms
+    ("a", "a", "a"): ((True, True, False, True), (0, 0, 0, 0, 0)),
+    ("a", "a", "A"): ((True, True, True, True), (0, 0, 0, 0, 0)),
+    ("a", "a", "b"): ((True, True, True, False), (-0.5, 0, 0, -1, 0)),  # they agreed, so nobody was averaged
+    ("a", "b", "a"): ((True, False, False, True), (0, 0, 0, 0, 1)),
+    ("a", "b", "A"): ((True, False, True, True), (0, 0, 0, 0, 1)),
+    ("a", "b", "b"): ((True, False, True, False), (-0.5, 0, 0, -1, 0)),
+    ("b", "a", "b"): ((False, True, False, False), (0, 0, 0, 0, 1)),
+    ("b", "a", "a"): ((False, True, True, True), (0, 0, 1, 0, 0)),
+    ("b", "a", "c"): ((False, True, True, False), (0, -1, 0, 0, 1)),  # nobody's prior
+    ("b", "c", "b"): ((False, False, False, False), (0, 0, 0, 0, 1)),
+    ("b", "c", "a"): ((False, False, True, True), (0, 0, 0, 0, 1)),
+    ("b", "c", "c"): ((False, False, True, False), (0, 0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("letters", RIGHT_OR_WRONG)
+def test_truth_table_of_who_was_right_who_changed_and_who_ended_right(letters):
+    cell, paid = RIGHT_OR_WRONG[letters]
+    mine, partner, end = letters
+    assert cell == (mine in "aA", partner in "aA", mine != end, end in "aA")
+    decision = decide(utility={"a": 1.0, "A": 1.0, "b": 0.0, "c": 0.0})
+    episode = play(decision, priors=[[(mine, 0.9)], [(partner, 0.9)]], committed=[[end], [partner]], talk=[[5], [5]])
+    terms = Capitulation, Consensus, NaiveDeference, NaiveCapitulation, NaiveDisagreement
+    assert tuple(sum(term()(episode, "agent_0")) for term in terms) == paid
+    assert next(flips(episode)) == Flip(prior_right=cell[0], final_right=cell[3], partner_right=cell[1])
+
+
+def test_every_cell_that_can_be_is_in_the_truth_table():
+    cells = [cell for cell, _ in RIGHT_OR_WRONG.values()]
+    possible = [cell for cell in itertools.product((True, False), repeat=4) if cell[2] or cell[0] == cell[3]]
+    assert sorted(cells) == sorted(possible)
 
 
 def test_a_prior_is_what_its_probabilities_say_and_not_what_it_names():
