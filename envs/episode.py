@@ -195,12 +195,30 @@ class PartTests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """How what the seats proposed became one code; code maps the paths of files to their sources.
+
+    `base` is what all started from, `proposals` what each seat made of it, `final` what was tested; files that nobody
+    touched may be left out. `worth` is the team result U in [0, 1] of each proposal had it been taken alone, so by the
+    same tests as `Outcome.utility`. `conflict` says whether the textual merge had one, `policy` how it became `final`.
+    """
+
+    base: Mapping[str, str]
+    proposals: Mapping[Seat, Mapping[str, str]]
+    final: Mapping[str, str]
+    worth: Mapping[Seat, float]
+    conflict: bool
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of the episode.
 
     `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
     code, else its final stance), None where it realises none of them. `provenance` and `parts` are there where the
-    task has code, `solo_utility` where somebody played the task alone: the better of the seats' solo results.
+    task has code, `merge` where the seats changed the same code, `solo_utility` where somebody played the task alone:
+    the better of the seats' solo results.
     """
 
     utility: float  # team result U in [0, 1]
@@ -211,6 +229,7 @@ class Outcome:
     detail: str = ""
     provenance: Provenance | None = None
     parts: Mapping[Seat, PartTests] = field(default_factory=dict)
+    merge: Merge | None = None
     solo_utility: float | None = None
 
 
@@ -301,5 +320,6 @@ def _outcome(raw: dict) -> Outcome:
             seat: PartTests(alone=tuple(tests["alone"]), merged=tuple(tests["merged"]))
             for seat, tests in raw["parts"].items()
         },
+        "merge": Merge(**raw["merge"]) if raw["merge"] else None,
     }
     return Outcome(**{**raw, **parsed})

@@ -1,7 +1,7 @@
 """Who wrote how much of the merged code: what a seat's own part needs survives, everything else was written in vain."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from envs.episode import Provenance, Seat, message_tokens
 
@@ -9,6 +9,7 @@ from envs.episode import Provenance, Seat, message_tokens
 def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenance:
     """The ledger of a merge that takes one of the `names`, and what that name needs, from each seat's work."""
     sizes = {seat: definitions(source) for seat, source in work.items()}
+    defined = {seat: _nodes(source) for seat, source in work.items()}
     kept = {seat: needed(work[seat], name) for seat, name in names.items()}
     duplicated = 0
     for symbol in sorted(set().union(*sizes.values())):
@@ -17,7 +18,7 @@ def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenanc
             duplicated += sum(written) - max(written)
     return Provenance(
         authored={seat: message_tokens(source) for seat, source in work.items()},
-        surviving={seat: sum(sizes[seat][symbol] for symbol in kept[seat]) for seat in work},
+        surviving={seat: _size(work[seat], {defined[seat][symbol] for symbol in kept[seat]}) for seat in work},
         duplicated=duplicated,
     )
 
@@ -28,7 +29,7 @@ def definitions(source: str) -> dict[str, int]:
     >>> definitions("x = 1\\ndef f(n): return n + x")
     {'x': 3, 'f': 10}
     """
-    return {name: message_tokens(ast.get_source_segment(source, node) or "") for name, node in _nodes(source).items()}
+    return {name: _size(source, [node]) for name, node in _nodes(source).items()}
 
 
 def needed(source: str, name: str) -> frozenset[str]:
@@ -44,6 +45,13 @@ def needed(source: str, name: str) -> frozenset[str]:
     return frozenset(reached)
 
 
+def _size(source: str, statements: Iterable[ast.stmt]) -> int:
+    """Words and symbols of statements, decorators and their @ among them."""
+    marks = [mark for statement in statements for mark in getattr(statement, "decorator_list", ())]
+    texts = [ast.get_source_segment(source, node) or "" for node in (*statements, *marks)]
+    return sum(map(message_tokens, texts)) + len(marks)
+
+
 def _nodes(source: str) -> dict[str, ast.stmt]:
     try:
         body = ast.parse(source).body
@@ -53,8 +61,10 @@ def _nodes(source: str) -> dict[str, ast.stmt]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found[node.name] = node
-        elif isinstance(node, ast.Assign):
-            found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            found |= {name.id: node for name in names if isinstance(name.ctx, ast.Store)}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {(alias.asname or alias.name).partition(".")[0]: node for alias in node.names}
     return found

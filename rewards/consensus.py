@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from envs.episode import Decision, Episode, Numeric, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, is_compromise, mean_over_decisions, prior_options
+from rewards.edits import mixing, surviving
+
+MIXED = 0.2  # share of the minor side's edits above which code is a mix
 
 
 class Consensus(RewardTerm):
@@ -14,6 +17,10 @@ class Consensus(RewardTerm):
     - for a number strictly between the priors, its `excess_loss` over the precision-weighted pool instead;
     - s x `log_rolling`, where all seats settled on one seat's prior.
 
+    Code is a blend too: where the final code mixes what several seats made of one symbol (`mixing` > 0.2) and earns
+    less than the best proposal alone would have, each of these seats is charged the difference. One loss may show in
+    its options and in its edits, so the larger charge of both counts.
+
     Range: [-1, 0]; keep the weight <= 0.25.
     Source: our own; pooling by inverse variance is Cochran's (1937).
 
@@ -23,6 +30,7 @@ class Consensus(RewardTerm):
 
     Gaming: refusing every blend gains nothing, as a good blend costs 0. A strawman prior, set up so that one's own
     option wins, and an unreadable one, set up so that there is no disagreement, cost their score in `deference`.
+    Writing the mix in words that are in no proposal hides it from the edits, and not from the options or from U.
 
     Example: priors a (worth 1) and b (worth 0); the seat commits to their blend, worth 0.4: -0.6.
     """
@@ -47,7 +55,15 @@ class Consensus(RewardTerm):
                 return -shortfall
             return 0.0 if settled_side(episode, decision, priors) is None else -shortfall * rolled
 
-        return at_last_turn(episode, agent, mean_over_decisions(episode, harm))
+        return at_last_turn(episode, agent, min(mean_over_decisions(episode, harm), -mixed_loss(episode, agent)))
+
+
+def mixed_loss(episode: Episode, agent: Seat) -> float:
+    """What a mix of proposals, one of them the seat's, fell short of the best proposal alone, in [0, 1]."""
+    merge = episode.outcome.merge
+    loss = max(merge.worth.values()) - episode.outcome.utility if merge else 0.0
+    edits = surviving(merge) if loss > 0 else {}
+    return loss if agent in edits and (mixing(edits) or 0.0) > MIXED else 0.0
 
 
 def differ(priors: Mapping[Seat, str]) -> bool:

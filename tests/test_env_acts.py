@@ -104,6 +104,22 @@ def test_what_a_name_needs_survives_and_the_rest_was_written_in_vain():
     )
 
 
+@pytest.mark.parametrize(
+    ("needed", "surviving"),
+    [
+        ("x = y = 1", 5),  # one statement, however many names it binds
+        ("x, y = 1, 2", 7),
+        ("x: int = 3", 5),
+        ("import x, y", 4),
+        ("x = 1\nx += 1", 3),  # only what binds a name is seen
+    ],
+)
+def test_a_statement_that_is_needed_survives_once(needed, surviving):
+    work = f"{needed}\n@cache\ndef f(n): return n + x + y"
+    ledger = provenance.provenance({"agent_0": "f"}, {"agent_0": work})
+    assert ledger.surviving == {"agent_0": surviving + 2 + 12}
+
+
 def test_a_helper_of_the_same_name_in_both_parts_is_no_duplicate():
     work = {"agent_0": "x = 1\ndef f(): return x", "agent_1": "x = 2\ndef g(): return x"}
     assert provenance.provenance({"agent_0": "f", "agent_1": "g"}, work).duplicated == 0

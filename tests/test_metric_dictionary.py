@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import ends, values
 from test_reward_properties import episodes
-from test_reward_terms import decide, play
+from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Numeric
+from envs.episode import Merge, Numeric, PartTests, Provenance
 from rewards.metrics import NAMES, Metric, measure, prices, rates
 from rewards.metrics.tokens import LEDGER
 
@@ -28,15 +28,11 @@ def with_beliefs(episode, *beliefs):
     return replace(episode, task=replace(episode.task, decisions=(decision,)))
 
 
-def with_code(episode, *works):
-    """The same episode of a task with code, each seat's work in its last turns, oldest first."""
-    turns = list(episode.turns)
-    for seat, drafts in zip(episode.seats, works, strict=True):
-        own = [i for i, turn in enumerate(turns) if turn.agent == seat]
-        for i, work in zip(own[len(own) - len(drafts) :], drafts, strict=True):
-            turns[i] = replace(turns[i], work=work)
+def with_code(episode, **outcome):
+    """The same episode of a task with code, and what came of that."""
     stubs = {seat: f"part_{i}" for i, seat in enumerate(episode.seats)}
-    return replace(episode, task=replace(episode.task, stubs=stubs), turns=tuple(turns))
+    task, outcome = replace(episode.task, stubs=stubs), replace(episode.outcome, **outcome)
+    return replace(episode, task=task, outcome=outcome)
 
 
 def wrote(episode, tokens):
@@ -51,7 +47,7 @@ ANY = (-np.inf, np.inf)
 RANGE = {  # where it is not [0, 1]
     "j": (-1, 1),
     **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
-    **dict.fromkeys(LEDGER, (0, np.inf)),
+    **{name: (0, np.inf) for name in NAMES if name in LEDGER or name.endswith("_per_episode")},
     **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
 }
 
@@ -193,16 +189,15 @@ def test_prices_scale_the_whole_interval_and_leave_what_is_undefined():
     assert prices(metrics, 2e6)["rework_tokens_per_episode"] == Metric(None, None, None, 0)
 
 
-def test_rework_is_the_lines_of_drafts_that_did_not_survive():
-    reworked = with_code(ends("aa", "aa"), ["x = 1\ny = 2", "    y = 2"], ["z = 3"])
-    kept = with_code(ends("aa", "aa"), ["y = 2", "x = 1 + 2\ny = 2"], [])
-    assert number(measure([reworked, kept])["rework_tokens_per_episode"]) == (3 / 2, 2)
-
-
-def test_duplicate_work_is_all_but_the_longest_version_of_a_definition():
-    one, two = "def f(): return 1", "import os\n\ndef f():\n    return x + 1\n\ndef g(): return 2"
-    metrics = measure([with_code(ends("aa", "aa"), [one], [two]), with_code(ends("aa", "aa"), [one], ["no code"])])
-    assert number(metrics["duplicate_tokens_per_episode"]) == (7 / 2, 2)
+def test_rework_and_duplicate_work_are_those_of_the_ledger():
+    wasteful = Provenance(
+        authored={"agent_0": 30, "agent_1": 10}, surviving={"agent_0": 10, "agent_1": 10}, duplicated=8
+    )
+    thrifty = Provenance(authored={"agent_0": 5, "agent_1": 5}, surviving={"agent_0": 5, "agent_1": 4})
+    episodes = [with_code(ends("aa", "aa"), provenance=ledger) for ledger in (wasteful, thrifty, None)]
+    metrics = measure(episodes)
+    assert number(metrics["rework_tokens_per_episode"]) == ((20 + 1) / 2, 2)
+    assert number(metrics["duplicate_tokens_per_episode"]) == (8 / 2, 2)
 
 
 # outcomes
@@ -216,8 +211,35 @@ def test_silence_counts_for_seats_that_held_a_fact_which_the_partner_needed():
 
 
 def test_parts_conflict_semantically_where_each_works_and_both_together_do_not():
-    conflict, agreed_on_wrong = (with_code(ends("ab", end), [], []) for end in ("ab", "bb"))
-    equally_good = with_code(ends("ab", "ab", utility=1.0), [], [])
-    broken, no_code = with_code(ends("ab", "a?"), [], []), ends("ab", "ab")  # neither is a case
+    conflict, agreed_on_wrong = (with_code(ends("ab", end)) for end in ("ab", "bb"))
+    equally_good = with_code(ends("ab", "ab", utility=1.0))
+    broken, no_code = with_code(ends("ab", "a?")), ends("ab", "ab")  # neither is a case
     metrics = measure([conflict, agreed_on_wrong, equally_good, broken, no_code])
     assert number(metrics["semantic_conflict_rate"]) == (pytest.approx(1 / 3), 3)
+    assert number(metrics["textual_conflict_rate"]) == (None, 0)
+
+
+def merged(conflict=False, alone=(True, True), utility=0.0, final="x = 1"):
+    """An episode whose seats changed `x = 0` to 1 and to 2; whether each proposal passes its own tests alone."""
+    code = {seat: {"a.py": f"x = {i + 1}"} for i, seat in enumerate(PAIR)}
+    merge = Merge(
+        base={"a.py": "x = 0"}, proposals=code, final={"a.py": final}, worth={}, conflict=conflict, policy="union"
+    )
+    parts = {seat: PartTests(alone=(True, passes), merged=(False,)) for seat, passes in zip(PAIR, alone, strict=False)}
+    return with_code(ends("ab", "ab", utility=utility), merge=merge, parts=parts)
+
+
+def test_branches_conflict_semantically_where_a_clean_merge_of_branches_that_work_alone_fails():
+    cases = [merged(), merged(utility=0.5), merged(utility=1.0)]
+    no_cases = [merged(conflict=True), merged(alone=(True, False)), merged(alone=(True,))]
+    assert number(measure(cases + no_cases)["semantic_conflict_rate"]) == (pytest.approx(2 / 3), 3)
+
+
+def test_textual_conflicts_are_counted_among_the_merges_on_record():
+    metric = measure([merged(), merged(conflict=True), merged(), with_code(ends("ab", "ab"))])["textual_conflict_rate"]
+    assert number(metric) == (pytest.approx(1 / 3), 3)
+
+
+def test_the_mix_of_contested_code_is_averaged_over_the_merges_that_kept_some_of_it():
+    pure, mixed, neither = merged(), merged(final="x = 1\nx = 2"), merged(final="x = 9")
+    assert number(measure([pure, mixed, neither, ends("ab", "ab")])["code_mixing"]) == ((0 + 1 / 2) / 2, 2)

@@ -6,11 +6,21 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from envs.episode import Decision, Episode, Numeric, Outcome, Phase, Stance, StopReason, Task, Turn
-from rewards import TERMS, Capitulation, Communication, Consensus, Deference, TaskSuccess
+from envs.episode import Decision, Episode, Outcome, Phase, Stance, StopReason, Task, Turn
+from rewards import (
+    TERMS,
+    Capitulation,
+    Communication,
+    Consensus,
+    Deference,
+    NaiveCapitulation,
+    NaiveDeference,
+    NaiveDisagreement,
+    TaskSuccess,
+)
 from rewards.base import prior_option
 from rewards.capitulation import switch_threshold
-from rewards.consensus import excess_loss, log_rolling
+from rewards.metrics import Flip, flips
 
 PAIR = ("agent_0", "agent_1")
 
@@ -141,6 +151,41 @@ def test_truth_table_only_giving_up_a_right_answer_is_charged_and_only_right_rep
     assert sum(Deference()(episode, "agent_0")) == (mine == "a") + (end == "a")
 
 
+RIGHT_OR_WRONG = {  # own prior, partner's prior, end: a and A are right, b and c wrong
+    # was I right, was the partner, did I change, was the end right: capitulation, consensus and the naive arms
+    ("a", "a", "a"): ((True, True, False, True), (0, 0, 0, 0, 0)),
+    ("a", "a", "A"): ((True, True, True, True), (0, 0, 0, 0, 0)),
+    ("a", "a", "b"): ((True, True, True, False), (-0.5, 0, 0, -1, 0)),  # they agreed, so nobody was averaged
+    ("a", "b", "a"): ((True, False, False, True), (0, 0, 0, 0, 1)),
+    ("a", "b", "A"): ((True, False, True, True), (0, 0, 0, 0, 1)),
+    ("a", "b", "b"): ((True, False, True, False), (-0.5, 0, 0, -1, 0)),
+    ("b", "a", "b"): ((False, True, False, False), (0, 0, 0, 0, 1)),
+    ("b", "a", "a"): ((False, True, True, True), (0, 0, 1, 0, 0)),
+    ("b", "a", "c"): ((False, True, True, False), (0, -1, 0, 0, 1)),  # nobody's prior
+    ("b", "c", "b"): ((False, False, False, False), (0, 0, 0, 0, 1)),
+    ("b", "c", "a"): ((False, False, True, True), (0, 0, 0, 0, 1)),
+    ("b", "c", "c"): ((False, False, True, False), (0, 0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("letters", RIGHT_OR_WRONG)
+def test_truth_table_of_who_was_right_who_changed_and_who_ended_right(letters):
+    cell, paid = RIGHT_OR_WRONG[letters]
+    mine, partner, end = letters
+    assert cell == (mine in "aA", partner in "aA", mine != end, end in "aA")
+    decision = decide(utility={"a": 1.0, "A": 1.0, "b": 0.0, "c": 0.0})
+    episode = play(decision, priors=[[(mine, 0.9)], [(partner, 0.9)]], committed=[[end], [partner]], talk=[[5], [5]])
+    terms = Capitulation, Consensus, NaiveDeference, NaiveCapitulation, NaiveDisagreement
+    assert tuple(sum(term()(episode, "agent_0")) for term in terms) == paid
+    assert next(flips(episode)) == Flip(prior_right=cell[0], final_right=cell[3], partner_right=cell[1])
+
+
+def test_every_cell_that_can_be_is_in_the_truth_table():
+    cells = [cell for cell, _ in RIGHT_OR_WRONG.values()]
+    possible = [cell for cell in itertools.product((True, False), repeat=4) if cell[2] or cell[0] == cell[3]]
+    assert sorted(cells) == sorted(possible)
+
+
 def test_a_prior_is_what_its_probabilities_say_and_not_what_it_names():
     two, three = decide(utility={"a": 1.0, "b": 0.0}), decide()
     held = {
@@ -181,127 +226,6 @@ def test_the_rewards_make_switching_pay_exactly_above_the_documented_threshold(l
 def test_loss_aversion_below_one_is_refused_because_switching_back_and_forth_would_pay():
     with pytest.raises(ValidationError, match="loss_aversion"):
         Capitulation(loss_aversion=0.9)
-
-
-# consensus
-
-BLEND = {"a": 1.0, "b": 0.0, "mix": 0.4}
-
-
-def blended(utility=None, priors=("a", "b"), committed=("mix", "mix")):
-    decision = decide(utility=utility or BLEND, blends=("mix",))
-    return play(decision, priors=[[p and (p, 0.9)] for p in priors], committed=[[c] for c in committed])
-
-
-def test_consensus_example():
-    assert Consensus()(blended(), "agent_0") == pytest.approx([0.0, -0.6])
-
-
-def test_consensus_charges_the_seat_that_blended_and_not_the_one_that_held():
-    episode = blended(committed=("a", "mix"))
-    assert [sum(Consensus()(episode, seat)) for seat in PAIR] == pytest.approx([0.0, -0.6])
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        {"utility": {"a": 0.5, "b": 0.2, "mix": 0.9}},  # the blend is better than either side
-        {"priors": ("a", "a")},  # nobody to average with
-        {"priors": ("a", None)},
-        {"priors": (None, None)},
-        {"committed": (None, None)},
-        {"committed": ("a", "a")},
-        {"committed": ("b", "b")},  # a bad end, but one that a seat had argued for
-    ],
-)
-def test_consensus_costs_nothing_where_no_dominated_blend_was_taken(case):
-    assert sum(Consensus()(blended(**case), "agent_0")) == 0.0
-
-
-def test_consensus_charges_an_option_that_was_nobodys_prior():
-    decision = decide(utility={"a": 1.0, "b": 0.5, "c": 0.2})
-    episode = play(decision, priors=[[("a", 0.9)], [("b", 0.9)]], committed=[["c"], ["b"]])
-    assert sum(Consensus()(episode, "agent_0")) == pytest.approx(-0.8)
-
-
-def rolled(ends, experts=("agent_0", "agent_0")):
-    """Two decisions where agent_0 holds the right a and agent_1 the wrong b; `ends` per seat."""
-    decisions = [decide(str(i), expert=expert) for i, expert in enumerate(experts)]
-    return play(*decisions, priors=[[("a", 0.9)] * 2, [("b", 0.9)] * 2], committed=[list(end) for end in ends])
-
-
-def test_log_rolling_is_full_for_taking_turns_and_charged_by_the_shortfall_it_causes():
-    episode = rolled(["ab", "ab"])
-    assert log_rolling(episode) == 1.0
-    assert [sum(Consensus()(episode, seat)) for seat in PAIR] == [-0.5, -0.5]
-
-
-@pytest.mark.parametrize("ends", [["aa", "aa"], ["bb", "bb"], ["aa", "bb"], ["ab", "aa"]])
-def test_log_rolling_is_zero_for_one_side_throughout_and_for_fewer_than_two_settled_disagreements(ends):
-    assert log_rolling(rolled(ends)) == 0.0
-
-
-def test_seats_that_end_apart_settled_nothing_so_holding_on_is_no_log_rolling():
-    held = rolled(["aa", "bb"], experts=("agent_0", "agent_1"))
-    assert log_rolling(held) == 0.0
-    assert sum(Consensus()(held, "agent_1")) == 0.0
-
-
-def test_following_the_expert_is_no_log_rolling_when_the_expert_changes():
-    assert log_rolling(rolled(["ab", "ab"], experts=("agent_0", "agent_1"))) == 0.0
-
-
-def meeting(answer, sigma=(0.3, 1.5), utility=None):
-    """A number whose truth is 10, with priors 10 and 13."""
-    numeric = Numeric(truth=10.0, tolerance=0.5, sigma=dict(zip(PAIR, sigma, strict=True)))
-    worth = utility or {"10": 1.0, "11.5": 0.0, "13": 0.0, "20": 0.0}
-    decision = decide(utility=worth, numeric=numeric)
-    return play(decision, priors=[[("10", 0.9)], [("13", 0.6)]], committed=[[answer], [answer]])
-
-
-def test_a_number_between_the_priors_is_charged_its_excess_over_the_precision_weighted_pool():
-    pool_loss = (3 * 0.3**2 / (0.3**2 + 1.5**2)) ** 2
-    assert sum(Consensus()(meeting("11.5"), "agent_0")) == pytest.approx(
-        -(1.5**2 - pool_loss) / (3**2 - pool_loss + 0.5**2)
-    )
-
-
-def test_the_equal_mean_of_equally_precise_numbers_costs_nothing_even_when_it_fails():
-    assert sum(Consensus()(meeting("11.5", sigma=(1.0, 1.0)), "agent_0")) == 0.0
-
-
-@pytest.mark.parametrize("answer", ["10", "13", "20"])
-def test_a_number_that_is_a_prior_or_beyond_the_priors_is_no_average(answer):
-    assert sum(Consensus()(meeting(answer), "agent_0")) == 0.0
-
-
-def test_a_number_that_some_seat_held_is_no_average_even_between_two_others():
-    numeric = Numeric(truth=10.0, tolerance=0.5, sigma=dict.fromkeys(("agent_0", "agent_1", "agent_2"), 1.0))
-    decision = decide(utility={"10": 1.0, "14": 0.0, "13": 0.0}, numeric=numeric)
-    held = [[("10", 0.9)], [("13", 0.9)], [("14", 0.9)]]
-    episode = play(decision, priors=held, committed=[["10"], ["13"], ["13"]])
-    assert sum(Consensus()(episode, "agent_1")) == 0.0
-
-
-def test_a_number_between_the_priors_that_is_as_good_as_the_best_of_them_costs_nothing():
-    assert sum(Consensus()(meeting("11.5", utility={"10": 1.0, "11.5": 1.0, "13": 0.0}), "agent_0")) == 0.0
-
-
-def test_excess_loss_is_full_where_the_other_seats_number_was_better_than_the_pool():
-    numeric = Numeric(truth=13.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5})
-    assert excess_loss(numeric, {"agent_0": 10.0, "agent_1": 13.0}, "agent_0", 10.05) == 1.0
-    exact = dataclasses.replace(numeric, tolerance=0.0)
-    assert excess_loss(exact, {"agent_0": 13.0, "agent_1": 13.0}, "agent_0", 13.0) == 0.0
-
-
-def test_excess_loss_does_not_depend_on_the_unit():
-    seconds = Numeric(truth=10.0, tolerance=0.5, sigma={"agent_0": 0.3, "agent_1": 1.5})
-    millis = Numeric(truth=1e4, tolerance=500.0, sigma={"agent_0": 300.0, "agent_1": 1500.0})
-    priors = {"agent_0": 10.0, "agent_1": 13.0}
-    scaled = {seat: 1000 * number for seat, number in priors.items()}
-    assert excess_loss(millis, scaled, "agent_0", 11500.0) == pytest.approx(
-        excess_loss(seconds, priors, "agent_0", 11.5)
-    )
 
 
 # communication

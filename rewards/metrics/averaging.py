@@ -1,6 +1,6 @@
 """Whether seats who disagree meet in the middle, and whether the middle was the right place.
 
-All cases here are disagreements: decisions on which two readable priors differ.
+Cases are disagreements: decisions on which two readable priors differ, in code the symbols that several seats changed.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from envs.episode import Decision, Episode, Numeric, Seat
 from rewards.base import is_compromise, prior_options
 from rewards.consensus import differ, excess_loss, log_rolling, pool, settled_side
+from rewards.edits import mixing, surviving
 from rewards.metrics.rate import Rate, share
 
 
@@ -116,3 +117,15 @@ def numeric_excess_loss(episode: Episode) -> Rate:
     """
     losses = [excess_loss(s.numeric, s.priors, s.expert, s.answer) for s in _segments(episode)]
     return Rate(sum(losses), len(losses))
+
+
+def code_mixing(episode: Episode) -> Rate:
+    """Mean `mixing` of the final code: the share of edits on contested symbols that are of the minor side.
+
+    Range: [0, 1), 1/2 at most with two seats; 0 takes one seat's version. Whether the mix did harm is for `consensus`.
+    Cases: episodes with a merge on record in which an edit of one seat alone, on a symbol that others changed too,
+    survives. Source: our own.
+    """
+    merge = episode.outcome.merge
+    mixed = mixing(surviving(merge)) if merge else None
+    return Rate() if mixed is None else Rate(mixed, 1)

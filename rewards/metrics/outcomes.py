@@ -37,18 +37,33 @@ def _knows(episode: Episode, seat: Seat) -> bool:
     )
 
 
-def semantic_conflict_rate(episode: Episode) -> Rate:
-    """P(the task fails and the parts follow different options | every part alone follows one option).
+def textual_conflict_rate(episode: Episode) -> Rate:
+    """P(the textual merge of the proposals has conflicts).
 
-    Each part passes the tests of its own reading and the merged module fails. Range: [0, 1], less is better.
-    Cases: episodes with code in which every seat's code realises one option of each decision.
+    Range: [0, 1], less is better. Cases: episodes with a merge on record. Source: Brun et al. (2011).
+    """
+    merge = episode.outcome.merge
+    return Rate(float(merge.conflict), 1) if merge else Rate()
+
+
+def semantic_conflict_rate(episode: Episode) -> Rate:
+    """P(the task fails | the merge is clean and each part works alone).
+
+    Where a merge is on record: it has no textual conflict, and each part passes its own tests on its own branch. Else
+    parts cannot conflict textually, and one works alone that realises one option of each decision; they clash where
+    the options differ. Range: [0, 1], less is better. Cases: episodes with code of which that is true.
     Source: the test conflicts of Brun et al. (2011).
     """
+    outcome = episode.outcome
+    if outcome.merge:
+        alone = [outcome.parts[seat].alone if seat in outcome.parts else (False,) for seat in episode.seats]
+        works = not outcome.merge.conflict and all(map(all, alone))
+        return Rate(float(not outcome.success), 1) if works else Rate()
     realised = [[episode.committed(seat, d.id) for seat in episode.seats] for d in episode.task.decisions]
     if not episode.task.stubs or any(None in options for options in realised):
         return Rate()
     clash = any(len(set(options)) > 1 for options in realised)
-    return Rate(float(clash and not episode.outcome.success), 1)
+    return Rate(float(clash and not outcome.success), 1)
 
 
 def sandbox_fault_rate(episode: Episode) -> Rate:

@@ -3,14 +3,10 @@
 Tokens are the words and symbols of `message_tokens`, the same for every model; what a provider charges for are its own.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping
 
 from envs.episode import Episode, message_tokens
 from rewards.metrics.rate import Metric, Rate
-
-_DEFINITION = re.compile(r"^(?:async +)?(?:def|class) +(\w+).*(?:\n+[ \t].*)*", re.MULTILINE)
 
 
 def message_tokens_per_episode(episode: Episode) -> Rate:
@@ -43,32 +39,22 @@ def generated_tokens_per_solved(episode: Episode) -> Rate:
 
 
 def rework_tokens_per_episode(episode: Episode) -> Rate:
-    """Mean tokens that were authored and did not survive: lines of a seat's drafts that its last code is without.
+    """Mean tokens of code that the seats wrote and that did not survive, by `Outcome.provenance`.
 
-    A line counts once, however many drafts had it, and its indentation does not matter. Range: from 0, less is better.
-    Cases: episodes with code. Source: our own.
-    Example: the draft has the lines "x = 1" and "y = 2", the last code only "y = 2": 3 tokens.
+    Range: from 0, less is better. Cases: episodes with a ledger of the code. Source: our own.
+    Example: the seats wrote 30 and 10 tokens, of which 10 and 10 survive: 20.
     """
-    rework = 0
-    for seat in episode.seats:
-        drafts = [{line.strip() for line in turn.work.splitlines()} for turn in episode.turns_of(seat) if turn.work]
-        rework += sum(map(message_tokens, set().union(*drafts).difference(*drafts[-1:])))
-    return Rate(float(rework), 1) if episode.task.stubs else Rate()
+    ledger = episode.outcome.provenance
+    return Rate(float(sum(ledger.authored.values()) - sum(ledger.surviving.values())), 1) if ledger else Rate()
 
 
 def duplicate_tokens_per_episode(episode: Episode) -> Rate:
-    """Mean tokens of top-level functions and classes that more than one seat wrote, all but the longest of each name.
+    """Mean tokens of code that several seats wrote and of which one version survives, by `Outcome.provenance`.
 
-    Range: from 0, less is better. Cases: episodes with code. Source: our own.
-    Example: one seat writes `def f(): return 1` in 7 tokens and the other `def f(): return x + 1` in 9: 7 tokens.
+    Range: from 0, less is better. Cases: episodes with a ledger of the code. Source: our own.
     """
-    versions: dict[str, list[int]] = defaultdict(list)
-    for seat in episode.seats:
-        last = next((turn.work for turn in reversed(episode.turns_of(seat)) if turn.work), "")
-        for name, tokens in {m[1]: message_tokens(m[0]) for m in _DEFINITION.finditer(last)}.items():
-            versions[name].append(tokens)
-    duplicate = sum(sum(tokens) - max(tokens) for tokens in versions.values())
-    return Rate(float(duplicate), 1) if episode.task.stubs else Rate()
+    ledger = episode.outcome.provenance
+    return Rate(float(ledger.duplicated), 1) if ledger else Rate()
 
 
 LEDGER = (
