@@ -25,6 +25,7 @@ from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.models import give_back_freed_memory
 from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
 from marl_coop.ppo_config import MultiAgentPPOConfig
+from marl_coop.reward_weights import RewardWeights
 from marl_coop.rollout import Players, Rollout, stable_seed
 from rewards import RewardStack
 from rewards.metrics import rates
@@ -45,12 +46,13 @@ class Collector:
         model: base, adapters and critics.
         args: see `MultiAgentPPOConfig`.
         players: play the training tasks.
-        rewards: the terms and their weights.
+        rewards: the terms and their weights or schedules.
         policies: the adapter of each seat.
         accelerator: says which share of the episodes is this process's.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
 
-    `metrics` is where numbers for the log are put, by name; whoever logs them empties it.
+    `metrics` is where numbers for the log are put, by name; whoever logs them empties it. `reward_weights` is to be a
+    callback of the trainer: it moves the weights that hold a budget.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Collector:
         self.policies, self.accelerator, self.on_rollouts = policies, accelerator, on_rollouts
         self.metrics: dict[str, list[float]] = defaultdict(list)
         self._total = partial(total, accelerator)
+        self.reward_weights = RewardWeights(rewards, self._total)
         self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
@@ -85,7 +88,9 @@ class Collector:
         if self._solo:
             starts = [start_of(adapter) for adapter in self.model.adapters]
             rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
-        breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
+        rewards = self.reward_weights.at(update)
+        breakdowns = [rewards.score(rollout.episode) for rollout in rollouts]
+        self.reward_weights.count([rollout.episode for rollout in rollouts])
         episodes = [
             {
                 seat: Row(
@@ -98,7 +103,7 @@ class Collector:
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
         if args.advantage == "counterfactual":
-            self._add_baselines(episodes, rollouts, sampling_seed)
+            self._add_baselines(episodes, rollouts, rewards, sampling_seed)
         self.metrics["seconds/play"].append(time.perf_counter() - started)
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
@@ -143,11 +148,13 @@ class Collector:
                 row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
                 row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
-    def _add_baselines(self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], sampling_seed: int) -> None:
+    def _add_baselines(
+        self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], rewards: RewardStack, sampling_seed: int
+    ) -> None:
         for seat, adapter in self.policies.items():
             team = {s: adapter if s == seat else start_of(other) for s, other in self.policies.items()}
             silenced = whatif.silence(self.players, rollouts, seat, team, sampling_seed)
-            baselines = whatif.message_baselines(rollouts, silenced, seat, self.rewards.score, self.args.gamma)
+            baselines = whatif.message_baselines(rollouts, silenced, seat, rewards.score, self.args.gamma)
             for rows, baseline_K in zip(episodes, baselines, strict=True):
                 rows[seat].baseline_K = baseline_K
 
@@ -181,6 +188,8 @@ class Collector:
     def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
         for name, rate in rates([rollout.episode for rollout in rollouts]).items():
             self.metrics[f"team/{name}"].append(math.nan if rate is None else rate)
+        for term in self.rewards.scheduled:
+            self.metrics[f"weight/{term}"].append(breakdowns[0].weights[term])
         for seat in self.policies:
             for term in self.rewards.names:
                 totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]
