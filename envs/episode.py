@@ -220,6 +220,7 @@ class Episode:
     turns: tuple[Turn, ...]
     outcome: Outcome
     stop_reason: StopReason = StopReason.FINISHED
+    players: Mapping[Seat, str] = field(default_factory=dict)  # who sat where, as far as it is known
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -264,6 +265,7 @@ class Episode:
             turns=tuple(_turn(turn) for turn in raw["turns"]),
             outcome=_outcome(raw["outcome"]),
             stop_reason=StopReason(raw["stop_reason"]),
+            players=raw["players"],
         )
 
 

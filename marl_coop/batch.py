@@ -28,7 +28,7 @@ class Row:
     """
 
     trace: Trace
-    counted: bool  # False: an infrastructure fault; played, but never trained on
+    counted: bool  # False: played, but not learned from, after an infrastructure fault or by who does not learn
     terms_MK: Tensor
     reference_N: Tensor | None = None
     features_KF: Tensor | None = None
@@ -90,8 +90,8 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Minibatch:
                 end_column_J.append(turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
     trunk_RTH = None
-    if (first_TH := rows[0].trace.trunk_TH) is not None:
-        trunk_RTH = first_TH.new_zeros(len(rows), width, first_TH.shape[-1])
+    if all(row.trace.trunk_TH is not None for row in rows):  # who writes text has none
+        trunk_RTH = rows[0].trace.trunk_TH.new_zeros(len(rows), width, rows[0].trace.trunk_TH.shape[-1])
         for r, row in enumerate(rows):
             trunk_RTH[r, : len(row.trace.trunk_TH)] = row.trace.trunk_TH
     to = lambda values: torch.tensor(values, device=device)  # noqa: E731

@@ -19,14 +19,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from envs.episode import Seat, StopReason
+from envs.episode import Seat
 from marl_coop import ppo, whatif
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.models import give_back_freed_memory
-from marl_coop.policy import BASE, TeamPolicy, spans_of, start_of
+from marl_coop.policy import TeamPolicy, spans_of, start_of
 from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.reward_weights import RewardWeights
 from marl_coop.rollout import Players, Rollout, stable_seed
+from marl_coop.seating import BASE, Mix, Player
 from rewards import RewardStack
 from rewards.metrics import rates
 from rewards.solo_gain import SoloGain
@@ -47,7 +48,7 @@ class Collector:
         args: see `MultiAgentPPOConfig`.
         players: play the training tasks.
         rewards: the terms and their weights or schedules.
-        policies: the adapter of each seat.
+        policies: who sits in each seat, or a mix of them.
         accelerator: says which share of the episodes is this process's.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
 
@@ -61,7 +62,7 @@ class Collector:
         args: MultiAgentPPOConfig,
         players: Players,
         rewards: RewardStack,
-        policies: Mapping[Seat, str],
+        policies: Mapping[Seat, Player | Mix],
         accelerator: Accelerator,
         on_rollouts: Callable[[int, list, list], None] | None = None,
     ):
@@ -70,10 +71,20 @@ class Collector:
         self.metrics: dict[str, list[float]] = defaultdict(list)
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
-        self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.keep_start()
+
+    def learns(self, player: Player) -> bool:
+        """Whether a player is an adapter that is trained."""
+        return player in self.model.adapters
+
+    def _reference(self, player: Player) -> str | None:
+        """The adapter of a chat in the reference pass."""
+        return start_of(player) if self.args.kl_reference == "start" and self.learns(player) else BASE
+
+    def _frozen(self, player: Player) -> Player:
+        return start_of(player) if self.learns(player) else player
 
     @torch.no_grad()
     def collect(self, update: int) -> list[dict[Seat, Row]]:
@@ -90,18 +101,21 @@ class Collector:
             rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
         rewards = self.reward_weights.at(update)
         breakdowns = [rewards.score(rollout.episode) for rollout in rollouts]
-        self.reward_weights.count([rollout.episode for rollout in rollouts])
         episodes = [
             {
                 seat: Row(
                     trace=rollout.traces[seat],
-                    counted=rollout.episode.stop_reason is not StopReason.SANDBOX_FAULT,
+                    counted=not rollout.fault and self.learns(rollout.traces[seat].player),
                     terms_MK=torch.tensor([*breakdown.weighted(seat).values()], dtype=torch.float32),
                 )
                 for seat in rollout.episode.seats
             }
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
+        learned_from = zip(episodes, rollouts, strict=True)
+        self.reward_weights.count(
+            [(r.episode, seat) for rows, r in learned_from for seat in rows if rows[seat].counted]
+        )
         if args.advantage == "counterfactual":
             self._add_baselines(episodes, rollouts, rewards, sampling_seed)
         self.metrics["seconds/play"].append(time.perf_counter() - started)
@@ -128,7 +142,7 @@ class Collector:
             part = episodes[start : start + size]
             rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
-            spans = spans_of([self._reference(row.trace.adapter) for row in rows])
+            spans = spans_of([self._reference(row.trace.player) for row in rows])
             ids_RT, mask_RT, trunk_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.trunk_RTH
             if self.args.kl_coef:
                 scores, hidden_RTH = self.model.score(
@@ -146,17 +160,22 @@ class Collector:
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
                 row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
-                row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
+                row.values_K = torch.zeros(len(row.trace.turns))
+                if self.learns(row.trace.player):
+                    row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
     def _add_baselines(
         self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], rewards: RewardStack, sampling_seed: int
     ) -> None:
-        for seat, adapter in self.policies.items():
-            team = {s: adapter if s == seat else start_of(other) for s, other in self.policies.items()}
-            silenced = whatif.silence(self.players, rollouts, seat, team, sampling_seed)
-            baselines = whatif.message_baselines(rollouts, silenced, seat, rewards.score, self.args.gamma)
-            for rows, baseline_K in zip(episodes, baselines, strict=True):
-                rows[seat].baseline_K = baseline_K
+        for row in (row for rows in episodes for row in rows.values()):
+            row.baseline_K = torch.full_like(row.rewards_K, torch.nan)
+        for seat in self.policies:
+            learning = [i for i, rows in enumerate(episodes) if self.learns(rows[seat].trace.player)]
+            spoken = [rollouts[i] for i in learning]
+            silenced = whatif.silence(self.players, spoken, seat, self._frozen, sampling_seed)
+            baselines = whatif.message_baselines(spoken, silenced, seat, rewards.score, self.args.gamma)
+            for i, baseline_K in zip(learning, baselines, strict=True):
+                episodes[i][seat].baseline_K = baseline_K
 
     def _add_advantages(self, rows: list[Row]) -> None:
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
@@ -186,10 +205,16 @@ class Collector:
             row.returns_K = returns_K[: len(row.rewards_K)]
 
     def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
-        for name, rate in rates([rollout.episode for rollout in rollouts]).items():
+        played = [rollout.episode for rollout in rollouts]
+        for name, rate in rates(played).items():
             self.metrics[f"team/{name}"].append(math.nan if rate is None else rate)
         for term in self.rewards.scheduled:
             self.metrics[f"weight/{term}"].append(breakdowns[0].weights[term])
+        others = {p for e in played for p in e.players.values()} - set(self.model.adapters)
+        for other in sorted(others):
+            among = rates([episode for episode in played if other in episode.players.values()])
+            for name in ("success", "j"):
+                self.metrics[f"with/{other}/{name}"].append(math.nan if among[name] is None else among[name])
         for seat in self.policies:
             for term in self.rewards.names:
                 totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]

@@ -29,9 +29,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax_and_entropy
 
+from marl_coop.seating import BASE
+
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
 TRUNK_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
-BASE = None  # the adapter of a row that goes through the frozen base alone
 
 
 class Span(NamedTuple):
@@ -226,6 +227,20 @@ class TeamPolicy(nn.Module):
             self.lm.add_adapter(start, self.lm.peft_config[adapter])
             weights = get_peft_model_state_dict(self.lm, adapter_name=adapter)
             set_peft_model_state_dict(self.lm, weights, adapter_name=start)
+        self._leave_adapters_to_the_hooks()
+
+    def add_frozen(self, adapter: str, folder: Path) -> None:
+        """Add a frozen adapter from a PEFT adapter on disk, for a seat that does not learn.
+
+        Raises:
+            ValueError: it has not the shape of this team's adapters.
+        """
+        self.lm.add_adapter(adapter, self.lm.peft_config[self.adapters[0]])
+        weights = load_peft_weights(str(folder), device="cpu")
+        wanted = get_peft_model_state_dict(self.lm, adapter_name=adapter)
+        if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in wanted.items()}:
+            raise ValueError(f"the adapter in {folder} has other layers or another rank than lora.* says")
+        set_peft_model_state_dict(self.lm, weights, adapter_name=adapter)
         self._leave_adapters_to_the_hooks()
 
     def adapter_parameters(self, adapter: str, matrices: str = "AB") -> list[nn.Parameter]:

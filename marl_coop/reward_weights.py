@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from envs.episode import Episode, StopReason
+from envs.episode import Episode, Seat
 from rewards import RewardStack
 from rewards.schedules import DualAscent
 
@@ -29,17 +29,16 @@ class RewardWeights(TrainerCallback):
         self.stack, self.total = stack, total
         self.held = {term.name: term for term in stack.terms if isinstance(term.weight, DualAscent)}
         self.moved: dict[str, float] = {}
-        self.spent: dict[str, float] = {}  # means of the running update; none where every episode was a fault
+        self.spent: dict[str, float] = {}  # means of the running update; none where nothing was to be learned from
 
     def at(self, update: int) -> RewardStack:
         """The stack of an update: every weight is a plain number."""
         return self.stack.at(update).with_weights(self.moved)
 
-    def count(self, episodes: Sequence[Episode]) -> None:
-        """Note what was spent in the running update; `episodes` are this process's share of it."""
-        counted = [episode for episode in episodes if episode.stop_reason is not StopReason.SANDBOX_FAULT]
+    def count(self, played: Sequence[tuple[Episode, Seat]]) -> None:
+        """Note what was spent in the running update, in this process's share of what is learned from."""
         for name, term in self.held.items():
-            spent = [term.spent(episode, seat) for episode in counted for seat in episode.seats]
+            spent = [term.spent(episode, seat) for episode, seat in played]
             total, cases = self.total(torch.tensor([sum(spent), len(spent)])).tolist()
             self.spent |= {name: total / cases} if cases else {}
 

@@ -6,15 +6,16 @@ rewards and metrics) and, for each seat, a `Trace` (tokens, for training).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
 from envs.base import CoopEnv
-from envs.episode import Episode, Phase, Seat, Task
+from envs.episode import Episode, Phase, Seat, StopReason, Task
 from marl_coop.chat import Chat
 from marl_coop.engines import Engine, Generation, Request
+from marl_coop.seating import BASE, Mix, Player, label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +31,31 @@ class TokenTurn:
 class Trace:
     """One seat's chat of one episode. `turns[k]` belongs to the seat's k-th turn in the episode.
 
+    `player`: who sat there.
     `trunk_TH`: hidden states below the lowest adapter of all ids but the last, where the engine hands them over.
     """
 
     seat: Seat
-    adapter: str | None
+    player: Player
     ids: list[int] = field(default_factory=list)
     turns: list[TokenTurn] = field(default_factory=list)
     trunk_TH: Tensor | None = None
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that the chat goes through; None for the base, and for a partner that writes text."""
+        return self.player if isinstance(self.player, str) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     episode: Episode
     traces: Mapping[Seat, Trace]
+
+    @property
+    def fault(self) -> bool:
+        """Whether the machine failed, which is nobody's play."""
+        return self.episode.stop_reason is StopReason.SANDBOX_FAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +66,7 @@ class Variation:
     """
 
     task: Task
-    policies: Mapping[Seat, str | None]
+    policies: Mapping[Seat, Player]
     given: Mapping[tuple[Seat, int], list[int]]
 
 
@@ -72,7 +84,7 @@ class Players:
 
     Args:
         make_env: gives a fresh environment.
-        policies: adapter of each seat (None: the base model).
+        policies: who sits in each seat, or a mix of them.
         engine: samples the replies.
         chat: puts text into token ids.
         max_tokens: length limit of a reply in each phase.
@@ -81,7 +93,7 @@ class Players:
     def __init__(
         self,
         make_env: Callable[[], CoopEnv],
-        policies: Mapping[Seat, str | None],
+        policies: Mapping[Seat, Player | Mix],
         engine: Engine,
         chat: Chat,
         max_tokens: Mapping[Phase, int],
@@ -101,13 +113,14 @@ class Players:
         self.engine.forget()
         with ThreadPoolExecutor(max_workers=4) as pool:  # the last step of an episode waits for its tests
             while running := [table for table in tables if table.env.agents]:
+                list(pool.map(_Table.prepare, running))
                 requests = [request for table in running for request in table.requests()]
                 generations = iter(self.engine.generate(requests))
                 for table in running:
                     table.record(generations)
                 list(pool.map(_Table.step, running))
         self.engine.forget()
-        return [Rollout(episode=table.env.episode, traces=table.traces) for table in tables]
+        return [table.rollout() for table in tables]
 
 
 class _Table:
@@ -120,14 +133,26 @@ class _Table:
         policies = variation.policies if variation else players.policies
         options = {"task": variation.task} if variation else None
         self.observations, _ = self.env.reset(seed=task_seed, options=options)
-        self.traces = {seat: Trace(seat=seat, adapter=policies[seat]) for seat in self.env.agents}
+        self.traces = {
+            seat: Trace(seat=seat, player=Mix.of(policies[seat]).draw(stable_seed(*self.key, i)))
+            for i, seat in enumerate(self.env.agents)
+        }
         self.replies: dict[Seat, str] = {}
+        self.ready: dict[Seat, list[int]] = {}  # replies of this step that are not sampled
 
-    def _given(self, seat: Seat) -> list[int] | None:
-        return self.given.get((seat, len(self.traces[seat].turns)))
+    def prepare(self) -> None:
+        """Find the replies that nobody has to sample: those that are given, and those of partners that write text."""
+        self.ready, self.replies = {}, {}
+        for seat in self.env.agents:
+            trace = self.traces[seat]
+            if (ids := self.given.get((seat, len(trace.turns)))) is not None:
+                self.ready[seat] = ids
+            elif trace.player is not BASE and trace.adapter is None:
+                self.replies[seat] = trace.player.reply(self.env, seat)
+                self.ready[seat] = self.players.chat.reply_ids(self.replies[seat])
 
     def requests(self) -> list[Request]:
-        """What is to be sampled next: a reply for each seat that has none given."""
+        """What is to be sampled next: a reply for each seat that has none ready."""
         chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
         for seat in self.env.agents:
             trace, text = self.traces[seat], self.observations[seat]
@@ -141,19 +166,23 @@ class _Table:
                 seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
             )
             for seat in self.env.agents
-            if self._given(seat) is None
+            if seat not in self.ready
         ]
 
     def record(self, sampled: Iterator[Generation]) -> None:
         """Take the next replies of `sampled`, one for each of `requests`."""
         for seat in self.env.agents:
-            trace, given = self.traces[seat], self._given(seat)
-            generation = next(sampled) if given is None else Generation(ids=given, logprobs=[])
+            trace, ready = self.traces[seat], self.ready.get(seat)
+            generation = next(sampled) if ready is None else Generation(ids=ready, logprobs=[])
             start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
             trace.ids = [*trace.ids, *generation.ids]
             trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs))
             trace.trunk_TH = generation.trunk_TH
-            self.replies[seat] = self.players.chat.reply_text(generation.ids)
+            self.replies.setdefault(seat, self.players.chat.reply_text(generation.ids))
 
     def step(self) -> None:
         self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.agents})
+
+    def rollout(self) -> Rollout:
+        players = {seat: label(trace.player) for seat, trace in self.traces.items()}
+        return Rollout(episode=replace(self.env.episode, players=players), traces=self.traces)

@@ -32,9 +32,10 @@ from marl_coop.batch import Row, collate
 from marl_coop.chat import Chat
 from marl_coop.collector import Collector, total
 from marl_coop.engines.transformers import TransformersEngine
-from marl_coop.policy import TeamPolicy
+from marl_coop.policy import TeamPolicy, spans_of
 from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.rollout import Players
+from marl_coop.seating import BASE, Mix, Player
 from rewards import RewardStack
 
 
@@ -47,7 +48,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         make_env: gives a fresh environment.
         rewards: the terms and their weights or schedules.
         processing_class: the base model's tokenizer.
-        policies: the adapter of each seat; two seats may share one.
+        policies: who sits in each seat, or a mix of them (`marl_coop.seating`); two seats may share an adapter.
         system: system message of every chat.
         callbacks: as in `transformers.Trainer`.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
@@ -64,7 +65,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         make_env: Callable[[], CoopEnv],
         rewards: RewardStack,
         processing_class: PreTrainedTokenizerBase,
-        policies: Mapping[Seat, str],
+        policies: Mapping[Seat, Player | Mix],
         system: str,
         callbacks: list[TrainerCallback] | None = None,
         on_rollouts: Callable[[int, list, list], None] | None = None,
@@ -129,7 +130,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         return self._sorted(part), self._sorted(whole)
 
     def _sorted(self, episodes: Sequence[int]) -> list[Row]:
-        rows = [row for e in episodes for row in self._rows[e].values()]
+        rows = [r for e in episodes for r in self._rows[e].values() if self.collector.learns(r.trace.player)]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
     # --------------------------------------------------------------------------------------------------- learn
@@ -137,7 +138,10 @@ class MultiAgentPPOTrainer(_BaseTrainer):
     def compute_loss(self, model, inputs: list[Row], return_outputs=False, num_items_in_batch=None) -> Tensor:
         """Loss of a micro-batch; `num_items_in_batch` is what `_token_counts` gives for its whole minibatch."""
         args, device = self.args, self.accelerator.device
+        if not inputs:
+            return self._look_on(model)
         batch = collate(inputs, self.players.chat.eos, device)
+        idle = self._idle([adapter for adapter in self.model.adapters if adapter not in batch.tokens])
         join = lambda name: torch.cat([getattr(row, name) for row in inputs]).to(device)  # noqa: E731
         advantages_J, features_JF = join("advantages_K"), join("features_KF")
         returns_J, old_values_J = join("returns_K"), join("values_K")
@@ -168,9 +172,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         if args.kl_coef:
             measured["kl_to_reference"] = ppo.k3_kl(scores.logprobs_N, join("reference_N"))
             token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
-        loss = token_loss_N.new_zeros(())
-        for adapter, (tokens_total, turns_total) in num_items_in_batch.items():
-            tokens, turns = batch.tokens[adapter], batch.turns[adapter]
+        loss = idle
+        for adapter, tokens in batch.tokens.items():
+            turns, (tokens_total, turns_total) = batch.turns[adapter], num_items_in_batch[adapter]
             counted_N = counted_J[batch.turn_N][tokens]
             value_J = ppo.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
             loss = loss + (token_loss_N[tokens] * counted_N).sum() / tokens_total
@@ -180,6 +184,26 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 self._metrics[f"{adapter}/{name}"].append(float(mean))
             self._metrics[f"{adapter}/value_loss"].append(float(ppo.masked_mean(value_J.detach(), counted_J[turns])))
         return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
+
+    def _look_on(self, model) -> Tensor:
+        """The loss of a micro-batch in which nobody learns: one token goes through the base, for DDP to count it."""
+        ids_RT = torch.full((1, 2), self.players.chat.eos, device=self.accelerator.device)
+        model(
+            {},
+            spans=spans_of([BASE]),
+            input_ids_RT=ids_RT,
+            attention_mask_RT=torch.ones_like(ids_RT),
+            rows_N=ids_RT.new_tensor([0]),
+            columns_N=ids_RT.new_tensor([1]),
+            temperature=self.args.temperature,
+        )
+        return self._idle(self.model.adapters)
+
+    def _idle(self, adapters: Sequence[str]) -> Tensor:
+        """0, with a gradient of 0 for the adapters that have no row here: processes exchange every gradient."""
+        parts = (self.model.adapter_parameters(a) + [*self.model.critics[a].parameters()] for a in adapters)
+        zeros = [0.0 * parameter.sum() for part in parts for parameter in part]
+        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
 
     def _token_counts(self, rows: list[Row]) -> dict[str, tuple[float, float]]:
         """Per adapter: action tokens and turns of a minibatch that count, over all processes."""

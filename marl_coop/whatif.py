@@ -5,26 +5,28 @@ replay, as in the difference rewards of Wolpert & Tumer 2001). Partners in it ar
 (`TeamPolicy.keep_start`): a partner that learned could else make messages look useful by playing worse without them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from envs.episode import Episode, Phase, Seat, StopReason, Task
+from envs.episode import Episode, Phase, Seat, Task
 from marl_coop import ppo
 from marl_coop.rollout import Players, Rollout, Variation
+from marl_coop.seating import Player
 from rewards import RewardBreakdown
 
 NO_MESSAGE = "PASS"
 
 
 def silence(
-    players: Players, rollouts: Sequence[Rollout], seat: Seat, policies: Mapping[Seat, str | None], sampling_seed: int
+    players: Players, rollouts: Sequence[Rollout], seat: Seat, frozen: Callable[[Player], Player], sampling_seed: int
 ) -> list[Rollout]:
     """The same episodes in which `seat` says nothing: its messages are PASS, and all that follows is played anew.
 
-    What was written before anybody spoke stays as it was. Episodes without talk come back as they are.
+    What was written before anybody spoke stays as it was. Episodes without talk come back as they are. `frozen` gives
+    who takes a partner's place.
     """
     silent = players.chat.reply_ids(NO_MESSAGE)
     played, talked = list(rollouts), [i for i, r in enumerate(rollouts) if _talk_turns(r.episode, seat)]
@@ -38,7 +40,8 @@ def silence(
             if turn.round < talk
         }
         given |= {(seat, k): silent for k in _talk_turns(episode, seat)}
-        variations.append(Variation(task=episode.task, policies=policies, given=given))
+        seated = {s: t.player if s == seat else frozen(t.player) for s, t in rollout.traces.items()}
+        variations.append(Variation(task=episode.task, policies=seated, given=given))
     for i, rollout in zip(talked, players.vary(variations, sampling_seed), strict=True):
         played[i] = rollout
     return played
@@ -61,7 +64,7 @@ def message_baselines(
         to_go_K = ppo.returns_to_go(rewards_K[None], gamma)[0]
         messages = _talk_turns(rollout.episode, seat)
         baseline_K = torch.full_like(to_go_K, torch.nan)
-        if other.episode.stop_reason is not StopReason.SANDBOX_FAULT:
+        if not other.fault:
             baseline_K[messages] = to_go_K[messages]
         baselines.append(baseline_K)
     return baselines
@@ -87,7 +90,7 @@ def with_solo(
             for rollout in rollouts
         ]
         for i, solo in enumerate(players.vary(variations, sampling_seed)):
-            if solo.episode.stop_reason is not StopReason.SANDBOX_FAULT:
+            if not solo.fault:
                 best[i] = max(best[i] or 0.0, solo.episode.outcome.utility)
     outcomes = (replace(r.episode.outcome, solo_utility=u) for r, u in zip(rollouts, best, strict=True))
     return [replace(r, episode=replace(r.episode, outcome=o)) for r, o in zip(rollouts, outcomes, strict=True)]

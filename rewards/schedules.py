@@ -61,9 +61,10 @@ class DualAscent(Schedule):
     """c <- clip(c + rate (E[T] - budget), 0, max) after every `every`-th update: a price that holds a budget.
 
     T is what the term counts for a seat in an episode (`RewardTerm.spent`: message tokens for `communication`). Its
-    mean is over seats and the episodes of the update that is over, on all processes, without sandbox faults. c begins
-    at `start`, and is `start` where there is no training, as what it will come to is not known. What a policy earns is
-    linear in c, so honest play that is first in an audit of `start: 0` and of `start: MAX` is first at every price.
+    mean is over the seats that learn, in the episodes of the update that is over, on all processes, without sandbox
+    faults. c begins at `start`, and is `start` where there is no training, as what it will come to is not known. What a
+    policy earns is linear in c, so honest play that is first in an audit of `weight=0` and of the weight `max` is first
+    at every price.
 
     Source: dual ascent on the multiplier of a constraint, as in RCPO (arXiv 1805.11074).
 

@@ -10,7 +10,8 @@ import torch
 from marl_coop import attention
 from marl_coop.engines import Request
 from marl_coop.engines.transformers import TransformersEngine, _sample
-from marl_coop.policy import BASE, spans_of
+from marl_coop.policy import spans_of
+from marl_coop.seating import BASE
 
 VOCABULARY, EOS = 24, 1
 

@@ -42,7 +42,7 @@ def learned(folder, seed: int, **training) -> tuple[dict, dict, float]:
     before = measured(played())
     trainer.train()
     spoken = played()
-    silenced = silence(trainer.players, spoken, tiny.SEATS[0], trainer.policies, sampling_seed=0)
+    silenced = silence(trainer.players, spoken, tiny.SEATS[0], lambda player: player, sampling_seed=0)
     after = measured(spoken)
     return before, after, after["utility"] - measured(silenced)["utility"]
 

@@ -11,7 +11,8 @@ from peft.tuners.lora import LoraLayer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from marl_coop import attention
-from marl_coop.policy import BASE, Span, TeamPolicy, spans_of, start_of
+from marl_coop.policy import Span, TeamPolicy, spans_of, start_of
+from marl_coop.seating import BASE
 
 VOCABULARY = 40
 BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))

@@ -2,10 +2,10 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 from pydantic import ValidationError
@@ -14,7 +14,6 @@ from test_reward_terms import play
 from test_trainer import Log, repeatable, same
 from transformers import TrainerState
 
-from envs.episode import StopReason
 from marl_coop.config import ConfigError, load_config
 from marl_coop.reward_weights import RewardWeights
 from rewards import Communication, Deference, RewardStack, TaskSuccess
@@ -26,6 +25,15 @@ LINEAR = "{schedule: linear, end: 0.2, updates: 4}"
 
 class Words(tiny.Length):
     """Makes rewards vary, whatever the weight of another term is."""
+
+
+class Talker:
+    """A partner that talks at length."""
+
+    name = "talker"
+
+    def reply(self, env, seat):
+        return "word " * 50
 
 
 class Zigzag(Schedule):
@@ -186,36 +194,35 @@ def priced(budget: float, **options) -> Communication:
 
 
 def trained(folder, rewards, resume=None, **options):
-    """A trainer after training, the records of its updates, and the weights that its episodes were scored with."""
-    used = []
-    trainer = tiny.cue_trainer(
-        folder,
-        rewards=rewards,
-        callbacks=[log := Log()],
-        on_rollouts=lambda update, episodes, breakdowns: used.extend(b.weights for b in breakdowns),
-        **options,
-    )
+    """A trainer after training, the records of its updates, and of each update the episodes and what they earned."""
+    log, played = Log(), []
+    keep = lambda update, episodes, breakdowns: played.append((episodes, breakdowns))  # noqa: E731
+    trainer = tiny.cue_trainer(folder, rewards=rewards, callbacks=[log], on_rollouts=keep, **options)
     trainer.train(resume_from_checkpoint=resume)
-    return trainer, log.updates, used
+    return trainer, log.updates, played
 
 
 def test_each_update_is_scored_and_logged_with_its_weight(tmp_path):
     rewards = [Words(), tiny.Length(weight=Linear(end=0.2, updates=2))]
-    _, records, used = trained(tmp_path, rewards, num_updates=4, num_mini_batches=2)
+    _, records, played = trained(tmp_path, rewards, num_updates=4, num_mini_batches=2)
     values = [0.0, 0.1, 0.2, 0.2]
     assert [record["weight/length"] for record in records] == pytest.approx(values)
-    assert [weights["length"] for weights in used] == pytest.approx([value for value in values for _ in range(8)])
+    for value, (_, breakdowns) in zip(values, played, strict=True):
+        assert [breakdown.weights["length"] for breakdown in breakdowns] == pytest.approx([value] * 8)
     assert "weight/words" not in records[0]
     assert [bool(record["agent_0/advantage_share/length"]) for record in records] == [False, True, True, True]
 
 
-def test_the_price_of_talk_moves_every_few_updates_by_what_was_said_in_the_last(tmp_path):
-    _, records, _ = trained(tmp_path, [tiny.Length(), priced(9.0, every=2)], num_updates=5)
-    talk = [record["team/message_tokens_per_episode"] / 2 for record in records]
-    second = 0.1 + 0.01 * (talk[1] - 9.0)
-    third = second + 0.01 * (talk[3] - 9.0)
-    assert [record["weight/communication"] for record in records] == pytest.approx([0.1, 0.1, second, second, third])
-    assert len({0.1, second, third}) == 3
+def test_the_price_of_talk_moves_every_few_updates_by_what_learners_said_in_the_last(tmp_path):
+    policies, env = {"agent_0": "agent_0", "agent_1": Talker()}, {"fault_every": 3}
+    rewards = [tiny.Length(), priced(8.0, every=2)]
+    _, records, played = trained(tmp_path, rewards, policies=policies, env=env, num_updates=5)
+    prices = [0.1, 0.1]
+    for episodes, _ in (played[1], played[3]):
+        said = [sum(turn.message_tokens for turn in e.turns_of("agent_0")) for e in episodes if e.task.seed % 3]
+        prices += [prices[-1] + 0.01 * (np.mean(said) - 8.0)] * 2
+    assert [record["weight/communication"] for record in records] == pytest.approx(prices[:5])
+    assert len(set(prices)) == 3
 
 
 def test_going_on_from_a_checkpoint_keeps_every_weight(tmp_path):
@@ -254,16 +261,15 @@ def reward_weights(*terms, saved=None) -> tuple[RewardWeights, TrainerState]:
 
 def price_after(weights, state, step, *episodes) -> float:
     """The price once the episodes were played and the step is over, at two steps per update."""
-    weights.count(episodes)
+    weights.count([(episode, seat) for episode in episodes for seat in episode.seats])
     state.global_step = step
     weights.on_step_end(SimpleNamespace(steps_per_update=2), state, None)
     return weights.at(step // 2).weights()["communication"]
 
 
-def talked(*tokens: int, fault: bool = False):
+def talked(*tokens: int):
     """An episode in which each seat sent one message."""
-    episode = play(priors=[[], []], talk=[[n] for n in tokens], utility=1.0)
-    return replace(episode, stop_reason=StopReason.SANDBOX_FAULT) if fault else episode
+    return play(priors=[[], []], talk=[[n] for n in tokens])
 
 
 def test_talk_above_the_budget_raises_the_price_and_talk_below_lowers_it():
@@ -276,10 +282,10 @@ def test_talk_above_the_budget_raises_the_price_and_talk_below_lowers_it():
     assert state.stateful_callbacks == {"reward_weights": {"communication": 0.2}}
 
 
-def test_a_fault_says_nothing_about_talk():
+def test_an_update_without_anything_to_learn_from_leaves_the_price():
     weights, state = reward_weights(priced(10.0))
-    assert price_after(weights, state, 2, talked(12, 12), talked(99, 99, fault=True)) == pytest.approx(0.12)
-    assert price_after(weights, state, 4, talked(99, 99, fault=True)) == pytest.approx(0.12)
+    assert price_after(weights, state, 2, talked(12, 12)) == pytest.approx(0.12)
+    assert price_after(weights, state, 4) == pytest.approx(0.12)
 
 
 def test_a_run_without_a_saved_price_begins_with_the_first_and_one_with_a_plain_number_keeps_it():

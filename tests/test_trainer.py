@@ -17,7 +17,8 @@ from transformers import TrainerCallback
 from marl_coop import ppo
 from marl_coop.config import ConfigError, load_config
 from marl_coop.experiment import training_arguments
-from marl_coop.policy import BASE, Span, spans_of
+from marl_coop.policy import Span, spans_of
+from marl_coop.seating import BASE
 from rewards.task_success import TaskSuccess
 
 SGD = {"optim": "sgd", "learning_rate": 1.0, "critic_learning_rate": 1.0}

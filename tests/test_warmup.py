@@ -8,7 +8,8 @@ from peft.tuners.lora import LoraLayer
 from marl_coop import warmup
 from marl_coop.chat import Chat
 from marl_coop.config import load_config
-from marl_coop.policy import BASE, spans_of
+from marl_coop.policy import spans_of
+from marl_coop.seating import BASE
 
 SMALL = [
     "env={name: DesignReview, families: [date_format]}",

@@ -25,19 +25,23 @@ def played(trainer):
     return trainer.players.play(TASKS, sampling_seed=5)
 
 
+def same(player):
+    return player
+
+
 def replies(episode, seat):
     return [turn.reply for turn in episode.turns_of(seat)]
 
 
 def test_a_silenced_seat_says_nothing_and_its_partner_hears_nothing(trainer, played):
-    for rollout in silence(trainer.players, played, A, trainer.policies, 5):
+    for rollout in silence(trainer.players, played, A, same, 5):
         assert [turn.message for turn in rollout.episode.turns_of(A)] == [""] * 4
         assert not rollout.episode.heard(B)
         assert [turn.observation for turn in rollout.episode.turns_of(B)][2].startswith("Partner said nothing.")
 
 
 def test_what_came_before_the_talk_stays_and_so_does_what_the_partner_said_first(trainer, played):
-    others = silence(trainer.players, played, A, trainer.policies, 5)
+    others = silence(trainer.players, played, A, same, 5)
     for rollout, other in zip(played, others, strict=True):
         assert other.episode.task == rollout.episode.task
         assert replies(other.episode, A)[0] == replies(rollout.episode, A)[0]
@@ -46,20 +50,20 @@ def test_what_came_before_the_talk_stays_and_so_does_what_the_partner_said_first
 
 
 def test_silencing_the_silent_changes_nothing(trainer, played):
-    once = silence(trainer.players, played, A, trainer.policies, 5)
-    twice = silence(trainer.players, once, A, trainer.policies, 5)
+    once = silence(trainer.players, played, A, same, 5)
+    twice = silence(trainer.players, once, A, same, 5)
     assert [r.episode for r in twice] == [r.episode for r in once]
 
 
 def test_without_talk_there_is_nothing_to_silence(tmp_path):
     trainer = tiny.cue_trainer(tmp_path, env={"rounds": 0}, advantage="counterfactual")
     played = trainer.players.play(TASKS, sampling_seed=5)
-    assert silence(trainer.players, played, A, trainer.policies, 5) == played
+    assert silence(trainer.players, played, A, same, 5) == played
     trainer.train()  # and every turn keeps GAE
 
 
 def test_a_baseline_is_what_the_silent_seat_is_paid_from_that_message_on(trainer, played):
-    silenced = silence(trainer.players, played, A, trainer.policies, 5)
+    silenced = silence(trainer.players, played, A, same, 5)
     stack = RewardStack((tiny.Length(weight=2.0), TaskSuccess()))
     for other, baseline_K in zip(silenced, message_baselines(played, silenced, A, stack.score, 0.5), strict=True):
         paid = stack.score(other.episode).per_turn(A)

@@ -203,7 +203,9 @@ def arguments(folder, **training) -> MultiAgentPPOConfig:
     return MultiAgentPPOConfig(output_dir=str(folder), **(quick | training))
 
 
-def cue_trainer(folder, *, policy=None, rewards=None, env=None, callbacks=None, on_rollouts=None, **training):
+def cue_trainer(
+    folder, *, policy=None, policies=None, rewards=None, env=None, callbacks=None, on_rollouts=None, **training
+):
     """A trainer of a tiny team on `CueTask`; `training` are fields of its configuration."""
     tokenizer = word_tokenizer(WORDS)
     args = arguments(folder, **training)
@@ -215,7 +217,7 @@ def cue_trainer(folder, *, policy=None, rewards=None, env=None, callbacks=None, 
         make_env=lambda: CueTask(**(env or {})),
         rewards=RewardStack(tuple(rewards or [Length()])),
         processing_class=tokenizer,
-        policies={seat: seat for seat in SEATS},
+        policies=policies or {seat: seat for seat in SEATS},
         system=SYSTEM,
         callbacks=callbacks,
         on_rollouts=on_rollouts,

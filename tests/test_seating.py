@@ -1,0 +1,113 @@
+"""Seats that do not learn: the base, frozen adapters, partners that write text, and mixes of them."""
+
+from collections import Counter
+
+import pytest
+import tiny
+import torch
+
+from envs.partners import AlwaysDefer
+from marl_coop.seating import BASE, Mix, adapters_of, label
+
+A, B = tiny.SEATS
+TASKS = range(100, 140)
+
+
+class Says:
+    """A partner that gives the same reply to everything."""
+
+    name = "says"
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def reply(self, env, seat) -> str:
+        return self.text
+
+
+GREEN = Says(tiny.CLAIMS["green"])
+
+
+def test_a_mix_is_drawn_by_weight():
+    mix = Mix(("a", BASE, GREEN), (6.0, 3.0, 1.0))
+    counts = Counter(label(mix.draw(seed)) for seed in range(5000))
+    assert counts["a"] / 5000 == pytest.approx(0.6, abs=0.03)
+    assert counts["base"] / 5000 == pytest.approx(0.3, abs=0.03)
+    assert counts["says"] / 5000 == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("players, weights", [((), ()), (("a",), (1.0, 2.0)), (("a",), (0.0,)), (("a",), (-1.0,))])
+def test_a_mix_that_cannot_be_drawn_from(players, weights):
+    with pytest.raises(ValueError, match="weights"):
+        Mix(players, weights)
+
+
+def test_adapters_are_those_that_sit_somewhere():
+    assert adapters_of({A: "x", B: Mix((GREEN, "y", BASE, "x"), (1, 1, 1, 1))}) == ("x", "y")
+
+
+def test_a_partner_in_a_seat_writes_its_replies_and_hears_the_other(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: AlwaysDefer()})
+    for rollout in trainer.players.play(TASKS, sampling_seed=1):
+        episode, trace = rollout.episode, rollout.traces[B]
+        task, (said,) = episode.task.decisions[0], [t.message for t in episode.turns_of(A) if t.phase == "talk"]
+        named = next((option for option in tiny.OPTIONS if option in said), task.belief[B])
+        assert episode.final(B, task.id).option == named
+        assert episode.players == {A: A, B: "AlwaysDefer"}
+        replies = [trace.ids[turn.start : turn.stop] for turn in trace.turns]
+        assert replies == [trainer.players.chat.reply_ids(turn.reply) for turn in episode.turns_of(B)]
+
+
+@pytest.mark.parametrize("critic", ["central", "local"])
+@pytest.mark.parametrize("advantage", ["gae", "counterfactual"])
+def test_only_the_learner_learns(tmp_path, critic, advantage):
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: GREEN}, critic=critic, advantage=advantage, kl_coef=0.1)
+    before = tiny.weights(trainer.model)
+    trainer.train()
+    moved = {name for name, weight in tiny.weights(trainer.model).items() if not torch.equal(weight, before[name])}
+    assert moved and all(f".{A}." in name for name in moved)
+    record = trainer.state.log_history[0]
+    assert f"{A}/entropy" in record and f"{B}/entropy" not in record
+    assert "with/says/success" in record
+
+
+def test_the_rows_of_a_mixed_seat_are_learned_from_where_the_adapter_sat(tmp_path):
+    mix = Mix((B, GREEN), (1.0, 1.0))
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: mix}, episodes_per_update=16)
+    trainer._rows = trainer.collector.collect(0)
+    played = [rows[B].trace.player for rows in trainer._rows]
+    assert {label(player) for player in played} == {B, "says"}
+    rows, _ = trainer._minibatch(0, 0, 0)
+    assert Counter(row.trace.adapter for row in rows) == {A: 16, B: sum(player == B for player in played)}
+    advantages = torch.cat([row.advantages_K for row in rows if row.seat == B])
+    assert advantages.mean().item() == pytest.approx(0, abs=1e-5)
+    trainer.train()
+
+
+def test_an_update_in_which_nobody_learns_changes_nothing(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, policies={A: GREEN, B: BASE})
+    before = tiny.weights(trainer.model)
+    trainer.train()
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny.weights(trainer.model).items())
+
+
+def test_a_frozen_adapter_plays_as_it_was_saved(tmp_path):
+    first = tiny.cue_trainer(tmp_path / "first")
+    first.model.save(tmp_path / "saved")
+    second = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))), adapters=(A,), seed=7)
+    second.add_frozen("old", tmp_path / "saved" / B)
+    trainer = tiny.cue_trainer(tmp_path / "second", policy=second, policies={A: BASE, B: "old"})
+    expected = tiny.cue_trainer(tmp_path / "third", policy=first.model, policies={A: BASE, B: B})
+    replies = [
+        [r.episode.turns for r in players.play(TASKS, sampling_seed=3)]
+        for players in (trainer.players, expected.players)
+    ]
+    assert replies[0] == replies[1]
+    assert not any("old" in name for name in tiny.weights(second))
+
+
+def test_a_frozen_adapter_of_another_shape_is_refused(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words), r=8).save(tmp_path)
+    with pytest.raises(ValueError, match="another rank"):
+        tiny.team(tiny.base_model(words), r=4).add_frozen("old", tmp_path / A)
