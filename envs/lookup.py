@@ -29,4 +29,5 @@ def find(name: str, known: Mapping[str, Any], *, kind: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. Check the path and PYTHONPATH.") from error
+        remedy = "Check the path, or add the folder of the module to PYTHONPATH."
+        raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. {remedy}") from error

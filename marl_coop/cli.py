@@ -9,13 +9,14 @@ import netrc
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
 import envs
 from marl_coop import audit as audits
-from marl_coop.config import COMMAND_LINE, ConfigError, load_config
+from marl_coop.config import COMMAND_LINE, Config, ConfigError, load_config
 from marl_coop.rundir import find_checkpoint
 from rewards import RewardStack
 
@@ -57,7 +58,7 @@ def train(argv: Sequence[str]) -> int:
         args.overrides.insert(0, args.resume)
         args.resume = NEWEST
 
-    config = load_config(args.config, args.overrides)
+    config = _configuration(args)
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0
@@ -80,7 +81,7 @@ def audit(argv: Sequence[str]) -> int:
     _add_configuration(parser)
     parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
     args = parser.parse_intermixed_args(argv)
-    config = load_config(args.config, args.overrides)
+    config = _configuration(args)
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
     stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
@@ -99,6 +100,15 @@ def audit(argv: Sequence[str]) -> int:
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
     parser.add_argument("--config", action="append", required=True, metavar="FILE", help="may be given several times")
+
+
+def _configuration(args: argparse.Namespace) -> Config:
+    """What the files and overrides say. A module that they name may lie in the working directory or beside a file;
+    Python looks there last, so none hides another.
+    """
+    folders = [Path.cwd(), *(Path(file).resolve().parent for file in args.config)]
+    sys.path += [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
+    return load_config(args.config, args.overrides)
 
 
 NEWEST = ""  # --resume without a folder

@@ -25,6 +25,7 @@ from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.models import give_back_freed_memory
 from marl_coop.policy import TeamPolicy, spans_of, start_of
 from marl_coop.ppo_config import MultiAgentPPOConfig
+from marl_coop.reward_weights import RewardWeights
 from marl_coop.rollout import Players, Rollout, stable_seed
 from marl_coop.seating import BASE, Mix, Player
 from rewards import RewardStack
@@ -46,12 +47,13 @@ class Collector:
         model: base, adapters and critics.
         args: see `MultiAgentPPOConfig`.
         players: play the training tasks.
-        rewards: the terms and their weights.
+        rewards: the terms and their weights or schedules.
         policies: who sits in each seat, or a mix of them.
         accelerator: says which share of the episodes is this process's.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
 
-    `metrics` is where numbers for the log are put, by name; whoever logs them empties it.
+    `metrics` is where numbers for the log are put, by name; whoever logs them empties it. `reward_weights` is to be a
+    callback of the trainer: it moves the weights that hold a budget.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Collector:
         self.policies, self.accelerator, self.on_rollouts = policies, accelerator, on_rollouts
         self.metrics: dict[str, list[float]] = defaultdict(list)
         self._total = partial(total, accelerator)
+        self.reward_weights = RewardWeights(rewards, self._total)
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.keep_start()
@@ -96,7 +99,8 @@ class Collector:
         if self._solo:
             starts = [start_of(adapter) for adapter in self.model.adapters]
             rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
-        breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
+        rewards = self.reward_weights.at(update)
+        breakdowns = [rewards.score(rollout.episode) for rollout in rollouts]
         episodes = [
             {
                 seat: Row(
@@ -108,8 +112,12 @@ class Collector:
             }
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
+        learned_from = zip(episodes, rollouts, strict=True)
+        self.reward_weights.count(
+            [(r.episode, seat) for rows, r in learned_from for seat in rows if rows[seat].counted]
+        )
         if args.advantage == "counterfactual":
-            self._add_baselines(episodes, rollouts, sampling_seed)
+            self._add_baselines(episodes, rollouts, rewards, sampling_seed)
         self.metrics["seconds/play"].append(time.perf_counter() - started)
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
@@ -156,14 +164,16 @@ class Collector:
                 if self.learns(row.trace.player):
                     row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
-    def _add_baselines(self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], sampling_seed: int) -> None:
+    def _add_baselines(
+        self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], rewards: RewardStack, sampling_seed: int
+    ) -> None:
         for row in (row for rows in episodes for row in rows.values()):
             row.baseline_K = torch.full_like(row.rewards_K, torch.nan)
         for seat in self.policies:
             learning = [i for i, rows in enumerate(episodes) if self.learns(rows[seat].trace.player)]
             spoken = [rollouts[i] for i in learning]
             silenced = whatif.silence(self.players, spoken, seat, self._frozen, sampling_seed)
-            baselines = whatif.message_baselines(spoken, silenced, seat, self.rewards.score, self.args.gamma)
+            baselines = whatif.message_baselines(spoken, silenced, seat, rewards.score, self.args.gamma)
             for i, baseline_K in zip(learning, baselines, strict=True):
                 episodes[i][seat].baseline_K = baseline_K
 
@@ -198,6 +208,8 @@ class Collector:
         played = [rollout.episode for rollout in rollouts]
         for name, rate in rates(played).items():
             self.metrics[f"team/{name}"].append(math.nan if rate is None else rate)
+        for term in self.rewards.scheduled:
+            self.metrics[f"weight/{term}"].append(breakdowns[0].weights[term])
         others = {p for e in played for p in e.players.values()} - set(self.model.adapters)
         for other in sorted(others):
             among = rates([episode for episode in played if other in episode.players.values()])

@@ -30,6 +30,7 @@ from pydantic import (
 import envs
 import rewards
 from envs.lookup import find
+from rewards.schedules import find_schedule
 
 Keys = tuple[str | int, ...]  # the keys that lead to a value: ("lora", "r")
 COMMAND_LINE = "command line"
@@ -170,11 +171,13 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     merged = OmegaConf.create(Config.model_construct().model_dump())
     try:
         for source, content in layers:
-            if (clash := _clash(OmegaConf.to_container(merged), content)) is not None:
+            below = OmegaConf.to_container(merged)
+            if (clash := _clash(below, content)) is not None:
                 raise ConfigError(
                     "has a list where an earlier file or a default has keys, or the reverse", clash, source
                 )
-            merged = OmegaConf.merge(merged, content)
+            _clear_other_schedules(below, content)
+            merged = OmegaConf.merge(below, content)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:  # a ${reference} that leads nowhere, or a ??? that no later file filled
         keys = tuple(str(error.full_key or "").split("."))
@@ -304,15 +307,17 @@ def _existing_like(file: Path) -> str:
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: Keys = ()) -> ConfigError:
-    """The first thing that pydantic found wrong with `data`, in our words."""
-    first = error.errors()[0]
+    """What pydantic found wrong with `data`, in our words: a misspelt key before the one that it leaves out."""
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         return cause
     keys = (*prefix, *_keys_in(data, first["loc"]))
     if first["type"] == "extra_forbidden":
         for key in first["loc"][:-1]:
-            schema = schema.model_fields[key].annotation
+            data = data[key]
+            scheduled = key == "weight" and "schedule" in data  # of a reward term
+            schema = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
         return ConfigError(f"unknown key; did you mean {nearest(keys[-1], schema.model_fields)!r}?", keys)
     if first["type"] == "missing":
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
@@ -337,6 +342,16 @@ def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:
         clashes = (_clash(below[key], above[key], (*keys, key)) for key in above if key in below)
         return next((clash for clash in clashes if clash is not None), None)
     return keys if {type(below), type(above)} == {dict, list} else None
+
+
+def _clear_other_schedules(below: dict, above: dict) -> None:
+    """Empties what a layer below says of a schedule where the one above names another: its keys mean nothing there."""
+    for key, value in above.items():
+        lower = below.get(key)
+        if isinstance(lower, dict) and isinstance(value, dict):
+            if "schedule" in lower and value.get("schedule", lower["schedule"]) != lower["schedule"]:
+                lower.clear()
+            _clear_other_schedules(lower, value)
 
 
 def _source_of(keys: Keys, layers: Sequence[tuple[str, Any]]) -> str | None:

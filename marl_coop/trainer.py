@@ -46,7 +46,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         model: base, adapters and critics.
         args: see `MultiAgentPPOConfig`.
         make_env: gives a fresh environment.
-        rewards: the terms and their weights.
+        rewards: the terms and their weights or schedules.
         processing_class: the base model's tokenizer.
         policies: who sits in each seat, or a mix of them (`marl_coop.seating`); two seats may share an adapter.
         system: system message of every chat.
@@ -76,6 +76,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         engine = TransformersEngine(model, chat.eos, args.temperature, args.max_rows)
         self.players = Players(make_env, policies, engine, chat, args.max_tokens)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
+        self.add_callback(self.collector.reward_weights)
         self._metrics = self.collector.metrics
         self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
         self._dropped = False  # the running step has met a loss that is not finite

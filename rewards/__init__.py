@@ -5,16 +5,17 @@
 ('task_success', 'deference')
 
 `stack.score(episode).per_turn("agent_0")` is then what a seat is trained on. A term of your own needs no entry here:
-its configuration key is "my_lab.rewards:Humility".
+its configuration key is "my_lab.rewards:Humility". Where weights follow a schedule, `stack.at(3)` has the numbers of
+update 3, and `stack.score` goes by those that the schedules end with.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib import import_module
 from typing import Any, Self
 
 from envs.episode import Episode, StopReason
+from envs.lookup import find
 from rewards.approval import Approval
 from rewards.base import RewardBreakdown, RewardTerm
 from rewards.capitulation import Capitulation
@@ -29,6 +30,7 @@ from rewards.naive_deference import NaiveDeference
 from rewards.naive_disagreement import NaiveDisagreement
 from rewards.pushback import Pushback
 from rewards.rework import Rework
+from rewards.schedules import Schedule
 from rewards.solo_gain import SoloGain
 from rewards.task_success import TaskSuccess
 
@@ -59,19 +61,10 @@ class UnknownTerm(ValueError):
 
 def find_term(name: str) -> type[RewardTerm]:
     """The class of a term: one of `TERMS` by its name, any other by "module:Class"."""
-    known = {term.name: term for term in TERMS}
-    if ":" not in name:
-        if name not in known:
-            match = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {match[0]!r}?" if match else ""
-            terms = ", ".join(known)
-            raise UnknownTerm(f"unknown reward term {name!r}.{hint} Known: {terms}; your own: 'module:Class'.")
-        return known[name]
-    module, _, attribute = name.partition(":")
     try:
-        term = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UnknownTerm(f"reward term {name!r} cannot be imported: {error}") from error
+        term = find(name, {term.name: term for term in TERMS}, kind="reward term")
+    except ValueError as error:
+        raise UnknownTerm(str(error)) from error
     if not (isinstance(term, type) and issubclass(term, RewardTerm)):
         raise UnknownTerm(f"reward term {name!r} is {term!r}, not a subclass of rewards.RewardTerm.")
     return term
@@ -102,12 +95,29 @@ class RewardStack:
     def names(self) -> tuple[str, ...]:
         return tuple(term.name for term in self.terms)
 
+    @property
+    def scheduled(self) -> tuple[str, ...]:
+        """The terms whose weight is not a plain number."""
+        return tuple(term.name for term in self.terms if isinstance(term.weight, Schedule))
+
+    def weights(self, update: float = math.inf) -> dict[str, float]:
+        """Each term's weight in an update of training, 0 for the first; without one, what schedules end with."""
+        return {term.name: term.weight_at(update) for term in self.terms}
+
+    def with_weights(self, weights: Mapping[str, float]) -> Self:
+        """The same terms, those that are named with other weights."""
+        return type(self)(tuple(t.model_copy(update={"weight": weights.get(t.name, t.weight)}) for t in self.terms))
+
+    def at(self, update: float) -> Self:
+        """The stack of one update: every weight is a plain number."""
+        return self.with_weights(self.weights(update))
+
     def score(self, episode: Episode) -> RewardBreakdown:
-        """One value per term, seat and turn. All are 0 after a sandbox fault, which is nobody's failure: the caller
-        masks and counts such episodes.
+        """One value per term, seat and turn, with `weights()`. All are 0 after a sandbox fault, which is nobody's
+        failure: the caller masks and counts such episodes.
         """
         values = {agent: {term.name: _values(term, episode, agent) for term in self.terms} for agent in episode.seats}
-        return RewardBreakdown(values=values, weights={term.name: term.weight for term in self.terms})
+        return RewardBreakdown(values=values, weights=self.weights())
 
 
 def _values(term: RewardTerm, episode: Episode, agent: str) -> tuple[float, ...]:

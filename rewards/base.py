@@ -4,20 +4,20 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_serializer, field_validator
 
 from envs.episode import Decision, Episode, Seat
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from rewards.schedules import DualAscent, Schedule, Weight, from_config, to_config
 
 
 class RewardTerm(BaseModel, ABC):
     """One reason to reward or to charge a seat. The fields of a term are its keys in YAML.
 
     Calling a term gives its unweighted value for each turn of the seat, one float per turn. The sign is in the term
-    and `weight` is never negative; weight 0 means measured and not trained on. `name` is the class in snake_case.
+    and `weight` is never negative; weight 0 means measured and not trained on. In place of the number it may be a
+    `Schedule`, or in YAML the keys of one. `name` is the class in snake_case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +32,28 @@ class RewardTerm(BaseModel, ABC):
     @abstractmethod
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         """The unweighted value of each turn in `episode.turns_of(agent)`."""
+
+    def spent(self, episode: Episode, agent: Seat) -> float:
+        """What a budget on this term (`DualAscent`) counts for a seat in an episode. Most terms count nothing."""
+        raise NotImplementedError
+
+    def weight_at(self, update: float) -> float:
+        """The weight in an update of training, 0 for the first; at infinity, what a schedule ends with."""
+        return self.weight.at(update) if isinstance(self.weight, Schedule) else self.weight
+
+    @field_validator("weight", mode="wrap")
+    @classmethod
+    def _number_or_schedule(cls, weight: Any, as_number: ValidatorFunctionWrapHandler) -> float | Schedule:
+        """Whatever number a subclass allows, or any schedule."""
+        if isinstance(weight, Mapping):
+            weight = from_config(weight)
+        if isinstance(weight, DualAscent) and cls.spent is RewardTerm.spent:
+            raise ValueError(f"dual_ascent needs a term that counts what it limits; {cls.name} has no method `spent`")
+        return weight if isinstance(weight, Schedule) else as_number(weight)
+
+    @field_serializer("weight")
+    def _plain_weight(self, weight: Any) -> Any:
+        return to_config(weight) if isinstance(weight, Schedule) else weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

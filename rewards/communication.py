@@ -6,12 +6,15 @@ from pydantic import Field, model_validator
 
 from envs.episode import Episode, Seat
 from rewards.base import RewardTerm, Weight
+from rewards.schedules import DualAscent
 
 
 class Communication(RewardTerm):
     """r = -U clip((T - T0) / (B - T0), 0, 1), T the seat's message tokens, T0 `free_tokens`, B `budget_tokens`.
 
-    The charge is spread over the seat's messages in proportion to their tokens, so a long message carries it.
+    The charge is spread over the seat's messages in proportion to their tokens, so a long message carries it. A weight
+    that moves until the mean of T meets a budget is `{schedule: dual_ascent, rate: 0.01, budget: 20}`; the budget lies
+    between T0 and B, where talk that is saved lowers the charge.
 
     Range: [-1, 0] per episode; with weight c <= 0.2 a solved task is always worth more than a failed one.
     Source: our own; a price on length, with a gate that keeps a team from failing quickly to save tokens.
@@ -29,10 +32,19 @@ class Communication(RewardTerm):
     budget_tokens: int = Field(default=40, ge=1)
 
     @model_validator(mode="after")
-    def _budget_exceeds_allowance(self) -> Self:
+    def _budgets_exceed_allowance(self) -> Self:
         if self.budget_tokens <= self.free_tokens:
             raise ValueError(f"budget_tokens ({self.budget_tokens}) must exceed free_tokens ({self.free_tokens})")
+        if isinstance(self.weight, DualAscent) and not self.free_tokens < self.weight.budget <= self.budget_tokens:
+            raise ValueError(
+                f"weight.budget ({self.weight.budget:g}) must exceed free_tokens ({self.free_tokens}) and not exceed "
+                f"budget_tokens ({self.budget_tokens}): elsewhere the charge does not depend on talk"
+            )
         return self
+
+    def spent(self, episode: Episode, agent: Seat) -> float:
+        """The seat's message tokens."""
+        return float(sum(turn.message_tokens for turn in episode.turns_of(agent)))
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         tokens = [turn.message_tokens for turn in episode.turns_of(agent)]

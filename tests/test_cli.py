@@ -46,6 +46,7 @@ def started(monkeypatch, tmp_path):
         (["--config", "configs/quikstart.yaml"], "did you mean 'configs/quickstart.yaml'?"),
         (["--config", QUICKSTART, "lora.rnk=3"], "command line: lora.rnk: unknown key; did you mean"),
         (["--config", QUICKSTART, "--resume", "nowhere"], "no checkpoint in 'nowhere'"),
+        (["--config", QUICKSTART, "rewards[no_lab:X].weight=1"], "add the folder of the module to PYTHONPATH"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(words, expected):

@@ -162,7 +162,7 @@ def test_a_configuration_cannot_be_changed():
         ("rewards: {deference: {weight: -1}}", "mine.yaml: rewards.deference.weight: -1 is refused: input should be"),
         ("rewards: {deference: {wight: 1}}", "rewards.deference.wight: unknown key; did you mean 'weight'?"),
         ("rewards: {deference: 1}", "mine.yaml: rewards.deference: 1 is refused"),
-        ("rewards: {deferense: {}}", "mine.yaml: rewards.deferense: unknown reward term 'deferense'. Did you mean"),
+        ("rewards: {deferense: {}}", "mine.yaml: rewards.deferense: There is no reward term 'deferense'. Did you"),
         ("rewards: {'rewards:RewardTerm': {}}", "mine.yaml: rewards.rewards:RewardTerm: RewardTerm does not say how"),
         ("rewards: {communication: {budget_tokens: 2}}", "mine.yaml: rewards.communication: budget_tokens (2) must"),
         ("env: {name: PairedFunction}", "mine.yaml: env.name: There is no environment 'PairedFunction'. Did you mean"),

@@ -28,11 +28,11 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def command(place: Path, run: str, *words: str) -> list[str]:
+def command(place: Path, run: str, *words: str | Path) -> list[str]:
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
     sizes += "training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
     sizes += "training.num_mini_batches=2 training.gradient_accumulation_steps=1 training.report_to=none"
-    files = [sys.executable, "train.py", "--config", "configs/quickstart.yaml"]
+    files = [sys.executable, ROOT / "train.py", "--config", ROOT / "configs/quickstart.yaml"]
     names = [f"model.name_or_path={place / 'model'}", "model.dtype=float32", f"output_dir={place / run}"]
     return [*files, *sizes.split(), *names, *words]
 
@@ -41,9 +41,9 @@ def environment(place: Path) -> dict[str, str]:
     return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
 
 
-def start(place: Path, run: str, *words: str) -> subprocess.Popen:
+def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT) -> subprocess.Popen:
     return subprocess.Popen(
-        command(place, run, *words), cwd=ROOT, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command(place, run, *words), cwd=cwd, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, preexec_fn=hear_interrupts,
     )  # fmt: skip
 
@@ -94,3 +94,51 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert updates[0] == 1 and updates[-1] == 3
     assert (place / name / "before.jsonl").read_bytes() == before
     assert (place / name / "results.json").exists()
+
+
+def term(name: str, value: str) -> str:
+    """The text of a module with a reward term."""
+    return f"""
+from rewards.base import RewardTerm
+
+class {name}(RewardTerm):
+    weight: float = 1.0
+
+    def __call__(self, episode, agent):
+        return [{value} for turn in episode.turns_of(agent)]
+"""
+
+
+def test_terms_from_outside_the_repository_train_on_their_schedule(place):
+    """One module lies in the working directory, the other beside the configuration."""
+    here, beside = place / "here", place / "beside"
+    for folder, module, text in [
+        (here, "terms_here.py", term("Brevity", "-len(turn.reply) / 100")),
+        (beside, "terms_beside.py", term("Vowels", "sum(map(turn.reply.count, 'aeiou')) / 10")),
+    ]:
+        folder.mkdir()
+        (folder / module).write_text(text)
+    (beside / "mine.yaml").write_text(
+        "rewards:\n"
+        "  'terms_here:Brevity': {weight: {schedule: after, updates: 1, weight: 0.5}}\n"
+        "  'terms_beside:Vowels': {}\n"
+    )
+    process = start(place, "own", "--config", beside / "mine.yaml", cwd=here)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    run = place / "own"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    updates = [record for record in records if "update" in record]
+    assert [record["weight/brevity"] for record in updates] == [0.0, 0.5, 0.5]
+    assert [record["agent_0/advantage_share/brevity"] > 0 for record in updates] == [False, True, True]
+    assert all(record["agent_1/advantage_share/vowels"] > 0 for record in updates)
+    for number, record in enumerate(updates):
+        lines = (run / "episodes" / f"update-{number:04d}.0.jsonl").read_text().splitlines()
+        paid = [json.loads(line)["rewards"] for line in lines]
+        episodes = read_episodes(run / "episodes" / f"update-{number:04d}.0.jsonl")
+        for seat in episodes[0].seats:
+            lengths = [sum(len(turn.reply) for turn in episode.turns_of(seat)) for episode in episodes]
+            assert [sum(rewards["values"][seat]["brevity"]) for rewards in paid] == pytest.approx(
+                [-length / 100 for length in lengths]
+            )
+            assert record[f"{seat}/reward/brevity"] == pytest.approx(-sum(lengths) / 100 / len(lengths), rel=1e-5)

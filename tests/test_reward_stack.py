@@ -1,6 +1,12 @@
 """Configuration of the terms, the sums, and the wrapper for plain PettingZoo."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from gymnasium import spaces
@@ -51,9 +57,12 @@ def test_a_term_of_somebody_else_comes_in_by_its_path():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("deferance", "unknown reward term 'deferance'. Did you mean 'deference'"),
-        ("zzz", "unknown reward term 'zzz'. Known: task_success, "),
-        ("no_such_lab.rewards:Humility", "cannot be imported: No module named 'no_such_lab'"),
+        ("deferance", "There is no reward term 'deferance'. Did you mean 'deference'"),
+        ("zzz", "There is no reward term 'zzz'. Known: task_success, "),
+        (
+            "no_such_lab.rewards:Humility",
+            "cannot be imported: No module named 'no_such_lab'. Check the path, or add the folder of",
+        ),
         ("rewards:Humilty", "cannot be imported: module 'rewards' has no attribute 'Humilty'"),
         ("rewards:RewardStack", "not a subclass of rewards.RewardTerm"),
     ],
@@ -68,6 +77,22 @@ def test_a_name_that_is_no_term_is_refused_with_a_way_out(name, message):
 def test_a_wrong_field_is_refused(fields):
     with pytest.raises(ValidationError, match=next(iter(fields))):
         RewardStack.from_config({"deference": fields})
+
+
+def test_the_term_that_the_readme_adds_is_a_key_in_yaml(tmp_path):
+    """As its two edits say: a file, and the class in `TERMS`."""
+    root = Path(__file__).parent.parent
+    (block,) = re.findall(r"```python\n(.*?class Humility.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "humility.py").write_text(dedent(block.split("```python\n")[-1]))
+    code = (
+        "import humility, rewards; rewards.TERMS += (humility.Humility,)\n"
+        "from marl_coop.config import load_config\n"
+        "section = load_config(['configs/quickstart.yaml'], ['rewards.humility.weight=0.5']).rewards\n"
+        "print(rewards.RewardStack.from_config(section).weights()['humility'], load_config([]).rewards['humility'])"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{root}:{tmp_path}"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("0.5 {'weight': 0.1}\n", "")
 
 
 def test_two_terms_of_one_name_and_no_term_at_all_are_refused():

@@ -649,6 +649,8 @@ torch.set_num_threads(1)
 import tiny
 from accelerate import Accelerator
 from transformers import TrainerCallback
+from rewards import Communication
+from rewards.schedules import DualAscent
 
 folder = Path(sys.argv[1])
 
@@ -657,8 +659,10 @@ class Log(TrainerCallback):
         records.append(logs)
 
 records, backwards = [], []
+price = DualAscent(rate=0.01, budget=9, every=1)
 trainer = tiny.cue_trainer(
-    folder / "run", callbacks=[Log()], num_updates=2, num_ppo_epochs=2, kl_coef=0.1, entropy_coef=0.01,
+    folder / "run", callbacks=[Log()], rewards=[tiny.Length(), Communication(weight=price)],
+    num_updates=2, num_ppo_epochs=2, kl_coef=0.1, entropy_coef=0.01,
     optim="sgd", learning_rate=1.0, critic_learning_rate=1.0, gradient_accumulation_steps=2, env={"fault_every": 5},
 )
 through = Accelerator.backward
@@ -712,6 +716,11 @@ def test_two_processes_stay_in_step_and_do_what_one_does(tmp_path):
         assert {k: v for k, v in a.items() if "/reward" in k} == pytest.approx(
             {k: v for k, v in b.items() if "/reward" in k}, rel=1e-5
         )
+    prices = [[record["weight/communication"] for record in run["updates"]] for run in (alone, *ranks)]
+    assert (
+        prices[0] == prices[1] == prices[2]
+    )  # of talk without the faults, of which the processes have not equally many
+    assert prices[0][0] != prices[0][1]
 
 
 def loaded(folder):
