@@ -16,7 +16,9 @@ from rich.console import Console
 
 import envs
 from marl_coop import audit as audits
-from marl_coop.config import COMMAND_LINE, Config, ConfigError, load_config
+from marl_coop.config import Config, load_config
+from marl_coop.config_error import ConfigError
+from marl_coop.config_layers import COMMAND_LINE
 from marl_coop.rundir import find_checkpoint
 from rewards import RewardStack
 

@@ -5,17 +5,12 @@ differs. Files are merged from left to right, overrides such as `training.learni
 not fit is a ConfigError that names the value, the file it came from, the dotted path and the nearest thing that exists.
 """
 
-import difflib
 import inspect
-import io
-import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,25 +25,11 @@ from pydantic import (
 import envs
 import rewards
 from envs.lookup import find
-from rewards.schedules import find_schedule
-
-Keys = tuple[str | int, ...]  # the keys that lead to a value: ("lora", "r")
-COMMAND_LINE = "command line"
+from marl_coop import seating
+from marl_coop.config_error import ConfigError, Keys, explain
+from marl_coop.config_layers import COMMAND_LINE, merge, parse_override, read_file, source_of
 
 Count = Annotated[int, Field(ge=1)]
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of a folder's name
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used.
-
-    `problem` says what is wrong and what to do, `keys` lead to the value, `source` is the file that holds it or
-    "command line". The text is one line: `configs/base.yaml: lora.r: 'eight' should be a valid integer`.
-    """
-
-    def __init__(self, problem: str, keys: Keys = (), source: str | None = None):
-        self.problem, self.keys, self.source = " ".join(problem.split()), keys, source
-        super().__init__(": ".join(part for part in (source, dotted(keys), self.problem) if part))
 
 
 class Section(BaseModel):
@@ -109,7 +90,10 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     model: Model = Model()
     lora: Lora = Lora()
-    policies: Annotated[dict[str, Slug], Field(min_length=1)] = {"agent_0": "agent_0", "agent_1": "agent_1"}
+    policies: Annotated[dict[str, str | dict[str, float]], Field(min_length=1)] = {
+        "agent_0": "agent_0",
+        "agent_1": "agent_1",
+    }
     env: dict[str, Any] = {"name": "PairedFunctions"}
     rewards: dict[str, dict[str, Any]] = {term.name: {} for term in rewards.TERMS}
     warmup: Warmup = Warmup()
@@ -128,6 +112,18 @@ class Config(Section):
         except ValueError as error:
             raise ConfigError(str(error), ("rewards",)) from error
         return {name: term.model_dump() for name, term in terms.items()}
+
+    @field_validator("policies")
+    @classmethod
+    def _players_exist(cls, section: dict[str, str | dict[str, float]]) -> dict[str, str | dict[str, float]]:
+        for seat, policy in section.items():
+            try:
+                seating.check(policy)
+            except ValueError as error:
+                raise ConfigError(str(error), ("policies", seat)) from error
+        if not seating.learners(section):
+            raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
+        return section
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
@@ -157,7 +153,7 @@ class Config(Section):
 
     def error(self, keys: Keys, problem: str) -> ConfigError:
         """The error for a value that only later code can judge, naming the file that the value came from."""
-        return ConfigError(problem, keys, _source_of(keys, self._layers))
+        return ConfigError(problem, keys, source_of(keys, self._layers))
 
 
 def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -166,47 +162,16 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     Raises:
         ConfigError: a file is missing or not YAML, an override is malformed, or a value does not fit the schema.
     """
-    layers = [(str(file), _read(Path(file))) for file in files]
-    layers += [(COMMAND_LINE, _parse(override)) for override in overrides]
-    merged = OmegaConf.create(Config.model_construct().model_dump())
-    try:
-        for source, content in layers:
-            below = OmegaConf.to_container(merged)
-            if (clash := _clash(below, content)) is not None:
-                raise ConfigError(
-                    "has a list where an earlier file or a default has keys, or the reverse", clash, source
-                )
-            _clear_other_schedules(below, content)
-            merged = OmegaConf.merge(below, content)
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:  # a ${reference} that leads nowhere, or a ??? that no later file filled
-        keys = tuple(str(error.full_key or "").split("."))
-        raise ConfigError(str(error).splitlines()[0], keys, _source_of(keys, layers)) from error
+    layers = [(str(file), read_file(Path(file))) for file in files]
+    layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
+    values = merge(Config.model_construct().model_dump(), layers)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        found = _explain(error, Config, values)
-        raise ConfigError(found.problem, found.keys, _source_of(found.keys, layers)) from error
+        found = explain(error, Config, values)
+        raise ConfigError(found.problem, found.keys, source_of(found.keys, layers)) from error
     config._layers = tuple(layers)
     return config
-
-
-def nearest(name: object, candidates: Iterable[str]) -> str:
-    """The candidate that is spelled most like `name`, for the end of an error message.
-
-    >>> nearest("learning_rat", ["learning_rate", "max_steps"])
-    'learning_rate'
-    """
-    return max(candidates, key=lambda known: difflib.SequenceMatcher(None, str(name).lower(), known.lower()).ratio())
-
-
-def dotted(keys: Keys) -> str:
-    """Keys as one writes them in an override; a key that has dots of its own goes in brackets.
-
-    >>> dotted(("rewards", "my_lab.rewards:Humility", "weight"))
-    'rewards[my_lab.rewards:Humility].weight'
-    """
-    return "".join(f"[{key}]" if "." in str(key) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
@@ -219,7 +184,7 @@ def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
     try:
         return term.model_validate(fields)
     except ValidationError as error:
-        raise _explain(error, term, fields, ("rewards", name)) from error
+        raise explain(error, term, fields, ("rewards", name)) from error
 
 
 def _build_env(section: dict[str, Any]) -> envs.CoopEnv:
@@ -238,7 +203,7 @@ def _build_env(section: dict[str, Any]) -> envs.CoopEnv:
         schema.model_validate(arguments)
         return env_class(**arguments)
     except ValidationError as error:
-        raise _explain(error, schema, arguments, ("env",)) from error
+        raise explain(error, schema, arguments, ("env",)) from error
     except ValueError as error:  # in range by type and not by meaning: the environment says why
         raise ConfigError(str(error), ("env",)) from error
 
@@ -260,113 +225,3 @@ def arguments_of(env_class: type) -> type[BaseModel]:
     return create_model(
         env_class.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields
     )
-
-
-def _read(file: Path) -> dict:
-    """One YAML file as plain data; `${references}` stay as they are."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"no such file; {_existing_like(file)}", source=str(file)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read as text: {error}", source=str(file)) from error
-    return _yaml(lambda: OmegaConf.load(io.StringIO(text)), source=str(file))
-
-
-def _parse(override: str) -> dict:
-    """One `dotted.key=value`, the value typed as in YAML."""
-    key, equals, _ = override.partition("=")
-    if not (key.strip() and equals):
-        raise ConfigError(f"{override!r} is not KEY=VALUE, such as training.learning_rate=1e-5", source=COMMAND_LINE)
-    return _yaml(lambda: OmegaConf.from_dotlist([override]), source=f"{COMMAND_LINE}: {override!r}")
-
-
-def _yaml(load: Callable[[], Any], source: str) -> dict:
-    try:
-        content = load()
-    except yaml.MarkedYAMLError as error:  # duplicate keys are among them
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"not valid YAML: {line}{error.problem}", source=source) from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"not valid YAML: {error}", source=source) from error
-    except OSError as error:  # how OmegaConf says that the text is one number
-        raise ConfigError("must hold `key: value` lines", source=source) from error
-    if not isinstance(content, DictConfig):
-        raise ConfigError("must hold `key: value` lines, not a list", source=source)
-    return OmegaConf.to_container(content)
-
-
-def _existing_like(file: Path) -> str:
-    folder = file.parent
-    if not folder.is_dir():
-        return f"there is no folder {str(folder)!r}"
-    known = sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
-    if not known:
-        return f"{str(folder)!r} has no YAML file"
-    return f"did you mean {str(folder / nearest(file.name, known))!r}?"
-
-
-def _explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: Keys = ()) -> ConfigError:
-    """What pydantic found wrong with `data`, in our words: a misspelt key before the one that it leaves out."""
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
-        return cause
-    keys = (*prefix, *_keys_in(data, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        for key in first["loc"][:-1]:
-            data = data[key]
-            scheduled = key == "weight" and "schedule" in data  # of a reward term
-            schema = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
-        return ConfigError(f"unknown key; did you mean {nearest(keys[-1], schema.model_fields)!r}?", keys)
-    if first["type"] == "missing":
-        return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
-    if cause is not None:
-        return ConfigError(str(cause), keys)
-    problem = first["msg"][0].lower() + first["msg"][1:]
-    return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
-
-
-def _keys_in(data: Any, loc: Keys) -> Keys:
-    """The keys of a pydantic location that are in the data; it also has the names of a union's members."""
-    keys: Keys = ()
-    for key in loc:
-        if _contains(data, (key,)):
-            data, keys = data[key], (*keys, key)
-    return keys
-
-
-def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:
-    """Where one layer has a list and the other has keys."""
-    if isinstance(below, dict) and isinstance(above, dict):
-        clashes = (_clash(below[key], above[key], (*keys, key)) for key in above if key in below)
-        return next((clash for clash in clashes if clash is not None), None)
-    return keys if {type(below), type(above)} == {dict, list} else None
-
-
-def _clear_other_schedules(below: dict, above: dict) -> None:
-    """Empties what a layer below says of a schedule where the one above names another: its keys mean nothing there."""
-    for key, value in above.items():
-        lower = below.get(key)
-        if isinstance(lower, dict) and isinstance(value, dict):
-            if "schedule" in lower and value.get("schedule", lower["schedule"]) != lower["schedule"]:
-                lower.clear()
-            _clear_other_schedules(lower, value)
-
-
-def _source_of(keys: Keys, layers: Sequence[tuple[str, Any]]) -> str | None:
-    """The last layer that says something about a value or, if none does, about what encloses it."""
-    for depth in range(len(keys), 0, -1):
-        for source, content in reversed(layers):
-            if _contains(content, keys[:depth]):
-                return source
-    return None
-
-
-def _contains(content: Any, keys: Keys) -> bool:
-    try:
-        for key in keys:
-            content = content[key]
-    except (KeyError, IndexError, TypeError):
-        return False
-    return True

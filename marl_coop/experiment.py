@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,12 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from envs.episode import Episode
+from marl_coop import seating
 from marl_coop.callbacks import MetricsFile, ProgressBar
 from marl_coop.chat import Chat
-from marl_coop.config import Config, nearest
+from marl_coop.config import Config
+from marl_coop.config_error import nearest
+from marl_coop.endpoint import Endpoint
 from marl_coop.evaluate import before_and_after, evaluate, table
 from marl_coop.models import adapted_layers, keep_freed_memory, load_base
 from marl_coop.policy import TeamPolicy
@@ -84,20 +88,26 @@ def run(config: Config, resume: Path | None = None) -> None:
         task_type="CAUSAL_LM",
     )
     warm = warm_adapter(config, base, tokenizer, lora, SYSTEM) if config.warmup.steps else None
-    adapters = list(dict.fromkeys(config.policies.values()))
+    adapters = seating.learners(config.policies)
     seats = len(config.policies) if args.critic == "central" else 1
     policy = TeamPolicy(base, lora, adapters, critic_seats=seats)
     if warm:
         for adapter in adapters:
             policy.load_adapter(adapter, warm)
+    for name, saved in seating.frozen(config.policies).items():
+        try:
+            policy.add_frozen(name, saved)
+        except ValueError as error:
+            raise config.error(("policies",), str(error)) from error
 
+    chats = {"system": SYSTEM, "temperature": args.temperature, "max_tokens": args.max_tokens}
     trainer = MultiAgentPPOTrainer(
         model=policy,
         args=args,
         make_env=config.make_env,
         rewards=RewardStack.from_config(config.rewards),
         processing_class=tokenizer,
-        policies=config.policies,
+        policies=seating.seated(config.policies, partial(Endpoint, **chats)),
         system=SYSTEM,
         callbacks=[ProgressBar(), MetricsFile(folder / "metrics.jsonl")],
         on_rollouts=lambda update, episodes, breakdowns: write_episodes(

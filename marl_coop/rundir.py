@@ -17,7 +17,8 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from marl_coop.config import Config, ConfigError
+from marl_coop.config import Config
+from marl_coop.config_error import ConfigError
 
 RUNS = Path("runs")
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")

@@ -10,12 +10,16 @@ In YAML, under `policies`, a seat is given to
     {agent_1: 0.5, scripted:silent: 0.3, base: 0.2}     one of these, drawn by weight for each episode
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from envs.cast import PARTNERS
+from envs.lookup import find
 from envs.partners import Partner
 
 BASE = None  # the player that is the frozen base alone
@@ -50,14 +54,88 @@ class Mix:
         return self.players[int(np.searchsorted(share, np.random.default_rng(seed).random(), side="right"))]
 
 
-def adapters_of(policies: Mapping[str, Player | Mix]) -> tuple[str, ...]:
-    """The adapters that sit in the seats, in order of the seats, each once."""
-    players = (player for policy in policies.values() for player in Mix.of(policy).players)
-    return tuple(dict.fromkeys(player for player in players if isinstance(player, str)))
-
-
 def label(player: Player) -> str:
     """What a player is called in records: the adapter, `base`, or the partner's own name."""
     if isinstance(player, str):
         return player
     return "base" if player is BASE else str(getattr(player, "name", type(player).__name__))
+
+
+# ------------------------------------------------------------------------------------ what a configuration says
+
+Entry = str | Mapping[str, float]  # a player in words, or a mix of them
+
+
+def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
+    """The adapters that are trained, in order of the seats, each once."""
+    names = (name for entry in policies.values() for name in _names(entry))
+    return tuple(dict.fromkeys(name for name in names if _kind(name) == "adapter"))
+
+
+def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
+    """The frozen adapters: the name that the team has for each, and its folder."""
+    names = {name for entry in policies.values() for name in _names(entry) if _kind(name) == "frozen"}
+    return {_frozen_name(name): Path(_value(name)) for name in sorted(names)}
+
+
+def seated(policies: Mapping[str, Entry], endpoint: Callable[[str, str], Partner]) -> dict[str, Player | Mix]:
+    """Who sits in each seat; `endpoint` makes a partner of a url and the name of a model."""
+
+    def player(name: str) -> Player:
+        match _kind(name):
+            case "base":
+                return BASE
+            case "frozen":
+                return _frozen_name(name)
+            case "scripted":
+                return _partner(name)()
+            case "endpoint":
+                return endpoint(*name.split("#"))
+        return name
+
+    return {
+        seat: Mix(tuple(map(player, entry)), tuple(entry.values())) if isinstance(entry, Mapping) else player(entry)
+        for seat, entry in policies.items()
+    }
+
+
+def check(entry: Entry) -> None:
+    """Raises ValueError where an entry of a configuration names nobody, and says what it could be."""
+    if isinstance(entry, Mapping):
+        Mix(tuple(entry), tuple(entry.values()))
+    for name in _names(entry):
+        match _kind(name):
+            case "scripted":
+                _partner(name)
+            case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
+                raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
+            case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):
+                raise ValueError(f"{name!r} must end with # and the name of a model")
+            case "adapter" if not re.fullmatch(r"[A-Za-z0-9_-]+", name):  # it becomes a folder
+                raise ValueError(
+                    f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "
+                    "else it is base, frozen:FOLDER, scripted:NAME or a URL#MODEL"
+                )
+
+
+def _names(entry: Entry) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _kind(name: str) -> str:
+    if name == "base":
+        return "base"
+    head = name.partition(":")[0]
+    return {"frozen": "frozen", "scripted": "scripted", "http": "endpoint", "https": "endpoint"}.get(head, "adapter")
+
+
+def _value(name: str) -> str:
+    return name.partition(":")[2]
+
+
+def _frozen_name(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
+
+
+def _partner(name: str) -> type[Partner]:
+    return find(_value(name), PARTNERS, kind="scripted partner")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from marl_coop import cli, rundir
-from marl_coop.config import Config, ConfigError, load_config
+from marl_coop.config import Config, load_config
+from marl_coop.config_error import ConfigError
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")

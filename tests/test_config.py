@@ -8,7 +8,8 @@ from pydantic_core import to_jsonable_python
 
 import envs
 import rewards
-from marl_coop.config import Config, ConfigError, arguments_of, dotted, load_config, nearest
+from marl_coop.config import Config, arguments_of, load_config
+from marl_coop.config_error import ConfigError, dotted, nearest
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -142,6 +143,13 @@ def test_a_configuration_cannot_be_changed():
         Config().seed = 1
 
 
+def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
+    first = write(tmp_path, "policies: {agent_1: {agent_1: 0.5, base: 0.5}}")
+    config = load_config([CONFIGS / "base.yaml", first], ["policies.agent_1={agent_1: 1, 'scripted:echo': 3}"])
+    assert config.policies == {"agent_0": "agent_0", "agent_1": {"agent_1": 1.0, "scripted:echo": 3.0}}
+    assert load_config([CONFIGS / "base.yaml", first], ["policies.agent_1=base"]).policies["agent_1"] == "base"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -159,6 +167,15 @@ def test_a_configuration_cannot_be_changed():
         ("name: a/b", "mine.yaml: name: 'a/b' is refused: string should match pattern"),
         ("policies: {agent_2: extra}", "mine.yaml: policies.agent_2: the environment has no such seat"),
         ("policies: {agent_1: ../x}", "mine.yaml: policies.agent_1: '../x' is refused"),
+        ("policies: {agent_1: {agent_1: 0}}", "mine.yaml: policies.agent_1: the weights of a mix are (0.0,)"),
+        ("policies: {agent_1: {}}", "mine.yaml: policies.agent_1: a mix of 0 players"),
+        ("policies: {agent_1: scripted:persuade}", "There is no scripted partner 'persuade'. Did you mean 'persuader'"),
+        (
+            "policies: {agent_1: frozen:runs/x}",
+            "policies.agent_1: 'frozen:runs/x': 'runs/x' is not the folder",
+        ),
+        ("policies: {agent_1: 'http://host/v1'}", "policies.agent_1: 'http://host/v1' must end with # and the name"),
+        ("policies: {agent_0: base, agent_1: scripted:echo}", "policies: no seat has an adapter that is trained"),
         ("rewards: {deference: {weight: -1}}", "mine.yaml: rewards.deference.weight: -1 is refused: input should be"),
         ("rewards: {deference: {wight: 1}}", "rewards.deference.wight: unknown key; did you mean 'weight'?"),
         ("rewards: {deference: 1}", "mine.yaml: rewards.deference: 1 is refused"),

@@ -13,6 +13,7 @@ import tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from marl_coop import seating
 from marl_coop.experiment import read_episodes
 
 ROOT = Path(__file__).parents[1]
@@ -142,3 +143,18 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
                 [-length / 100 for length in lengths]
             )
             assert record[f"{seat}/reward/brevity"] == pytest.approx(-sum(lengths) / 100 / len(lengths), rel=1e-5)
+
+
+def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place):
+    """The adapters of one run play on in another, beside partners that write text."""
+    assert start(place, "first", "training.num_updates=1").wait(timeout=200) == 0
+    frozen = f"frozen:{place / 'first' / 'agent_1'}"
+    mix = "policies.agent_0={agent_0: 0.6, scripted:persuader: 0.2, base: 0.2}"
+    process = start(place, "second", mix, f"policies.agent_1={frozen}", "training.num_updates=1")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    run = place / "second"
+    assert (run / "agent_0" / "adapter_config.json").exists() and not (run / "agent_1").exists()
+    players = {tuple(episode.players.values()) for episode in read_episodes(run / "after.jsonl")}
+    assert {second for _, second in players} == {seating.frozen({"agent_1": frozen}).popitem()[0]}
+    assert {first for first, _ in players} <= {"agent_0", "Persuader", "base"}

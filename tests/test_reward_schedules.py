@@ -14,7 +14,8 @@ from test_reward_terms import play
 from test_trainer import Log, repeatable, same
 from transformers import TrainerState
 
-from marl_coop.config import ConfigError, load_config
+from marl_coop.config import load_config
+from marl_coop.config_error import ConfigError
 from marl_coop.reward_weights import RewardWeights
 from rewards import Communication, Deference, RewardStack, TaskSuccess
 from rewards.schedules import After, DualAscent, Linear, Schedule

@@ -1,13 +1,14 @@
 """Seats that do not learn: the base, frozen adapters, partners that write text, and mixes of them."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
-from envs.partners import AlwaysDefer
-from marl_coop.seating import BASE, Mix, adapters_of, label
+from envs.cast import PARTNERS, AlwaysDefer
+from marl_coop.seating import BASE, Mix, frozen, label, learners, seated
 
 A, B = tiny.SEATS
 TASKS = range(100, 140)
@@ -42,8 +43,15 @@ def test_a_mix_that_cannot_be_drawn_from(players, weights):
         Mix(players, weights)
 
 
-def test_adapters_are_those_that_sit_somewhere():
-    assert adapters_of({A: "x", B: Mix((GREEN, "y", BASE, "x"), (1, 1, 1, 1))}) == ("x", "y")
+def test_what_a_configuration_says_of_seats():
+    entries = {A: "x", B: {"y": 1.0, "base": 2.0, "frozen:runs/a.b/x": 3.0, "scripted:echo": 4.0, "http://h/v1#m": 5.0}}
+    seats = seated(entries, lambda url, model: Says(f"{url} {model}"))
+    first, base, frozen_adapter, scripted, endpoint = seats[B].players
+    assert (seats[A], first, base, frozen_adapter) == ("x", "y", BASE, "frozen_runs_a_b_x")
+    assert isinstance(scripted, PARTNERS["echo"]) and endpoint.text == "http://h/v1 m"
+    assert seats[B].weights == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert learners(entries) == ("x", "y")
+    assert frozen(entries) == {"frozen_runs_a_b_x": Path("runs/a.b/x")}
 
 
 def test_a_partner_in_a_seat_writes_its_replies_and_hears_the_other(tmp_path):

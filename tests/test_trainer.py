@@ -15,7 +15,8 @@ from peft import PeftModel
 from transformers import TrainerCallback
 
 from marl_coop import ppo
-from marl_coop.config import ConfigError, load_config
+from marl_coop.config import load_config
+from marl_coop.config_error import ConfigError
 from marl_coop.experiment import training_arguments
 from marl_coop.policy import Span, spans_of
 from marl_coop.seating import BASE

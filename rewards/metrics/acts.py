@@ -16,6 +16,7 @@ from rewards.pushback import positions
 
 _NAMES = frozenset(ActKind)
 
+
 def acting(episode: Episode) -> bool:
     """Whether a seat wrote an act that could be read."""
     return any(turn.acts for turn in episode.turns)
@@ -168,7 +169,7 @@ def late_retraction_rate(episode: Episode) -> Rate:
 
 
 class Prediction(NamedTuple):
-    """A seat's last EXPECT beside one partner's part. `told`: the partner named what it realises, by COMMIT or INFORM."""
+    """A seat's last EXPECT beside one partner's part. `told`: the partner named that by COMMIT or INFORM."""
 
     right: bool
     confidence: float
