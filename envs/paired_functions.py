@@ -7,14 +7,8 @@ import numpy as np
 
 from envs.base import SEATS, CoopEnv
 from envs.episode import HiddenTest, Outcome, PartTests, Seat, StopReason, Task, Turn, message_tokens
-from envs.families.base import FunctionFamily, claim, draw_decision
-from envs.families.index_base import IndexBase
-from envs.families.key import Key
-from envs.families.offset import Offset
-from envs.families.padding import Padding
-from envs.families.scale import Scale
-from envs.families.separator import Separator
-from envs.families.timeout import Timeout
+from envs.families import HELD_OUT, TRAINING
+from envs.families.base import FunctionFamily, claim
 from envs.lookup import find
 from envs.provenance import provenance
 from envs.sandbox import Part, Status, Verdict, run_expressions
@@ -48,15 +42,8 @@ class PairedFunctions(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
-    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (
-        Offset(),
-        Separator(),
-        Scale(),
-        IndexBase(),
-        Timeout(),
-        Padding(),
-        Key(),
-    )
+    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
+    HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
 
     def __init__(self, *, test_timeout_s: float = 2.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -68,7 +55,7 @@ class PairedFunctions(CoopEnv):
         rng = np.random.default_rng(seed)
         family = self.families[rng.integers(len(self.families))]
         right = self.cells.at(seed)
-        decision = draw_decision(family.name, family.draw(rng), right, self.cue_reliability, SEATS, rng)
+        decision = family.decide(right, SEATS, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
         part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
         first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
         truth = decision.best
