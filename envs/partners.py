@@ -107,9 +107,9 @@ class Calibrated(Scripted):
         """
         own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
         pool = pooled_option(env.heard(seat), decision, seat)
-        if pool is not None and heard != own:
-            if pool not in (own, heard):
-                return {own: 0.0, pool: 1.0, heard: 0.0}
+        if pool is not None:
+            if own == heard or pool not in (own, heard):
+                return {option: float(option == pool) for option in (own, pool, heard)}
             trust = env.cue_reliability if pool == own else 1 - env.cue_reliability
             return {own: trust, heard: 1 - trust}
         both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
