@@ -39,7 +39,7 @@ class DesignReview(CoopEnv):
     cells hold for each decision; `Task.cell` says who is right on all of them.
 
     ## Families
-    auth_scheme, pagination, error_style, date_format, schema_version.
+    auth_scheme, pagination, error_style, date_format, schema_version; none is held out.
 
     ## Version history
     v0: first version.

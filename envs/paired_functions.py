@@ -15,12 +15,14 @@ from envs.sandbox import Part, Status, Verdict, run_expressions
 
 
 class PairedFunctions(CoopEnv):
-    """Each seat writes one of two one-line functions; hidden tests run on the merged module.
+    """Each seat writes one of two small functions; hidden tests run on the merged module.
 
     ## Description
-    The two functions share one contract (an offset, a separator, a time-out ...). Each brief privately claims one of
-    four readings of it. One reading is right, the sources claim either of two, one is a blend of these two. Which
-    function a seat writes, which seat has the reliable source, names and the order of options are random.
+    The two functions share one contract (an offset, a separator, an error type ...). Each brief privately claims one of
+    four readings of it. One reading is right, the sources claim either of two, and one is a blend of these two, which
+    is wrong. Of an estimate both sources measured the same number and say how exactly: two readings are blends, and
+    the one nearest to the precision-weighted pool is right. Which function a seat writes, which seat has the better
+    source, names and the order of options are random.
 
     ## Action space, observation space, phases, episode end, state, infos
     As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.parsing`).
@@ -35,7 +37,9 @@ class PairedFunctions(CoopEnv):
     As in `CoopEnv`, and test_timeout_s: wall time in seconds for the hidden tests of an episode, above 0.
 
     ## Families
-    offset, separator, scale, index_base, timeout, padding, key.
+    For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
+    decimals, signature, attribute, capacity, drift. Held out: signing, page_size, return_type, row_size. Estimates are
+    capacity, drift and row_size. `docs/families.md` has a table.
 
     ## Version history
     v0: first version.

@@ -1,7 +1,7 @@
 """Task families: each draws endless instances of one contract that two parts must share. One file per family.
 
-The split was drawn before anything was trained on the families after `key`. Nothing is ever trained on `HELD_OUT`,
-which has one family of each kind; a test reads every file in `configs/`. `docs/families.md` has the table.
+The split was made before anything was trained on the families after `key`. Nothing is ever trained on `HELD_OUT`, which
+has one family of each kind; a test reads every file in `configs/`. `docs/families.md` has the table.
 """
 
 from envs.families.attribute import Attribute
