@@ -135,11 +135,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
         """Builds every environment that is asked for once, and compares the seats with `policies`."""
-        seats = _build_env(self.env, ("env",)).possible_agents
-        _build_env(self.env | self.evaluation.env, ("evaluation", "env"))
+        seats = _build_env(self._env, ("env",)).possible_agents
+        _build_env(self._env | self.evaluation.env, ("evaluation", "env"))
         curriculum = self.make_curriculum()
         for i, level in enumerate(curriculum.levels if curriculum else ()):
-            _build_env(self.env | dict(level), ("env", "curriculum", "levels", i))
+            _build_env(self._env | dict(level), ("env", "curriculum", "levels", i))
         for seat in self.policies:
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
@@ -154,7 +154,11 @@ class Config(Section):
 
     def make_env(self, **changes: Any) -> envs.CoopEnv:
         """A fresh environment, as the `env` section says, but for what `changes` says."""
-        return envs.make(**{key: value for key, value in self.env.items() if key != "curriculum"} | changes)
+        return envs.make(**self._env | changes)
+
+    @property
+    def _env(self) -> dict[str, Any]:
+        return {key: value for key, value in self.env.items() if key != "curriculum"}
 
     def make_curriculum(self) -> Curriculum | None:
         """The curriculum at its first level; None where `env.curriculum` is null."""
@@ -233,7 +237,7 @@ def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
 
 
 def _build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
-    arguments = {key: value for key, value in section.items() if key != "curriculum"}
+    arguments = dict(section)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(f"{name!r} is refused: input should be the name of an environment", ("env", "name"))

@@ -153,6 +153,7 @@ def test_unseen_instances_may_be_of_held_out_families():
         ("env.curriculum.high=0.1", "env.curriculum: low is 0.2 and high is 0.1"),
         ("env.curriculum.levels=[{roundz: 2}]", "roundz: unknown key; did you mean 'rounds'?"),
         ("env.curriculum.levels=[{rounds: 2}, {rounds: -1}]", "env.curriculum.levels.1: rounds is -1"),
+        ("evaluation.env.curriculum={}", "evaluation.env.curriculum: unknown key"),
         ("evaluation.env.families=[ofset]", "evaluation.env: There is no family 'ofset'"),
     ],
 )

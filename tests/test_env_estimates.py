@@ -11,7 +11,7 @@ from envs.families import HELD_OUT, TRAINING
 from envs.paired_functions import PairedFunctions
 from envs.parsing import parse_final
 from envs.partners import Averager, Calibrated, NeverDefer, play, pooled_option
-from rewards.consensus import pool
+from rewards.consensus import Consensus, pool
 from rewards.metrics import measure
 
 ESTIMATES = [family.name for family in (*TRAINING, *HELD_OUT) if family.kind == "estimate"]
@@ -126,6 +126,29 @@ def test_a_pool_needs_the_partners_error():
     assert pooled_option([f"I have {other}"], decision, "agent_0") is None
     assert pooled_option([f"{decision.told('agent_1')}, so not {own}"], decision, "agent_0") == decision.best
     assert pooled_option(["17 +- 4"], instances("offset", 1)[0], "agent_0") is None
+
+
+def test_consensus_charges_a_blend_where_a_claim_is_right_and_none_where_the_blend_is():
+    env = PairedFunctions(families=ESTIMATES, cells={"both_right": 0, "one_right": 1, "both_wrong": 1})
+    charged = {0: [], 1: []}
+    for seed in range(12):
+        episode = play(env, dict.fromkeys(SEATS, Averager()), seed)
+        charged[sum(episode.task.cell.values())].append(sum(Consensus()(episode, "agent_0")))
+    assert max(charged[1]) < 0 and set(charged[0]) == {0.0}
+
+
+def test_on_the_training_families_each_fixed_habit_loses_to_reading_the_kind():
+    """Perfect cues, and no instance that nobody can solve: what is left is to know when to blend."""
+    env = PairedFunctions(cue_reliability=1.0)
+    decisions = [env.make_task(seed).decisions[0] for seed in range(3000)]
+    solvable = [d for d in decisions if d.is_estimate or d.best in d.belief.values()]
+    rules = {
+        "pool": lambda d: nearest(d, pool(d.numeric, numbers(d))) if d.numeric else d.belief[d.expert],
+        "never blend": lambda d: d.belief[d.expert],
+        "always blend": lambda d: d.blends[0] if len(set(d.belief.values())) > 1 else d.belief[d.expert],
+    }
+    right = {rule: np.mean([d.is_right(choose(d)) for d in solvable]) for rule, choose in rules.items()}
+    assert right["pool"] == 1.0 and right["never blend"] < 0.97 and right["always blend"] < 0.6, right
 
 
 def test_what_a_team_can_attain_counts_the_pool_and_both_facts_are_needed():

@@ -7,8 +7,9 @@ as everywhere. Where they are alike, neither claim is right and the pool is a co
 a fifth of the way from the better one for a ratio of two. So "always blend" and "never blend" both lose, and so does
 "always meet in the middle".
 
-Each standard error is as frequent where the own claim is right as where it is not, and says nothing alone: which
-compromise is right, if any, follows from both.
+One standard error alone says no more than a cue does elsewhere. The two small ones are "strong" and the two great ones
+"weak", all four are equally frequent where both claims are right and where both are wrong, and where one is right the
+small one points to it with probability `cue_reliability`. Which option is right follows from both errors.
 """
 
 from typing import ClassVar
@@ -21,7 +22,7 @@ from envs.families.base import TOLERANCE, FunctionFamily, Readings, shuffled
 
 COMPROMISES = (20, 50, 80)  # per cent of the way from the lower measurement to the higher one
 SPARE = (35, 65)
-ERRORS = (1, 2, 4, 8)  # standard errors in units of a fifth of the gap; of the greater two a brief sounds "weak"
+ERRORS = (1, 2, 4, 8)  # standard errors in units of a fifth of the gap
 UNEQUAL = ((1, 4), (2, 8))  # (better, worse): the pool is the better one
 ALIKE = ((1, 2), (4, 8))  # the pool is a fifth of the way from the better one to the worse
 
