@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -17,9 +17,9 @@ from envs.transcript import joint_view, transcript
 
 SEATS = ("agent_0", "agent_1")
 MAX_REPLY = 65_536  # characters
+MAX_DISTRACTORS = 2
 RENDER_MODES = ("human", "ansi")
 GAP = "___"  # in the place of an option
-QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a source in one word
 
 
 class CoopEnv(ParallelEnv[Seat, str, str]):
@@ -56,10 +56,13 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     reply (None where nothing). `episode`: the `Episode`, at the end only.
 
     ## Arguments
-    families: names or dotted paths (`package.module:object`) of the task families to draw from; None for all.
+    families: "train" (all that may be trained on), "held_out" (the others), "all", or a list of names or dotted paths
+        (`package.module:object`) of the task families to draw from.
     cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
+    distractors: wrong options that nobody claims, listed beside the usual four; 0 to 2. More of them make guessing
+        harder.
     scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
         function with a gap for the option. It adds nothing about which option is right; a small model then need not
         look back. Makes the task easier.
@@ -78,32 +81,33 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         "is_parallelizable": True,
     }
     FAMILIES: ClassVar[tuple[Any, ...]] = ()
+    HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
 
     def __init__(
         self,
         *,
-        families: Sequence[str] | None = None,
+        families: Sequence[str] | Literal["train", "held_out", "all"] = "train",
         cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
         cue_reliability: float = 0.95,
         rounds: int = 1,
+        distractors: int = 0,
         scaffold: bool = False,
         confidences: bool = True,
         acts: bool = False,
         render_mode: str | None = None,
     ):
-        if isinstance(families, str) or (families is not None and not families):
-            raise ValueError(f"families is {families!r}; it must be a list of at least one name, or None for all.")
         if not 0 <= cue_reliability <= 1:
             raise ValueError(f"cue_reliability is {cue_reliability!r}; it must lie in [0, 1].")
         if not isinstance(rounds, int) or rounds < 0:
             raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
+        if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
+            raise ValueError(f"distractors is {distractors!r}; it must be a whole number from 0 to {MAX_DISTRACTORS}.")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
-        known = {family.name: family for family in self.FAMILIES}
-        names = tuple(known) if families is None else families
-        self.families = tuple(find(name, known, kind="family") for name in names)
+        self.families = self._find_families(families)
         self.cells = Cells.of(cells)
         self.cue_reliability = cue_reliability
+        self.distractors = distractors
         self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
         self.render_mode = render_mode
         self.possible_agents: list[Seat] = list(SEATS)
@@ -275,9 +279,27 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
 
     def _sources(self, seat: Seat) -> list[str]:
         """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
-        return [f"Your {QUALITY[d.cue[seat]]} source: {d.belief[seat]}" for d in self.task.decisions]
+        return [
+            f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"
+            for d in self.task.decisions
+        ]
 
     # -- how a step works
+
+    def _find_families(self, families: Sequence[str] | str) -> tuple[Any, ...]:
+        known = {family.name: family for family in self.FAMILIES}
+        splits = {
+            "train": [name for name in known if name not in self.HELD_OUT],
+            "held_out": self.HELD_OUT,
+            "all": list(known),
+        }
+        names = splits.get(families, ()) if isinstance(families, str) else families
+        if not names and known:
+            raise ValueError(
+                f"families is {families!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
+                f"{type(self).__name__} holds out {', '.join(self.HELD_OUT) or 'none'}."
+            )
+        return tuple(find(name, known, kind="family") for name in names)
 
     def _check(self, actions: Mapping[Seat, str]) -> None:
         if set(actions) != set(SEATS):

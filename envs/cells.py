@@ -14,6 +14,9 @@ _CIRCLE = 2**64
 class Cells:
     """Weights of the cells of (agent_0 is right) x (agent_1 is right); they need not sum to 1.
 
+    A seat is right where what its brief claims is. Where both are wrong nobody knows the right option, except of
+    estimates, where it lies between both claims (`envs.families.estimate`).
+
     `one_right` is shared equally by its two cells, so each seat is right as often as the other.
 
     Raises:

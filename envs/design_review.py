@@ -8,7 +8,7 @@ import numpy as np
 from envs.base import SEATS, CoopEnv
 from envs.episode import Decision, Outcome, Seat, StopReason, Task, Turn
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, claim, draw_decision
+from envs.families.base import ReviewFamily, claim
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
@@ -39,7 +39,7 @@ class DesignReview(CoopEnv):
     cells hold for each decision; `Task.cell` says who is right on all of them.
 
     ## Families
-    auth_scheme, pagination, error_style, date_format, schema_version.
+    auth_scheme, pagination, error_style, date_format, schema_version; none is held out.
 
     ## Version history
     v0: first version.
@@ -63,7 +63,7 @@ class DesignReview(CoopEnv):
         families = [self.families[i] for i in rng.permutation(len(self.families))[: self.decisions]]
         rights = [self.cells.at(seed * self.decisions + j) for j in range(self.decisions)]
         decisions = tuple(
-            draw_decision(family.name, family.draw(rng), right, self.cue_reliability, SEATS, rng)
+            family.decide(right, SEATS, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
             for family, right in zip(families, rights, strict=True)
         )
         change = f"You and your partner review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."

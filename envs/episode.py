@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 Seat = str  # "agent_0", "agent_1", ...
+QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a cue in one word
 
 _WORD_OR_SYMBOL = re.compile(r"\w+|[^\w\s]")
 
@@ -64,12 +65,15 @@ class Numeric:
     """The domain of a decision whose answer is a number.
 
     An answer is right when it lies within `tolerance` of `truth`. `sigma` is the standard error of each seat's own
-    estimate, from which the precision-weighted pool of both estimates follows (weights 1 / sigma^2).
+    number, from which the precision-weighted pool of both follows (weights 1 / sigma^2). `estimate` is whether the
+    briefs give it: both numbers are then measurements of one quantity, and where they are equally good the right
+    answer lies between them. Elsewhere a source claims a number and one of the claims is to be followed.
     """
 
     truth: float
     tolerance: float
     sigma: Mapping[Seat, float]
+    estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,18 @@ class Decision:
     def best(self) -> str:
         """The option with the highest utility (the first of them)."""
         return max(self.options, key=self.utility_of)
+
+    @property
+    def is_estimate(self) -> bool:
+        return self.numeric is not None and self.numeric.estimate
+
+    def quality(self, seat: Seat) -> str:
+        """How good the seat's source is: "reliable", "doubtful" or, of an estimate, its standard error, "+- 8"."""
+        return f"+- {self.numeric.sigma[seat]:g}" if self.is_estimate else QUALITY[self.cue[seat]]
+
+    def told(self, seat: Seat) -> str:
+        """What the seat's brief says: its belief, with the standard error where it is an estimate: "140 +- 8"."""
+        return f"{self.belief[seat]} {self.quality(seat)}" if self.is_estimate else self.belief[seat]
 
     def is_right(self, option: str | None) -> bool:
         return option is not None and self.utility_of(option) == self.utility_of(self.best)

@@ -7,26 +7,22 @@ import numpy as np
 
 from envs.base import SEATS, CoopEnv
 from envs.episode import HiddenTest, Outcome, PartTests, Seat, StopReason, Task, Turn, message_tokens
-from envs.families.base import FunctionFamily, claim, draw_decision
-from envs.families.index_base import IndexBase
-from envs.families.key import Key
-from envs.families.offset import Offset
-from envs.families.padding import Padding
-from envs.families.scale import Scale
-from envs.families.separator import Separator
-from envs.families.timeout import Timeout
+from envs.families import HELD_OUT, TRAINING
+from envs.families.base import FunctionFamily, claim
 from envs.lookup import find
 from envs.provenance import provenance
 from envs.sandbox import Part, Status, Verdict, run_expressions
 
 
 class PairedFunctions(CoopEnv):
-    """Each seat writes one of two one-line functions; hidden tests run on the merged module.
+    """Each seat writes one of two small functions; hidden tests run on the merged module.
 
     ## Description
-    The two functions share one contract (an offset, a separator, a time-out ...). Each brief privately claims one of
-    four readings of it. One reading is right, the sources claim either of two, one is a blend of these two. Which
-    function a seat writes, which seat has the reliable source, names and the order of options are random.
+    The two functions share one contract (an offset, a separator, an error type ...). Each brief privately claims one of
+    four readings of it. One reading is right, the sources claim either of two, and one is a blend of these two, which
+    is wrong. Of an estimate both sources measured the same number and say how exactly: two readings are blends, and
+    the one nearest to the precision-weighted pool is right. Which function a seat writes, which seat has the better
+    source, names and the order of options are random.
 
     ## Action space, observation space, phases, episode end, state, infos
     As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.parsing`).
@@ -41,22 +37,17 @@ class PairedFunctions(CoopEnv):
     As in `CoopEnv`, and test_timeout_s: wall time in seconds for the hidden tests of an episode, above 0.
 
     ## Families
-    offset, separator, scale, index_base, timeout, padding, key.
+    For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
+    decimals, signature, attribute, capacity, drift. Held out: signing, page_size, return_type, row_size. Estimates are
+    capacity, drift and row_size. `docs/families.md` has a table.
 
     ## Version history
     v0: first version.
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
-    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (
-        Offset(),
-        Separator(),
-        Scale(),
-        IndexBase(),
-        Timeout(),
-        Padding(),
-        Key(),
-    )
+    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
+    HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
 
     def __init__(self, *, test_timeout_s: float = 2.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -68,7 +59,7 @@ class PairedFunctions(CoopEnv):
         rng = np.random.default_rng(seed)
         family = self.families[rng.integers(len(self.families))]
         right = self.cells.at(seed)
-        decision = draw_decision(family.name, family.draw(rng), right, self.cue_reliability, SEATS, rng)
+        decision = family.decide(right, SEATS, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
         part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
         first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
         truth = decision.best

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.base import QUALITY, CoopEnv
+from envs.base import CoopEnv
 from envs.episode import Decision, Episode, Phase, Seat
 
 
@@ -71,7 +71,7 @@ class Scripted:
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """What to tell the partner about a decision; "" for nothing."""
-        return decision.belief[seat]
+        return decision.told(seat)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """The final option and the confidence in it, in [0, 1]."""
@@ -82,12 +82,36 @@ class Scripted:
         return env.reference_work(seat, option)
 
 
+def pooled_option(messages: Sequence[str], decision: Decision, seat: Seat) -> str | None:
+    """The option nearest to the seat's own estimate and the partner's, weighted by 1 / error^2.
+
+    None where the decision is no estimate, or where no message gives the partner's number and its standard error.
+    """
+    heard = named_option(messages, decision) if decision.is_estimate else None
+    error = re.search(rf"(?<!\w){heard} \+- (\d+)", " ".join(messages))
+    if heard is None or error is None:
+        return None
+    weights = decision.numeric.sigma[seat] ** -2, float(error[1]) ** -2
+    pool = (weights[0] * float(decision.belief[seat]) + weights[1] * float(heard)) / sum(weights)
+    return min(decision.options, key=lambda option: abs(float(option) - pool))
+
+
 class Calibrated(Scripted):
-    """The ideal partner: says what it was told, follows the cue, and is as sure as the odds of the design allow."""
+    """The ideal partner: says what it was told, follows the cue, pools estimates by their standard errors, and is as
+    sure as the odds of the design allow.
+    """
 
     def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
-        """How likely its own belief is right and, once it was told another option, how likely that one is."""
+        """How likely its own belief is right and, once it was told another option, how likely that one is; a
+        compromise of two estimates comes between them.
+        """
         own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
+        pool = pooled_option(env.heard(seat), decision, seat)
+        if pool is not None:
+            if own == heard or pool not in (own, heard):
+                return {option: float(option == pool) for option in (own, pool, heard)}
+            trust = env.cue_reliability if pool == own else 1 - env.cue_reliability
+            return {own: trust, heard: 1 - trust}
         both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
         trust = env.cue_reliability if decision.cue[seat] == "strong" else 1 - env.cue_reliability
         if heard is None:
@@ -106,6 +130,7 @@ class Calibrated(Scripted):
         own, *heard = odds
         # by the cue and not by the larger number: they are equal at reliability 1/2
         option = heard[0] if heard and decision.cue[seat] != "strong" else own
+        option = pooled_option(env.heard(seat), decision, seat) or option
         return option, odds[option]
 
 
@@ -160,14 +185,14 @@ class Demonstrator(Scripted):
         reply = super().reply(env, seat)
         if env.phase is not Phase.FINAL:
             return reply
-        return "\n".join([*(f"Mine is {QUALITY[d.cue[seat]]}." for d in env.task.decisions), reply])
+        return "\n".join([*(f"Mine is {d.quality(seat)}." for d in env.task.decisions), reply])
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        option = decision.belief[seat]
-        source = re.search(r"Your source, ([^,]+), says " + re.escape(option), env.task.briefs[seat])
+        option = decision.told(seat)
+        source = re.search(r"Your source, ([^,]+), \w+ " + re.escape(option), env.task.briefs[seat])
         template = self.TEMPLATES[self.rng.integers(len(self.TEMPLATES))]
         return template.format(option=option, source=source[1] if source else "my source")
 

@@ -32,7 +32,7 @@ def _decision_lines(decision: Decision, seats: Sequence[str]) -> list[str]:
     for seat in seats:
         belief = decision.belief[seat]
         verdict = "right" if decision.is_right(belief) else "wrong"
-        lines.append(f"  {seat} is told {belief} ({verdict}) by a {decision.cue[seat]} source")
+        lines.append(f"  {seat} is told {decision.told(seat)} ({verdict}) by a {decision.cue[seat]} source")
     return lines
 
 

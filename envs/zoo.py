@@ -57,7 +57,7 @@ class Chatty(Calibrated):
     """Says the same in forty words more."""
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        return f"{decision.belief[seat]} " + "and that is what I have been told about it all " * 4
+        return f"{decision.told(seat)} " + "and that is what I have been told about it all " * 4
 
 
 class Contrarian(Calibrated):

@@ -24,6 +24,7 @@ from pydantic import (
 
 import envs
 import rewards
+from envs.curriculum import Curriculum
 from envs.lookup import find
 from marl_coop import seating
 from marl_coop.config_error import ConfigError, Keys, explain
@@ -77,11 +78,14 @@ class Warmup(Section):
 
 
 class Evaluation(Section):
-    """Unseen instances, the same before and after training; `seed` chooses which. `batch_size` are played at a time."""
+    """Unseen instances, the same before and after training; `seed` chooses which. `batch_size` are played at a time.
+
+    `env`: arguments of the environment that differ from those of the section `env`, such as {families: held_out}."""
 
     episodes: Count = 240
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 48
+    env: dict[str, Any] = {}
 
 
 class Config(Section):
@@ -127,10 +131,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
-        """Builds the environment once, and compares its seats with `policies`."""
-        env = _build_env(self.env)
-        seats = list(env.possible_agents)
-        env.close()
+        """Builds every environment that is asked for once, and compares the seats with `policies`."""
+        seats = _build_env(self._env, ("env",)).possible_agents
+        _build_env(self._env | self.evaluation.env, ("evaluation", "env"))
+        curriculum = self.make_curriculum()
+        for i, level in enumerate(curriculum.levels if curriculum else ()):
+            _build_env(self._env | dict(level), ("env", "curriculum", "levels", i))
         for seat in self.policies:
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
@@ -143,9 +149,20 @@ class Config(Section):
         """Equal values; where they came from does not count."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
-    def make_env(self) -> envs.CoopEnv:
-        """A fresh environment, as the `env` section says."""
-        return envs.make(**self.env)
+    def make_env(self, **changes: Any) -> envs.CoopEnv:
+        """A fresh environment, as the `env` section says, but for what `changes` says."""
+        return envs.make(**self._env | changes)
+
+    @property
+    def _env(self) -> dict[str, Any]:
+        return {key: value for key, value in self.env.items() if key != "curriculum"}
+
+    def make_curriculum(self) -> Curriculum | None:
+        """The curriculum at its first level; None where `env.curriculum` is null."""
+        section = self.env.get("curriculum")
+        if not isinstance(section, dict | None):
+            raise ConfigError(f"{section!r} is refused: input should be null or keys", ("env", "curriculum"))
+        return None if section is None else _construct(Curriculum, section, ("env", "curriculum"))
 
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""
@@ -187,7 +204,7 @@ def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
         raise explain(error, term, fields, ("rewards", name)) from error
 
 
-def _build_env(section: dict[str, Any]) -> envs.CoopEnv:
+def _build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
     arguments = dict(section)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
@@ -198,14 +215,18 @@ def _build_env(section: dict[str, Any]) -> envs.CoopEnv:
         raise ConfigError(str(error), ("env", "name")) from error
     if not (isinstance(env_class, type) and issubclass(env_class, envs.CoopEnv)):
         raise ConfigError(f"{name!r} is {env_class!r}, not a subclass of envs.CoopEnv", ("env", "name"))
-    schema = arguments_of(env_class)
+    return _construct(env_class, arguments, keys)
+
+
+def _construct(cls: type, arguments: dict[str, Any], keys: Keys) -> Any:
+    schema = arguments_of(cls)
     try:
         schema.model_validate(arguments)
-        return env_class(**arguments)
+        return cls(**arguments)
     except ValidationError as error:
-        raise explain(error, schema, arguments, ("env",)) from error
-    except ValueError as error:  # in range by type and not by meaning: the environment says why
-        raise ConfigError(str(error), ("env",)) from error
+        raise explain(error, schema, arguments, keys) from error
+    except ValueError as error:  # in range by type and not by meaning: the class says why
+        raise ConfigError(str(error), keys) from error
 
 
 def arguments_of(env_class: type) -> type[BaseModel]:

@@ -1,5 +1,6 @@
 """One experiment from a configuration: warm up, evaluate, train, evaluate again, say what came of it."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -19,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from envs.episode import Episode
 from marl_coop import seating
-from marl_coop.callbacks import MetricsFile, ProgressBar
+from marl_coop.callbacks import CurriculumLevel, MetricsFile, ProgressBar
 from marl_coop.chat import Chat
 from marl_coop.config import Config
 from marl_coop.config_error import nearest
@@ -101,10 +102,11 @@ def run(config: Config, resume: Path | None = None) -> None:
             raise config.error(("policies",), str(error)) from error
 
     chats = {"system": SYSTEM, "temperature": args.temperature, "max_tokens": args.max_tokens}
+    curriculum = config.make_curriculum()
     trainer = MultiAgentPPOTrainer(
         model=policy,
         args=args,
-        make_env=config.make_env,
+        make_env=lambda: config.make_env(**(curriculum.arguments if curriculum else {})),
         rewards=RewardStack.from_config(config.rewards),
         processing_class=tokenizer,
         policies=seating.seated(config.policies, partial(Endpoint, **chats)),
@@ -116,11 +118,15 @@ def run(config: Config, resume: Path | None = None) -> None:
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    if curriculum:
+        trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
+    evaluators = copy.copy(trainer.players)
+    evaluators.make_env = lambda: config.make_env(**config.evaluation.env)  # wherever the curriculum stands
 
     def play_unseen(label: str) -> list[Episode]:
         section = config.evaluation
         process = args.process_index, args.world_size
-        episodes = evaluate(trainer.players, section.episodes, section.seed, section.batch_size, process, label)
+        episodes = evaluate(evaluators, section.episodes, section.seed, section.batch_size, process, label)
         if main:
             write_episodes(folder / f"{label}.jsonl", episodes)
         return episodes

@@ -121,7 +121,9 @@ def _demonstrations_text(config: Config) -> list[str]:
 
 
 def _episode(config: Config, index: int):
-    env = config.make_env()
+    curriculum = config.make_curriculum()
+    levels = curriculum.levels if curriculum else ({},)  # the format of all of them is taught
+    env = config.make_env(**levels[index % len(levels)])
     partners = {
         seat: Demonstrator(np.random.default_rng((config.seed, index, i))) for i, seat in enumerate(env.possible_agents)
     }

@@ -89,7 +89,7 @@ def test_base_writes_down_the_defaults():
     (environment,) = [known for known in envs.ENVIRONMENTS if known.__name__ == written.env["name"]]
     in_code = to_jsonable_python(arguments_of(environment)())
     del in_code["render_mode"]  # for people who watch, not for training
-    assert written.env == {"name": environment.__name__} | in_code
+    assert written.env == {"name": environment.__name__, "curriculum": None} | in_code
 
 
 def test_later_files_and_then_overrides_win(tmp_path):

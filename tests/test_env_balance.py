@@ -74,10 +74,22 @@ def test_each_decision_of_a_review_is_balanced_too():
     assert all(abs(count / 2100 - 0.25) <= 0.02 for count in rights.values()), rights
 
 
-def test_wrong_pairs_claim_the_same_thing_half_of_the_time():
-    env = PairedFunctions(cells={"both_right": 0, "one_right": 0, "both_wrong": 1})
-    same = [len(set(env.make_task(seed).decisions[0].belief.values())) == 1 for seed in range(1000)]
-    assert abs(np.mean(same) - 0.5) < 0.05
+def test_wrong_pairs_claim_the_same_thing_half_of_the_time_and_never_of_an_estimate():
+    env = PairedFunctions(families="all", cells={"both_right": 0, "one_right": 0, "both_wrong": 1})
+    same = {True: [], False: []}
+    for seed in range(1500):
+        decision = env.make_task(seed).decisions[0]
+        same[decision.is_estimate].append(len(set(decision.belief.values())) == 1)
+    assert abs(np.mean(same[False]) - 0.5) < 0.05 and not any(same[True])
+
+
+@pytest.mark.parametrize("family", [*PairedFunctions.FAMILIES, *DesignReview.FAMILIES], ids=lambda family: family.name)
+def test_each_family_has_all_cells_equally_often_and_either_seat_as_the_expert(family):
+    env = (PairedFunctions if family in PairedFunctions.FAMILIES else DesignReview)(families=[family.name])
+    tasks = [env.make_task(seed) for seed in range(400)]
+    cells = Counter(tuple(task.cell.values()) for task in tasks)
+    assert len(cells) == 4 and all(abs(count - 100) <= 4 for count in cells.values()), cells
+    assert abs(np.mean([task.decisions[0].expert == "agent_0" for task in tasks]) - 0.5) < 0.1
 
 
 def test_cell_weights_can_be_tuned():

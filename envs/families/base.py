@@ -1,7 +1,9 @@
-"""What every family gives: four readings of one contract, and for code how two functions realise each of them."""
+"""What every family gives: readings of one contract, and for code how two functions realise each of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +30,16 @@ WEAK_SOURCES = (
     "a forum post",
     "a rumour",
 )
+MEASUREMENTS = (
+    "the load test",
+    "the night trace",
+    "the bench run",
+    "the field log",
+    "a staging probe",
+    "a sample count",
+    "a pilot run",
+    "a lab meter",
+)
 SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
 TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never right
 
@@ -44,11 +56,51 @@ class Readings:
     other: str
     numeric: bool = False
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        return (*self.claims, self.blend, self.other)
 
-class FunctionFamily(ABC):
-    """A contract between two one-line functions. Parts are numbered 0 and 1; a seat may write either."""
+
+class Family(ABC):
+    """A source of decisions: `draw` gives the readings, `decide` says which is right and who claims what."""
 
     name: str  # the decision's id
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Readings:
+        """Four different readings of the contract."""
+
+    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
+        """Whether an option of another draw can stand beside these readings and what else is `taken`: told apart from
+        each of them by its code, and no odd one out. A number is also out of the tolerance of what may be right.
+        """
+        may_be_right = (*readings.claims, readings.other)
+        if readings.numeric and any(abs(float(option) - float(known)) < 2 for known in may_be_right):
+            return False
+        return option not in taken
+
+    def decide(
+        self,
+        right: tuple[bool, bool],
+        seats: tuple[Seat, Seat],
+        rng: np.random.Generator,
+        *,
+        cue_reliability: float,
+        distractors: int = 0,
+    ) -> Decision:
+        """A decision on which `right` says whose claim is right, with `distractors` further options, all wrong."""
+        readings, spare = self.draw(rng), []
+        while len(spare) < distractors:
+            option = self.draw(rng).other
+            if self.fits(option, readings, (*readings.options, *spare)):
+                spare.append(option)
+        return draw_decision(self.name, readings, right, cue_reliability, seats, rng, tuple(spare))
+
+
+class FunctionFamily(Family):
+    """A contract between two small functions. Parts are numbered 0 and 1; a seat may write either."""
+
+    kind: Literal["categorical", "numeric", "estimate", "structural"]
     contract: str  # what both must share, in words: "offset"
     signatures: tuple[str, str]  # "encode(n)", "decode(n)"
     glosses: tuple[str, str]  # what each does, in a few words
@@ -58,12 +110,8 @@ class FunctionFamily(ABC):
         return self.signatures[part].partition("(")[0]
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator) -> Readings:
-        """Four different readings of the contract."""
-
-    @abstractmethod
     def source(self, part: int, option: str) -> str:
-        """One line of Python: the part's function under a reading."""
+        """Python, mostly one line: the part's function under a reading. `envs.base.GAP` in its place makes a gap."""
 
     @abstractmethod
     def check(self, part: int, option: str, n: int) -> str:
@@ -97,11 +145,13 @@ def draw_decision(
     cue_reliability: float,
     seats: tuple[Seat, Seat],
     rng: np.random.Generator,
+    spare: tuple[str, ...] = (),
 ) -> Decision:
     """Decide which reading is right and who claims what, such that `right` says which seats claim the right one.
 
     Where both are wrong, they claim the same reading or different ones with equal chance. Every seat always claims
     one of `readings.claims`, whether it is right or not, so the options tell a seat nothing about its own claim.
+    `spare` are further options, which nobody claims and which are never right.
     """
     first, second = (readings.claims[i] for i in rng.permutation(2))
     if right == (False, False):
@@ -114,8 +164,7 @@ def draw_decision(
         beliefs = tuple(truth if is_right else second for is_right in right)
     expert = draw_expert(right, cue_reliability, rng)
     cue = {seat: "strong" if i == expert else "weak" for i, seat in enumerate(seats)}
-    options = [*readings.claims, readings.blend, readings.other]
-    options = tuple(options[i] for i in rng.permutation(4))
+    options = shuffled((*readings.options, *spare), rng)
     numeric = None
     if readings.numeric:
         gap = abs(float(first) - float(second))
@@ -133,14 +182,25 @@ def draw_decision(
     )
 
 
+def shuffled(options: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+    return tuple(options[i] for i in rng.permutation(len(options)))
+
+
 def claim(decision: Decision, seat: Seat, rng: np.random.Generator) -> str:
-    """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`."""
-    sources = STRONG_SOURCES if decision.cue[seat] == "strong" else WEAK_SOURCES
-    return f"Your source, {sources[rng.integers(len(sources))]}, says {decision.belief[seat]}"
+    """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`.
+
+    Of an estimate it tells the standard error, and the source's name says nothing about how good it is:
+    `Your source, the night trace, measured 140 +- 8`.
+    """
+    if decision.is_estimate:
+        sources, verb = MEASUREMENTS, "measured"
+    else:
+        sources, verb = STRONG_SOURCES if decision.cue[seat] == "strong" else WEAK_SOURCES, "says"
+    return f"Your source, {sources[rng.integers(len(sources))]}, {verb} {decision.told(seat)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewFamily:
+class ReviewFamily(Family):
     """A design decision with no code: options that can each be argued for, every one with its own reason.
 
     A reason belongs to the option and not to whether it is right, so an argument alone settles nothing.
@@ -152,7 +212,6 @@ class ReviewFamily:
     blend: str  # a template of two options: "{} inside {}"
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        """Four different readings: two that sources claim, their blend, and another."""
         names = tuple(self.reasons)
         a, b, other = (names[i] for i in rng.permutation(len(names))[:3])
         return Readings(claims=(a, b), blend=self.blend.format(a, b), other=other)

@@ -12,6 +12,7 @@ _ITEMS = "abcdefghijklmnopqrstuvwxyz"
 
 class IndexBase(FunctionFamily):
     name = "index_base"
+    kind = "numeric"
     contract = "number for the first item"
     signatures = ("pick(xs, i)", "find(xs, x)")
     glosses = ("item number i of xs", "the number of x in xs")

@@ -10,6 +10,7 @@ from envs.families.base import FunctionFamily, Readings, draw_numbers
 
 class Offset(FunctionFamily):
     name = "offset"
+    kind = "numeric"
     contract = "offset"
     signatures = ("encode(n)", "decode(n)")
     glosses = ("add the offset to n", "take the offset off n")

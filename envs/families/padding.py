@@ -10,6 +10,7 @@ from envs.families.base import FunctionFamily, Readings, draw_numbers
 
 class Padding(FunctionFamily):
     name = "padding"
+    kind = "numeric"
     contract = "width"
     signatures = ("pad(s)", "valid(s)")
     glosses = ("zero-fill s to the width", "has s the width")

@@ -11,6 +11,7 @@ from envs.families.base import FunctionFamily, Readings, draw_numbers
 
 class Scale(FunctionFamily):
     name = "scale"
+    kind = "numeric"
     contract = "factor"
     signatures = ("pack(s)", "unpack(w)")
     glosses = ("turn seconds s into ticks", "turn ticks w into seconds")

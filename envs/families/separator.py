@@ -3,6 +3,8 @@
 Claims: two separators of two symbols. Blend: both, one after the other, which splits neither's lines.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from envs.families.base import FunctionFamily, Readings
@@ -13,6 +15,7 @@ _WORDS = ("ant", "bee", "cat", "dog", "elk")
 
 class Separator(FunctionFamily):
     name = "separator"
+    kind = "categorical"
     contract = "separator"
     signatures = ("join(xs)", "split(s)")
     glosses = ("join words xs to a line", "split line s into words")
@@ -23,6 +26,9 @@ class Separator(FunctionFamily):
             blend = a + b
             if len({a, b, other}) == 3 and other not in blend and blend.count(a) == blend.count(b) == 1:
                 return Readings(claims=(a, b), blend=blend, other=other)
+
+    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
+        return not any(option in known or known in option for known in taken)
 
     def source(self, part: int, option: str) -> str:
         return (f"def join(xs): return '{option}'.join(xs)", f"def split(s): return s.split('{option}')")[part]

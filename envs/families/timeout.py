@@ -10,6 +10,7 @@ from envs.families.base import FunctionFamily, Readings, draw_numbers
 
 class Timeout(FunctionFamily):
     name = "timeout"
+    kind = "numeric"
     contract = "time-out"
     signatures = ("deadline(t)", "late(d)")
     glosses = ("start t plus the time-out", "is wait d over the time-out")

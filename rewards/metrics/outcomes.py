@@ -22,7 +22,8 @@ def parse_rate(episode: Episode) -> Rate:
 def silence_rate(episode: Episode) -> Rate:
     """P(a seat said nothing in the whole episode | it held a fact that a partner needed).
 
-    It held one where, on some decision, its brief was right and a partner's was wrong. Range: [0, 1], less is better.
+    It held one where, on some decision, its brief was right and a partner's was wrong, or a blend of their estimates is
+    right. Range: [0, 1], less is better.
     Cases: seats that held one. Source: our own, after the hidden profiles of arXiv 2505.11556.
     """
     needed = [seat for seat in episode.seats if _knows(episode, seat)]
@@ -31,7 +32,8 @@ def silence_rate(episode: Episode) -> Rate:
 
 def _knows(episode: Episode, seat: Seat) -> bool:
     return any(
-        decision.is_right(decision.belief.get(seat))
+        decision.best in decision.blends
+        or decision.is_right(decision.belief.get(seat))
         and not all(decision.is_right(decision.belief.get(partner)) for partner in episode.partners_of(seat))
         for decision in episode.task.decisions
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from envs.episode import Decision, Episode, Seat
 from rewards.base import mean_over_decisions, prior_option, prior_options
+from rewards.consensus import pool
 from rewards.metrics.rate import Rate, Statistic, divide
 
 
@@ -66,15 +67,23 @@ def worth_vote(episode: Episode) -> Rate:
 
 
 def worth_attainable(episode: Episode) -> Rate:
-    """Worth of what the expert's brief claims: a team that reads its briefs and the cues without a mistake.
+    """Worth of what the briefs add up to: a team that reads its briefs and the cues without a mistake.
 
+    That is what the expert's brief claims; of an estimate, the option nearest to the `pool` of what the briefs say.
     No ideal team does better as long as the seat with the better cue is right at least as often as the other one, and
-    what it claims is likelier than any option that nobody claims. No case where no brief claims anything.
+    what it claims is likelier than any option that nobody claims. No case where the expert's brief claims nothing.
     Source: our own; the Bayes-optimal answer under that condition.
     """
     if not all(decision.expert in decision.belief for decision in episode.task.decisions):
         return Rate()
-    return _worth(episode, lambda decision: decision.utility_of(decision.belief[decision.expert]))
+
+    def value(decision: Decision) -> float:
+        if not decision.is_estimate:
+            return decision.utility_of(decision.belief[decision.expert])
+        number = pool(decision.numeric, {seat: float(option) for seat, option in decision.belief.items()})
+        return decision.utility_of(min(decision.options, key=lambda option: abs(float(option) - number)))
+
+    return _worth(episode, value)
 
 
 def worth_any_right(episode: Episode) -> Rate:

@@ -1,0 +1,64 @@
+"""Error type: one function fails, the other calls it and handles that failure and no other.
+
+Claims: two of Python's exceptions, neither of which is a case of the other. Blend: now one, now the other, so that both
+must be handled.
+"""
+
+import numpy as np
+
+from envs.families.base import FunctionFamily, Readings
+
+_ERRORS = (
+    *("ValueError", "TypeError", "KeyError", "RuntimeError"),
+    *("ArithmeticError", "AssertionError", "BufferError", "EOFError"),
+)
+_OR = " or "
+_BENCH = f"""
+def kind(f, k):
+    try:
+        return f(k)
+    except Exception as error:
+        return type(error).__name__
+
+def throws(name):
+    def f(k):
+        raise __builtins__[name](k)
+    return f
+
+def handled():
+    return [name for name in {_ERRORS} if kind(lambda k: safe(throws(name), k), 1) is None]
+"""
+
+
+class ErrorType(FunctionFamily):
+    name = "error_type"
+    kind = "categorical"
+    contract = "error"
+    signatures = ("fail(k)", "safe(f, k)")
+    glosses = ("raise the error with k in it", "f(k), or None where it raises the error")
+
+    def draw(self, rng: np.random.Generator) -> Readings:
+        a, b, other = (_ERRORS[i] for i in rng.permutation(len(_ERRORS))[:3])
+        return Readings(claims=(a, b), blend=f"{a}{_OR}{b}", other=other)
+
+    def source(self, part: int, option: str) -> str:
+        first, _, second = option.partition(_OR)
+        if part == 0:
+            error = f"({first} if k % 2 else {second})" if second else first
+            return f"def fail(k): raise {error}(k)"
+        errors = f"({first}, {second})" if second else first
+        return f"def safe(f, k):\n    try: return f(k)\n    except {errors}: return None"
+
+    def check(self, part: int, option: str, n: int) -> str:
+        errors = option.split(_OR)
+        if part == 0:
+            return _on_bench(f"[kind(fail, {n}), kind(fail, {n + 1})]", [errors[n % 2 - 1], errors[-(n % 2)]])
+        return _on_bench(f"[safe(abs, -{n}), *handled()]", [n, *(e for e in _ERRORS if e in errors)])
+
+    def round_trip(self, n: int) -> str:
+        return _on_bench(f"set(handled()) == {{kind(fail, {n}), kind(fail, {n + 1})}}", True)
+
+
+def _on_bench(expression: str, value: object) -> str:
+    """An expression that is true iff another one has a value where `_BENCH` is defined; no expression can catch."""
+    return f"(exec({_BENCH!r}, bench := dict(globals())), same(eval({expression!r}, bench), {value!r}))[1]"

@@ -1,0 +1,216 @@
+"""The curriculum: levels follow measured success, stay in their bounds, and survive a stop."""
+
+import doctest
+import json
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import TrainerCallback
+
+from envs import DesignReview, PairedFunctions
+from envs import curriculum as module
+from envs.curriculum import LADDER, Curriculum
+from marl_coop.callbacks import CurriculumLevel
+from marl_coop.config import ConfigError, load_config
+
+THREE = ({"rounds": 1}, {"rounds": 2}, {"rounds": 3})
+
+
+def test_a_level_changes_only_after_a_whole_window_and_by_one():
+    curriculum = Curriculum(levels=THREE, window=10)
+    seen = []
+    for success in (1.0, 1.0, 1.0, 0.0, 0.0, 0.5, 0.5):
+        curriculum.record(success, episodes=5)
+        seen.append(curriculum.level)
+    # windows of two: 1.0 climbs, 0.5 stays, 0.25 stays; the last 0.5 is half a window
+    assert seen == [0, 1, 1, 1, 1, 1, 1]
+    assert curriculum.arguments == {"rounds": 2}
+
+
+def test_success_outside_the_bounds_moves_and_on_them_stays():
+    for success, level in ((0.71, 2), (0.7, 1), (0.2, 1), (0.19, 0)):
+        curriculum = Curriculum(levels=THREE, window=100)
+        curriculum.restore({"level": 1, "episodes": 0, "successes": 0.0})
+        curriculum.record(success, episodes=100)
+        assert curriculum.level == level
+
+
+def test_the_ends_of_the_ladder_hold():
+    curriculum = Curriculum(levels=THREE, window=1)
+    for success, level in ((0.0, 0), (1.0, 1), (1.0, 2), (1.0, 2)):
+        curriculum.record(success, episodes=1)
+        assert curriculum.level == level
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 100)), max_size=30), st.integers(0, 30))
+def test_going_on_from_a_state_is_not_having_stopped(history, stop):
+    straight, first, second = (Curriculum(levels=THREE) for _ in range(3))
+    for success, episodes in history:
+        straight.record(success, episodes)
+    for success, episodes in history[:stop]:
+        first.record(success, episodes)
+    second.restore(json.loads(json.dumps(first.state())))
+    for success, episodes in history[stop:]:
+        second.record(success, episodes)
+    assert second.state() == straight.state()
+
+
+def test_a_shorter_ladder_goes_on_from_its_last_level():
+    curriculum = Curriculum(levels=THREE[:2])
+    curriculum.restore({"level": 2, "episodes": 0, "successes": 0.0})
+    assert curriculum.arguments == THREE[1]
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.01, 0.05])
+def test_a_learner_that_gets_better_is_kept_between_20_and_70_percent(rate):
+    """A learner whose skill grows with every update succeeds in skill^(level + 1) of its episodes."""
+    curriculum, rng = Curriculum(levels=[{}] * 30, window=128), np.random.default_rng(0)
+    inside = []
+    for update in range(400):
+        success = min(0.95, 0.3 + rate * update) ** (curriculum.level + 1)
+        inside.append(0.2 <= success <= 0.7)
+        curriculum.record(rng.binomial(64, success) / 64, episodes=64)
+    assert np.mean(inside[50:]) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"levels": []}, "levels is empty"),
+        ({"low": 0.7}, "low is 0.7 and high is 0.7"),
+        ({"high": 1.1}, "high is 1.1"),
+        ({"window": 0}, "window is 0"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Curriculum(**arguments)
+
+
+def test_the_worked_example():
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=3)
+
+
+@pytest.mark.parametrize("env_class", [PairedFunctions, DesignReview])
+def test_no_level_of_the_ladder_is_easier_than_the_one_below(env_class):
+    """For a pair that follows the cue and for one that never yields."""
+    for rule in (lambda task, d: d.is_right(d.belief[d.expert]), lambda task, d: all(task.cell.values())):
+        rates = []
+        for level in LADDER:
+            env = env_class(**level, **({"families": ["offset", "key"]} if env_class is PairedFunctions else {}))
+            tasks = [env.make_task(seed) for seed in range(600)]
+            rates.append(np.mean([rule(task, task.decisions[0]) for task in tasks]))
+        assert all(above <= below + 0.02 for below, above in zip(rates, rates[1:], strict=False)), rates
+        assert rates[-1] < rates[0] - 0.25
+
+
+def test_every_level_says_the_same_keys():
+    """A key that one level leaves out would fall back to the environment's own and not to the level below."""
+    assert len({frozenset(level) for level in LADDER}) == 1
+
+
+# -------------------------------------------------------------------------------------------------- in a configuration
+
+
+def test_it_is_off_by_default_and_an_empty_section_turns_it_on():
+    assert load_config(["configs/base.yaml"]).make_curriculum() is None
+    config = load_config(["configs/base.yaml"], ["env.curriculum={}"])
+    assert config.make_curriculum().levels == LADDER
+    assert config.make_env().scaffold is False and config.make_env(**LADDER[0]).scaffold is True
+
+
+def test_levels_of_ones_own(tmp_path):
+    text = "env:\n  curriculum: {window: 8, levels: [{families: [key], rounds: 2}, {families: [offset]}]}\n"
+    (file := tmp_path / "mine.yaml").write_text(text)
+    config = load_config([file])
+    curriculum = config.make_curriculum()
+    env = config.make_env(**curriculum.arguments)
+    assert ([family.name for family in env.families], env.rounds, curriculum.window) == (["key"], 2, 8)
+    assert load_config([_written(tmp_path, config.to_yaml())]) == config
+
+
+def _written(folder, text):
+    (file := folder / "again.yaml").write_text(text)
+    return file
+
+
+def test_unseen_instances_may_be_of_held_out_families():
+    config = load_config(["configs/quickstart.yaml"], ["evaluation.env.families=held_out"])
+    unseen = config.make_env(**config.evaluation.env)
+    assert [family.name for family in unseen.families] == ["signing", "page_size", "return_type", "row_size"]
+    assert [family.name for family in config.make_env().families] == ["offset", "scale", "timeout", "padding"]
+    assert unseen.scaffold is True  # the rest is as in `env`
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("env.curriculum=3", "env.curriculum: 3 is refused: input should be null or keys"),
+        ("env.curriculum.windw=3", "env.curriculum.windw: unknown key; did you mean 'window'?"),
+        ("env.curriculum.high=0.1", "env.curriculum: low is 0.2 and high is 0.1"),
+        ("env.curriculum.levels=[{roundz: 2}]", "roundz: unknown key; did you mean 'rounds'?"),
+        ("env.curriculum.levels=[{rounds: 2}, {rounds: -1}]", "env.curriculum.levels.1: rounds is -1"),
+        ("evaluation.env.curriculum={}", "evaluation.env.curriculum: unknown key"),
+        ("evaluation.env.families=[ofset]", "evaluation.env: There is no family 'ofset'"),
+    ],
+)
+def test_a_wrong_section_is_one_clear_line(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(["configs/base.yaml"], [override])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------------- in training
+
+
+class Given(tiny.CueTask):
+    """Succeeds or fails as its argument says."""
+
+    def __init__(self, *, succeeds: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.succeeds = succeeds
+
+    def finish(self, turns):
+        outcome, stop_reason = super().finish(turns)
+        return type(outcome)(utility=0.0, success=self.succeeds, committed=outcome.committed), stop_reason
+
+
+class Log(TrainerCallback):
+    """Keeps the level of each update."""
+
+    def __init__(self):
+        self.levels = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "curriculum/level" in logs:
+            self.levels.append(logs["curriculum/level"])
+
+
+def levels_trained(folder, resume=None, **training):
+    """The level of each update where the first level always succeeds and the second always fails."""
+    curriculum = Curriculum(levels=[{"succeeds": True}, {"succeeds": False}], window=8)
+    played = []
+    trainer = tiny.cue_trainer(
+        folder,
+        callbacks=[log := Log()],
+        on_rollouts=lambda update, episodes, _: played.append([e.outcome.success for e in episodes]),
+        **({"num_updates": 4, "save_updates": 1, "save_total_limit": None} | training),
+    )
+    trainer.players.make_env = lambda: Given(**curriculum.arguments)
+    trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
+    trainer.train(resume_from_checkpoint=resume)
+    assert played == [[level == 0] * 8 for level in log.levels]
+    return log.levels
+
+
+def test_training_climbs_and_falls_between_updates_and_goes_on_where_it_stopped(tmp_path):
+    assert levels_trained(tmp_path) == [0, 1, 0, 1]
+    assert levels_trained(tmp_path, resume=str(tmp_path / "checkpoint-1")) == [1, 0, 1]
+
+
+def test_a_curriculum_can_be_turned_on_when_going_on(tmp_path):
+    tiny.cue_trainer(tmp_path, num_updates=1, save_updates=1).train()
+    assert levels_trained(tmp_path, resume=str(tmp_path / "checkpoint-1"), num_updates=3) == [0, 1]
