@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import re
 import secrets
 import select
 import shutil
@@ -30,7 +31,9 @@ MAX_OUTPUT = 65_536  # bytes that are kept of what a command prints, and of each
 _HERE, _INSIDE = Path(__file__).parent, Path("/run/sandbox")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _SETTINGS = ("ld.so.cache", "alternatives", "localtime", "passwd", "group", "nsswitch.conf", "hosts", "ssl/openssl.cnf")
+_DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
 _SETTINGS = tuple(f"/etc/{name}" for name in _SETTINGS)
+_START = "import sys; sys.path.insert(0, sys.argv[1]); import tree_start; tree_start.main(sys.argv[2])"
 _TEMPORARY = str(2**28)  # bytes in /tmp, and as many in /dev/shm
 
 
@@ -73,7 +76,7 @@ def run_in_tree(
         file_mb: how large a file may become, in MiB.
         readable: more files and folders that the command may read, each at its own path.
         read_back: files to return, relative to the tree, at most 64 KiB of each. Links are not followed.
-        environment: more variables; PATH, HOME, LANG, TMPDIR, PYTHONDONTWRITEBYTECODE and PYTHONHASHSEED are set.
+        environment: more variables; PATH, HOME, LANG, TMPDIR and a few settings of Python and git are set.
 
     Raises:
         ValueError: a limit is out of its range, or there is no such directory.
@@ -131,72 +134,94 @@ def _run(
     read_back: Sequence[str],
     environment: Mapping[str, str],
 ) -> TreeRun:
-    bubblewrap = "bubblewrap" in used.layers
-    user = kernel.FIRST_USER + secrets.randbelow(kernel.LAST_USER - kernel.FIRST_USER)
-    user = user if bubblewrap and "user" not in used.missing else None
+    began = time.monotonic()
     visible = [str(path) for path in (*_SYSTEM, *_SETTINGS, sys.base_prefix, sys.prefix, *readable)]
     visible = [path for path in dict.fromkeys(visible) if os.path.exists(path)]
     with tempfile.TemporaryDirectory(prefix="marl-coop-", ignore_cleanup_errors=True) as place:
         copy, temporary = Path(place, "tree"), Path(place, "tmp")
         shutil.copytree(tree, copy, symlinks=True)
         temporary.mkdir()
-        if user is not None:
-            _give_to(user, copy)
-        hear, report = os.pipe()
-        folder = "/tree" if bubblewrap else str(copy)
-        start = dict(limits=limits, user=user, landlock=None, folder=folder, command=command, report=report)
+        order = {"limits": limits, "command": command, "user": None, "landlock": None}
+        if "bubblewrap" in used.layers:
+            if "user" not in used.missing:
+                order["user"] = kernel.FIRST_USER + secrets.randbelow(kernel.LAST_USER - kernel.FIRST_USER)
+                _give_to(order["user"], copy)
+            around = _bubblewrap(copy, visible, as_root=order["user"] is not None)
+            home, order["folder"], scripts = "/tmp", "/tree", _INSIDE
+        else:
+            if "landlock" not in used.missing:
+                order["landlock"] = ([*visible, *_DEVICES, "/proc/self", str(_HERE)], [place, "/dev/null"])
+            around, home, order["folder"], scripts = [], str(temporary), str(copy), _HERE
         variables = {
             "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/tmp" if bubblewrap else str(temporary),
-            "TMPDIR": "/tmp" if bubblewrap else str(temporary),
+            "HOME": home,
+            "TMPDIR": home,
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
+            "GIT_CONFIG_NOSYSTEM": "1",
             **environment,
         }
-        if bubblewrap:
-            around = _bubblewrap(copy, visible, as_root=user is not None)
-            script = _INSIDE / "tree_start.py"
-        else:
-            around, script = [], _HERE / "tree_start.py"
-            if "landlock" not in used.missing:
-                start["landlock"] = ([*visible, "/proc", "/dev", str(_HERE)], [place, "/dev/null"])
-        began = time.monotonic()
-        try:
-            process = subprocess.Popen(
-                [*around, sys.executable, "-s", "-S", "-B", str(script), json.dumps(start)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=variables,
-                pass_fds=(report,),
-                start_new_session=True,
-            )
-            os.close(report)
-            try:
-                output, in_time = _listen(process, timeout_s)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                process.stdout.close()
-            said = os.read(hear, MAX_OUTPUT)
-        finally:
-            os.close(hear)
-        if said != wire.READY:
-            status = Status.FAULT
-            output = said.removeprefix(wire.READY).strip() or output
-        else:
-            status = Status.OK if in_time else Status.TIMEOUT
-        files = {name: data for name in read_back if (data := _plain_file(copy, name)) is not None}
+        started, output, exit_code = _execute(around, str(scripts), order, variables, timeout_s)
+        status = Status.FAULT if not started else Status.TIMEOUT if exit_code is None else Status.OK
         return TreeRun(
             status=status,
-            exit_code=process.returncode if status is Status.OK else None,
+            exit_code=exit_code if started else None,
             output=output,
-            files=files,
+            files={name: data for name in read_back if (data := _plain_file(copy, name)) is not None},
             seconds=time.monotonic() - began,
             tier=used.name,
         )
+
+
+def _execute(
+    around: list[str], scripts: str, order: dict, variables: Mapping[str, str], timeout_s: float
+) -> tuple[bool, bytes, int | None]:
+    """(did the command start, the end of what it printed or why it did not start, exit code or None: out of time)."""
+    hear, report = os.pipe()
+    about, tell = os.pipe()
+    # Isolated, because the variables are meant for the command and may point Python at the tree.
+    python = [sys.executable, "-I", "-S", "-B", "-c", _START, scripts, json.dumps({**order, "report": report})]
+    try:
+        process = subprocess.Popen(
+            [*around, *(("--info-fd", str(tell)) if around else ()), *python],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            pass_fds=(report, tell),
+            start_new_session=True,
+        )
+        os.close(report)
+        os.close(tell)
+        first = _first_process(about)
+        try:
+            output, in_time = _listen(process, timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            if first is not None:  # told to end as bubblewrap ends; the kernel ends all others before it
+                select.select([first], [], [])
+                os.close(first)
+        said = os.read(hear, MAX_OUTPUT)
+    finally:
+        os.close(hear)
+        os.close(about)
+    if said != wire.READY:
+        return False, said.removeprefix(wire.READY) or output, None
+    return True, output, process.returncode if in_time else None
+
+
+def _first_process(about: int) -> int | None:
+    """A handle of the first process inside of bubblewrap, from what `--info-fd` says. None if it is not there."""
+    said = b""
+    while b"}" not in said and (chunk := os.read(about, 4096)):
+        said += chunk
+    number = re.search(rb'"child-pid": (\d+)', said)
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(int(number[1])) if number else None
 
 
 def _bwrap() -> str | None:

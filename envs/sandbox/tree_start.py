@@ -1,8 +1,4 @@
-"""The last step before a command of `run_in_tree`: confines itself and becomes the command. A script of `envs.sandbox`.
-
-Its one argument is JSON: `limits`, `user` (a number or null), `landlock` (paths to read and to write, or null),
-`folder`, `command`, and `report`: a descriptor that gets READY before the command starts, and a reason if it does not.
-"""
+"""The last step before a command of `run_in_tree`: confines itself and becomes the command."""
 
 import json
 import os
@@ -12,7 +8,18 @@ import kernel
 import wire
 
 
-def main(limits, user, landlock, folder, command, report):
+def main(order: str) -> None:
+    """Carry out an order: JSON with what to lay on and what to become.
+
+    `limits`; `user`, a number or null; `landlock`, the paths to read and to write or null; `folder`; `command`; and
+    `report`, a descriptor that gets READY before the command starts and the reason if it does not.
+    """
+    _become(**json.loads(order))
+
+
+def _become(limits, user, landlock, folder, command, report):
+    os.closerange(3, report)
+    os.closerange(report + 1, 64)
     os.set_inheritable(report, False)
     try:
         if landlock is not None:
@@ -24,9 +31,5 @@ def main(limits, user, landlock, folder, command, report):
         os.write(report, wire.READY)
         os.execvp(command[0], command)
     except OSError as error:
-        os.write(report, f" {command[0]}: {error}".encode())
+        os.write(report, f"{command[0]}: {error}".encode())
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
