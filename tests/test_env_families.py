@@ -18,8 +18,7 @@ from envs.cells import Cells
 from envs.design_review import DesignReview
 from envs.episode import Phase, Task
 from envs.paired_functions import PairedFunctions
-from envs.sandbox import Part, run_expressions
-from envs.sandbox_child import same
+from envs.sandbox import Part, run_expressions, same
 from marl_coop.config import load_config
 
 ROOT = Path(__file__).parent.parent
