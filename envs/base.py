@@ -231,6 +231,11 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             raise RuntimeError(f"episode: not finished (phase {self.phase}). Step until all agents are terminated.")
         return self._episode
 
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What was played so far, oldest first. Of its partner's turns a seat may read the messages and their acts."""
+        return tuple(self._turns)
+
     def heard(self, seat: Seat) -> tuple[str, ...]:
         """What the partner has said to this seat so far, oldest first."""
         return tuple(turn.message for turn in self._turns if turn.agent != seat and turn.message)
