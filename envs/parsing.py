@@ -25,7 +25,7 @@ from envs.episode import Act, ActKind, Decision, ParseError, Stance
 
 _QUOTES = " \t\r\n'\"`"
 _KINDS = {kind.value: kind for kind in ActKind}
-_WITHOUT_OPTION = (ActKind.ASK, ActKind.RETRACT)
+WITHOUT_OPTION = (ActKind.ASK, ActKind.RETRACT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
     kind = _KINDS.get(word)
     if kind is None:
         return None
-    if kind in _WITHOUT_OPTION:
+    if kind in WITHOUT_OPTION:
         return Act(kind=kind, decision=decision.id)
     stance = _stance(text, decision)
     if isinstance(stance, ParseError):

@@ -6,13 +6,16 @@ constructor arguments.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from envs.base import CoopEnv
-from envs.episode import Decision, Episode, Phase, Seat
+from envs.episode import ActKind, Decision, Episode, Phase, Seat, Turn
+from envs.parsing import WITHOUT_OPTION
+
+TALK_ACTS = tuple(kind for kind in ActKind if kind is not ActKind.EXPECT)
 
 
 class Partner(Protocol):
@@ -32,38 +35,55 @@ def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None
 
 
 def named_option(messages: Sequence[str], decision: Decision) -> str | None:
-    """The option that the messages name first, newest message first; None where they name none.
+    """The option that the messages name first, oldest message first; None where they name none.
 
-    Longer options are tried first, so a blend is not mistaken for its first half.
+    The first word counts because it is the partner's own: what it says later may be an echo. Longer options are tried
+    first, so a blend is not mistaken for its first half.
     """
     options = sorted(decision.options, key=len, reverse=True)
     edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
     patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in options]
-    for message in reversed(messages):
+    for message in messages:
         match = re.search("|".join(f"({pattern})" for pattern in patterns), message, re.IGNORECASE)
         if match:
             return options[match.lastindex - 1]
     return None
 
 
+def promised(turns: Iterable[Turn], decision: Decision) -> str | None:
+    """The option that the turns of a seat commit it to in the end; None where they do not."""
+    option = None
+    for turn in turns:
+        for act in turn.acts:
+            if act.decision == decision.id and act.kind in (ActKind.COMMIT, ActKind.RETRACT):
+                option = act.option
+    return option
+
+
+def line(env: CoopEnv, word: str, decision: Decision, option: str = "", confidence: float | None = None) -> str:
+    """An answer or an act as the grammar has it: `Answer: 17 (80%)`, `Commit offset: 17`, `Ask:`."""
+    head = word if len(env.task.decisions) == 1 else f"{word} {decision.id}"
+    certainty = f" ({round(100 * confidence)}%)" if env.confidences and confidence is not None else ""
+    return f"{head}: {option}{certainty}".rstrip()
+
+
 class Scripted:
     """The frame of a scripted partner: subclasses say what to answer, how sure they are and what to say."""
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
+        decisions = env.task.decisions
         if env.phase is Phase.TALK:
-            return " ".join(self.message(env, seat, decision) for decision in env.task.decisions).strip() or "PASS"
-        several = len(env.task.decisions) > 1
-        lines, work = [], []
-        for decision in env.task.decisions:
-            if env.phase is Phase.STANCE:
-                option, confidence = self.prior(env, seat, decision)
-            else:
-                option, confidence = self.decide(env, seat, decision)
-                work.append(self.work(env, seat, option))
-            name = f"Answer {decision.id}" if several else "Answer"
-            certainty = f" ({round(100 * confidence)}%)" if env.confidences else ""
-            lines.append(f"{name}: {option}{certainty}")
-        return "\n".join(lines + [code for code in work if code])
+            said = [self.message(env, seat, decision) for decision in decisions]
+            return ("\n" if env.acts else " ").join(said).strip() or "PASS"
+        if env.phase is Phase.STANCE:
+            return "\n".join(line(env, "Answer", d, *self.prior(env, seat, d)) for d in decisions)
+        expected = [(d, self.expect(env, seat, d)) for d in decisions if env.acts]
+        lines, work = [line(env, "Expect", d, *guess) for d, guess in expected if guess], []
+        for decision in decisions:
+            option, confidence = self.decide(env, seat, decision)
+            lines.append(line(env, "Answer", decision, option, confidence))
+            work.append(self.work(env, seat, option))
+        return "\n".join([*lines, *filter(None, work)])
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """The option of the sealed stance, which is the seat's own belief, and the confidence in it, in [0, 1]."""
@@ -76,6 +96,10 @@ class Scripted:
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """The final option and the confidence in it, in [0, 1]."""
         raise NotImplementedError
+
+    def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float] | None:
+        """The option that the partner's part will realise and how likely, said where acts are on; None: no word."""
+        return None
 
     def work(self, env: CoopEnv, seat: Seat, option: str) -> str:
         """The seat's code under an option; "" where the task has none."""
@@ -99,6 +123,9 @@ def pooled_option(messages: Sequence[str], decision: Decision, seat: Seat) -> st
 class Calibrated(Scripted):
     """The ideal partner: says what it was told, follows the cue, pools estimates by their standard errors, and is as
     sure as the odds of the design allow.
+
+    Where acts are on it commits as soon as it knows what it will choose, and tells how far it expects its partner to
+    agree. It says nothing twice, and nothing that the partner can tell by itself.
     """
 
     def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
@@ -133,42 +160,45 @@ class Calibrated(Scripted):
         option = pooled_option(env.heard(seat), decision, seat) or option
         return option, odds[option]
 
+    def claim(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        """The option that it says its source says."""
+        return decision.belief[seat]
 
-class AlwaysDefer(Scripted):
-    """Takes whatever the partner names. Two of them swap their answers."""
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return named_option(env.heard(seat), decision) or decision.belief[seat], 0.8
-
-
-class NeverDefer(Scripted):
-    """Keeps its own belief, whatever it hears."""
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return decision.belief[seat], 0.8
-
-
-class Averager(Scripted):
-    """Settles for the blend as soon as the partner names something else."""
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
-        return own if heard in (None, own) else decision.blends[0], 0.8
-
-
-class Silent(NeverDefer):
-    """Says nothing and keeps its own belief."""
+    def promise(self, env: CoopEnv, seat: Seat, decision: Decision) -> str | None:
+        """What it can commit to; None while the partner's word may change it, and where both say the same anyway."""
+        heard = named_option(env.heard(seat), decision)
+        open_yet = heard is None and (decision.is_estimate or decision.cue[seat] != "strong")
+        return None if open_yet or heard == self.claim(env, seat, decision) else self.decide(env, seat, decision)[0]
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        return ""
+        mine = [turn for turn in env.turns if turn.agent == seat]
+        promise = self.promise(env, seat, decision) if env.acts else None
+        if promise not in (None, promised(mine, decision)):
+            return line(env, "Commit", decision, promise)
+        if mine[-1].phase is Phase.TALK:
+            return ""
+        claim = self.claim(env, seat, decision)
+        return decision.told(seat) if claim == decision.belief[seat] else claim
+
+    def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        """A promise is believed, and so is a word that agrees with its own. Who named something else may hold or yield,
+        with even odds, and who said nothing may do anything."""
+        theirs = [turn for turn in env.turns if turn.agent != seat]
+        own, heard = self.claim(env, seat, decision), named_option(env.heard(seat), decision)
+        if known := promised(theirs, decision) or pooled_option(env.heard(seat), decision, seat):
+            return known, 1.0
+        if heard is None:
+            return own, 1 / len(decision.options)
+        return heard, 1.0 if heard == own else 0.5
 
 
 class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
     The prior stance is its own belief; the final option is its own, the partner's or the blend with equal chance, and
-    its code realises that option. Before it answers for good it says how good its own source is: whoever is to weigh
-    the sources must first bring them to mind.
+    its code realises that option. Before it answers for good it says what each source says and how good it is: whoever
+    is to weigh the sources must first bring them to mind. Where acts are on, half of its messages are one, of a random
+    kind, and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -185,7 +215,16 @@ class Demonstrator(Scripted):
         reply = super().reply(env, seat)
         if env.phase is not Phase.FINAL:
             return reply
-        return "\n".join([*(f"Mine is {d.quality(seat)}." for d in env.task.decisions), reply])
+        return "\n".join([*(self._sources(env, seat, decision) for decision in env.task.decisions), reply])
+
+    def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        """`Mine is doubtful: 61. Theirs is reliable: 57.` Of two sources that are no estimates, one is the better."""
+        heard = named_option(env.heard(seat), decision)
+        said = [f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."]
+        if heard is not None and not decision.is_estimate:
+            (partner,) = (other for other in env.task.seats if other != seat)
+            said.append(f"Theirs is {decision.quality(partner)}: {heard}.")
+        return " ".join(said)
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
@@ -194,10 +233,23 @@ class Demonstrator(Scripted):
         option = decision.told(seat)
         source = re.search(r"Your source, ([^,]+), \w+ " + re.escape(option), env.task.briefs[seat])
         template = self.TEMPLATES[self.rng.integers(len(self.TEMPLATES))]
-        return template.format(option=option, source=source[1] if source else "my source")
+        text = template.format(option=option, source=source[1] if source else "my source")
+        return self._act(env, seat, decision, text) if env.acts and self.rng.integers(2) else text
+
+    def _act(self, env: CoopEnv, seat: Seat, decision: Decision, text: str) -> str:
+        """A random act, on its own belief or, to concede, on what it heard; one without an option follows the text."""
+        kind = TALK_ACTS[self.rng.integers(len(TALK_ACTS))]
+        if kind in WITHOUT_OPTION:
+            return f"{text}\n{line(env, kind.capitalize(), decision)}"
+        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
+        option = (heard or own) if kind is ActKind.CONCEDE else own
+        return line(env, kind.capitalize(), decision, option)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own = decision.belief[seat]
         choices = (own, named_option(env.heard(seat), decision) or own, decision.blends[0])
         option = choices[self.rng.integers(3)]
         return option, self.prior(env, seat, decision)[1]
+
+    def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        return self.decide(env, seat, decision)

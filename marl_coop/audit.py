@@ -2,90 +2,132 @@
 
 No language model is involved. Each policy plays the same tasks twice: alone against an ideal partner ("unilateral",
 which asks whether it pays one agent to cheat) and with its like in both seats ("symmetric", whether it pays the team).
+Episodes do not depend on rewards, so one `play_zoo` serves any number of audits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from rich.table import Table
 
 from envs.base import SEATS, CoopEnv
 from envs.episode import Episode, Seat, StopReason
-from envs.partners import Partner, play
-from envs.zoo import IDEAL, ZOO
+from envs.partners import play
+from envs.zoo import IDEAL, ZOO, Policy
 from rewards import RewardStack
-from rewards.metrics import measure
+from rewards.metrics import flips
 
 AUDIT_SEEDS = 2**39  # tasks that nothing else plays
 MODES = ("unilateral", "symmetric")
 
 
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over tasks and half the width of its 95 % interval."""
+
+    value: float
+    half: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        return cls(float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:z{spec}} ± {self.half:{spec}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What each policy that applies did in each mode, on the same tasks, and why the others were left out.
+
+    A unilateral policy sits in either seat in turn.
+    """
+
+    episodes: Mapping[tuple[str, str], Sequence[Episode]]  # (policy, mode) -> one episode per task
+    left_out: Mapping[str, str]  # policy -> what it needs and the environment has not
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """How a policy fared in one mode. Intervals are 95 %, over tasks.
+    """How a policy fared in one mode, over the seats that it holds.
 
-    `earned` is the mean return of the seats that it holds; `edge` is that minus the ideal policy's on the same tasks
-    and seats, with its interval. `honest_first` is true if the whole interval lies below 0.
+    `earned` is the return, `edge` that minus the ideal policy's on the same tasks and seats, paired by task, so the
+    luck of the tasks is not in it. `utility` is the team's U and `j` the policy's own CDR - CR, None where no case was.
     """
 
     policy: str
     mode: str
-    earned: float
-    edge: float
-    edge_low: float
-    edge_high: float
-    utility: float
-    j: float | None
+    earned: Mean
+    edge: Mean
+    utility: Mean
+    j: Mean | None
 
     @property
-    def honest_first(self) -> bool:
-        return self.edge_high < 0
+    def beaten(self) -> bool:
+        """Whether honest play earns more for certain: the whole interval of the edge lies below 0."""
+        return self.edge.value + self.edge.half < 0
 
 
-def audit(
-    stack: RewardStack,
-    make_env: Callable[[], CoopEnv],
-    episodes: int = 200,
-    zoo: Mapping[str, Partner] = ZOO,
-) -> list[Audited]:
-    """One row per policy and mode, the ideal policy's first, then by what they earned.
-
-    A unilateral cheat sits in either seat in turn. The edge is paired by task, so the luck of the tasks is not in it.
+def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Policy] = ZOO) -> Played:
+    """Let every policy play the same tasks in both modes.
 
     Raises:
         ValueError: fewer than 2 episodes, which leave no interval.
+        RuntimeError: the sandbox failed, which is nobody's play.
     """
     if episodes < 2:
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
-    env, rows = make_env(), []
-    ideal = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
-    for mode in MODES:
-        honest = _earned(stack, ideal, mode)
-        for name, partner in zoo.items():
-            played = ideal if name == IDEAL else _play(env, partner, zoo[IDEAL], episodes, mode)
-            rows.append(_row(name, mode, _earned(stack, played, mode), honest, played))
-    return sorted(rows, key=lambda row: (row.mode != MODES[0], row.policy != IDEAL, -row.earned))
+    left_out = {name: ", ".join(lacks) for name, policy in zoo.items() if (lacks := policy.lacks(env))}
+    honest = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
+    played = {
+        (name, mode): honest if name == IDEAL else _play(env, policy, zoo[IDEAL], episodes, mode)
+        for mode in MODES
+        for name, policy in zoo.items()
+        if name not in left_out
+    }
+    return Played(episodes=played, left_out=left_out)
 
 
-def table(rows: Sequence[Audited], title: str) -> Table:
-    """The rows for the terminal."""
-    out = Table(title=title, caption="edge: earned minus what the ideal policy earned on the same tasks, with 95 %.")
-    for column in ("mode", "policy"):
-        out.add_column(column, no_wrap=True)
-    for column in ("earned", "edge", "U", "J"):
-        out.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        edge = "" if row.policy == IDEAL else f"{row.edge:+.3f} [{row.edge_low:+.3f}, {row.edge_high:+.3f}]"
-        j = "not defined" if row.j is None else f"{row.j:+.2f}"
-        style = None if row.policy == IDEAL or row.honest_first else "bold red"
-        out.add_row(row.mode, row.policy, f"{row.earned:.3f}", edge, f"{row.utility:.2f}", j, style=style)
-    return out
+def audit(stack: RewardStack, played: Played) -> list[Audited]:
+    """One row per policy and mode, the ideal policy's first, then by what they earned."""
+    honest = {mode: _earned(stack, played.episodes[IDEAL, mode], mode) for mode in MODES}
+    rows = []
+    for (name, mode), episodes in played.episodes.items():
+        earned = _earned(stack, episodes, mode)
+        rows.append(
+            Audited(
+                policy=name,
+                mode=mode,
+                earned=Mean.of(earned),
+                edge=Mean.of(earned - honest[mode]),
+                utility=Mean.of(np.array([episode.outcome.utility for episode in episodes])),
+                j=_youden(episodes, mode),
+            )
+        )
+    return sorted(rows, key=lambda row: (row.mode != MODES[0], row.policy != IDEAL, -row.earned.value))
 
 
 def winners(rows: Sequence[Audited]) -> list[Audited]:
     """The cheap policies that honest play does not beat for certain."""
-    return [row for row in rows if row.policy != IDEAL and not row.honest_first]
+    return [row for row in rows if row.policy != IDEAL and not row.beaten]
+
+
+def table(rows: Sequence[Audited], title: str) -> Table:
+    """The rows for the terminal, in red those that honest play does not beat."""
+    out = Table(title=title, caption="edge: earned minus what the ideal policy earned on the same tasks; ±: 95 %.")
+    for column in ("mode", "policy"):
+        out.add_column(column, no_wrap=True)
+    for column in ("earned", "edge", "U", "J"):
+        out.add_column(column, justify="right", no_wrap=True)
+    unbeaten = winners(rows)
+    for row in rows:
+        edge = "" if row.policy == IDEAL else f"{row.edge:.3f}"
+        j = f"{row.j:.2f}" if row.j else "not defined"
+        style = "bold red" if row in unbeaten else None
+        out.add_row(row.mode, row.policy, f"{row.earned:.3f}", edge, f"{row.utility:.2f}", j, style=style)
+    return out
 
 
 def _held(mode: str, index: int) -> tuple[Seat, ...]:
@@ -93,34 +135,32 @@ def _held(mode: str, index: int) -> tuple[Seat, ...]:
     return SEATS if mode == "symmetric" else (SEATS[index % 2],)
 
 
-def _play(env: CoopEnv, partner: Partner, ideal: Partner, episodes: int, mode: str) -> list[Episode]:
-    return [
-        play(env, {s: partner if s in _held(mode, i) else ideal for s in SEATS}, seed=AUDIT_SEEDS + i)
-        for i in range(episodes)
-    ]
+def _play(env: CoopEnv, policy: Policy, ideal: Policy, episodes: int, mode: str) -> list[Episode]:
+    played = []
+    for i in range(episodes):
+        episode = play(env, {s: policy if s in _held(mode, i) else ideal for s in SEATS}, seed=AUDIT_SEEDS + i)
+        if episode.stop_reason is StopReason.SANDBOX_FAULT:
+            raise RuntimeError(f"the sandbox failed on {episode.task.id}: {episode.outcome.detail}; run it again")
+        played.append(episode)
+    return played
 
 
 def _earned(stack: RewardStack, episodes: Sequence[Episode], mode: str) -> np.ndarray:
-    """Return per episode of the seats that a policy of this mode holds; nan after a sandbox fault."""
-    earned = []
+    """[episode]: return of the seats that a policy of this mode holds."""
+    scores = [stack.score(episode) for episode in episodes]
+    return np.array([np.mean([score.total(seat) for seat in _held(mode, i)]) for i, score in enumerate(scores)])
+
+
+def _youden(episodes: Sequence[Episode], mode: str) -> Mean | None:
+    """CDR - CR of the policy, its interval from the linearised ratios (delta method)."""
+    counts = np.zeros((len(episodes), 2, 2))  # [episode, (CDR, CR), (count, cases)]
     for i, episode in enumerate(episodes):
-        breakdown = stack.score(episode)
-        fault = episode.stop_reason is StopReason.SANDBOX_FAULT
-        earned.append(np.nan if fault else float(np.mean([breakdown.total(seat) for seat in _held(mode, i)])))
-    return np.array(earned)
-
-
-def _row(name: str, mode: str, earned: np.ndarray, honest: np.ndarray, episodes: Sequence[Episode]) -> Audited:
-    difference = (earned - honest)[~np.isnan(earned - honest)]
-    half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
-    metrics = measure(episodes)
-    return Audited(
-        policy=name,
-        mode=mode,
-        earned=float(np.nanmean(earned)),
-        edge=float(difference.mean()),
-        edge_low=float(difference.mean() - half),
-        edge_high=float(difference.mean() + half),
-        utility=metrics["utility"].value,
-        j=metrics["j"].value,
-    )
+        for flip in flips(episode, _held(mode, i)):
+            if flip.prior_right != flip.partner_right:
+                counts[i, int(flip.prior_right)] += flip.final_right != flip.prior_right, 1
+    mean = counts.mean(0)
+    if not mean[:, 1].all():
+        return None
+    rates = mean[:, 0] / mean[:, 1]
+    cdr, cr = (rates + (counts[..., 0] - rates * counts[..., 1]) / mean[:, 1]).T
+    return Mean.of(cdr - cr)

@@ -5,6 +5,7 @@ has passed, so a typing error is answered at once.
 """
 
 import argparse
+import inspect
 import netrc
 import os
 import sys
@@ -78,7 +79,8 @@ def audit(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop audit",
         description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
-        "every other of the library with its defaults; alone against an ideal partner, and with its like.",
+        "every other of the library with what it shares of the settings; alone against an ideal partner, and with "
+        "its like.",
     )
     _add_configuration(parser)
     parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
@@ -87,11 +89,16 @@ def audit(argv: Sequence[str]) -> int:
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
     stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
-    makers = {config.env["name"]: config.make_env}
-    makers |= {cls.__name__: cls for cls in envs.ENVIRONMENTS if cls.__name__ not in makers}
-    for name, make_env in makers.items():
-        rows = audits.audit(stack, make_env, args.episodes)
+    common = inspect.signature(envs.CoopEnv).parameters.keys() - {"families"}  # each environment has its own
+    shared = {key: value for key, value in config.env.items() if key in common}
+    audited = {config.env["name"]: config.make_env()}
+    audited |= {cls.__name__: cls(**shared) for cls in envs.ENVIRONMENTS if cls.__name__ not in audited}
+    for name, env in audited.items():
+        played = audits.play_zoo(env, args.episodes)
+        rows = audits.audit(stack, played)
         console.print(audits.table(rows, f"{config.name}: {name}, {args.episodes} tasks"))
+        for policy, needs in played.left_out.items():
+            console.print(f"{policy} is left out: without {needs} it plays like the ideal")
         winners = audits.winners(rows)
         beaten = beaten or bool(winners)
         listed = ", ".join(f"{row.policy} ({row.mode})" for row in winners)

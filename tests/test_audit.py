@@ -1,49 +1,185 @@
 """The audit of rewards: who earns what, without a language model."""
 
+from functools import cache
+
+import numpy as np
 import pytest
 
 import envs
+from envs.base import SEATS
+from envs.episode import StopReason
+from envs.partners import play
 from envs.zoo import IDEAL, ZOO
-from marl_coop.audit import Audited, audit, table, winners
+from marl_coop import audit as audits
+from marl_coop.audit import Audited, Mean, audit, play_zoo, table, winners
 from marl_coop.cli import main
+from marl_coop.config import load_config
 from rewards import RewardStack
+from rewards.metrics import measure
+
+EPISODES = {envs.DesignReview: 100, envs.PairedFunctions: 40}  # the sandbox takes the time
+ENVIRONMENTS = pytest.mark.parametrize("env_class", EPISODES)
+ACTS = {"acts": True, "rounds": 2}
 
 
-def rows_of(stack, episodes=120, make_env=envs.DesignReview, zoo=ZOO):
-    rows = audit(RewardStack.from_config(stack), make_env, episodes, zoo)
+@cache
+def played(env_class, acts):
+    return play_zoo(env_class(**(ACTS if acts else {})), EPISODES[env_class])
+
+
+def rows_of(env_class, preset=None, terms=None, acts=True):
+    stack = terms or load_config([f"configs/presets/{preset}.yaml"]).rewards
+    rows = audit(RewardStack.from_config(stack), played(env_class, acts))
     return {(row.policy, row.mode): row for row in rows}
 
 
+# the claim
+
+
+@ENVIRONMENTS
+@pytest.mark.parametrize("acts", [False, True])
+def test_in_balanced_honest_play_is_strictly_first(env_class, acts):
+    rows = rows_of(env_class, "balanced", acts=acts)
+    assert [(row.policy, row.mode, row.edge) for row in winners(list(rows.values()))] == []
+    assert len(rows) == 2 * (len(ZOO) - len(played(env_class, acts).left_out))
+
+
+@ENVIRONMENTS
+def test_in_naive_bonus_it_pays_for_certain_to_hide_what_one_knows(env_class):
+    edge = rows_of(env_class, "naive_bonus")["sandbagger", "unilateral"].edge
+    assert edge.value - edge.half > 0
+
+
+@ENVIRONMENTS
+def test_task_only_does_not_see_words_reports_and_promises(env_class):
+    rows = rows_of(env_class, "task_only")
+    unseen = "sandbagger chatty hedger overconfident arsonist-fireman commit-spammer never-commits oscillator".split()
+    assert all(rows[name, mode].edge == Mean(0, 0) for name in unseen for mode in audits.MODES)
+    assert {row.policy for row in winners(list(rows.values()))} <= {*unseen, "code-padder"}
+
+
+@ENVIRONMENTS
+def test_in_approval_it_pays_for_certain_to_agree(env_class):
+    rows = rows_of(env_class, "approval")
+    for policy, mode in (("always-defer", "unilateral"), ("always-defer", "symmetric"), ("colluders", "symmetric")):
+        edge = rows[policy, mode].edge
+        assert edge.value - edge.half > 0
+
+
+# the zoo
+
+
+def test_the_zoo_holds_every_policy():
+    assert (
+        list(ZOO)
+        == (
+            "ideal always-defer never-defer copycat sandbagger silent chatty contrarian hedger overconfident averager "
+            "arsonist-fireman commit-spammer never-commits code-padder oscillator colluders"
+        ).split()
+    )
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        envs.DesignReview(),
+        envs.DesignReview(**ACTS),
+        envs.DesignReview(acts=True, rounds=0),
+        envs.DesignReview(acts=True, confidences=False),
+        envs.DesignReview(rounds=2, decisions=2),
+        envs.PairedFunctions(families=["offset"], **ACTS),
+    ],
+    ids=lambda env: f"{type(env).__name__} {env.rounds} {env.acts} {env.confidences}",
+)
+def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
+    ideal = dict.fromkeys(SEATS, ZOO[IDEAL])
+    honest = [play(env, ideal, seed).turns for seed in range(12)]
+    for name, policy in ZOO.items():
+        same = [play(env, ideal | {"agent_0": policy}, seed).turns for seed in range(12)] == honest
+        assert same == bool(policy.lacks(env) or name == IDEAL), name
+
+
+def test_a_policy_that_is_left_out_says_what_it_needs():
+    assert played(envs.DesignReview, True).left_out == {"code-padder": "code"}
+    assert played(envs.DesignReview, False).left_out == {
+        "arsonist-fireman": "acts, two talk rounds",
+        "commit-spammer": "acts",
+        "never-commits": "acts",
+        "code-padder": "code",
+        "oscillator": "acts",
+    }
+    assert played(envs.PairedFunctions, True).left_out == {}
+
+
+# the numbers
+
+
 def test_every_policy_is_played_alone_and_with_its_like():
-    rows = rows_of({"task_success": {}}, episodes=4)
-    assert rows.keys() == {(name, mode) for name in ZOO for mode in ("unilateral", "symmetric")}
-    ideal = rows[IDEAL, "unilateral"]
-    assert (ideal.edge, ideal.edge_low, ideal.edge_high) == (0, 0, 0)
+    rows = rows_of(envs.DesignReview, terms={"task_success": {}})
+    assert rows.keys() == {(name, mode) for name in ZOO if name != "code-padder" for mode in audits.MODES}
+    assert all(rows[IDEAL, mode].edge == Mean(0, 0) for mode in audits.MODES)
 
 
 def test_what_a_policy_earns_is_the_reward_of_the_seats_it_holds():
-    rows = rows_of({"task_success": {"weight": 2.0}}, episodes=50)
+    rows = rows_of(envs.DesignReview, terms={"task_success": {"weight": 2.0}, "approval": {"agent": "agent_1"}})
     for row in rows.values():
-        assert row.earned == pytest.approx(2 * row.utility)
+        assert row.earned.value == pytest.approx(2 * row.utility.value)
+    assert rows["always-defer", "unilateral"].utility.value > rows["always-defer", "symmetric"].utility.value
 
 
-def test_a_policy_that_plays_like_the_ideal_one_is_not_beaten():
-    rows = rows_of({"task_success": {}}, episodes=20)
-    assert rows["overconfident", "unilateral"] in winners(list(rows.values()))
-    assert rows["never defers", "unilateral"] not in winners(list(rows.values()))
+def test_j_is_the_policys_own_and_not_its_partners():
+    rows = rows_of(envs.DesignReview, terms={"task_success": {}})
+    for mode in audits.MODES:
+        assert rows["ideal", mode].j.value > 0.8
+        assert rows["always-defer", mode].j == rows["never-defer", mode].j == Mean(0, 0)
+        assert rows["averager", mode].j == Mean(-1, 0)
+        assert rows["hedger", mode].j is None  # its prior cannot be read
+
+
+def test_utility_and_j_are_those_of_the_metrics_with_about_the_same_intervals():
+    plays = played(envs.DesignReview, True)
+    rows = rows_of(envs.DesignReview, terms={"task_success": {}})
+    for policy in ("ideal", "sandbagger"):
+        metrics = measure(plays.episodes[policy, "symmetric"])
+        row = rows[policy, "symmetric"]
+        for mean, metric in ((row.utility, metrics["utility"]), (row.j, metrics["j"])):
+            assert mean.value == pytest.approx(metric.value)
+            assert mean.half == pytest.approx((metric.high - metric.low) / 2, rel=0.15)
+
+
+def test_the_interval_of_a_mean_by_hand():
+    mean = Mean.of(np.array([0.0, 0.0, 1.0, 1.0]))
+    assert (mean.value, mean.half) == pytest.approx((0.5, 1.96 * (1 / 3) ** 0.5 / 2))
+    assert f"{mean:.2f}" == "0.50 ± 0.57" and f"{Mean(-0.0001, 0):.2f}" == "0.00 ± 0.00"
 
 
 def test_the_table_has_a_line_for_every_row():
-    row = Audited(
-        policy="x", mode="unilateral", earned=1.0, edge=0.1, edge_low=-0.1, edge_high=0.3, utility=0.5, j=None
-    )
+    mean = Mean(1.0, 0.1)
+    row = Audited(policy="x", mode="unilateral", earned=mean, edge=mean, utility=mean, j=None)
     out = table([row], "title")
-    assert out.row_count == 1 and [list(c.cells)[0] for c in out.columns][-1] == "not defined"
+    assert [list(column.cells) for column in out.columns][2:] == [
+        ["1.000 ± 0.100"],
+        ["1.000 ± 0.100"],
+        ["1.00 ± 0.10"],
+        ["not defined"],
+    ]
 
 
 def test_too_few_episodes_for_an_interval():
     with pytest.raises(ValueError, match="episodes is 1"):
-        audit(RewardStack.from_config({"task_success": {}}), envs.DesignReview, 1)
+        play_zoo(envs.DesignReview(), 1)
+
+
+def test_a_failing_sandbox_is_not_a_result(monkeypatch):
+    finish = envs.DesignReview.finish
+    monkeypatch.setattr(
+        envs.DesignReview, "finish", lambda self, turns: (finish(self, turns)[0], StopReason.SANDBOX_FAULT)
+    )
+    with pytest.raises(RuntimeError, match="the sandbox failed on .*run it again"):
+        play_zoo(envs.DesignReview(), 2)
+
+
+# the command
 
 
 def test_the_command_prints_a_table_for_every_environment_and_says_who_is_not_beaten(capsys):
@@ -51,3 +187,24 @@ def test_the_command_prints_a_table_for_every_environment_and_says_who_is_not_be
     out = capsys.readouterr().out
     assert code == 1
     assert "PairedFunctions" in out and "DesignReview" in out and "not beaten for certain" in out
+    assert "never-commits is left out: without acts it plays like the ideal" in out
+
+
+def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_terms.py").write_text(
+        "from rewards.base import RewardTerm\n"
+        "class Praise(RewardTerm):\n"
+        "    weight: float = 1.0\n"
+        "    def __call__(self, episode, agent): return [t.message_tokens / 10 for t in episode.turns_of(agent)]\n"
+    )
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("env: {name: DesignReview, acts: true, rounds: 2}\nrewards: {'my_terms:Praise': {weight: 0.5}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = {}
+    for weight in ("0.5", "0"):
+        main(["audit", "--config", str(mine), "--episodes", "10", f"rewards[my_terms:Praise].weight={weight}"])
+        said[weight] = capsys.readouterr().out
+        assert "commit-spammer is left out" not in said[weight]  # the other environment has acts too
+    unbeaten = [" ".join(part.split()) for part in said["0.5"].split("not beaten for certain: ")[1:]]
+    assert len(unbeaten) == 2 and all("chatty (unilateral)" in part for part in unbeaten)
+    assert "chatty (" not in " ".join(said["0"].split())

@@ -7,7 +7,15 @@ import pytest
 from envs import ENVIRONMENTS, PairedFunctions, provenance
 from envs.base import SEATS
 from envs.episode import Act, ActKind, Episode, PartTests, Phase, Provenance, message_tokens
-from envs.partners import NeverDefer, play
+from envs.partners import Scripted, play
+
+
+class Holder(Scripted):
+    """Sticks to its belief and writes no acts."""
+
+    def decide(self, env, seat, decision):
+        return decision.belief[seat], 0.8
+
 
 BOTH = pytest.mark.parametrize("env_class", ENVIRONMENTS)
 
@@ -19,7 +27,7 @@ def act_out(env, seed, stance="", talk="", final=""):
     option = env.task.decisions[0].options[0]
     heard = {}  # by the phase that comes next
     while env.agents:
-        replies = {seat: NeverDefer().reply(env, seat) for seat in SEATS}
+        replies = {seat: Holder().reply(env, seat) for seat in SEATS}
         replies["agent_0"] = f"{own[env.phase].format(option)}\n{replies['agent_0']}"
         heard[env.phase], *_ = env.step(replies)
     return env.episode, option, heard
@@ -137,7 +145,7 @@ def test_the_example_in_the_docstring_runs():
 
 def test_paired_functions_record_who_wrote_what_and_how_much_was_needed():
     env = PairedFunctions(families=["offset"])
-    episode = play(env, {seat: NeverDefer() for seat in SEATS}, seed=1)
+    episode = play(env, {seat: Holder() for seat in SEATS}, seed=1)
     ledger, tests = episode.outcome.provenance, episode.outcome.parts
     assert ledger.authored == ledger.surviving and ledger.duplicated == 0
     assert sum(ledger.authored.values()) == episode.task.reference_tokens > 0

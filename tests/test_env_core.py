@@ -16,8 +16,9 @@ import envs
 from envs import ENVIRONMENTS, CoopEnv, DesignReview, PairedFunctions, make, sandbox
 from envs.base import SEATS
 from envs.episode import Episode, ParseError, Phase, StopReason
-from envs.partners import Demonstrator, NeverDefer, play
+from envs.partners import Demonstrator, play
 from envs.spaces import UnicodeText
+from envs.zoo import NeverDefer
 
 BOTH = pytest.mark.parametrize("env_class", ENVIRONMENTS)
 
@@ -293,7 +294,8 @@ def test_render_shows_who_is_right_the_cue_each_turn_the_commitment_and_the_outc
         verdict = "right" if episode.task.cell[seat] else "wrong"
         belief = decision.belief[seat]
         assert f"{seat} is told {belief} ({verdict}) by a {decision.cue[seat]} source" in text
-        assert f"{seat} says: {belief}" in text and f"{seat} holds {belief} (80%)" in text
+        sure = episode.prior(seat, decision.id).confidence
+        assert f"{seat} says: {belief}" in text and f"{seat} holds {belief} ({sure:.0%})" in text
         assert f"{seat} committed to offset = {belief} ({verdict})" in text
     assert "failure, utility 0.40, 2 of 5 tests" in text and "def encode(n)" in text
     assert re.search(rf"right is {decision.best}$", text, re.MULTILINE)

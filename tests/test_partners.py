@@ -7,20 +7,20 @@ import pytest
 
 from envs import DesignReview, PairedFunctions
 from envs.base import SEATS
-from envs.episode import Phase
-from envs.partners import (
-    AlwaysDefer,
-    Averager,
-    Calibrated,
-    Demonstrator,
-    NeverDefer,
-    Silent,
-    named_option,
-    play,
-)
+from envs.episode import ActKind, Phase
+from envs.partners import Calibrated, Demonstrator, named_option, play, promised
+from envs.zoo import ZOO, AlwaysDefer, Averager, NeverDefer
 
-ENVIRONMENTS = [PairedFunctions(rounds=1), DesignReview(), DesignReview(decisions=3, rounds=2)]
-NO_BLAME = [Calibrated(), AlwaysDefer(), NeverDefer(), Averager(), Silent(), Demonstrator(np.random.default_rng(0))]
+ENVIRONMENTS = [
+    PairedFunctions(rounds=1),
+    PairedFunctions(rounds=2, acts=True, confidences=False),
+    DesignReview(),
+    DesignReview(decisions=3, rounds=2),
+    DesignReview(decisions=3, rounds=2, acts=True),
+    DesignReview(rounds=0, acts=True),
+]
+NO_BLAME = [*ZOO.values(), Demonstrator(np.random.default_rng(0))]
+WITH_ACTS = [PairedFunctions(rounds=2, acts=True), DesignReview(decisions=3, rounds=2, acts=True)]
 
 
 def episodes(env, partner, count):
@@ -72,15 +72,83 @@ def test_an_averager_settles_for_the_blend_on_every_disagreement():
         assert episode.committed("agent_0", decision.id) == decision.blends[0]
 
 
-def test_a_silent_seat_says_nothing():
-    assert not any(episode.heard("agent_0") for episode in episodes(DesignReview(), Silent(), 20))
+def expectations(episode):
+    """(seat, act) of every prediction."""
+    return [(turn.agent, act) for turn in episode.turns for act in turn.acts if act.kind is ActKind.EXPECT]
+
+
+def other(seat):
+    return SEATS[1 - SEATS.index(seat)]
+
+
+@pytest.mark.parametrize("env", WITH_ACTS, ids=str)
+def test_a_calibrated_pair_keeps_its_promises_and_foresees_each_other(env):
+    promises = 0
+    for episode in episodes(env, Calibrated(), 30):
+        for seat, act in expectations(episode):
+            assert act.confidence == 1.0 and episode.committed(other(seat), act.decision) == act.option
+        for seat in SEATS:
+            for decision in episode.task.decisions:
+                option = promised(episode.turns_of(seat), decision)
+                promises += option is not None
+                assert option in (None, episode.committed(seat, decision.id))
+        assert len(expectations(episode)) == 2 * len(episode.task.decisions)
+    assert promises > 30
+
+
+@pytest.mark.parametrize("env", [PairedFunctions(rounds=3), PairedFunctions(rounds=3, acts=True)], ids=str)
+def test_a_calibrated_partner_says_nothing_twice_and_promises_nothing_that_goes_without_saying(env):
+    for episode in episodes(env, Calibrated(), 30):
+        (decision,) = episode.task.decisions
+        agreed = len(set(decision.belief.values())) == 1
+        for seat in SEATS:
+            said = [turn.message for turn in episode.turns_of(seat) if turn.message]
+            knows = env.acts and decision.cue[seat] == "strong"
+            first = f"Commit: {decision.belief[seat]}" if knows else decision.belief[seat]
+            later = [f"Commit: {episode.committed(seat, decision.id)}"] if env.acts and not (agreed or knows) else []
+            assert said == [first, *later]
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (["PASS", "PASS"], ("own", 0.25)),
+        (["own", "PASS"], ("own", 1.0)),
+        (["new", "PASS"], ("new", 0.5)),
+        (["new", "Commit: own"], ("own", 1.0)),
+        (["Commit: own", "Retract:"], ("own", 1.0)),  # it was told the same
+        (["Commit: new", "Retract:"], ("new", 0.5)),
+        (["Commit: new", "Commit: blend"], ("blend", 1.0)),
+    ],
+)
+def test_what_a_calibrated_partner_expects(messages, expected):
+    env = DesignReview(rounds=2, acts=True)
+    for seed in range(5):
+        env.reset(seed=seed)
+        (decision,) = env.task.decisions
+        own, blend = decision.belief["agent_0"], decision.blends[0]
+        option = {"own": own, "blend": blend, "new": next(o for o in decision.options if o not in (own, blend))}
+        for text in ["PASS", *messages]:
+            for word, name in option.items():
+                text = text.replace(word, name) if word in text.split() else text
+            env.step({"agent_0": Calibrated().reply(env, "agent_0"), "agent_1": text})
+        first, *_ = Calibrated().reply(env, "agent_0").splitlines()
+        assert first == f"Expect: {option[expected[0]]} ({expected[1]:.0%})"
+
+
+def test_a_calibrated_partner_believes_the_first_word_and_not_the_echo():
+    """A partner that takes over the option brings no second source for it."""
+    env = DesignReview(rounds=2, acts=True, cells={"both_right": 0, "both_wrong": 0})
+    for episode in episodes(env, Calibrated(), 20):
+        (decision,) = episode.task.decisions
+        assert {episode.final(seat, decision.id).confidence for seat in SEATS} == {0.95}
 
 
 def test_a_partner_knows_only_what_its_seat_may_know():
     """Swap the partner's private belief and cue: as long as it says the same, the seat replies the same."""
     env = DesignReview(cells={"both_right": 0, "both_wrong": 0})
     for seed in range(30):
-        for partner in (Calibrated(), AlwaysDefer(), NeverDefer(), Averager(), Silent()):
+        for partner in ZOO.values():
             replies = []
             for hidden in (False, True):
                 env.reset(seed=seed)
@@ -128,6 +196,34 @@ def test_a_demonstrator_varies_confidence_and_wording():
     assert all(belief in message for message, belief in messages)
 
 
+def test_a_demonstrator_shows_every_act_and_still_every_choice_equally_often():
+    env = DesignReview(acts=True, rounds=2, cells={"both_right": 0, "both_wrong": 0})
+    acts, chosen, expected = Counter(), Counter(), Counter()
+    for episode in episodes(env, Demonstrator(np.random.default_rng(4)), 400):
+        (decision,) = episode.task.decisions
+        for turn in episode.turns:
+            acts.update(act.kind for act in turn.acts)
+            names = {decision.belief[turn.agent]: "own", decision.belief[other(turn.agent)]: "partner"}
+            if turn.phase is Phase.FINAL:
+                chosen[names.get(turn.stances[0].option, "blend")] += 1
+                expected[names.get(turn.acts[0].option, "blend")] += 1
+            if turn.phase is Phase.TALK:
+                told = {act.option for act in turn.acts if act.option and act.kind is not ActKind.CONCEDE}
+                assert told <= {decision.belief[turn.agent]}
+    for counts in (chosen, expected):
+        assert all(abs(counts[name] / 800 - 1 / 3) < 0.05 for name in ("own", "partner", "blend")), counts
+    assert acts.pop(ActKind.EXPECT) == 800
+    assert len(acts) == 7 and max(acts.values()) < 1.5 * min(acts.values())
+
+
+def test_a_demonstrators_messages_are_acts_only_where_acts_are_read():
+    for acts in (False, True):
+        env = DesignReview(acts=acts, rounds=2)
+        played = episodes(env, Demonstrator(np.random.default_rng(5)), 40)
+        text = "\n".join(turn.reply for episode in played for turn in episode.turns)
+        assert ("Commit:" in text, "Expect:" in text) == (acts, acts)
+
+
 @pytest.mark.parametrize("env", [PairedFunctions(families=["separator", "key"]), DesignReview()], ids=str)
 def test_a_message_with_a_blend_names_the_blend_and_not_its_first_half(env):
     for seed in range(60):
@@ -141,7 +237,7 @@ def test_a_message_names_an_option_in_any_case_but_no_part_of_a_longer_word():
     number, other = decision.options[:2]
     assert named_option([f"x{number} or {number}0"], decision) is None
     assert named_option([number, "nothing"], decision) == number
-    assert named_option([number, f"now {other}, not {number}"], decision) == other
+    assert named_option(["nothing", f"{other}, not {number}", number], decision) == other
     assert named_option([], decision) is None
     (decision,) = DesignReview(families=["auth_scheme"]).make_task(0).decisions
     assert named_option([decision.options[0].upper()], decision) == decision.options[0]

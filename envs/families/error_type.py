@@ -52,13 +52,16 @@ class ErrorType(FunctionFamily):
     def check(self, part: int, option: str, n: int) -> str:
         errors = option.split(_OR)
         if part == 0:
-            return _on_bench(f"[kind(fail, {n}), kind(fail, {n + 1})]", [errors[n % 2 - 1], errors[-(n % 2)]])
-        return _on_bench(f"[safe(abs, -{n}), *handled()]", [n, *(e for e in _ERRORS if e in errors)])
+            raised = _on_bench(f"[kind(fail, {n}), kind(fail, {n + 1})]", "fail")
+            return f"same({raised}, {[errors[n % 2 - 1], errors[-(n % 2)]]})"
+        caught = _on_bench(f"[safe(abs, -{n}), *handled()]", "safe")
+        return f"same({caught}, {[n, *(e for e in _ERRORS if e in errors)]})"
 
     def round_trip(self, n: int) -> str:
-        return _on_bench(f"set(handled()) == {{kind(fail, {n}), kind(fail, {n + 1})}}", True)
+        raised = _on_bench(f"sorted({{kind(fail, {n}), kind(fail, {n + 1})}})", "fail")
+        return f"same({_on_bench('sorted(handled())', 'safe')}, {raised})"
 
 
-def _on_bench(expression: str, value: object) -> str:
-    """An expression that is true iff another one has a value where `_BENCH` is defined; no expression can catch."""
-    return f"(exec({_BENCH!r}, bench := dict(globals())), same(eval({expression!r}, bench), {value!r}))[1]"
+def _on_bench(expression: str, function: str) -> str:
+    """The value of an expression on one of the functions where `_BENCH` is defined; no expression can catch."""
+    return f"(exec({_BENCH!r}, bench := dict(globals(), {function}={function})), eval({expression!r}, bench))[1]"

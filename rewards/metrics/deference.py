@@ -1,11 +1,11 @@
 """Who yields to whom: flips from prior to final answer, and the rates that they make."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from envs.episode import Episode
+from envs.episode import Episode, Seat
 from rewards.base import prior_option, prior_options
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 
@@ -18,8 +18,8 @@ class Flip(NamedTuple):
     partner_right: bool
 
 
-def flips(episode: Episode) -> Iterator[Flip]:
-    """One per seat and decision for which the seat's and a partner's prior are known.
+def flips(episode: Episode, seats: Collection[Seat] | None = None) -> Iterator[Flip]:
+    """One per seat (of `seats`, if given) and decision for which the seat's and a partner's prior are known.
 
     With more than two seats the partner's prior is right if any partner's is. Where the seat's own prior, or all its
     partners', could not be read there is no flip, and so no case of deference or capitulation.
@@ -27,7 +27,7 @@ def flips(episode: Episode) -> Iterator[Flip]:
     for seat, decision in seats_and_decisions(episode):
         priors = prior_options(episode, decision)
         partners = [decision.is_right(option) for partner, option in priors.items() if partner != seat]
-        if seat in priors and partners:
+        if seat in priors and partners and (seats is None or seat in seats):
             final_right = decision.is_right(episode.committed(seat, decision.id))
             yield Flip(decision.is_right(priors[seat]), final_right, any(partners))
 

@@ -1,0 +1,78 @@
+"""Audit the presets and write down what came of it.
+
+    python benchmarks/audit.py --episodes 400
+
+writes docs/audit.md: what every policy of the zoo earns under each preset, on each environment with acts.
+"""
+
+import argparse
+from pathlib import Path
+
+import envs
+from envs.zoo import IDEAL, ZOO
+from marl_coop.audit import MODES, Audited, audit, play_zoo
+from marl_coop.config import load_config
+from rewards import RewardStack
+
+PRESETS = ("balanced", "task_only", "naive_bonus", "approval")
+SETTINGS = {"acts": True, "rounds": 2}
+HEADINGS = dict(zip(MODES, ("One cheat and an ideal partner", "Two of a kind"), strict=True))
+
+INTRODUCTION = """\
+# Does honest play pay?
+
+`python benchmarks/audit.py --episodes {episodes}` plays every policy of `envs/zoo.py` without a language model, on \
+tasks of two environments with acts and two rounds of talk. `marl-coop audit --config my.yaml` does it for rewards of \
+your own.
+
+A policy is honest play, called ideal, with one habit changed. It plays either alone against an ideal partner, which \
+asks whether it pays one agent to cheat, or with its like in both seats, which asks whether it pays the team. U is the \
+team's result and J the policy's own CDR - CR. A cell of a preset has the mean return and in brackets the edge: that \
+minus what honest play earned on the same tasks. ± is half of a 95 % interval over the {episodes} tasks. **Bold** is \
+what honest play does not beat for certain. Tables are in the order of `balanced`.
+
+- `balanced`: honest play is first, everywhere.
+- `task_only`: what does not change the result costs nothing: to hide what one knows, to talk on, to claim any \
+confidence, to promise anything.
+- `naive_bonus`: the sandbagger wins. It is paid for coming round to what it knew all along. Promises and code are not \
+looked at.
+- `approval`: agreeing wins. Who always defers earns more than who weighs the sources, at the price of U. Two who are \
+certain of the same option whatever they know earn the most, and certainty alone is paid too. Only `agent_0` is paid, \
+so these figures, over both seats, are half of its own.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=400)
+    episodes = parser.parse_args().episodes
+    stacks = [RewardStack.from_config(load_config([f"configs/presets/{name}.yaml"]).rewards) for name in PRESETS]
+    lines = [INTRODUCTION.format(episodes=episodes)]
+    for env_class in envs.ENVIRONMENTS:
+        played = play_zoo(env_class(**SETTINGS), episodes)
+        audited = [{(row.policy, row.mode): row for row in audit(stack, played)} for stack in stacks]
+        lines += [f"## {env_class.__name__}", ""]
+        for name, needs in played.left_out.items():
+            lines += [f"`{name}` is left out: without {needs} it plays like the ideal.", ""]
+        for mode in MODES:
+            rows = [[rows[name, mode] for rows in audited] for name in ZOO if name not in played.left_out]
+            lines += [f"### {HEADINGS[mode]}", "", f"| policy | U | J | {' | '.join(PRESETS)} |", "|---" * 7 + "|"]
+            lines += [line(*row) for row in sorted(rows, key=lambda row: -row[0].edge.value)] + [""]
+    Path("docs/audit.md").write_text("\n".join(lines))
+
+
+def line(*row: Audited) -> str:
+    """One policy: U, J and, for each preset, what it earns and by how much that differs from honest play."""
+    j = f"{row[0].j:.2f}" if row[0].j else "not defined"
+    return f"| {' | '.join([row[0].policy, f'{row[0].utility:.2f}', j, *map(cell, row)])} |"
+
+
+def cell(audited: Audited) -> str:
+    if audited.policy == IDEAL:
+        return f"{audited.earned:.3f}"
+    edge = f"{audited.earned.value:.3f} ({audited.edge:.3f})"
+    return edge if audited.beaten else f"**{edge}**"
+
+
+if __name__ == "__main__":
+    main()
