@@ -39,7 +39,7 @@ class RewardWeights(TrainerCallback):
         """Note what was spent in the running update, in this process's share of what is learned from."""
         for name, term in self.held.items():
             spent = [term.spent(episode, seat) for episode, seat in played]
-            total, cases = self.total(torch.tensor([sum(spent), len(spent)])).tolist()
+            total, cases = self.total(torch.tensor([sum(spent), len(spent)], dtype=torch.float32)).tolist()
             self.spent |= {name: total / cases} if cases else {}
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -48,7 +48,7 @@ class RewardWeights(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         update, step = divmod(state.global_step, args.steps_per_update)
-        if step:
+        if step or not self.held:
             return
         for name, spent in self.spent.items():
             schedule = self.held[name].weight
