@@ -165,10 +165,11 @@ class Calibrated(Scripted):
         return decision.belief[seat]
 
     def promise(self, env: CoopEnv, seat: Seat, decision: Decision) -> str | None:
-        """What it can commit to; None while the partner's word may change it, and where both say the same anyway."""
+        """What it can commit to; None while the partner's word may change it, and where the partner knows it anyway."""
         heard = named_option(env.heard(seat), decision)
-        open_yet = heard is None and (decision.is_estimate or decision.cue[seat] != "strong")
-        return None if open_yet or heard == self.claim(env, seat, decision) else self.decide(env, seat, decision)[0]
+        open_yet = heard is None and decision.cue[seat] != "strong"
+        known = heard == self.claim(env, seat, decision) or decision.is_estimate  # of estimates both know the pool
+        return None if open_yet or known else self.decide(env, seat, decision)[0]
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         mine = [turn for turn in env.turns if turn.agent == seat]
