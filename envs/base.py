@@ -165,11 +165,12 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is None:
             raise RuntimeError("step: no episode is running. Call reset() first.")
         self._check(actions)
-        turns = {seat: self._read(seat, phase, actions[seat]) for seat in SEATS}
+        turns = {seat: self._read(seat, phase, actions[seat]) for seat in self.acting}
         self._turns += turns.values()
-        self._step += 1
+        self._advance(turns)
         infos: dict[Seat, dict[str, Any]] = {
-            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error} for seat in SEATS
+            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error if seat in turns else None}
+            for seat in SEATS
         }
         done, reward = self.phase is None, 0.0
         if done:
@@ -225,6 +226,16 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         return self._schedule[self._step] if self._task is not None and self._step < len(self._schedule) else None
 
     @property
+    def schedule(self) -> tuple[Phase, ...]:
+        """The phases of an episode, one per step."""
+        return self._schedule
+
+    @property
+    def acting(self) -> tuple[Seat, ...]:
+        """The seats whose actions the next step reads. Others may act too; it counts for nothing and makes no turn."""
+        return tuple(self.agents)
+
+    @property
     def episode(self) -> Episode:
         """The record of the finished episode. Raises RuntimeError before the end."""
         if self._episode is None:
@@ -271,8 +282,10 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     # -- how a step works
 
     def _check(self, actions: Mapping[Seat, str]) -> None:
-        if set(actions) != set(SEATS):
-            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {list(SEATS)}.")
+        if not set(self.acting) <= set(actions) <= set(SEATS):
+            raise ValueError(
+                f"step: actions are for {sorted(actions)}; give exactly one for each of {list(self.acting)}."
+            )
         for seat, action in actions.items():
             if not self.action_space(seat).contains(action):
                 what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
@@ -285,14 +298,15 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         elif phase is Phase.STANCE:
             parsed = parse_stance(reply, self.task.decisions)
         else:
-            parsed = parse_final(reply, self.task.decisions, wants_code=seat in self.task.stubs)
+            wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
+            parsed = parse_final(reply, self.task.decisions, wants_code=wants_code)
         message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
         stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
         acts = parse_acts(reply, self.task.decisions) if self.acts and not isinstance(parsed, ParseError) else ()
         if phase is not Phase.TALK:  # nobody hears it, so only what is sealed anyway can be meant
             acts = tuple(act for act in acts if act.kind is ActKind.EXPECT)
         return Turn(
-            index=self._step,
+            index=sum(turn.agent == seat for turn in self._turns),
             round=self._step,
             phase=phase,
             agent=seat,
@@ -305,6 +319,10 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             message_tokens=message_tokens(message),
             parse_error=parsed if isinstance(parsed, ParseError) else None,
         )
+
+    def _advance(self, turns: Mapping[Seat, Turn]) -> None:
+        """What the turns of a step change before the next one."""
+        self._step += 1
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partner just said, where it could talk, and what to do now."""

@@ -32,6 +32,7 @@ def message_tokens(text: str) -> int:
 class Phase(StrEnum):
     STANCE = "stance"  # sealed answer before any partner token
     TALK = "talk"  # one message to the partner
+    WORK = "work"  # messages, reads and edits on the seat's own branch
     FINAL = "final"  # sealed answer after the talk, with the seat's own part of the code where the task has one
 
 
@@ -46,6 +47,9 @@ class ParseError(StrEnum):
     UNKNOWN_OPTION = "unknown_option"
     BAD_CONFIDENCE = "bad_confidence"
     NO_CODE = "no_code"
+    NO_ACTION = "no_action"
+    BAD_ACTION = "bad_action"
+    OVER_BUDGET = "over_budget"
 
 
 class ActKind(StrEnum):
@@ -125,6 +129,7 @@ class Task:
     probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()
     reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> text of the repository that both seats start from
 
     def decision(self, id: str) -> Decision:
         return next(d for d in self.decisions if d.id == id)
@@ -168,7 +173,7 @@ class Turn:
     message: str = ""  # what the partners see of it
     acts: tuple[Act, ...] = ()
     stances: tuple[Stance, ...] = ()
-    work: str = ""  # the code of the seat's own part
+    work: str = ""  # the code of the seat's own part, or what its branch adds to the repository
     message_tokens: int = 0
     parse_error: ParseError | None = None
 
@@ -212,6 +217,25 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a merge of the branches would have met after a round.
+
+    `ranges` maps each file on which git reports a conflict to the lines of the common base, from 1, that it is about.
+    `symbols` are the names, as `path:name`, that one side changes and the other changes or newly uses; `signatures`
+    those of them whose parameters are no longer the same on both sides. These two are told of a clean merge too.
+    """
+
+    round: int
+    ranges: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+
+    @property
+    def conflict(self) -> bool:
+        return bool(self.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of the episode.
 
@@ -230,6 +254,7 @@ class Outcome:
     provenance: Provenance | None = None
     parts: Mapping[Seat, PartTests] = field(default_factory=dict)
     merge: Merge | None = None
+    forecasts: tuple[Forecast, ...] = ()  # one for each round of work, in order
     solo_utility: float | None = None
 
 
@@ -311,6 +336,15 @@ def _turn(raw: dict) -> Turn:
     return Turn(**{**raw, **parsed})
 
 
+def _forecast(raw: dict) -> Forecast:
+    tuples = {
+        "ranges": {path: tuple(tuple(lines) for lines in ranges) for path, ranges in raw["ranges"].items()},
+        "symbols": tuple(raw["symbols"]),
+        "signatures": tuple(raw["signatures"]),
+    }
+    return Forecast(**{**raw, **tuples})
+
+
 def _outcome(raw: dict) -> Outcome:
     parsed = {
         "provenance": Provenance(**raw["provenance"]) if raw["provenance"] else None,
@@ -319,5 +353,6 @@ def _outcome(raw: dict) -> Outcome:
             for seat, tests in raw["parts"].items()
         },
         "merge": Merge(**raw["merge"]) if raw["merge"] else None,
+        "forecasts": tuple(_forecast(forecast) for forecast in raw["forecasts"]),
     }
     return Outcome(**{**raw, **parsed})

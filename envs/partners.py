@@ -27,7 +27,7 @@ def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None
     """Play one episode with a partner in every seat; `seed` as in `reset`."""
     env.reset(seed=seed)
     while env.agents:
-        env.step({seat: partners[seat].reply(env, seat) for seat in env.agents})
+        env.step({seat: partners[seat].reply(env, seat) for seat in env.acting})
     return env.episode
 
 
@@ -52,6 +52,8 @@ class Scripted:
     def reply(self, env: CoopEnv, seat: Seat) -> str:
         if env.phase is Phase.TALK:
             return " ".join(self.message(env, seat, decision) for decision in env.task.decisions).strip() or "PASS"
+        if env.phase is Phase.WORK:
+            return self.act(env, seat)
         several = len(env.task.decisions) > 1
         lines, work = [], []
         for decision in env.task.decisions:
@@ -59,11 +61,20 @@ class Scripted:
                 option, confidence = self.prior(env, seat, decision)
             else:
                 option, confidence = self.decide(env, seat, decision)
-                work.append(self.work(env, seat, option))
+                work += [] if Phase.WORK in env.schedule else [self.work(env, seat, option)]
             name = f"Answer {decision.id}" if several else "Answer"
             certainty = f" ({round(100 * confidence)}%)" if env.confidences else ""
             lines.append(f"{name}: {option}{certainty}")
         return "\n".join(lines + [code for code in work if code])
+
+    def act(self, env: CoopEnv, seat: Seat) -> str:
+        """A turn of work: what it has to say in the first, its part and `Submit` in the next."""
+        (decision,) = env.task.decisions
+        message = self.message(env, seat, decision)
+        said = f"Say: {message}" if message else "Pass"
+        first, last = env.turns_left(seat) == env.rounds, env.turns_left(seat) == 1
+        work = "" if first and not last else f"{self.work(env, seat, self.decide(env, seat, decision)[0])}\nSubmit"
+        return "\n".join(([said] if first else []) + ([work] if work else []))
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """The option of the sealed stance, which is the seat's own belief, and the confidence in it, in [0, 1]."""

@@ -86,7 +86,7 @@ class Players:
                 requests = [request for table in running for request in table.requests()]
                 generations = iter(self.engine.generate(requests))
                 for table in running:
-                    table.record({seat: next(generations) for seat in table.env.agents})
+                    table.record({seat: next(generations) for seat in table.env.acting})
                 list(pool.map(_Table.step, running))
         self.engine.forget()
         return [Rollout(episode=table.env.episode, traces=table.traces) for table in tables]
@@ -104,7 +104,7 @@ class _Table:
 
     def requests(self) -> list[Request]:
         chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
-        for seat in self.env.agents:
+        for seat in self.env.acting:
             trace, text = self.traces[seat], self.observations[seat]
             trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
         return [
@@ -115,7 +115,7 @@ class _Table:
                 max_tokens=limit,
                 seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
             )
-            for seat in self.env.agents
+            for seat in self.env.acting
         ]
 
     def record(self, generations: Mapping[Seat, object]) -> None:
@@ -128,4 +128,4 @@ class _Table:
             self.replies[seat] = self.players.chat.reply_text(generation.ids)
 
     def step(self) -> None:
-        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.agents})
+        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.acting})
