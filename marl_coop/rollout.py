@@ -4,6 +4,7 @@ All seats of all running episodes are one request to the engine per phase. What 
 rewards and metrics) and, for each seat, a `Trace` (tokens, for training).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,11 +20,12 @@ from marl_coop.engines import Engine, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTurn:
-    """One reply in its chat: ids[start:stop] were sampled, with these log-probabilities."""
+    """One reply in its chat: ids[start:stop] were sampled in a round, with these log-probabilities."""
 
     start: int
     stop: int
     logprobs: list[float]
+    round: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +40,11 @@ class Trace:
     ids: list[int] = field(default_factory=list)
     turns: list[TokenTurn] = field(default_factory=list)
     trunk_TH: Tensor | None = None
+
+    def latest(self, other: "Trace") -> list[int]:
+        """For each turn of another seat, the number of this seat's last turn that is not of a later round."""
+        rounds = [turn.round for turn in self.turns]
+        return [bisect_right(rounds, turn.round) - 1 for turn in other.turns]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,7 @@ class _Table:
         self.observations, _ = self.env.reset(seed=task_seed)
         self.traces = {seat: Trace(seat=seat, adapter=players.policies[seat]) for seat in self.env.agents}
         self.replies: dict[Seat, str] = {}
+        self.round = 0
 
     def requests(self) -> list[Request]:
         chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
@@ -123,9 +131,10 @@ class _Table:
             trace = self.traces[seat]
             start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
             trace.ids = [*trace.ids, *generation.ids]
-            trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs))
+            trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs, round=self.round))
             trace.trunk_TH = generation.trunk_TH
             self.replies[seat] = self.players.chat.reply_text(generation.ids)
 
     def step(self) -> None:
         self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.acting})
+        self.round += 1
