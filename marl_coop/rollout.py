@@ -76,6 +76,9 @@ class Players:
         engine: samples the replies.
         chat: puts text into token ids.
         max_tokens: length limit of a reply in each phase.
+
+    Raises:
+        ValueError: the seats of the environment are not those of `policies`.
     """
 
     def __init__(
@@ -88,6 +91,9 @@ class Players:
     ):
         self.make_env, self.policies, self.engine = make_env, policies, engine
         self.chat, self.max_tokens = chat, max_tokens
+        seats = make_env().possible_agents
+        if set(seats) != set(policies):
+            raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
         """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
