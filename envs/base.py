@@ -9,21 +9,44 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from envs.cells import Cells
-from envs.episode import ActKind, Episode, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
+from envs.episode import (
+    ActKind,
+    Decision,
+    Episode,
+    Outcome,
+    ParseError,
+    Phase,
+    Seat,
+    StopReason,
+    Task,
+    Turn,
+    first_tokens,
+    message_tokens,
+)
 from envs.lookup import find
 from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
+from envs.prompts import Prompts
 from envs.spaces import UnicodeText
 from envs.transcript import joint_view, transcript
 
-SEATS = ("agent_0", "agent_1")
 MAX_REPLY = 65_536  # characters
 RENDER_MODES = ("human", "ansi")
-GAP = "___"  # in the place of an option
-QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a source in one word
 
 
-class CoopEnv(ParallelEnv[Seat, str, str]):
-    """Two seats with private, partly wrong knowledge settle a task by text.
+def seats_of(agents: int) -> tuple[Seat, ...]:
+    """The names of a team's seats.
+
+    >>> seats_of(3)
+    ('agent_0', 'agent_1', 'agent_2')
+    """
+    return tuple(f"agent_{i}" for i in range(agents))
+
+
+SEATS = seats_of(2)  # of a pair
+
+
+class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
+    """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
     An abstract base: a subclass says what a task is (`make_task`) and what comes of the final replies (`finish`).
@@ -36,11 +59,12 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
 
     ## Observation space
     `UnicodeText`: only what is new to the seat, so its chat grows by appending. The brief with the options and the
-    way to answer; later what the partner said in the last step (`Partner: ...`) and what to do now; "" at the end.
+    way to answer; later what the partner said in the last step (`Partner: ...`; with more than one of them by name,
+    `agent_2: ...`) and what to do now; "" at the end.
 
     ## Phases
     `stance` (sealed) -> `talk` x `rounds` -> `final` (sealed, with the seat's part of the code where there is code).
-    Both seats act in every step. No stance ever reaches the partner.
+    All seats act in every step. No stance ever reaches a partner. A seat that is alone plays no `talk`.
 
     ## Rewards
     0.0 until the last step, which gives the team's utility U in [0, 1] to both seats. `rewards/` makes richer ones.
@@ -60,6 +84,9 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
+    agents: number of seats, one of the class's `TEAM_SIZES`.
+    budget: words and symbols (`envs.episode.message_tokens`) of all replies of all seats together; None for no limit.
+        Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
     scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
         function with a gap for the option. It adds nothing about which option is right; a small model then need not
         look back. Makes the task easier.
@@ -78,6 +105,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         "is_parallelizable": True,
     }
     FAMILIES: ClassVar[tuple[Any, ...]] = ()
+    TEAM_SIZES: ClassVar[range] = range(2, 3)
 
     def __init__(
         self,
@@ -89,6 +117,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         scaffold: bool = False,
         confidences: bool = True,
         acts: bool = False,
+        agents: int = 2,
+        budget: int | None = None,
         render_mode: str | None = None,
     ):
         if isinstance(families, str) or (families is not None and not families):
@@ -97,20 +127,28 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             raise ValueError(f"cue_reliability is {cue_reliability!r}; it must lie in [0, 1].")
         if not isinstance(rounds, int) or rounds < 0:
             raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
+        if agents not in self.TEAM_SIZES:
+            sizes = ", ".join(map(str, self.TEAM_SIZES))
+            raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
         known = {family.name: family for family in self.FAMILIES}
         names = tuple(known) if families is None else families
         self.families = tuple(find(name, known, kind="family") for name in names)
-        self.cells = Cells.of(cells)
+        self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
         self.cue_reliability = cue_reliability
         self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
         self.render_mode = render_mode
-        self.possible_agents: list[Seat] = list(SEATS)
+        self.seats = seats_of(agents)
+        self.possible_agents: list[Seat] = list(self.seats)
         self.agents: list[Seat] = []
-        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in SEATS}
-        self._observation_spaces = {seat: UnicodeText(2 * MAX_REPLY) for seat in SEATS}
-        self._schedule = (Phase.STANCE, *[Phase.TALK] * rounds, Phase.FINAL)
+        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in self.seats}
+        self._observation_spaces = {seat: UnicodeText(max(2, agents) * MAX_REPLY) for seat in self.seats}
+        self._schedule = (Phase.STANCE, *[Phase.TALK] * (rounds if agents > 1 else 0), Phase.FINAL)
+        replies = agents * len(self._schedule)
+        if budget is not None and (not isinstance(budget, int) or budget < replies):
+            raise ValueError(f"budget is {budget!r}; it must be at least {replies}, one word for each reply, or None.")
+        self.budget = budget
         self._np_random: np.random.Generator | None = None
         self._task: Task | None = None
         self._turns: list[Turn] = []
@@ -129,6 +167,18 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     def reference_work(self, seat: Seat, option: str) -> str:
         """Code for the seat's part that realises an option, for scripted partners; "" where the task has no code."""
         return ""
+
+    def asked(self, seat: Seat) -> tuple[Decision, ...]:
+        """The decisions that the seat must answer: all of the task's, unless a subclass asks for less."""
+        return self.task.decisions
+
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+        """What comes of the turns of one step together, before anybody sees them: nothing, unless a subclass says."""
+        return turns
+
+    def demonstration(self, seat: Seat, rng: np.random.Generator) -> str | None:
+        """A reply that shows the format and not the choice; None where `envs.partners.Demonstrator` can write it."""
+        return None
 
     # -- the PettingZoo interface
 
@@ -150,13 +200,13 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
         elif not isinstance(task, Task):
             raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.episode.Task.")
-        elif tuple(task.seats) != SEATS:
-            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {SEATS}.")
+        elif tuple(task.seats) != self.seats:
+            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {self.seats}.")
         self._task = task
         self._turns, self._step, self._episode = [], 0, None
-        self.agents = list(SEATS)
-        self._observations = {seat: f"{task.briefs[seat]}\n{self.instruction(seat, Phase.STANCE)}" for seat in SEATS}
-        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in SEATS}
+        self.agents = list(self.seats)
+        self._observations = {seat: f"{task.briefs[seat]}\n{self._ask(seat)}" for seat in self.seats}
+        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in self.seats}
 
     def step(
         self, actions: Mapping[Seat, str]
@@ -165,12 +215,13 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is None:
             raise RuntimeError("step: no episode is running. Call reset() first.")
         self._check(actions)
-        turns = {seat: self._read(seat, phase, actions[seat]) for seat in self.acting}
+        replies = {seat: self._within_budget(actions[seat]) for seat in self.acting}
+        turns = self.settle({seat: self._read(seat, phase, replies[seat]) for seat in self.acting})
         self._turns += turns.values()
-        self._advance(turns)
+        self._step += 1
         infos: dict[Seat, dict[str, Any]] = {
             seat: {"phase": self.phase, "parse_error": turns[seat].parse_error if seat in turns else None}
-            for seat in SEATS
+            for seat in self.seats
         }
         done, reward = self.phase is None, 0.0
         if done:
@@ -178,16 +229,16 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             self._episode = Episode(task=self.task, turns=tuple(self._turns), outcome=outcome, stop_reason=stop_reason)
             reward = outcome.utility
             self.agents = []
-            self._observations = dict.fromkeys(SEATS, "")
+            self._observations = dict.fromkeys(self.seats, "")
             for info in infos.values():
                 info["episode"] = self._episode
         else:
-            self._observations = {seat: self._news(seat, turns) for seat in SEATS}
+            self._observations = {seat: self._news(seat, turns) for seat in self.seats}
         return (
             dict(self._observations),
-            dict.fromkeys(SEATS, reward),
-            dict.fromkeys(SEATS, done),
-            dict.fromkeys(SEATS, False),
+            dict.fromkeys(self.seats, reward),
+            dict.fromkeys(self.seats, done),
+            dict.fromkeys(self.seats, False),
             infos,
         )
 
@@ -243,49 +294,26 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         return self._episode
 
     def heard(self, seat: Seat) -> tuple[str, ...]:
-        """What the partner has said to this seat so far, oldest first."""
+        """What the partners have said to this seat so far, oldest first."""
         return tuple(turn.message for turn in self._turns if turn.agent != seat and turn.message)
-
-    def instruction(self, seat: Seat, phase: Phase) -> str:
-        """What to do in a phase, in a few words: it is repeated in every episode, and tokens are compute."""
-        if phase is Phase.TALK:
-            ask = "Write your partner one short message, or PASS."
-            return f"{ask} {self._acts_instruction()}" if self.acts else ask
-        if phase is Phase.FINAL:
-            ask = self._final_instruction(seat)
-            return f"First say what your partner's answer will be: {self._line('Expect')}\n{ask}" if self.acts else ask
-        line = self._line("Answer")
-        return f"Reply: {line}" if len(self.task.decisions) == 1 else f"Reply with a line for each: {line}"
-
-    def _line(self, word: str) -> str:
-        """The form of a line that names an option."""
-        head = word if len(self.task.decisions) == 1 else f"{word} <decision>"
-        return f"{head}: <option> (<confidence>%)" if self.confidences else f"{head}: <option>"
-
-    def _final_instruction(self, seat: Seat) -> str:
-        stub = self.task.stubs.get(seat)
-        if self.scaffold and stub:
-            return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
-        return f"Answer again, then write {stub}." if stub else "Answer again."
-
-    def _acts_instruction(self) -> str:
-        head = "<act>" if len(self.task.decisions) == 1 else "<act> <decision>"
-        return (
-            f"A line can be an act, {head}: <option>. Acts: Propose, Challenge, Concede, Inform, Commit. "
-            "Ask and Retract need no option."
-        )
-
-    def _sources(self, seat: Seat) -> list[str]:
-        """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
-        return [f"Your {QUALITY[d.cue[seat]]} source: {d.belief[seat]}" for d in self.task.decisions]
 
     # -- how a step works
 
+    @property
+    def allowance(self) -> int | None:
+        """Words and symbols that each reply of the next step may have; None without a budget."""
+        if self.budget is None:
+            return None
+        left = self.budget - sum(message_tokens(turn.reply) for turn in self._turns)
+        return left // (len(self.seats) * (len(self._schedule) - self._step))
+
+    def _within_budget(self, reply: str) -> str:
+        return reply if self.allowance is None else first_tokens(reply, self.allowance)
+
     def _check(self, actions: Mapping[Seat, str]) -> None:
-        if not set(self.acting) <= set(actions) <= set(SEATS):
-            raise ValueError(
-                f"step: actions are for {sorted(actions)}; give exactly one for each of {list(self.acting)}."
-            )
+        if not set(self.acting) <= set(actions) <= set(self.seats):
+            seats = list(self.acting)
+            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {seats}.")
         for seat, action in actions.items():
             if not self.action_space(seat).contains(action):
                 what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
@@ -296,10 +324,10 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is Phase.TALK:
             parsed = parse_message(reply, acts_on=self.task.decisions if self.acts else ())
         elif phase is Phase.STANCE:
-            parsed = parse_stance(reply, self.task.decisions)
+            parsed = parse_stance(reply, self.asked(seat))
         else:
             wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
-            parsed = parse_final(reply, self.task.decisions, wants_code=wants_code)
+            parsed = parse_final(reply, self.asked(seat), wants_code=wants_code)
         message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
         stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
         acts = parse_acts(reply, self.task.decisions) if self.acts and not isinstance(parsed, ParseError) else ()
@@ -319,14 +347,3 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             message_tokens=message_tokens(message),
             parse_error=parsed if isinstance(parsed, ParseError) else None,
         )
-
-    def _advance(self, turns: Mapping[Seat, Turn]) -> None:
-        """What the turns of a step change before the next one."""
-        self._step += 1
-
-    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
-        """The next observation: what the partner just said, where it could talk, and what to do now."""
-        recalled = self._sources(seat) if self.scaffold and self.phase is Phase.FINAL else []
-        said = [turn.message for turn in turns.values() if turn.agent != seat and turn.phase is Phase.TALK]
-        heard = [f"Partner: {m}" if m else "Partner said nothing." for m in said]
-        return "\n".join([*heard, *recalled, self.instruction(seat, self.phase)])

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 Seat = str  # "agent_0", "agent_1", ...
 
@@ -27,6 +28,16 @@ def message_tokens(text: str) -> int:
     4
     """
     return len(_WORD_OR_SYMBOL.findall(text))
+
+
+def first_tokens(text: str, count: int) -> str:
+    """The text up to its `count`-th word or symbol; all of it where it has no more.
+
+    >>> first_tokens("use RS256, please", 3)
+    'use RS256,'
+    """
+    after = next(islice(_WORD_OR_SYMBOL.finditer(text), max(0, count), None), None)
+    return text if after is None else text[: after.start()].rstrip()
 
 
 class Phase(StrEnum):
@@ -161,8 +172,40 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a shared memory (`envs.memory`): what a seat wrote (level 0), or a summary of older entries.
+
+    `clock` is the round of writing. `parents` are what it was made from: the entries that a summary covers, or the
+    version that a new version of a key replaces.
+    """
+
+    id: int
+    author: Seat
+    clock: int
+    key: str | None
+    text: str
+    parents: tuple[int, ...] = ()
+    level: int = 0
+
+    @property
+    def line(self) -> str:
+        """What a reader gets of it: `#3 agent_0 mail_port: 47`."""
+        name = "summary" if self.level else self.key
+        return f"#{self.id} {self.author}{f' {name}' if name else ''}: {self.text}"
+
+    @property
+    def n_tok(self) -> int:
+        """Size of the line in `message_tokens`: what writing it costs, and reading it."""
+        return message_tokens(self.line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment."""
+    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment.
+
+    Where there is a shared memory, `reads` are the entries that the turn was given, in order, `conflicts` the unread
+    versions that made it refuse a write, and `memory_tokens` the size of what the turn wrote into it and read from it.
+    """
 
     index: int
     round: int
@@ -175,6 +218,9 @@ class Turn:
     stances: tuple[Stance, ...] = ()
     work: str = ""  # the code of the seat's own part, or what its branch adds to the repository
     message_tokens: int = 0
+    reads: tuple[int, ...] = ()
+    conflicts: tuple[int, ...] = ()
+    memory_tokens: int = 0
     parse_error: ParseError | None = None
 
 
@@ -255,6 +301,7 @@ class Outcome:
     parts: Mapping[Seat, PartTests] = field(default_factory=dict)
     merge: Merge | None = None
     forecasts: tuple[Forecast, ...] = ()  # one for each round of work, in order
+    memory: tuple[Entry, ...] = ()  # the shared memory in the end
     solo_utility: float | None = None
 
 
@@ -331,6 +378,8 @@ def _turn(raw: dict) -> Turn:
         "phase": Phase(raw["phase"]),
         "stances": tuple(Stance(**s) for s in raw["stances"]),
         "acts": tuple(Act(**{**act, "kind": ActKind(act["kind"])}) for act in raw["acts"]),
+        "reads": tuple(raw["reads"]),
+        "conflicts": tuple(raw["conflicts"]),
         "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
     }
     return Turn(**{**raw, **parsed})
@@ -354,5 +403,6 @@ def _outcome(raw: dict) -> Outcome:
         },
         "merge": Merge(**raw["merge"]) if raw["merge"] else None,
         "forecasts": tuple(_forecast(forecast) for forecast in raw["forecasts"]),
+        "memory": tuple(Entry(**{**entry, "parents": tuple(entry["parents"])}) for entry in raw["memory"]),
     }
     return Outcome(**{**raw, **parsed})

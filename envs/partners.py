@@ -7,12 +7,14 @@ constructor arguments.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
-from envs.base import QUALITY, CoopEnv
+from envs.base import CoopEnv
 from envs.episode import Decision, Episode, Phase, Seat
+from envs.prompts import QUALITY
 
 
 class Partner(Protocol):
@@ -31,16 +33,35 @@ def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None
     return env.episode
 
 
+def replay(env: CoopEnv, episode: Episode) -> Episode:
+    """Play the task of a record once more with its replies: an equal environment comes to an equal record.
+
+    Raises:
+        ValueError: the record has fewer turns than this environment plays, or other seats.
+    """
+    env.reset(options={"task": episode.task})
+    for _, turns in groupby(episode.turns, key=lambda turn: turn.round):
+        env.step({turn.agent: turn.reply for turn in turns})
+    if env.agents:
+        raise ValueError(
+            f"replay: the record of {episode.task.id} ends in phase {env.phase}. Use an equal environment."
+        )
+    return env.episode
+
+
 def named_option(messages: Sequence[str], decision: Decision) -> str | None:
     """The option that the messages name first, newest message first; None where they name none.
 
-    Longer options are tried first, so a blend is not mistaken for its first half.
+    A message that names the decision is read from there on, so `oxygen 1 water 2` names 2 for `water`. Longer options
+    are tried first, so a blend is not mistaken for its first half.
     """
     options = sorted(decision.options, key=len, reverse=True)
     edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
     patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in options]
+    named = re.compile(rf"\b{re.escape(decision.id)}\b", re.IGNORECASE)
     for message in reversed(messages):
-        match = re.search("|".join(f"({pattern})" for pattern in patterns), message, re.IGNORECASE)
+        on_it = named.split(message, maxsplit=1)[-1]
+        match = re.search("|".join(f"({pattern})" for pattern in patterns), on_it, re.IGNORECASE)
         if match:
             return options[match.lastindex - 1]
     return None
@@ -50,11 +71,12 @@ class Scripted:
     """The frame of a scripted partner: subclasses say what to answer, how sure they are and what to say."""
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
-        if env.phase is Phase.TALK:
-            return " ".join(self.message(env, seat, decision) for decision in env.task.decisions).strip() or "PASS"
         if env.phase is Phase.WORK:
             return self.act(env, seat)
         several = len(env.task.decisions) > 1
+        if env.phase is Phase.TALK:
+            said = [(decision.id, self.message(env, seat, decision)) for decision in env.task.decisions]
+            return " ".join(f"{id}: {text}" if several else text for id, text in said if text) or "PASS"
         lines, work = [], []
         for decision in env.task.decisions:
             if env.phase is Phase.STANCE:
@@ -97,7 +119,13 @@ class Calibrated(Scripted):
     """The ideal partner: says what it was told, follows the cue, and is as sure as the odds of the design allow."""
 
     def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
-        """How likely its own belief is right and, once it was told another option, how likely that one is."""
+        """How likely its own belief is right and, once it was told another option, how likely that one is.
+
+        Raises ValueError where these are not the odds of the 2x2 design.
+        """
+        if env.cells is None or len(env.seats) > 2:
+            problem = f"{type(env).__name__} with {len(env.seats)} seats"
+            raise ValueError(f"{problem}: {type(self).__name__} plays pairs of the 2x2 design.")
         own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
         both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
         trust = env.cue_reliability if decision.cue[seat] == "strong" else 1 - env.cue_reliability
@@ -168,6 +196,9 @@ class Demonstrator(Scripted):
         self.rng = rng
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
+        shown = env.demonstration(seat, self.rng)
+        if shown is not None:
+            return shown
         reply = super().reply(env, seat)
         if env.phase is not Phase.FINAL:
             return reply

@@ -7,20 +7,21 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from envs.base import GAP, SEATS, CoopEnv
+from envs.base import SEATS, CoopEnv
 from envs.episode import Forecast, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
 from envs.families.base import FunctionFamily, draw_decision
 from envs.lookup import find
 from envs.merge import Policy, Repository
 from envs.paired_functions import PairedFunctions
+from envs.prompts import GAP
 from envs.repo_tasks import FAMILIES, task
 from envs.repo_tasks.base import RepoFamily
+from envs.repository import scoring
 from envs.repository.actions import Reply, expected_merge, parse_actions
 from envs.repository.desk import Desk
 from envs.repository.files import added, clipped
 from envs.repository.forecast import describe, forecast
 from envs.repository.merging import export, need_git
-from envs.repository.scoring import settle
 
 ORDERS = ("simultaneous", "alternating")
 GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:
@@ -117,6 +118,8 @@ class PairedFeatures(CoopEnv):
         self.contracts = tuple(find(name, known, kind="contract") for name in contracts or known)
         self.tokens, self.order, self.policy = tokens, order, Policy(policy)
         self.forecast, self.test_timeout_s = forecast, test_timeout_s
+        steps = rounds if order == "simultaneous" else 2 * rounds
+        self._plan = self._schedule = (Phase.STANCE, *[Phase.WORK] * steps, Phase.FINAL)
         self._desks: dict[Seat, Desk] = {}
         self._forecasts: list[Forecast] = []
 
@@ -129,7 +132,7 @@ class PairedFeatures(CoopEnv):
         return task.make(place, contract, decision, right, seed, SEATS, rng)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
-        return settle(
+        return scoring.settle(
             self.task,
             {seat: desk.files for seat, desk in self._desks.items()},
             {seat: desk.authored for seat, desk in self._desks.items()},
@@ -158,7 +161,7 @@ class PairedFeatures(CoopEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
-        self._schedule = (Phase.STANCE, *[Phase.WORK] * self.rounds * (1 + (self.order == "alternating")), Phase.FINAL)
+        self._schedule = self._plan
         result = super().reset(seed, options)
         if not self.task.files:
             raise ValueError(
@@ -229,15 +232,15 @@ class PairedFeatures(CoopEnv):
             parse_error=error,
         )
 
-    def _advance(self, turns: Mapping[Seat, Turn]) -> None:
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:
             branches = (self._desks[seat].files for seat in SEATS)
             self._forecasts.append(forecast(self._step, self.task.files, *branches))
             for turn in turns.values():
                 self._tell_partners(turn)
-        super()._advance(turns)
-        if self.phase is Phase.WORK and not any(desk.working for desk in self._desks.values()):
-            self._schedule = (*self._schedule[: self._step], Phase.FINAL)
+            if not any(desk.working for desk in self._desks.values()):
+                self._schedule = (*self._schedule[: self._step + 1], Phase.FINAL)
+        return turns
 
     def _tell_partners(self, turn: Turn) -> None:
         """Put on the partner's desk what a turn of work said and what it means for the merge."""
@@ -253,4 +256,4 @@ class PairedFeatures(CoopEnv):
         foreseen = [describe(self._forecasts[-1])] if self.forecast and self._forecasts else []
         recalled = self._sources(seat) if self.scaffold else []
         news = "\n".join([*self._desks[seat].take_news(), *foreseen])
-        return "\n".join([*([clipped(news)] if news else []), *recalled, self.instruction(seat, self.phase)])
+        return "\n".join([*([clipped(news)] if news else []), *recalled, self._ask(seat)])

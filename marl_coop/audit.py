@@ -54,11 +54,13 @@ def audit(
     A unilateral cheat sits in either seat in turn. The edge is paired by task, so the luck of the tasks is not in it.
 
     Raises:
-        ValueError: fewer than 2 episodes, which leave no interval.
+        ValueError: fewer than 2 episodes, which leave no interval, or an environment that is not `auditable`.
     """
     if episodes < 2:
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
     env, rows = make_env(), []
+    if not auditable(env):
+        raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: the audit plays pairs of the 2x2 design.")
     ideal = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
     for mode in MODES:
         honest = _earned(stack, ideal, mode)
@@ -66,6 +68,11 @@ def audit(
             played = ideal if name == IDEAL else _play(env, partner, zoo[IDEAL], episodes, mode)
             rows.append(_row(name, mode, _earned(stack, played, mode), honest, played))
     return sorted(rows, key=lambda row: (row.mode != MODES[0], row.policy != IDEAL, -row.earned))
+
+
+def auditable(env: CoopEnv) -> bool:
+    """Whether the policies of the zoo can play it: a pair, with the cells that they reckon with."""
+    return env.seats == SEATS and env.cells is not None
 
 
 def table(rows: Sequence[Audited], title: str) -> Table:

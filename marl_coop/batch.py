@@ -23,7 +23,8 @@ PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory o
 class Row:
     """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token.
 
-    `terms_MK`: what each reward term gives for each turn, weights applied.
+    `terms_MK`: what each reward term gives for each turn, weights applied. `baseline_K`: what is taken from the return
+    in place of GAE, nan where GAE stays.
     """
 
     trace: Trace
@@ -32,6 +33,7 @@ class Row:
     reference_N: Tensor | None = None
     features_KF: Tensor | None = None
     values_K: Tensor | None = None
+    baseline_K: Tensor | None = None
     advantages_K: Tensor | None = None
     returns_K: Tensor | None = None
 

@@ -75,7 +75,7 @@ def audit(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop audit",
         description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
-        "every other of the library with its defaults; alone against an ideal partner, and with its like.",
+        "every other of the 2x2 design with its defaults; alone against an ideal partner, and with its like.",
     )
     _add_configuration(parser)
     parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
@@ -83,9 +83,12 @@ def audit(argv: Sequence[str]) -> int:
     config = load_config(args.config, args.overrides)
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
+    if not audits.auditable(config.make_env()):
+        raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
     stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
     makers = {config.env["name"]: config.make_env}
-    makers |= {cls.__name__: cls for cls in envs.ENVIRONMENTS if cls.__name__ not in makers}
+    others = (cls for cls in envs.ENVIRONMENTS if cls.__name__ not in makers)
+    makers |= {cls.__name__: cls for cls in others if audits.auditable(cls())}
     for name, make_env in makers.items():
         rows = audits.audit(stack, make_env, args.episodes)
         console.print(audits.table(rows, f"{config.name}: {name}, {args.episodes} tasks"))

@@ -108,7 +108,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     model: Model = Model()
     lora: Lora = Lora()
-    policies: Annotated[dict[str, Slug], Field(min_length=1)] = {"agent_0": "agent_0", "agent_1": "agent_1"}
+    policies: dict[str, Slug] = {}  # a seat that is not named has an adapter of its own, of the seat's name
     env: dict[str, Any] = {"name": "PairedFunctions"}
     rewards: dict[str, dict[str, Any]] = {term.name: {} for term in rewards.TERMS}
     warmup: Warmup = Warmup()
@@ -130,16 +130,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
-        """Builds the environment once, and compares its seats with `policies`."""
+        """Builds the environment once, compares its seats with `policies` and names the policy of every seat."""
         env = _build_env(self.env)
         seats = list(env.possible_agents)
         env.close()
         for seat in self.policies:
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
-        for seat in seats:
-            if seat not in self.policies:
-                raise ConfigError(f"no policy for seat {seat!r}; add policies.{seat}=NAME", ("policies",))
+        object.__setattr__(self, "policies", {seat: self.policies.get(seat, seat) for seat in seats})
         return self
 
     def __eq__(self, other: object) -> bool:

@@ -39,6 +39,15 @@ def gae(rewards_RK: Tensor, values_RK: Tensor, mask_RK: Tensor, gamma: float, la
     return advantages_RK, (advantages_RK + values_RK) * mask_RK
 
 
+def returns_to_go(rewards_RK: Tensor, gamma: float) -> Tensor:
+    """Discounted sum of what each turn and those after it are paid, (R, K).
+
+    >>> returns_to_go(torch.tensor([[1.0, 0.0, 4.0]]), gamma=0.5)
+    tensor([[2., 2., 4.]])
+    """
+    return gae(rewards_RK, torch.zeros_like(rewards_RK), torch.ones_like(rewards_RK), gamma, lam=1.0)[0]
+
+
 def whiten(values_RK: Tensor, mask_RK: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
     """Centre each turn's column and scale all of them to variance 1 where the mask is true; 0 elsewhere.
 

@@ -25,6 +25,9 @@ class MultiAgentPPOConfig(_BaseConfig):
             `kl_coef` 0 the reference gives no log-probabilities, and the KL is not measured.
         kl_reference: "base" (adapters off) or "start" (the adapters as the trainer got them). After a warm-up, the base
             knows nothing of the format of replies; the start does, and a KL to it keeps what the warm-up taught.
+        advantage: "gae", or "counterfactual": a message's advantage is what the seat was paid from there on, minus what
+            it would have been paid had it said nothing, by a replay with frozen partners (one more round of play per
+            seat). Other turns keep GAE.
         critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
         loraplus_lr_ratio: `learning_rate` is that of the A matrices, and this times as much that of the B matrices
             (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
@@ -48,6 +51,7 @@ class MultiAgentPPOConfig(_BaseConfig):
     kl_coef: float = 0.0
     kl_reference: Literal["base", "start"] = "base"
     entropy_coef: float = 0.0
+    advantage: Literal["gae", "counterfactual"] = "gae"
     critic: Literal["central", "local"] = "central"
     loraplus_lr_ratio: float = 1.0
     critic_learning_rate: float = 1e-3
@@ -79,7 +83,8 @@ class MultiAgentPPOConfig(_BaseConfig):
             self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
         for name in ("gamma", "lam"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
-        for name, known in (("critic", ("central", "local")), ("kl_reference", ("base", "start"))):
+        choices = {"advantage": ("gae", "counterfactual"), "critic": ("central", "local")}
+        for name, known in (choices | {"kl_reference": ("base", "start")}).items():
             self._check(name, getattr(self, name) in known, f"{known[0]!r} or {known[1]!r}")
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update

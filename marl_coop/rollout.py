@@ -5,7 +5,7 @@ rewards and metrics) and, for each seat, a `Trace` (tokens, for training).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from envs.base import CoopEnv
-from envs.episode import Episode, Phase, Seat
+from envs.episode import Episode, Phase, Seat, Task
 from marl_coop.chat import Chat
-from marl_coop.engines import Engine, Request
+from marl_coop.engines import Engine, Generation, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,18 @@ class Rollout:
     traces: Mapping[Seat, Trace]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """An episode to play with something changed: another task text, others in the seats, replies that are given.
+
+    `given` maps (seat, index of its turn) to the ids of a reply that is not sampled.
+    """
+
+    task: Task
+    policies: Mapping[Seat, str | None]
+    given: Mapping[tuple[Seat, int], list[int]]
+
+
 def stable_seed(*key: int) -> int:
     """A 63-bit seed that depends on every number of the key and on nothing else.
 
@@ -71,6 +83,9 @@ class Players:
         engine: samples the replies.
         chat: puts text into token ids.
         max_tokens: length limit of a reply in each phase.
+
+    Raises:
+        ValueError: the seats of the environment are not those of `policies`.
     """
 
     def __init__(
@@ -83,17 +98,26 @@ class Players:
     ):
         self.make_env, self.policies, self.engine = make_env, policies, engine
         self.chat, self.max_tokens = chat, max_tokens
+        seats = make_env().possible_agents
+        if set(seats) != set(policies):
+            raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
         """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
+        return self._play([_Table(self, seed, sampling_seed) for seed in task_seeds])
+
+    def vary(self, variations: Sequence[Variation], sampling_seed: int) -> list[Rollout]:
+        """One episode per variation, with the random numbers that `play` gives to its task's seed."""
+        return self._play([_Table(self, v.task.seed, sampling_seed, v) for v in variations])
+
+    def _play(self, tables: "list[_Table]") -> list[Rollout]:
         self.engine.forget()
-        tables = [_Table(self, seed, sampling_seed) for seed in task_seeds]
         with ThreadPoolExecutor(max_workers=4) as pool:  # the last step of an episode waits for its tests
             while running := [table for table in tables if table.env.agents]:
                 requests = [request for table in running for request in table.requests()]
                 generations = iter(self.engine.generate(requests))
                 for table in running:
-                    table.record({seat: next(generations) for seat in table.env.acting})
+                    table.record(generations)
                 list(pool.map(_Table.step, running))
         self.engine.forget()
         return [Rollout(episode=table.env.episode, traces=table.traces) for table in tables]
@@ -102,15 +126,22 @@ class Players:
 class _Table:
     """One running episode: an environment and the chats of those who sit at it."""
 
-    def __init__(self, players: Players, task_seed: int, sampling_seed: int):
+    def __init__(self, players: Players, task_seed: int, sampling_seed: int, variation: Variation | None = None):
         self.players, self.key = players, (sampling_seed, task_seed)
         self.env = players.make_env()
-        self.observations, _ = self.env.reset(seed=task_seed)
-        self.traces = {seat: Trace(seat=seat, adapter=players.policies[seat]) for seat in self.env.agents}
+        self.given = variation.given if variation else {}
+        policies = variation.policies if variation else players.policies
+        options = {"task": variation.task} if variation else None
+        self.observations, _ = self.env.reset(seed=task_seed, options=options)
+        self.traces = {seat: Trace(seat=seat, adapter=policies[seat]) for seat in self.env.agents}
         self.replies: dict[Seat, str] = {}
         self.round = 0
 
+    def _given(self, seat: Seat) -> list[int] | None:
+        return self.given.get((seat, len(self.traces[seat].turns)))
+
     def requests(self) -> list[Request]:
+        """What is to be sampled next: a reply for each seat that has none given."""
         chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
         for seat in self.env.acting:
             trace, text = self.traces[seat], self.observations[seat]
@@ -124,11 +155,14 @@ class _Table:
                 seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
             )
             for seat in self.env.acting
+            if self._given(seat) is None
         ]
 
-    def record(self, generations: Mapping[Seat, object]) -> None:
-        for seat, generation in generations.items():
-            trace = self.traces[seat]
+    def record(self, sampled: Iterator[Generation]) -> None:
+        """Take the next replies of `sampled`, one for each of `requests`."""
+        for seat in self.env.acting:
+            trace, given = self.traces[seat], self._given(seat)
+            generation = next(sampled) if given is None else Generation(ids=given, logprobs=[])
             start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
             trace.ids = [*trace.ids, *generation.ids]
             trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs, round=self.round))

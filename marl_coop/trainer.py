@@ -31,7 +31,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from envs.base import CoopEnv
 from envs.episode import Seat, StopReason
-from marl_coop import ppo
+from marl_coop import ppo, whatif
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.chat import Chat
 from marl_coop.engines.transformers import TransformersEngine
@@ -41,6 +41,7 @@ from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.rollout import Players, Rollout, stable_seed
 from rewards import RewardStack
 from rewards.metrics import rates
+from rewards.solo_gain import SoloGain
 
 TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
 
@@ -82,7 +83,8 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         engine = TransformersEngine(model, chat.eos, args.temperature, args.max_rows)
         self.players = Players(make_env, policies, engine, chat, args.max_tokens)
         self._reference = start_of if args.kl_reference == "start" else lambda _adapter: BASE
-        if args.kl_reference == "start":
+        self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
+        if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.keep_start()
         self._rows: list[dict[Seat, Row]] = []  # the episodes of the running update
         self._dropped = False  # the running step has met a loss that is not finite
@@ -150,9 +152,11 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         share = args.episodes_per_update // world
         first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
         first += self.accelerator.process_index * share
-        started = time.perf_counter()
-        rollouts = self.players.play(range(first, first + share), sampling_seed=stable_seed(args.seed, update))
-        self._metrics["seconds/play"].append(time.perf_counter() - started)
+        started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
+        rollouts = self.players.play(range(first, first + share), sampling_seed)
+        if self._solo:
+            starts = [start_of(adapter) for adapter in self.model.adapters]
+            rollouts = whatif.with_solo(self.players, rollouts, starts, sampling_seed)
         breakdowns = [self.rewards.score(rollout.episode) for rollout in rollouts]
         episodes = [
             {
@@ -165,6 +169,9 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             }
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True)
         ]
+        if args.advantage == "counterfactual":
+            self._add_baselines(episodes, rollouts, sampling_seed)
+        self._metrics["seconds/play"].append(time.perf_counter() - started)
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
         self._add_reference_and_values(episodes)
@@ -209,6 +216,14 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 row.features_KF = torch.cat([own[id(row)], *beside], dim=-1)
                 row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
+    def _add_baselines(self, episodes: list[dict[Seat, Row]], rollouts: list[Rollout], sampling_seed: int) -> None:
+        for seat, adapter in self.policies.items():
+            team = {s: adapter if s == seat else start_of(other) for s, other in self.policies.items()}
+            silenced = whatif.silence(self.players, rollouts, seat, team, sampling_seed)
+            baselines = whatif.message_baselines(rollouts, silenced, seat, self.rewards.score, self.args.gamma)
+            for rows, baseline_K in zip(episodes, baselines, strict=True):
+                rows[seat].baseline_K = baseline_K
+
     def _add_advantages(self, rows: list[Row]) -> None:
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
         longest = int(lengths.max())
@@ -216,6 +231,10 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
         values_RK, _ = stack_turns(rows, "values_K", longest)
         advantages_RK, returns_RK = ppo.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
+        if self.args.advantage == "counterfactual":
+            baselines_RK, _ = stack_turns(rows, "baseline_K", longest)
+            credit_RK = ppo.returns_to_go(rewards_RK, self.args.gamma) - baselines_RK
+            advantages_RK = torch.where(credit_RK.isnan(), advantages_RK, credit_RK)
         for seat in self.policies:
             mine = torch.tensor([row.seat == seat for row in rows])
             self._metrics[f"{seat}/explained_variance"].append(
@@ -223,6 +242,8 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             )
             terms_MRK = terms_RMK[mine].transpose(0, 1)
             shares_M = ppo.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam)
+            if self.args.advantage == "counterfactual":
+                self._metrics[f"{seat}/message_credit"].append(float(credit_RK[mine].nanmean()))
             for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
                 self._metrics[f"{seat}/advantage_share/{term}"].append(share)
             advantages_RK[mine] = ppo.whiten(advantages_RK[mine], mask_RK[mine], self._total)

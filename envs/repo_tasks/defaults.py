@@ -51,8 +51,8 @@ class Defaults(RepoFamily):
 
         first = Feature(
             brief=(
-                f"Add {signatures[0]} to {package}/{places[0]}.py and latest(items): the last {few} items, by core.tail. "
-                f'The default mark of words in {path} becomes "{new}"'
+                f"Add {signatures[0]} to {package}/{places[0]}.py and latest(items): the last {few} items, by "
+                f'core.tail. The default mark of words in {path} becomes "{new}"'
             ),
             binding=f'tree("{package}.{places[0]}").{functions[0]}',
             tests=(
@@ -63,8 +63,8 @@ class Defaults(RepoFamily):
         )
         second = Feature(
             brief=(
-                f'Add {signatures[1]} to {package}/{places[1]}.py and word_count(text): how many words "{old}" divides a '
-                f"text into, by core.words. The default size of tail in {path} becomes {many}"
+                f'Add {signatures[1]} to {package}/{places[1]}.py and word_count(text): how many words "{old}" '
+                f"divides a text into, by core.words. The default size of tail in {path} becomes {many}"
             ),
             binding=f'tree("{package}.{places[1]}").{functions[1]}',
             tests=(

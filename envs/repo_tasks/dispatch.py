@@ -29,7 +29,7 @@ class Dispatch(RepoFamily):
                 return f"{add_function(files, package, place, code)}\n{branch}"
 
             return Feature(
-                brief=f'Add {signatures[number]} to {package}/{place}.py; run("{function}", ...) of {path} must call it',
+                brief=f'Add {signatures[number]} to {package}/{place}.py; run("{function}", ...) in {path} calls it',
                 binding=f'(lambda *values: tree("{package}.cli").run("{function}", *values))',
                 work=work,
             )

@@ -28,7 +28,7 @@ class Registry(RepoFamily):
                 return f"{add_function(files, package, place, code)}\n{insert(path, where, anchor, line)}"
 
             return Feature(
-                brief=f'Add {signatures[number]} to {package}/{place}.py and list it as "{function}" in COMMANDS of {path}',
+                brief=f'Add {signatures[number]} to {package}/{place}.py and to COMMANDS in {path}, as "{function}"',
                 binding=f'tree("{package}.registry").COMMANDS["{function}"]',
                 work=work,
             )

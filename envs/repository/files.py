@@ -1,4 +1,4 @@
-"""One seat's working copy: reading it, searching it and changing it. Files are text by path and never change in place."""
+"""One seat's working copy: reading, searching and changing it. Files are text by path and never change in place."""
 
 import ast
 import textwrap

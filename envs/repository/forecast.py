@@ -13,7 +13,7 @@ from envs.repository.merging import merge_branches
 
 
 def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
-    """The forecast for two branches of a base, by the naive merge: what policies do about a conflict is another matter."""
+    """The forecast for two branches of a base. Its conflicts are the naive merge's, whatever is done about them."""
     clashing = merge_branches(base, first, second, Policy.NAIVE).conflicts
     symbols, signatures = _shared(base, first, second)
     return Forecast(
