@@ -119,6 +119,10 @@ class Decision:
         return option is not None and self.utility_of(option) == self.utility_of(self.best)
 
 
+# What an EXPECT may predict besides the partner's part: whether the branches will merge. Nobody settles it.
+MERGE = Decision(id="merge", options=("conflict", "clean"), utility={}, belief={}, expert="", cue={})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiddenTest:
     """One test of the merged module: an expression that must be true. `part` is a seat, or "" for the whole."""

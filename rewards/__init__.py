@@ -24,6 +24,7 @@ from rewards.consensus import Consensus
 from rewards.deference import Deference
 from rewards.do_no_harm import DoNoHarm
 from rewards.expectation import Expectation
+from rewards.foresight import Foresight
 from rewards.naive_capitulation import NaiveCapitulation
 from rewards.naive_deference import NaiveDeference
 from rewards.naive_disagreement import NaiveDisagreement
@@ -42,6 +43,7 @@ TERMS: tuple[type[RewardTerm], ...] = (
     Rework,
     Commitment,
     Expectation,
+    Foresight,
     DoNoHarm,
     SoloGain,
     NaiveDeference,

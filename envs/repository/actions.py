@@ -21,12 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.episode import Act, Decision, ParseError
+from envs.episode import MERGE, Act, ActKind, Decision, ParseError
 from envs.parsing import parse_acts
-
-CONFLICT, CLEAN = "conflict", "clean"
-MERGE = Decision(id="merge", options=(CONFLICT, CLEAN), utility={}, belief={}, expert="", cue={})  # for EXPECT only
-
 
 @dataclass(frozen=True, slots=True)
 class Say:
@@ -134,7 +130,7 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
     Args:
         reply: what the seat wrote.
         decisions: what acts may be on.
-        acts: read acts, on the decisions and, for EXPECT, on `MERGE`.
+        acts: read acts, on the decisions and, for EXPECT, on `envs.episode.MERGE`.
 
     Returns:
         The actions, or EMPTY (nothing written), NO_ACTION (nothing but notes), BAD_ACTION (a broken one).
@@ -158,7 +154,7 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
             actions.append(single[0](*single[1]))
         elif act := _act(line, decisions) if acts else None:
             made.append(act)
-            actions += [Say(line)] if act.kind != "expect" else []
+            actions += [Say(line)] if act.kind is not ActKind.EXPECT else []
         elif _SLIP.match(line):
             return ParseError.BAD_ACTION
     return Reply(tuple(actions), tuple(made)) if actions or made else ParseError.NO_ACTION
@@ -172,7 +168,7 @@ def edits(reply: str) -> tuple[Edit, ...]:
 
 def expected_merge(reply: str) -> tuple[Act, ...]:
     """The sealed predictions of the merge in a reply: lines `Expect: conflict (70%)`."""
-    return tuple(act for act in parse_acts(reply, (MERGE,)) if act.kind == "expect")
+    return tuple(act for act in parse_acts(reply, (MERGE,)) if act.kind is ActKind.EXPECT)
 
 
 def _match(table: Sequence[tuple[re.Pattern[str], Callable]], line: str) -> tuple[Callable, tuple[str, ...]] | None:

@@ -7,6 +7,7 @@ tests that need it and no others.
 
 import ast
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -63,21 +64,17 @@ def judge(files: Files | None, expressions: Sequence[str], *, timeout_s: float) 
     return Verdict(result.passed, result.status, result.detail)
 
 
+_STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+
+
 def bound(expression: str, names: Mapping[str, str]) -> str:
-    """The expression with names replaced by expressions of their own.
+    """The expression with names replaced by expressions of their own; strings and attributes stay as they are.
 
-    >>> bound("same(encode(3), 20)", {"encode": "tree('shop.codec').encode"})
-    "same(tree('shop.codec').encode(3), 20)"
+    >>> bound("same(encode('encode'), 20)", {"encode": 'tree("shop.codec").encode'})
+    'same(tree("shop.codec").encode(\\'encode\\'), 20)'
     """
-    return ast.unparse(_Binder(names).visit(ast.parse(expression, mode="eval")))
-
-
-class _Binder(ast.NodeTransformer):
-    def __init__(self, names: Mapping[str, str]):
-        self.names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.parse(self.names[node.id], mode="eval").body if node.id in self.names else node
+    pattern = rf"{_STRING}|(?<![\w.])(?:{'|'.join(map(re.escape, names))})(?!\w)"
+    return re.sub(pattern, lambda found: names.get(found[0], found[0]), expression)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -88,11 +85,11 @@ def visible_tests(source: str) -> Mapping[str, str]:
     It is taken apart here, so what compares is never a process in which submitted code runs.
 
     >>> visible_tests("from shop import core\\ndef test_double():\\n    assert core.double(2) == 4")
-    {'test_double': "tree('shop.core').double(2) == 4"}
+    {'test_double': 'tree("shop.core").double(2) == 4'}
     """
     body = ast.parse(source).body
     imports = [node for node in body if isinstance(node, ast.ImportFrom)]
-    names = {alias.name: f"tree('{node.module}.{alias.name}')" for node in imports for alias in node.names}
+    names = {alias.name: f'tree("{node.module}.{alias.name}")' for node in imports for alias in node.names}
     tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
     return {test.name: bound(ast.unparse(test.body[-1].test), names) for test in tests}
 

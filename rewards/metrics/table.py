@@ -10,6 +10,7 @@ from rewards.metrics.averaging import (
 )
 from rewards.metrics.calibration import auroc, brier, ece
 from rewards.metrics.deference import cdr, cr, j, prior_accuracy
+from rewards.metrics.foresight import forecast_lead_rounds, forecast_precision, textual_conflict_rate
 from rewards.metrics.outcomes import (
     parse_rate,
     sandbox_fault_rate,
@@ -59,6 +60,9 @@ RATES = (
     duplicate_tokens_per_episode,
     silence_rate,
     semantic_conflict_rate,
+    textual_conflict_rate,
+    forecast_precision,
+    forecast_lead_rounds,
     brier,
     worth_team,
     worth_expert,
