@@ -24,6 +24,7 @@ from typing import NamedTuple
 from envs.episode import MERGE, Act, ActKind, Decision, ParseError
 from envs.parsing import parse_acts
 
+
 @dataclass(frozen=True, slots=True)
 class Say:
     text: str

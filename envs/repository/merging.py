@@ -103,23 +103,19 @@ def need_git() -> None:
 def export(folder: Path, base: Files, history: Mapping[Seat, Sequence[Files]]) -> Repository:
     """A bare repository in a new folder: the base is `main`, and every seat's states are commits on its own branch."""
     repository = Repository.create(folder)
-    stream = [_commit("main", "base", base, parent=None)]
+    stream = [_commit("main", "base", base)]
     for seat, states in history.items():
         stream.append(f"reset refs/heads/{seat}\nfrom refs/heads/main\n\n".encode())
-        stream += [
-            _commit(seat, f"{seat}: edit {number}", files, parent=f"refs/heads/{seat}")
-            for number, files in enumerate(states, 1)
-        ]
+        stream += [_commit(seat, f"{seat}: edit {number}", files) for number, files in enumerate(states, 1)]
     command = ["git", f"--git-dir={folder}", "fast-import", "--quiet"]
     subprocess.run(command, input=b"".join(stream), check=True, capture_output=True)
     return repository
 
 
-def _commit(branch: str, message: str, files: Files, parent: str | None) -> bytes:
-    """A commit in the language of `git fast-import`."""
+def _commit(branch: str, message: str, files: Files) -> bytes:
+    """The next commit of a branch, in the language of `git fast-import`."""
     head = f"commit refs/heads/{branch}\ncommitter {branch} <{branch}@localhost> 0 +0000\n".encode() + _data(message)
-    start = f"from {parent}^0\n".encode() if parent else b""
-    return head + start + b"".join(f"M 100644 inline {path}\n".encode() + _data(files[path]) for path in files) + b"\n"
+    return head + b"".join(f"M 100644 inline {path}\n".encode() + _data(files[path]) for path in files) + b"\n"
 
 
 def _data(text: str) -> bytes:
