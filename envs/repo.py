@@ -254,6 +254,8 @@ class PairedFeatures(CoopEnv):
         if seat not in self.acting:
             return ""
         foreseen = [describe(self._forecasts[-1])] if self.forecast and self._forecasts else []
-        recalled = self._sources(seat) if self.scaffold else []
-        news = "\n".join([*self._desks[seat].take_news(), *foreseen])
+        desk = self._desks[seat]
+        settling = self.phase is Phase.FINAL or desk.turns_left == self.rounds
+        recalled = self._sources(seat) if self.scaffold and settling else []
+        news = "\n".join([*desk.take_news(), *foreseen])
         return "\n".join([*([clipped(news)] if news else []), *recalled, self._ask(seat)])

@@ -28,8 +28,11 @@ class Desk:
         return not self.submitted and self.turns_left > 0
 
     def do(self, actions: Sequence[Action], *, test_timeout_s: float) -> str:
-        """Do the actions in order, up to a submission; what they say to the partner, on one line."""
-        before, said = self.files, []
+        """Do the actions in order, up to a submission; what they say to the partner, on one line.
+
+        The visible tests run once: a turn costs the machine no more than one time-out.
+        """
+        before, said, tested = self.files, [], False
         for action in actions:
             if self.submitted:
                 break
@@ -42,7 +45,9 @@ class Desk:
             elif isinstance(action, Insert | Replace | WholeFunction):
                 self._edit(action)
             elif isinstance(action, RunTests):
-                self.news.append(visible_report(self.files, test_timeout_s))
+                again = "Not done: tests run once in a turn."
+                self.news.append(again if tested else visible_report(self.files, test_timeout_s))
+                tested = True
             elif not isinstance(action, Pass):
                 self.submitted = True
         if self.files != before:
