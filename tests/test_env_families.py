@@ -10,8 +10,7 @@ from envs.base import SEATS
 from envs.cells import Cells
 from envs.design_review import DesignReview
 from envs.paired_functions import PairedFunctions
-from envs.sandbox import Part, run_expressions
-from envs.sandbox_child import same
+from envs.sandbox import Part, run_expressions, same
 
 FAMILIES = [family.name for family in PairedFunctions.FAMILIES]
 ALL_FAMILIES = [(PairedFunctions, name) for name in FAMILIES]

@@ -1,0 +1,62 @@
+"""Which protection holds on this machine, said aloud: in a tier's name, in the log, and by demand as an error."""
+
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+DEMAND = "MARL_COOP_SANDBOX"  # environment variable: layers that must hold, with commas between
+LAYERS = {
+    "user": "a user of its own",
+    "landlock": "no files",
+    "memory": "a limit on memory",
+    "seccomp": "no system calls but those of computing",
+    "bubblewrap": "a view of its own on files, processes and network, for whole trees",
+}
+
+
+class SandboxError(RuntimeError):
+    """The protection that was demanded does not hold on this machine, or the demand names an unknown layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """How code is run: `kind`, the layers that hold, and for each other one why it does not.
+
+    >>> print(Tier(kind="forks", layers=("memory", "seccomp"), missing={"landlock": "Function not implemented"}))
+    forks+memory+seccomp (without landlock: Function not implemented)
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    missing: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return "+".join((self.kind, *self.layers))
+
+    def __str__(self) -> str:
+        missing = "; ".join(f"without {layer}: {why}" for layer, why in self.missing.items())
+        return f"{self.name} ({missing})" if missing else self.name
+
+
+def start(kind: str, layers: Collection[str], missing: Mapping[str, str]) -> Tier:
+    """The tier with those layers that are not missing, after the log and the demand have heard of it.
+
+    Only where code runs as the caller's own user is the log's line no warning: other layers stand in for that one.
+
+    Raises:
+        SandboxError: MARL_COOP_SANDBOX names a layer that is missing or that does not exist.
+    """
+    demanded = {word.strip() for word in os.environ.get(DEMAND, "").split(",")} - {""}
+    if unknown := demanded - LAYERS.keys():
+        raise SandboxError(f"{DEMAND} names {sorted(unknown)}; the layers are {', '.join(LAYERS)}.")
+    for layer in demanded & missing.keys():
+        raise SandboxError(
+            f"{DEMAND} demands {layer} ({LAYERS[layer]}), which this machine does not have: {missing[layer]}. "
+            f"Provide it, or take {layer} out of {DEMAND}."
+        )
+    tier = Tier(kind=kind, layers=tuple(layer for layer in layers if layer not in missing), missing=dict(missing))
+    level = logging.INFO if missing.keys() <= {"user"} else logging.WARNING
+    logging.getLogger("envs.sandbox").log(level, "sandbox: %s", tier)
+    return tier

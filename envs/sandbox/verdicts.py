@@ -1,0 +1,137 @@
+"""Which expressions on submitted code are true: values come from a child, the comparison is made here."""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from envs.sandbox import wire
+from envs.sandbox.expressions import Question, take_apart
+from envs.sandbox.forks import Lost, Stage, ask
+
+
+class Status(StrEnum):
+    OK = "ok"
+    TIMEOUT = "timeout"  # the code ran past its time
+    MEMORY = "memory"  # the code asked for more memory than it may have
+    CRASH = "crash"  # the process ended without an answer, or with none that can be read
+    FAULT = "fault"  # infrastructure: no process was ready to run the code; nobody's failure
+
+
+class Part(NamedTuple):
+    """One seat's source text and the one name that the merged module takes from it."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`passed` has one value per expression, in order; all are False unless the status is OK or MEMORY."""
+
+    passed: tuple[bool, ...]
+    status: Status
+    detail: str = ""
+
+
+class _NotRepeatable(Exception):
+    """Ends a run past the cache: how long something took on a busy machine need not happen again."""
+
+    def __init__(self, status: Status, detail: str):
+        super().__init__(detail)
+        self.status = status
+
+
+def run_expressions(
+    parts: tuple[Part, ...], expressions: tuple[str, ...], *, timeout_s: float = 2.0, memory_mb: int = 256
+) -> Verdict:
+    """Whether each expression on the parts' names is `True`.
+
+    An expression combines, with `and`, `or`, `not`, comparisons and `same(x, y)` (equal in value and type, see
+    `envs.sandbox.same`), the values of calls and other sub-expressions. A fresh process computes these values; they are
+    compared here, so it never learns what was expected. A value must be plain data (`envs.sandbox.wire`), at most
+    16,384 characters as JSON; with any other value, and with an exception, the expression is False.
+
+    Before a sub-expression is evaluated, its process has run only the parts that it uses, so nobody's code is near
+    tests that are only about the partner's. A part that fails (syntax error, exception) leaves the others usable. If a
+    process ends early or runs out of time, everything is False.
+
+    Verdicts are cached by content, except time-outs and faults.
+
+    Args:
+        parts: what the seats wrote.
+        expressions: Python expressions on the parts' names.
+        timeout_s: wall time in seconds for each process, from the moment it is ready; above 0.
+        memory_mb: address space in MiB, at least 64.
+
+    Raises:
+        ValueError: a limit is out of its range, or an expression is no Python or cannot be taken apart.
+        SandboxError: a layer that MARL_COOP_SANDBOX demands does not hold here.
+
+    >>> part = Part("double", "def double(n): return 2 * n")
+    >>> run_expressions((part,), ("same(double(4), 8)", "double(1) > 2 or double(3) == 6", "double(4)")).passed
+    (True, True, False)
+    """
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds.")
+    if memory_mb < 64:
+        raise ValueError(f"memory_mb is {memory_mb!r}; an interpreter needs at least 64 MiB.")
+    try:
+        return _run(tuple(parts), tuple(expressions), timeout_s, memory_mb)
+    except _NotRepeatable as error:
+        return Verdict(passed=(False,) * len(expressions), status=error.status, detail=str(error))
+
+
+@functools.lru_cache(maxsize=4096)
+def _run(parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s: float, memory_mb: int) -> Verdict:
+    questions = [take_apart(text) for text in expressions]
+    processes = _plan(parts, questions)
+    try:
+        replies = ask(processes, timeout_s=timeout_s, memory_mb=memory_mb) if processes else []
+    except Lost as lost:
+        raise _NotRepeatable(Status.CRASH if lost.started else Status.FAULT, str(lost)) from lost
+    if any(reply.ended == wire.OVER_TIME for reply in replies):
+        raise _NotRepeatable(Status.TIMEOUT, f"over {timeout_s} s")
+    values: dict[str, Any] = {}
+    status = Status.OK
+    for stages, reply in zip(processes, replies, strict=True):
+        asked = [text for stage in stages for text in stage.expressions]
+        *lines, end = reply.written.split(b"\n")
+        if len(lines) != len(asked) or end not in (wire.DONE, wire.OUT_OF_MEMORY):
+            nothing = (False,) * len(expressions)
+            return Verdict(passed=nothing, status=Status.CRASH, detail="the process ended without an answer")
+        status = Status.MEMORY if end == wire.OUT_OF_MEMORY else status
+        for text, line in zip(asked, lines, strict=True):
+            with contextlib.suppress(ValueError):  # no value, or something that is none
+                values[text] = wire.decode(line.decode("ascii"))
+    return Verdict(passed=tuple(_holds(question, values) for question in questions), status=status)
+
+
+def _plan(parts: tuple[Part, ...], questions: list[Question]) -> list[list[Stage]]:
+    """The stages of each process. Before a leaf is evaluated, nothing has run there but parts that it uses.
+
+    For tests of f, of g and of both: one process that runs f, answers for it, then runs g and answers for both, and
+    one that runs g alone.
+    """
+    names = {part.name for part in parts}
+    asked: dict[frozenset[str], dict[str, None]] = {}  # the parts that are used -> the leaves, in order
+    for question in questions:
+        for text, used in question.asked(names).items():
+            asked.setdefault(used, {})[text] = None
+    processes: list[tuple[frozenset[str], list[Stage]]] = []
+    for used in sorted(asked, key=len):
+        i, done = next(((i, done) for i, (done, _) in enumerate(processes) if done <= used), (None, frozenset()))
+        stage = Stage(tuple(part for part in parts if part.name in used - done), tuple(asked[used]))
+        if i is None:
+            processes.append((used, [stage]))
+        else:
+            processes[i] = (used, [*processes[i][1], stage])
+    return [stages for _, stages in processes]
+
+
+def _holds(question: Question, values: dict[str, Any]) -> bool:
+    try:
+        return question.answer(values) is True
+    except (LookupError, TypeError, RecursionError):  # a leaf without a value; a comparison that Python does not have
+        return False
