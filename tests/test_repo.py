@@ -329,6 +329,25 @@ def test_code_that_ends_the_process_or_prints_cannot_pass():
     assert env.episode.outcome.utility == 0.0 and env.episode.outcome.tests_passed == 0
 
 
+HOSTILE = {
+    "equal to everything": "class E(int):\n    __eq__ = lambda s, o: True\ndef {name}(*x): return E()",
+    "a test of its own": "import sys, types\nt = types.ModuleType('tests')\nt.__path__ = []\nsys.modules['tests'] = t",
+    "a frame above": "import sys\nf = sys._getframe(1)\nwhile f:\n    f.f_globals['same'] = max\n    f = f.f_back",
+    "a builtin": "import builtins\nbuiltins.same = lambda *x: True\nbuiltins.bool = lambda *x: True",
+    "a written file": "open('tests/test_helpers.py', 'w').write('')",
+}
+
+
+@pytest.mark.parametrize("code", HOSTILE.values(), ids=HOSTILE)
+def test_submitted_code_cannot_forge_its_verdict(code):
+    env, _ = started(families=["append"], rounds=1)
+    path, line = source_of(env)
+    code = code.replace("{name}", env.task.stubs["agent_0"])
+    env.step({"agent_0": f"Insert {path} after: {line}\n{code}\nEnd\nSubmit", "agent_1": "Submit"})
+    env.step(dict.fromkeys(SEATS, "Pass"))
+    assert env.episode.outcome.tests_passed == 0 and not any(env.episode.outcome.parts["agent_0"].alone)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
