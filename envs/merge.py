@@ -183,8 +183,8 @@ class Repository:
 
     def export(self, tree: str, folder: Path) -> None:
         """Write the files of a tree into a folder that exists."""
-        archive = self._git("archive", "--format=tar", tree)
-        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+        with self._index(tree) as index:
+            self._git(f"--work-tree={folder}", "checkout-index", "--all", index=index)
 
     def commit(self, tree: str, *parents: str) -> str:
         """A commit of the tree; equal trees and parents give an equal commit."""

@@ -234,8 +234,11 @@ class PairedFeatures(CoopEnv):
 
     def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:
-            branches = (self._desks[seat].files for seat in SEATS)
-            self._forecasts.append(forecast(self._step, self.task.files, *branches))
+            if self._forecasts and not any(turn.work for turn in turns.values()):
+                self._forecasts.append(replace(self._forecasts[-1], round=self._step))
+            else:
+                branches = (self._desks[seat].files for seat in SEATS)
+                self._forecasts.append(forecast(self._step, self.task.files, *branches))
             for turn in turns.values():
                 self._tell_partners(turn)
             if not any(desk.working for desk in self._desks.values()):

@@ -64,9 +64,17 @@ def edited(files: Files, edit: Edit) -> Files | str:
     text = "\n".join([*lines[:first], *new, *lines[last:]])
     if len(text) > MAX_FILE:
         return f"{path} would have {len(text)} characters; a file has at most {MAX_FILE}."
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not _is_text(text):
         return f"{path} would hold characters that are not text."
     return {**files, path: text}
+
+
+def _is_text(text: str) -> bool:
+    """Whether git takes it for text."""
+    try:
+        return b"\0" not in text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def writable(path: str) -> bool:

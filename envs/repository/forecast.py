@@ -4,6 +4,7 @@ import ast
 import functools
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 from envs.episode import Forecast
 from envs.merge import Policy
@@ -55,56 +56,57 @@ def _hunks(base: str, side: str) -> Iterator[tuple[int, int]]:
     return ((a, b) for tag, a, b, *_ in matcher.get_opcodes() if tag != "equal")
 
 
+class _Definition(NamedTuple):
+    """What a name at the top level is: its lines, the names in it, and its parameters where it is a function."""
+
+    text: str
+    words: frozenset[str]
+    parameters: str | None
+
+
 def _shared(base: Files, first: Files, second: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """`path:name` of what one side changes and the other changes or newly uses, and those with two signatures."""
     changed = [_changed(base, side) for side in (first, second)]
-    used = [
-        {word for path, name in touched if name in nodes_of(side[path]) for word in _words(nodes_of(side[path])[name])}
-        for touched, side in zip(changed, (first, second), strict=True)
-    ]
+    used = [frozenset().union(*(new.words for new in side.values() if new is not None)) for side in changed]
     symbols, signatures = [], []
-    for path, name in sorted(changed[0] | changed[1]):
+    for path, name in sorted(changed[0].keys() | changed[1].keys()):
         mine, theirs = ((path, name) in side for side in changed)
-        known = name in nodes_of(base[path])
+        known = name in _outline(base[path])
         if not (mine and theirs or known and (theirs and name in used[0] or mine and name in used[1])):
             continue
         symbols.append(f"{path}:{name}")
-        versions = {_signature(nodes_of(side[path]).get(name)) for side in (first, second)}
-        if len(versions) > 1:
+        versions = (_outline(side[path]).get(name) for side in (first, second))
+        if len({version and version.parameters for version in versions}) > 1:
             signatures.append(f"{path}:{name}")
     return tuple(symbols), tuple(signatures)
 
 
-def _changed(base: Files, side: Files) -> set[tuple[str, str]]:
-    """(path, name) of what a side defines, changes or removes."""
-    found = set()
+def _changed(base: Files, side: Files) -> dict[tuple[str, str], _Definition | None]:
+    """(path, name) -> what it is now, None where it is no more, of all that a side defines, changes or removes."""
+    found = {}
     for path in base:
-        if base[path] == side[path] or not path.endswith(".py"):
-            continue
-        old, new = (_sources(files[path]) for files in (base, side))
-        found |= {(path, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        if base[path] != side[path] and path.endswith(".py"):
+            old, new = _outline(base[path]), _outline(side[path])
+            found |= {(path, name): new.get(name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     return found
 
 
-def _sources(source: str) -> dict[str, str]:
-    """The lines of what defines each name at the top level."""
+@functools.lru_cache(maxsize=2048)
+def _outline(source: str) -> dict[str, _Definition]:
+    """What is defined at the top level of a module; {} for what is not Python."""
     lines = source.split("\n")
-    return {name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for name, node in nodes_of(source).items()}
+    return {
+        name: _Definition("\n".join(lines[node.lineno - 1 : node.end_lineno]), _words(node), _parameters(node))
+        for name, node in nodes(source).items()
+    }
 
 
-@functools.lru_cache(maxsize=512)
-def nodes_of(source: str) -> dict[str, ast.stmt]:
-    return nodes(source)
+def _words(node: ast.stmt) -> frozenset[str]:
+    found = (inner for inner in ast.walk(node) if isinstance(inner, ast.Name | ast.Attribute))
+    return frozenset(inner.id if isinstance(inner, ast.Name) else inner.attr for inner in found)
 
 
-def _words(node: ast.stmt) -> set[str]:
-    """The names that a definition uses."""
-    uses = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    return uses | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-
-
-def _signature(node: ast.stmt | None) -> str | None:
-    """The parameters of a function, None for anything else."""
+def _parameters(node: ast.stmt) -> str | None:
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
     try:
