@@ -227,7 +227,7 @@ def test_a_review_pays_the_weighted_share_of_decisions_that_both_answer_right():
 
 
 def test_a_machine_fault_is_a_stop_reason_and_no_score(monkeypatch):
-    sandbox._run.cache_clear()
+    sandbox.reset()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     episode = play(PairedFunctions(), {seat: NeverDefer() for seat in SEATS}, seed=0)
     assert episode.stop_reason is StopReason.SANDBOX_FAULT

@@ -1,20 +1,39 @@
-"""What the sandbox promises about code that a model wrote: small hostile programs, one promise each."""
+"""What the sandbox promises about small tests: verdicts, limits, faults, and the processes behind them."""
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from envs import sandbox
-from envs.sandbox import Part, Status, run_expressions
+from envs.sandbox import Part, SandboxError, Status, forks, run_expressions, tiers, verdicts
 
+ROOT = Path(__file__).parent.parent
 GOOD = Part("f", "def f(n): return n + 1")
 
 
 def run(source: str, expression: str = "same(f(1), 2)", **limits):
     return run_expressions((Part("f", source),), (expression,), **limits)
+
+
+def gone(pid: int) -> bool:
+    """Within ten seconds the process has ended."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_true_expressions_pass_and_false_and_failing_ones_do_not():
@@ -34,7 +53,16 @@ def test_a_part_hands_over_its_own_name_only():
 
 def test_common_modules_can_be_imported():
     modules = "math, re, json, datetime, collections, itertools, functools, string, random, dataclasses, typing, enum"
+    modules += ", hashlib, hmac, base64, decimal, statistics, urllib.parse"
     assert run(f"import {modules}\ndef f(n): return n + 1").passed == (True,)
+    lazy = "import datetime\ndef f(n): return datetime.datetime.strptime('2', '%d').day + len('é'.encode('utf-16')) - 4"
+    assert run(lazy).passed == (True,)
+
+
+def test_an_expression_on_both_parts_sees_both():
+    parts = (GOOD, Part("g", "def g(n): return n * 10"))
+    joint = ("same(g(f(1)), 20)", "same(f(g(1)), 11)", "f(1) == 2 and g(1) == 10")
+    assert run_expressions(parts, joint).passed == (True, True, True)
 
 
 def test_an_endless_loop_is_stopped_in_time_and_fails():
@@ -47,73 +75,9 @@ def test_a_memory_bomb_is_refused_and_named():
     assert run("x = ' ' * 10**10").status is Status.MEMORY
 
 
-def test_files_cannot_be_written_or_removed(tmp_path: Path):
-    kept = tmp_path / "kept"
-    kept.write_text("here")
-    run(f"open({str(kept)!r}, 'w').write('gone')")
-    run(f"import os; os.remove({str(kept)!r})")
-    run(f"import os; os.open({str(tmp_path / 'new')!r}, os.O_CREAT | os.O_WRONLY)")
-    assert kept.read_text() == "here" and os.listdir(tmp_path) == ["kept"]
-
-
-@pytest.mark.parametrize(
-    "exit_early", ["import os; os._exit(0)", "import sys; sys.exit(0)", "raise SystemExit", "exit(0)", "quit()"]
-)
-def test_leaving_early_passes_no_test(exit_early):
-    assert run(exit_early).passed == (False,)
-
-
-@pytest.mark.parametrize(
-    "forgery",
-    [
-        "print('True' * 99)",
-        "import os\nfor fd in range(16):\n  try: os.write(fd, b'R' + b'\\1' * 40)\n  except OSError: pass",
-        "import sys\nfor s in (sys.stdout, sys.__stdout__, sys.stderr): s.write('\\1' * 40); s.flush()",
-        "import os\nfor fd in range(16):\n  try: os.write(fd, b'\\1' * 18)\n  except OSError: pass\nos._exit(0)",
-    ],
-)
-def test_a_verdict_cannot_be_forged_by_writing(forgery):
-    assert run(forgery).passed == (False,)
-
-
-def test_an_object_that_equals_everything_is_the_same_as_nothing():
-    source = "class Any(int):\n  __eq__ = lambda s, o: True\n  __ne__ = __eq__\ndef f(n): return Any()"
-    values = ("2", "2.0", "'a'", "[1]", "{'a': 1}", "None", "True")
-    assert not any(run_expressions((Part("f", source),), tuple(f"same(f(1), {v})" for v in values)).passed)
-
-
-def test_a_part_cannot_replace_the_comparison():
-    assert run("same = lambda x, y: True\ndef f(n): return 0").passed == (False,)
-
-
-def test_processes_signals_and_sockets_are_refused():
-    for act in (
-        "import os; os.fork()",
-        "import os; os.system('true')",
-        "import subprocess; subprocess.run(['true'])",
-        "import os; os.kill(os.getppid(), 0)",
-        "import socket; socket.socket()",
-    ):
-        assert run(f"{act}\ndef f(n): return n + 1").passed == (False,), act
-
-
-def test_a_fork_bomb_leaves_no_process_behind():
-    mark = "forkbomb_mark"
-    verdict = run(f"import os\nwhile True:\n  try: os.fork(); {mark} = 1\n  except ValueError: pass", timeout_s=0.3)
-    assert verdict.status is Status.TIMEOUT
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
-    assert not any(b"sandbox_child" in command for command in commands)
-
-
-def test_the_environment_of_this_process_is_not_visible(monkeypatch):
-    monkeypatch.setenv("MARL_COOP_SECRET", "1")
-    assert run("import os\ndef f(n): return 'MARL_COOP_SECRET' in os.environ", "same(f(1), False)").passed == (True,)
-
-
 def test_a_machine_that_cannot_start_the_interpreter_is_a_fault_and_not_the_codes_failure(monkeypatch):
-    sandbox._run.cache_clear()
     for broken in ("/nowhere/python", "/bin/true"):
+        sandbox.reset()
         monkeypatch.setattr(sys, "executable", broken)
         assert run_expressions((GOOD,), ("same(f(1), 2)",)).status is Status.FAULT
     monkeypatch.undo()
@@ -121,12 +85,17 @@ def test_a_machine_that_cannot_start_the_interpreter_is_a_fault_and_not_the_code
 
 
 def test_equal_content_runs_once_unless_it_timed_out():
-    sandbox._run.cache_clear()
+    sandbox.reset()
     for _ in range(2):
         run("def f(n): return n + 1")
         run("while True: pass", timeout_s=0.1)
-    info = sandbox._run.cache_info()
+    info = verdicts.verdict_of.cache_info()
     assert (info.hits, info.currsize) == (1, 1)
+
+
+def test_other_limits_are_another_verdict():
+    assert run("x = ' ' * 2**27", memory_mb=128).status is Status.MEMORY
+    assert run("x = ' ' * 2**27", memory_mb=512).status is Status.OK
 
 
 def test_text_that_is_no_unicode_fails_as_code():
@@ -136,5 +105,107 @@ def test_text_that_is_no_unicode_fails_as_code():
 def test_limits_out_of_range_are_named():
     with pytest.raises(ValueError, match="timeout_s is 0"):
         run("", timeout_s=0)
-    with pytest.raises(ValueError, match="memory_mb is 1"):
+    with pytest.raises(ValueError, match="timeout_s is inf"):
+        run("", timeout_s=float("inf"))
+    with pytest.raises(ValueError, match="memory_mb is 1;"):
         run("", memory_mb=1)
+    with pytest.raises(ValueError, match="memory_mb is 1099511627776"):
+        run("", memory_mb=2**40)
+
+
+def test_threads_get_their_own_answers():
+    def one(i: int) -> bool:
+        return run(f"def f(n): return n + {i}", f"same((f(1), f(2)), ({1 + i}, {2 + i}))").passed == (True,)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(one, range(1000, 1060)))
+    assert len(forks._POOL.alive) <= 5
+
+
+def test_an_interrupted_run_leaves_no_half_read_answer_behind():
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            run("import time; time.sleep(1.5)")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert run("def f(n): return n + 41", "same(f(1), 42)").passed == (True,)
+
+
+def script(code: str) -> subprocess.Popen:
+    """A program of its own that runs one expression, prints its servers' ids and goes on with `code`."""
+    start = (
+        "import os, sys, time, json\nfrom envs.sandbox import Part, forks, run_expressions\n"
+        "def ask(k): return run_expressions((Part('f', f'def f(n): return n + {k}'),), (f'f(1) == {1 + k}',)).passed\n"
+        "ask(1); print(json.dumps([s.process.pid for s in forks._POOL.alive]), flush=True)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", start + code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), 9)", "os._exit(3)", "raise SystemExit(1)"])
+def test_no_server_outlives_its_program(end):
+    with script(end) as program:
+        servers = json.loads(program.stdout.readline())
+    assert len(servers) == 1 and all(gone(pid) for pid in servers)
+
+
+def test_a_forked_process_starts_its_own_servers_and_leaves_its_parents_alone():
+    code = (
+        "child = os.fork()\nif not child:\n  ok = ask(2) == (True,); os._exit(0 if ok else 1)\n"
+        "ok = os.waitpid(child, 0)[1] == 0 and ask(3) == (True,)\n"
+        "print(ok, json.dumps([s.process.pid for s in forks._POOL.alive]))\n"
+    )
+    with script(code) as program:
+        first, second = program.stdout.read().splitlines()
+    assert second == f"True {first}"
+
+
+def test_a_process_that_cannot_be_confined_runs_nothing_and_is_a_fault():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34)); forks.end()\n"
+        "part = Part('f', 'def f(n): return n')\n"
+        "print(run_expressions((part,), ('f(1) == 1',), memory_mb=2**15), ask(4))"
+    )
+    with script(code) as program:
+        _, said = program.stdout.read().splitlines()
+    assert "FAULT" in said and "limit AS: not allowed to raise maximum limit" in said and said.endswith("(True,)")
+
+
+def test_a_server_that_died_while_idle_is_replaced():
+    run("def f(n): return n + 70", "f(1) == 71")
+    for server in forks._POOL.alive:
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+    assert run("def f(n): return n + 71", "f(1) == 72").passed == (True,)
+
+
+def test_a_layer_that_is_missing_is_in_the_name_and_in_the_log(caplog):
+    with caplog.at_level("INFO", logger="envs.sandbox"):
+        tier = tiers.start("forks", forks.LAYERS, {"seccomp": "Invalid argument"})
+    assert tier.name == "forks+user+landlock+memory"
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "sandbox: forks+user+landlock+memory (without seccomp: Invalid argument)")
+    ]
+
+
+def test_a_layer_can_be_demanded(monkeypatch):
+    monkeypatch.setenv(tiers.DEMAND, "landlock, seccomp")
+    with pytest.raises(SandboxError, match="demands seccomp .* does not have: Invalid argument"):
+        tiers.start("forks", forks.LAYERS, {"seccomp": "Invalid argument"})
+    assert tiers.start("forks", forks.LAYERS, {"user": "not root"}).layers == ("landlock", "memory", "seccomp")
+    monkeypatch.setenv(tiers.DEMAND, "selinux")
+    sandbox.reset()
+    with pytest.raises(SandboxError, match=r"names \['selinux'\]; the layers are user"):
+        run_expressions((GOOD,), ("f(1) == 2",))
+
+
+def test_the_description_names_both_tiers():
+    small, whole = sandbox.describe().splitlines()
+    assert small.startswith("small tests: forks") and whole.startswith("whole trees: tree")

@@ -196,9 +196,12 @@ def ask(processes: Sequence[Sequence[Stage]], *, timeout_s: float, memory_mb: in
 
 
 def tier() -> tiers.Tier:
-    """What holds for small tests. Raises as `ask` does."""
-    with _POOL.server():
-        return _POOL.tier
+    """What holds for small tests. SandboxError where nothing can be run, or less than is demanded."""
+    try:
+        with _POOL.server():
+            return _POOL.tier
+    except Lost as lost:
+        raise tiers.SandboxError(f"no code can be run here: {lost}") from lost
 
 
 def end() -> None:

@@ -77,8 +77,8 @@ def become(user: int) -> None:
     if os.geteuid() != 0:
         raise OSError(errno.EPERM, "only root can run code as another user")
     os.setgroups([])
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)
+    os.setgid(user)
+    os.setuid(user)
 
 
 @functools.cache

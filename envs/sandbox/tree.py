@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import re
 import secrets
 import select
 import shutil
@@ -22,15 +23,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.sandbox import kernel, tiers
+from envs.sandbox import forks, kernel, tiers, wire
 from envs.sandbox.verdicts import Status
 
 MAX_OUTPUT = 65_536  # bytes that are kept of what a command prints, and of each file that is read back
 
-_HERE = Path(__file__).parent
+_HERE, _INSIDE = Path(__file__).parent, Path("/run/sandbox")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _SETTINGS = ("ld.so.cache", "alternatives", "localtime", "passwd", "group", "nsswitch.conf", "hosts", "ssl/openssl.cnf")
-_TEMPORARY = 2**28  # bytes in /tmp, and as many in /dev/shm
+_DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
+_SETTINGS = tuple(f"/etc/{name}" for name in _SETTINGS)
+_START = "import sys; sys.path.insert(0, sys.argv[1]); import tree_start; tree_start.main(sys.argv[2])"
+_TEMPORARY = str(2**28)  # bytes in /tmp, and as many in /dev/shm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ def run_in_tree(
         file_mb: how large a file may become, in MiB.
         readable: more files and folders that the command may read, each at its own path.
         read_back: files to return, relative to the tree, at most 64 KiB of each. Links are not followed.
-        environment: more variables; PATH, HOME, LANG, TMPDIR, PYTHONDONTWRITEBYTECODE and PYTHONHASHSEED are set.
+        environment: more variables; PATH, HOME, LANG, TMPDIR and a few settings of Python and git are set.
 
     Raises:
         ValueError: a limit is out of its range, or there is no such directory.
@@ -86,6 +90,193 @@ def run_in_tree(
     if not tree.is_dir():
         raise ValueError(f"tree is {str(tree)!r}, which is no directory.")
     used = tier()
+    limits = {
+        "AS": memory_mb * 2**20,
+        "NPROC": processes,
+        "FSIZE": file_mb * 2**20,
+        "CPU": math.ceil(timeout_s) * (os.cpu_count() or 1) + 1,
+        "CORE": 0,
+    }
+    if "memory" in used.missing:
+        del limits["AS"]
+    return _run(tree, tuple(command), used, timeout_s, limits, readable, read_back, environment or {})
+
+
+@functools.cache
+def tier() -> tiers.Tier:
+    """What holds for whole trees, found out by running a command that does nothing. Raises SandboxError as above."""
+    small = forks.tier()
+    missing = {layer: why for layer, why in small.missing.items() if layer in ("user", "memory")}
+    wanted = tiers.Tier(kind="tree", layers=("bubblewrap",), missing=missing)
+    why = "there is no program bwrap; install bubblewrap"
+    works = False
+    if _bwrap() is not None:
+        with tempfile.TemporaryDirectory() as empty:
+            nothing = (sys.executable, "-I", "-S", "-c", "")
+            trial = _run(Path(empty), nothing, wanted, 20.0, {"CORE": 0}, (), (), {})
+        works = trial.exit_code == 0
+        why = trial.output.decode(errors="replace").strip() or f"a trial ended with {trial.exit_code}"
+    if works:
+        return tiers.start("tree", ("bubblewrap", "user", "memory"), missing)
+    missing |= {"bubblewrap": why, "user": "not without bubblewrap"}
+    if "landlock" in small.missing:
+        missing["landlock"] = small.missing["landlock"]
+    return tiers.start("tree", ("landlock", "memory"), missing)
+
+
+def _run(
+    tree: Path,
+    command: tuple[str, ...],
+    used: tiers.Tier,
+    timeout_s: float,
+    limits: Mapping[str, int],
+    readable: Sequence[Path],
+    read_back: Sequence[str],
+    environment: Mapping[str, str],
+) -> TreeRun:
+    began = time.monotonic()
+    visible = [str(path) for path in (*_SYSTEM, *_SETTINGS, sys.base_prefix, sys.prefix, *readable)]
+    visible = [path for path in dict.fromkeys(visible) if os.path.exists(path)]
     with tempfile.TemporaryDirectory(prefix="marl-coop-", ignore_cleanup_errors=True) as place:
-        copy = Path(place, "tree")
+        copy, temporary = Path(place, "tree"), Path(place, "tmp")
         shutil.copytree(tree, copy, symlinks=True)
+        temporary.mkdir()
+        order = {"limits": limits, "command": command, "user": None, "landlock": None}
+        if "bubblewrap" in used.layers:
+            if "user" not in used.missing:
+                order["user"] = kernel.FIRST_USER + secrets.randbelow(kernel.LAST_USER - kernel.FIRST_USER)
+                _give_to(order["user"], copy)
+            around = _bubblewrap(copy, visible, as_root=order["user"] is not None)
+            home, order["folder"], scripts = "/tmp", "/tree", _INSIDE
+        else:
+            if "landlock" not in used.missing:
+                order["landlock"] = ([*visible, *_DEVICES, "/proc/self", str(_HERE)], [place, "/dev/null"])
+            around, home, order["folder"], scripts = [], str(temporary), str(copy), _HERE
+        variables = {
+            "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+            "HOME": home,
+            "TMPDIR": home,
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **environment,
+        }
+        started, output, exit_code = _execute(around, str(scripts), order, variables, timeout_s)
+        status = Status.FAULT if not started else Status.TIMEOUT if exit_code is None else Status.OK
+        return TreeRun(
+            status=status,
+            exit_code=exit_code if started else None,
+            output=output,
+            files={name: data for name in read_back if (data := _plain_file(copy, name)) is not None},
+            seconds=time.monotonic() - began,
+            tier=used.name,
+        )
+
+
+def _execute(
+    around: list[str], scripts: str, order: dict, variables: Mapping[str, str], timeout_s: float
+) -> tuple[bool, bytes, int | None]:
+    """(did the command start, the end of what it printed or why it did not start, exit code or None: out of time)."""
+    hear, report = os.pipe()
+    about, tell = os.pipe()
+    # Isolated, because the variables are meant for the command and may point Python at the tree.
+    python = [sys.executable, "-I", "-S", "-B", "-c", _START, scripts, json.dumps({**order, "report": report})]
+    try:
+        process = subprocess.Popen(
+            [*around, *(("--info-fd", str(tell)) if around else ()), *python],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            pass_fds=(report, tell),
+            start_new_session=True,
+        )
+        os.close(report)
+        os.close(tell)
+        first = _first_process(about)
+        try:
+            output, in_time = _listen(process, timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            if first is not None:  # told to end as bubblewrap ends; the kernel ends all others before it
+                select.select([first], [], [])
+                os.close(first)
+        said = os.read(hear, MAX_OUTPUT)
+    finally:
+        os.close(hear)
+        os.close(about)
+    if said != wire.READY:
+        return False, said.removeprefix(wire.READY) or output, None
+    return True, output, process.returncode if in_time else None
+
+
+def _first_process(about: int) -> int | None:
+    """A handle of the first process inside of bubblewrap, from what `--info-fd` says. None if it is not there."""
+    said = b""
+    while b"}" not in said and (chunk := os.read(about, 4096)):
+        said += chunk
+    number = re.search(rb'"child-pid": (\d+)', said)
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(int(number[1])) if number else None
+
+
+def _bwrap() -> str | None:
+    return shutil.which("bwrap", path=f"{sys.prefix}/bin:{os.environ.get('PATH', os.defpath)}")
+
+
+def _bubblewrap(copy: Path, visible: list[str], *, as_root: bool) -> list[str]:
+    """`bwrap` and its arguments. Root needs no user namespace; `tree_start` then gives up being root."""
+    visible = [
+        path for path in visible if not any(Path(path).is_relative_to(other) for other in visible if other != path)
+    ]
+    parents = {str(parent): None for path in visible for parent in reversed(Path(path).parents)}
+    folders = [word for path in parents for word in ("--perms", "0755", "--dir", path)]
+    binds = [word for path in visible for word in ("--ro-bind", path, path)]
+    return [
+        *(_bwrap(), "--die-with-parent", "--new-session", "--hostname", "sandbox"),
+        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--cap-drop", "ALL"),
+        *(("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if as_root else ("--unshare-user",)),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *(word for path in ("/tmp", "/dev/shm") for word in ("--perms", "1777", "--size", _TEMPORARY, "--tmpfs", path)),
+        *folders,
+        *binds,
+        *("--ro-bind", str(_HERE), str(_INSIDE), "--bind", str(copy), "/tree"),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),
+    ]
+
+
+def _give_to(user: int, tree: Path) -> None:
+    os.chmod(tree.parent, 0o711)
+    for folder, folders, files in os.walk(tree):
+        for name in (".", *folders, *files):
+            os.lchown(os.path.join(folder, name), user, user)
+
+
+def _listen(process: subprocess.Popen, timeout_s: float) -> tuple[bytes, bool]:
+    """(the end of what it printed, did it end in time)."""
+    deadline = time.monotonic() + timeout_s
+    channel, output = process.stdout.fileno(), b""
+    os.set_blocking(channel, False)
+    poller = select.poll()
+    poller.register(channel, select.POLLIN)
+    while True:
+        ended = process.poll() is not None  # before reading: what it printed until then is there
+        if poller.poll(0 if ended else 50) and (chunk := os.read(channel, MAX_OUTPUT)):
+            output = (output + chunk)[-MAX_OUTPUT:]
+        elif ended:
+            return output, True
+        if time.monotonic() > deadline:
+            return output, False
+
+
+def _plain_file(tree: Path, name: str) -> bytes | None:
+    path = tree.resolve() / name
+    if path.resolve() != path or not path.is_relative_to(tree.resolve()) or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return file.read(MAX_OUTPUT)

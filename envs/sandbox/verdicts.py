@@ -62,7 +62,7 @@ def run_expressions(
     Args:
         parts: what the seats wrote.
         expressions: Python expressions on the parts' names.
-        timeout_s: wall time in seconds for each process, from the moment it is ready; above 0.
+        timeout_s: wall time in seconds for each process, from the moment it is ready; above 0, at most a day.
         memory_mb: address space in MiB, at least 64.
 
     Raises:
@@ -73,18 +73,19 @@ def run_expressions(
     >>> run_expressions((part,), ("same(double(4), 8)", "double(1) > 2 or double(3) == 6", "double(4)")).passed
     (True, True, False)
     """
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds.")
-    if memory_mb < 64:
-        raise ValueError(f"memory_mb is {memory_mb!r}; an interpreter needs at least 64 MiB.")
+    if not 0 < timeout_s <= 86_400:
+        raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds and at most a day.")
+    if not 64 <= memory_mb < 2**32:
+        raise ValueError(f"memory_mb is {memory_mb!r}; an interpreter needs at least 64 MiB, and no machine has 2**32.")
     try:
-        return _run(tuple(parts), tuple(expressions), timeout_s, memory_mb)
+        return verdict_of(tuple(parts), tuple(expressions), timeout_s, memory_mb)
     except _NotRepeatable as error:
         return Verdict(passed=(False,) * len(expressions), status=error.status, detail=str(error))
 
 
 @functools.lru_cache(maxsize=4096)
-def _run(parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s: float, memory_mb: int) -> Verdict:
+def verdict_of(parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s: float, memory_mb: int) -> Verdict:
+    """What `run_expressions` promises, remembered by content."""
     questions = [take_apart(text) for text in expressions]
     processes = _plan(parts, questions)
     try:

@@ -1,0 +1,82 @@
+"""How fast the sandbox is on this machine, and which of its layers hold while it is measured.
+
+    python benchmarks/sandbox.py
+
+prints, from the best of several repeats: small runs per second with one caller and with two at a time, the same with
+the cache, the CPU time of one run, steps per second of `PairedFunctions`, and a whole tree with an empty command.
+"""
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from envs import PairedFunctions, sandbox
+from envs.partners import NeverDefer
+from envs.sandbox import Part, run_expressions, run_in_tree
+
+RUNS, EPISODES, REPEATS = 200, 60, 7
+
+
+def run(number: int) -> None:
+    """One part, two tests. No two numbers are the same content."""
+    part = Part("f", f"def f(n): return n + {number}")
+    assert run_expressions((part,), (f"same(f(1), {number + 1})", "f(2) != 'a'")).passed == (True, True)
+
+
+def play(seed: int) -> None:
+    env = PairedFunctions()
+    env.reset(seed=seed)
+    while env.agents:
+        env.step({seat: NeverDefer().reply(env, seat) for seat in env.agents})
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def best(work) -> float:
+    """The least time of some repeats, each with a range of numbers of its own."""
+    return min(seconds(lambda base=1_000_000 * (1 + i): work(base)) for i in range(REPEATS))
+
+
+def cpu_per_run() -> float:
+    """CPU seconds of this process, its server and the server's children, for one run."""
+
+    def spent() -> float:
+        pids = [server.process.pid for server in sandbox.forks._POOL.alive]
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] for pid in pids]
+        ticks = sum(int(field) for line in fields for field in line)
+        return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+    before = spent()
+    for number in range(RUNS):
+        run(90_000_000 + number)
+    return (spent() - before) / RUNS
+
+
+def main() -> None:
+    print(sandbox.describe())
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {REPEATS}")
+    run(0)
+    one = best(lambda base: [run(base + i) for i in range(RUNS)])
+    print(f"small runs, one caller    {RUNS / one:6.0f} a second, {1000 * one / RUNS:.1f} ms each")
+    with ThreadPoolExecutor(2) as pool:
+        two = best(lambda base: list(pool.map(run, range(base + RUNS, base + 2 * RUNS))))
+    print(f"small runs, two callers   {RUNS / two:6.0f} a second")
+    cached = best(lambda base: [run(0) for _ in range(RUNS)])
+    print(f"small runs, remembered    {RUNS / cached:6.0f} a second")
+    if Path("/proc/self/stat").exists():
+        print(f"CPU time of a small run   {1000 * cpu_per_run():6.1f} ms")
+    steps = best(lambda base: [play(base + i) for i in range(EPISODES)])
+    print(f"PairedFunctions           {3 * EPISODES / steps:6.0f} steps a second, tests at the end of each episode")
+    with tempfile.TemporaryDirectory() as empty:
+        whole = best(lambda base: run_in_tree(Path(empty), ["true"], timeout_s=20))
+    print(f"a tree around `true`      {1000 * whole:6.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""What the sandbox promises about whole test runs: a real pytest, and small hostile programs with one promise each.
+
+All of it runs in the tier that this machine has; what only bubblewrap gives is skipped by name where it is missing.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from envs import sandbox
+from envs.sandbox import Status, run_in_tree, tree
+
+PYTHON = sys.executable
+
+
+@pytest.fixture(params=["best", "without bubblewrap"])
+def tier(request, monkeypatch):
+    """Each test in the best tier of this machine, and in the one that remains where there is no bubblewrap."""
+    tree.tier.cache_clear()
+    if request.param != "best":
+        monkeypatch.setattr(tree, "_bwrap", lambda: None)
+    yield tree.tier()
+    tree.tier.cache_clear()
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A package and its tests, one of which fails."""
+    folder = tmp_path / "work"
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "__init__.py").write_text("def total(prices): return sum(prices)\n")
+    test = (
+        "from shop import total\ndef test_sum(): assert total([1, 2]) == 3\ndef test_wrong(): assert total([]) == 1\n"
+    )
+    (folder / "test_shop.py").write_text(test)
+    return folder
+
+
+def needs(tier, layer: str) -> None:
+    if layer not in tier.layers:
+        pytest.skip(f"{tier} has no {layer}")
+
+
+def python(work: Path, code: str, **limits):
+    return run_in_tree(work, [PYTHON, "-c", code], **{"timeout_s": 20, **limits})
+
+
+def test_pytest_runs_on_a_copy_and_its_report_comes_back(tier, work):
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=report.xml"]
+    quick = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    run = run_in_tree(work, command, timeout_s=60, read_back=["report.xml", "none.xml"], environment=quick)
+    assert (run.status, run.exit_code, run.tier) == (Status.OK, 1, tier.name)
+    assert b"1 failed, 1 passed" in run.output and run.files.keys() == {"report.xml"}
+    assert b'name="test_wrong"' in run.files["report.xml"] and run.seconds > 0
+    assert sorted(os.listdir(work)) == ["shop", "test_shop.py"]
+
+
+def test_git_works_inside(tier, work):
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    run = run_in_tree(work, ["sh", "-c", "git init -q . && git add -A && git status --short"], timeout_s=20)
+    assert run.output.decode().split() == ["A", "shop/__init__.py", "A", "test_shop.py"]
+
+
+def test_the_tree_stays_as_it_is_whatever_the_copy_becomes(tier, work):
+    run = python(work, "import os, shutil; shutil.rmtree('shop'); open('new', 'w').write('x'); print(os.listdir('.'))")
+    assert b"new" in run.output and run.exit_code == 0
+    assert sorted(os.listdir(work)) == ["shop", "test_shop.py"]
+
+
+def test_no_file_outside_can_be_read_or_written(tier, work, tmp_path):
+    if not {"bubblewrap", "landlock"} & set(tier.layers):
+        pytest.skip(f"{tier} has neither bubblewrap nor landlock")
+    secret = tmp_path / "secret"
+    secret.write_text("the expected values")
+    secret.chmod(0o666)
+    tmp_path.chmod(0o777)
+    code = "import sys\nfor path in sys.argv[2:]:\n  try: open(path, sys.argv[1]); print('done')\n"
+    code += "  except OSError: print('refused')"
+    for mode, *paths in (
+        ("r", secret, "/etc/shadow", f"/proc/{os.getpid()}/environ", Path.home(), __file__),
+        ("a", secret, "/usr/new", "/new", PYTHON),
+    ):
+        run = run_in_tree(work, [PYTHON, "-c", code, mode, *map(str, paths)], timeout_s=20)
+        assert run.output.decode().split() == ["refused"] * len(paths)
+    assert secret.read_text() == "the expected values"
+
+
+def test_what_is_named_as_readable_can_be_read_and_not_written(tier, work, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "file").write_text("given")
+    path = str(tmp_path / "more" / "file")
+    code = f"print(open({path!r}).read())\ntry: open({path!r}, 'a')\nexcept OSError: print('refused')"
+    said = python(work, code, readable=[tmp_path / "more"]).output.decode().split()
+    assert said[0] == "given" and (said[1:] == ["refused"] or not {"bubblewrap", "landlock"} & set(tier.layers))
+
+
+def test_there_is_no_network(tier, work):
+    needs(tier, "bubblewrap")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=1)"
+        assert python(work, code).exit_code == 1
+        with pytest.raises(TimeoutError):
+            server.accept()
+    inside = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    assert python(work, inside).exit_code == 0
+
+
+def test_no_process_outside_can_be_seen_or_stopped(tier, work):
+    needs(tier, "bubblewrap")
+    code = (
+        f"import os\nprint(sum(name.isdigit() for name in os.listdir('/proc')), flush=True)\nos.kill({os.getpid()}, 0)"
+    )
+    run = python(work, code)
+    assert run.output.startswith(b"2\n") and b"ProcessLookupError" in run.output
+
+
+def test_a_command_that_goes_on_too_long_is_stopped_with_all_it_started(tier, work):
+    began = time.monotonic()
+    code = "import os, time\nprint('started', flush=True)\nos.fork()\nwhile True: time.sleep(0.01)"
+    run = python(work, code, timeout_s=1.5)
+    assert (run.status, run.exit_code) == (Status.TIMEOUT, None) and time.monotonic() - began < 10
+    assert run.output == b"started\n"
+
+
+def test_a_daemon_ends_with_the_command(tier, work, tmp_path):
+    needs(tier, "bubblewrap")
+    mark = f"daemon-{os.getpid()}"
+    (work / "daemon.py").write_text(
+        "import os, sys, time\nif not os.fork():\n  os.setsid()\n  if not os.fork():\n"
+        "    os.execv(sys.executable, [sys.argv[1], '-c', 'import time; time.sleep(60)'])\ntime.sleep(0.3)"
+    )
+    run = run_in_tree(work, [PYTHON, "daemon.py", mark], timeout_s=20)
+    assert run.status is Status.OK and run.seconds < 15
+    alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _bytes(path)]
+    assert alive == []
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_fork_bomb_stops_at_the_limit(tier, work):
+    needs(tier, "bubblewrap")
+    code = (
+        "import os, time\nn = 0\ntry:\n  while n < 500:\n    if not os.fork(): time.sleep(30)\n    n += 1\n"
+        "except OSError: print(n)"
+    )
+    run = python(work, code, processes=30)
+    assert run.status is Status.OK and 0 < int(run.output.split()[0]) <= 30
+
+
+def test_a_memory_bomb_is_refused(tier, work):
+    needs(tier, "memory")
+    assert b"MemoryError" in python(work, "x = ' ' * 10**10", memory_mb=512).output
+
+
+def test_a_file_has_a_limit(tier, work):
+    code = "f = open('big', 'wb')\nfor _ in range(8): f.write(b'x' * 2**20); f.flush()"
+    assert python(work, code, file_mb=4).exit_code != 0
+    assert python(work, code, file_mb=16).exit_code == 0
+
+
+def test_a_flood_of_output_is_cut_to_its_end(tier, work):
+    run = python(work, "import sys\nfor i in range(3000): sys.stdout.write('x' * 1000)\nprint('the end')")
+    assert run.status is Status.OK and len(run.output) == tree.MAX_OUTPUT and run.output.endswith(b"the end\n")
+
+
+def test_reading_back_follows_no_link(tier, work, tmp_path):
+    (tmp_path / "secret").write_text("the expected values")
+    code = f"import os; os.symlink({str(tmp_path / 'secret')!r}, 'report.xml'); os.mkfifo('pipe'); os.mkdir('dir')\n"
+    code += f"os.symlink({str(tmp_path)!r}, 'up'); open('plain', 'w').write('ok')"
+    run = python(work, code, read_back=["report.xml", "pipe", "dir", "up/secret", "../secret", "plain"])
+    assert run.exit_code == 0 and run.files == {"plain": b"ok"}
+
+
+def test_the_callers_environment_is_not_visible_and_more_can_be_given(tier, work, monkeypatch):
+    monkeypatch.setenv("MARL_COOP_SECRET", "1")
+    (work / "json.py").write_text("raise SystemExit('the tree ran before the sandbox')")
+    code = "import os; print('MARL_COOP_SECRET' in os.environ, os.environ['MORE'])"
+    folder = "/tree" if "bubblewrap" in tier.layers else str(work)
+    assert python(work, code, environment={"MORE": "yes", "PYTHONPATH": folder}).output == b"False yes\n"
+
+
+def test_a_command_that_does_not_exist_is_a_fault(tier, work):
+    run = run_in_tree(work, ["no-such-program"], timeout_s=20)
+    assert (run.status, run.exit_code) == (Status.FAULT, None) and b"no-such-program: [Errno 2]" in run.output
+
+
+def test_without_bubblewrap_the_tier_has_another_name_and_can_be_refused(work, monkeypatch, caplog):
+    sandbox.reset()
+    monkeypatch.setattr(tree, "_bwrap", lambda: None)
+    with caplog.at_level("INFO", logger="envs.sandbox"):
+        name = run_in_tree(work, ["true"], timeout_s=20).tier
+    assert "bubblewrap" not in name and "without bubblewrap: there is no program bwrap" in caplog.text
+    sandbox.reset()
+    monkeypatch.setenv("MARL_COOP_SANDBOX", "bubblewrap")
+    with pytest.raises(sandbox.SandboxError, match="demands bubblewrap .* install bubblewrap"):
+        run_in_tree(work, ["true"], timeout_s=20)
+    sandbox.reset()
+
+
+def test_limits_out_of_range_are_named(work, tmp_path):
+    for limit in ({"timeout_s": 0}, {"memory_mb": 1}, {"processes": 0}, {"file_mb": 0}):
+        with pytest.raises(ValueError, match=next(iter(limit))):
+            python(work, "", **limit)
+    with pytest.raises(ValueError, match="is no directory"):
+        run_in_tree(tmp_path / "none", ["true"], timeout_s=1)
