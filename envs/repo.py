@@ -122,6 +122,7 @@ class PairedFeatures(CoopEnv):
         self._plan = self._schedule = (Phase.STANCE, *[Phase.WORK] * steps, Phase.FINAL)
         self._desks: dict[Seat, Desk] = {}
         self._forecasts: list[Forecast] = []
+        self._foreseen = 0  # changes of any branch that the last forecast knows of
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
@@ -234,19 +235,25 @@ class PairedFeatures(CoopEnv):
 
     def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:
-            if self._forecasts and not any(turn.work for turn in turns.values()):
-                self._forecasts.append(replace(self._forecasts[-1], round=self._step))
-            else:
-                branches = (self._desks[seat].files for seat in SEATS)
-                self._forecasts.append(forecast(self._step, self.task.files, *branches))
+            self._foresee()
             for turn in turns.values():
                 self._tell_partners(turn)
             if not any(desk.working for desk in self._desks.values()):
                 self._schedule = (*self._schedule[: self._step + 1], Phase.FINAL)
         return turns
 
+    def _foresee(self) -> None:
+        """Add the forecast of this round; the last one still holds where no branch has changed since."""
+        edits = sum(len(desk.states) for desk in self._desks.values())
+        if self._forecasts and edits == self._foreseen:
+            self._forecasts.append(replace(self._forecasts[-1], round=self._step))
+        else:
+            branches = (self._desks[seat].files for seat in SEATS)
+            self._forecasts.append(forecast(self._step, self.task.files, *branches))
+        self._foreseen = edits
+
     def _tell_partners(self, turn: Turn) -> None:
-        """Put on the partner's desk what a turn of work said and what it means for the merge."""
+        """Put on the partner's desk what a turn of work said, and whether it was the last."""
         heard = [f"Partner: {turn.message}"] if turn.message else []
         heard += ["Your partner has submitted."] if self._desks[turn.agent].submitted else []
         for seat in SEATS:
