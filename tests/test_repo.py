@@ -47,6 +47,14 @@ def test_work_ends_when_both_have_submitted_and_a_seat_that_has_waits():
     assert all(turn.message == "" for turn in env.episode.turns)
 
 
+def test_nothing_after_a_submission_is_done():
+    env, _ = started()
+    path, line = source_of(env)
+    seen, *_ = env.step({"agent_0": f"Submit\nSay: wait\nInsert {path} after: {line}\nx = 1\nEnd", "agent_1": "Pass"})
+    assert "wait" not in seen["agent_1"] and "Your partner has submitted." in seen["agent_1"]
+    assert env._desks["agent_0"].files == env.task.files
+
+
 def test_work_ends_when_the_turns_are_spent():
     env, _ = started(rounds=2)
     for _ in range(2):

@@ -199,7 +199,16 @@ def test_no_hidden_test_is_in_any_file():
         assert not any(test.expression in text for test in task.hidden_tests for text in task.files.values())
 
 
-def test_the_cells_are_those_of_the_design():
+def test_who_is_right_is_balanced_and_cannot_be_read_off_the_feature_or_the_order():
     env = PairedFeatures(cells={"both_right": 1, "one_right": 2, "both_wrong": 1})
-    cells = [tuple(env.make_task(seed).cell.values()) for seed in range(400)]
+    tasks = [env.make_task(seed) for seed in range(400)]
+    cells = [tuple(task.cell.values()) for task in tasks]
     assert all(abs(cells.count(cell) - 100) <= 2 for cell in set(cells)) and len(set(cells)) == 4
+    functions = {family.name: family.function(0) for family in env.contracts}
+    contested = [task for task in tasks if sum(task.cell.values()) == 1]
+    first = [
+        task.stubs[next(s for s in SEATS if task.cell[s])] == functions[task.decisions[0].id] for task in contested
+    ]
+    assert abs(sum(first) / len(first) - 0.5) < 0.1
+    places = [task.decisions[0].options.index(task.decisions[0].best) for task in tasks]
+    assert all(abs(places.count(place) / 400 - 0.25) < 0.08 for place in range(4))
