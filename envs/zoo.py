@@ -5,7 +5,7 @@ Each is the ideal partner with one habit changed, so what it gains or loses is t
 """
 
 from envs.base import CoopEnv
-from envs.episode import Decision, Seat
+from envs.episode import Decision, Phase, Seat
 from envs.partners import Calibrated, Partner, named_option
 
 
@@ -112,7 +112,12 @@ class CodePadder(Calibrated):
 
     def work(self, env: CoopEnv, seat: Seat, option: str) -> str:
         code = super().work(env, seat, option)
-        return code and "\n".join([code, *(f"_unused_{i} = {i}" for i in range(20))])
+        # on a branch, the block that defines the seat's function ends before the reply does
+        end = (
+            code.index("\nEnd", code.index(f"def {env.task.stubs[seat]}(")) if Phase.WORK in env.schedule else len(code)
+        )
+        padding = "".join(f"\n_unused_{i} = {i}" for i in range(20))
+        return code and code[:end] + padding + code[end:]
 
 
 class Colluder(Calibrated):

@@ -16,6 +16,7 @@ from envs.partners import AlwaysDefer, Calibrated, NeverDefer, Silent, play, rep
 from envs.repository import desk
 from envs.repository.verdict import Verdict
 from envs.sandbox import Status
+from envs.zoo import ZOO
 from rewards import TERMS, RewardStack
 
 
@@ -225,6 +226,14 @@ def test_partners_who_settle_the_contract_solve_the_task_and_others_do_not():
 def test_a_partner_with_one_turn_speaks_and_works_in_it():
     episode = play(PairedFeatures(rounds=1), dict.fromkeys(SEATS, NeverDefer()), seed=0)
     assert len(episode.turns) == 6 and all(turn.message and turn.work for turn in episode.turns[2:4])
+
+
+def test_padding_goes_into_the_branch():
+    lean, padded = (
+        play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO["ideal"]}, 5) for who in ("ideal", "code padder")
+    )
+    tokens = [episode.outcome.provenance.authored["agent_0"] for episode in (lean, padded)]
+    assert tokens[1] == tokens[0] + 60 and padded.outcome.utility == lean.outcome.utility
 
 
 def test_the_scaffold_gives_the_work_with_a_gap():
