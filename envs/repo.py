@@ -75,7 +75,16 @@ class PairedFeatures(CoopEnv):
     policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.merge.Policy`.
     forecast: tell the seats what a merge would meet now. It is made in any case.
     test_timeout_s: wall time in seconds for the tests of one tree, above 0.
-    Raises RuntimeError where there is no git of 2.38 or newer.
+    With `scaffold` the first turn of work gives the seat's whole part, as one builds it who knows the partner's, with a
+    gap for the option. Raises RuntimeError where there is no git of 2.38 or newer.
+
+    ## Example
+    >>> env = PairedFeatures(forecast=True)
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:  # here each seat would reply to its observation
+    ...     observations, rewards, *_ = env.step(dict.fromkeys(env.agents, "Submit"))
+    >>> rewards
+    {'agent_0': 0.0, 'agent_1': 0.0}
 
     ## Families
     append, registry, dispatch, keywords, defaults, returns.

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pettingzoo.test import parallel_api_test, parallel_seed_test
 from pettingzoo.utils import parallel_to_aec
 from test_repo_actions import REPLIES
 from test_repo_tasks import build
@@ -270,6 +272,16 @@ def test_a_flood_of_reading_stays_within_the_observation_space():
     path, _ = source_of(env)
     seen, *_ = env.step({"agent_0": f"Read: {path}\n" * 3000, "agent_1": "x" * 60_000})
     assert env.observation_space("agent_0").contains(seen["agent_0"]) and len(seen["agent_0"]) < 10_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"order": "alternating"}, {"acts": True, "forecast": True, "budget": 200}], ids=str
+)
+def test_every_way_to_play_passes_pettingzoos_tests(arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel_api_test(PairedFeatures(**arguments), num_cycles=20)
+        parallel_seed_test(lambda: PairedFeatures(**arguments), num_cycles=20)
 
 
 def test_it_can_be_pickled_at_any_moment():

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs import repo
 from envs.episode import Act, ActKind, Decision, ParseError
 from envs.repository import actions, files, forecast, merging, verdict
 from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
@@ -18,7 +19,9 @@ SOURCE = (
 TREE = {"p/a.py": SOURCE, "p/b.py": "y = 1\n", "tests/test_a.py": "z = 1\n", "README.md": "hi\n"}
 
 
-@pytest.mark.parametrize("module", [actions, files, forecast, merging, verdict], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [actions, files, forecast, merging, repo, verdict], ids=lambda module: module.__name__
+)
 def test_the_examples_in_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from envs.episode import message_tokens
-from envs.repository.actions import Action, Insert, Pass, Read, Replace, RunTests, Say, Search
-from envs.repository.actions import Function as WholeFunction
+from envs.repository.actions import Action, Edit, Pass, Read, RunTests, Say, Search
 from envs.repository.files import Files, edited, read, search
 from envs.repository.verdict import judge, kept_tests
 from envs.sandbox import Status
@@ -42,7 +41,7 @@ class Desk:
                 self.news.append(read(self.files, action.path))
             elif isinstance(action, Search):
                 self.news.append(search(self.files, action.text))
-            elif isinstance(action, Insert | Replace | WholeFunction):
+            elif isinstance(action, Edit):
                 self._edit(action)
             elif isinstance(action, RunTests):
                 again = "Not done: tests run once in a turn."
@@ -54,7 +53,7 @@ class Desk:
             self.states.append(self.files)
         return " ".join(" ".join(said).split())
 
-    def _edit(self, edit: Insert | Replace | WholeFunction) -> None:
+    def _edit(self, edit: Edit) -> None:
         result = edited(self.files, edit)
         if isinstance(result, str):
             self.news.append(f"Not done: {result}")
@@ -73,7 +72,6 @@ def visible_report(files: Files, timeout_s: float) -> str:
     tests = kept_tests(files)
     verdict = judge(files, tuple(tests.values()), timeout_s=timeout_s)
     failed = [name for name, passed in zip(tests, verdict.passed, strict=True) if not passed]
-    why = "" if verdict.status is Status.OK else f" ({verdict.status})"
-    return f"Visible tests: {len(tests) - len(failed)} of {len(tests)} pass{why}.{' Failed: ' * bool(failed)}" + (
-        ", ".join(failed)
-    )
+    report = f"Visible tests: {len(tests) - len(failed)} of {len(tests)} pass"
+    report += "." if verdict.status is Status.OK else f" ({verdict.status})."
+    return f"{report} Failed: {', '.join(failed)}." if failed else report

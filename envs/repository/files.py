@@ -106,18 +106,15 @@ def new_lines(old: str, new: str) -> list[str]:
 
 def _lines(lines: list[str], edit: Edit) -> tuple[int, int] | str:
     """The lines [first, last) that an insertion or a replacement puts its text in the place of."""
-    wanted = [edit.anchor] if isinstance(edit, Insert) else edit.old.split("\n")
-    wanted = [line.strip() for line in wanted] if isinstance(edit, Insert) else [line.rstrip() for line in wanted]
-    have = [line.strip() for line in lines] if isinstance(edit, Insert) else [line.rstrip() for line in lines]
-    size = len(wanted)
+    inserts = isinstance(edit, Insert)
+    bare = str.strip if inserts else str.rstrip  # indentation is part of what is replaced
+    wanted = [bare(line) for line in (edit.anchor if inserts else edit.old).split("\n")]
+    have, size = [bare(line) for line in lines], len(wanted)
     found = [i for i in range(len(lines) - size + 1) if have[i : i + size] == wanted]
     if len(found) != 1:
         what = f'lines that read "{wanted[0]}"' if size == 1 else "places that read like that"
         return f"{edit.path} has {len(found)} {what}; name one that is there once."
-    if isinstance(edit, Insert):
-        at = found[0] + edit.after
-        return at, at
-    return found[0], found[0] + size
+    return (found[0] + edit.after,) * 2 if inserts else (found[0], found[0] + size)
 
 
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:
