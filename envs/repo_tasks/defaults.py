@@ -1,7 +1,8 @@
 """Defaults: each feature changes the default of a function on which the other feature relies.
 
 Semantic. Uncoordinated, each branch works by itself and they merge without a conflict, but each then calls a function
-whose default the other has changed. Coordinated, each passes the argument.
+whose default the other has changed. Coordinated, each passes the argument. A seat that passes it in any case needs no
+word from its partner: the task then measures care and not talk.
 """
 
 import numpy as np

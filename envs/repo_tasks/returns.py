@@ -1,7 +1,8 @@
 """Returns: each feature changes what a function returns on which the other feature builds.
 
 Semantic. Uncoordinated, each branch works by itself and they merge without a conflict, but each then takes a pair from
-a function that returns a dict. Coordinated, each takes the value by the key that only the partner was told of.
+a function that returns a dict. Coordinated, each takes the value by the key that only the partner was told of. Tests
+see what a function returns and not whom it calls, so a seat that does all the work itself needs no key.
 """
 
 import numpy as np
