@@ -10,15 +10,16 @@ from envs.base import CoopEnv
 from envs.design_review import DesignReview
 from envs.lookup import find
 from envs.paired_functions import PairedFunctions
+from envs.repo import PairedFeatures
 
-ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions)
+ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions, PairedFeatures)
 
 
 def make(name: str, **kwargs: Any) -> CoopEnv:
     """An environment by class name, or by dotted path such as `my_lab.envs:Refactoring`.
 
     Args:
-        name: "DesignReview", "PairedFunctions" or `package.module:Class`.
+        name: "DesignReview", "PairedFunctions", "PairedFeatures" or `package.module:Class`.
         kwargs: the constructor arguments of that class.
 
     Raises:
@@ -27,4 +28,4 @@ def make(name: str, **kwargs: Any) -> CoopEnv:
     return find(name, {cls.__name__: cls for cls in ENVIRONMENTS}, kind="environment")(**kwargs)
 
 
-__all__ = ["ENVIRONMENTS", "CoopEnv", "DesignReview", "PairedFunctions", "make"]
+__all__ = ["ENVIRONMENTS", "CoopEnv", "DesignReview", "PairedFeatures", "PairedFunctions", "make"]

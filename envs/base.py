@@ -9,21 +9,45 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from envs.cells import Cells
-from envs.episode import ActKind, Episode, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
+from envs.episode import (
+    ActKind,
+    Decision,
+    Episode,
+    Outcome,
+    ParseError,
+    Phase,
+    Seat,
+    StopReason,
+    Task,
+    Turn,
+    first_tokens,
+    message_tokens,
+)
 from envs.lookup import find
 from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
+from envs.prompts import Prompts
 from envs.spaces import UnicodeText
 from envs.transcript import joint_view, transcript
 
-SEATS = ("agent_0", "agent_1")
 MAX_REPLY = 65_536  # characters
 MAX_DISTRACTORS = 2
 RENDER_MODES = ("human", "ansi")
-GAP = "___"  # in the place of an option
 
 
-class CoopEnv(ParallelEnv[Seat, str, str]):
-    """Two seats with private, partly wrong knowledge settle a task by text.
+def seats_of(agents: int) -> tuple[Seat, ...]:
+    """The names of a team's seats.
+
+    >>> seats_of(3)
+    ('agent_0', 'agent_1', 'agent_2')
+    """
+    return tuple(f"agent_{i}" for i in range(agents))
+
+
+SEATS = seats_of(2)  # of a pair
+
+
+class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
+    """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
     An abstract base: a subclass says what a task is (`make_task`) and what comes of the final replies (`finish`).
@@ -36,11 +60,12 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
 
     ## Observation space
     `UnicodeText`: only what is new to the seat, so its chat grows by appending. The brief with the options and the
-    way to answer; later what the partner said in the last step (`Partner: ...`) and what to do now; "" at the end.
+    way to answer; later what the partner said in the last step (`Partner: ...`; with more than one of them by name,
+    `agent_2: ...`) and what to do now; "" at the end.
 
     ## Phases
     `stance` (sealed) -> `talk` x `rounds` -> `final` (sealed, with the seat's part of the code where there is code).
-    Both seats act in every step. No stance ever reaches the partner.
+    All seats act in every step. No stance ever reaches a partner. A seat that is alone plays no `talk`.
 
     ## Rewards
     0.0 until the last step, which gives the team's utility U in [0, 1] to both seats. `rewards/` makes richer ones.
@@ -61,6 +86,9 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
+    agents: number of seats, one of the class's `TEAM_SIZES`.
+    budget: words and symbols (`envs.episode.message_tokens`) of all replies of all seats together; None for no limit.
+        Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
     distractors: wrong options that nobody claims, listed beside the usual four; 0 to 2. More of them make guessing
         harder.
     scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
@@ -82,6 +110,7 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     }
     FAMILIES: ClassVar[tuple[Any, ...]] = ()
     HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
+    TEAM_SIZES: ClassVar[range] = range(2, 3)
 
     def __init__(
         self,
@@ -94,6 +123,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         scaffold: bool = False,
         confidences: bool = True,
         acts: bool = False,
+        agents: int = 2,
+        budget: int | None = None,
         render_mode: str | None = None,
     ):
         if not 0 <= cue_reliability <= 1:
@@ -102,19 +133,27 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
         if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
             raise ValueError(f"distractors is {distractors!r}; it must be a whole number from 0 to {MAX_DISTRACTORS}.")
+        if agents not in self.TEAM_SIZES:
+            sizes = ", ".join(map(str, self.TEAM_SIZES))
+            raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
         self.families = self._find_families(families)
-        self.cells = Cells.of(cells)
+        self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
         self.cue_reliability = cue_reliability
         self.distractors = distractors
         self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
         self.render_mode = render_mode
-        self.possible_agents: list[Seat] = list(SEATS)
+        self.seats = seats_of(agents)
+        self.possible_agents: list[Seat] = list(self.seats)
         self.agents: list[Seat] = []
-        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in SEATS}
-        self._observation_spaces = {seat: UnicodeText(2 * MAX_REPLY) for seat in SEATS}
-        self._schedule = (Phase.STANCE, *[Phase.TALK] * rounds, Phase.FINAL)
+        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in self.seats}
+        self._observation_spaces = {seat: UnicodeText(max(2, agents) * MAX_REPLY) for seat in self.seats}
+        self._schedule = (Phase.STANCE, *[Phase.TALK] * (rounds if agents > 1 else 0), Phase.FINAL)
+        replies = agents * len(self._schedule)
+        if budget is not None and (not isinstance(budget, int) or budget < replies):
+            raise ValueError(f"budget is {budget!r}; it must be at least {replies}, one word for each reply, or None.")
+        self.budget = budget
         self._np_random: np.random.Generator | None = None
         self._task: Task | None = None
         self._turns: list[Turn] = []
@@ -133,6 +172,18 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
     def reference_work(self, seat: Seat, option: str) -> str:
         """Code for the seat's part that realises an option, for scripted partners; "" where the task has no code."""
         return ""
+
+    def asked(self, seat: Seat) -> tuple[Decision, ...]:
+        """The decisions that the seat must answer: all of the task's, unless a subclass asks for less."""
+        return self.task.decisions
+
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+        """What comes of the turns of one step together, before anybody sees them: nothing, unless a subclass says."""
+        return turns
+
+    def demonstration(self, seat: Seat, rng: np.random.Generator) -> str | None:
+        """A reply that shows the format and not the choice; None where `envs.partners.Demonstrator` can write it."""
+        return None
 
     # -- the PettingZoo interface
 
@@ -154,13 +205,13 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
         elif not isinstance(task, Task):
             raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.episode.Task.")
-        elif tuple(task.seats) != SEATS:
-            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {SEATS}.")
+        elif tuple(task.seats) != self.seats:
+            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {self.seats}.")
         self._task = task
         self._turns, self._step, self._episode = [], 0, None
-        self.agents = list(SEATS)
-        self._observations = {seat: f"{task.briefs[seat]}\n{self.instruction(seat, Phase.STANCE)}" for seat in SEATS}
-        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in SEATS}
+        self.agents = list(self.seats)
+        self._observations = {seat: f"{task.briefs[seat]}\n{self._ask(seat)}" for seat in self.seats}
+        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in self.seats}
 
     def step(
         self, actions: Mapping[Seat, str]
@@ -169,11 +220,13 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is None:
             raise RuntimeError("step: no episode is running. Call reset() first.")
         self._check(actions)
-        turns = {seat: self._read(seat, phase, actions[seat]) for seat in SEATS}
+        replies = {seat: self._within_budget(actions[seat]) for seat in self.acting}
+        turns = self.settle({seat: self._read(seat, phase, replies[seat]) for seat in self.acting})
         self._turns += turns.values()
         self._step += 1
         infos: dict[Seat, dict[str, Any]] = {
-            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error} for seat in SEATS
+            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error if seat in turns else None}
+            for seat in self.seats
         }
         done, reward = self.phase is None, 0.0
         if done:
@@ -181,16 +234,16 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             self._episode = Episode(task=self.task, turns=tuple(self._turns), outcome=outcome, stop_reason=stop_reason)
             reward = outcome.utility
             self.agents = []
-            self._observations = dict.fromkeys(SEATS, "")
+            self._observations = dict.fromkeys(self.seats, "")
             for info in infos.values():
                 info["episode"] = self._episode
         else:
-            self._observations = {seat: self._news(seat, turns) for seat in SEATS}
+            self._observations = {seat: self._news(seat, turns) for seat in self.seats}
         return (
             dict(self._observations),
-            dict.fromkeys(SEATS, reward),
-            dict.fromkeys(SEATS, done),
-            dict.fromkeys(SEATS, False),
+            dict.fromkeys(self.seats, reward),
+            dict.fromkeys(self.seats, done),
+            dict.fromkeys(self.seats, False),
             infos,
         )
 
@@ -229,6 +282,16 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         return self._schedule[self._step] if self._task is not None and self._step < len(self._schedule) else None
 
     @property
+    def schedule(self) -> tuple[Phase, ...]:
+        """The phases of an episode, one per step."""
+        return self._schedule
+
+    @property
+    def acting(self) -> tuple[Seat, ...]:
+        """The seats whose actions the next step reads. Others may act too; it counts for nothing and makes no turn."""
+        return tuple(self.agents)
+
+    @property
     def episode(self) -> Episode:
         """The record of the finished episode. Raises RuntimeError before the end."""
         if self._episode is None:
@@ -245,44 +308,8 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         return self._observations[seat]
 
     def heard(self, seat: Seat) -> tuple[str, ...]:
-        """What the partner has said to this seat so far, oldest first."""
+        """What the partners have said to this seat so far, oldest first."""
         return tuple(turn.message for turn in self._turns if turn.agent != seat and turn.message)
-
-    def instruction(self, seat: Seat, phase: Phase) -> str:
-        """What to do in a phase, in a few words: it is repeated in every episode, and tokens are compute."""
-        if phase is Phase.TALK:
-            ask = "Write your partner one short message, or PASS."
-            return f"{ask} {self._acts_instruction()}" if self.acts else ask
-        if phase is Phase.FINAL:
-            ask = self._final_instruction(seat)
-            return f"First say what your partner's answer will be: {self._line('Expect')}\n{ask}" if self.acts else ask
-        line = self._line("Answer")
-        return f"Reply: {line}" if len(self.task.decisions) == 1 else f"Reply with a line for each: {line}"
-
-    def _line(self, word: str) -> str:
-        """The form of a line that names an option."""
-        head = word if len(self.task.decisions) == 1 else f"{word} <decision>"
-        return f"{head}: <option> (<confidence>%)" if self.confidences else f"{head}: <option>"
-
-    def _final_instruction(self, seat: Seat) -> str:
-        stub = self.task.stubs.get(seat)
-        if self.scaffold and stub:
-            return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
-        return f"Answer again, then write {stub}." if stub else "Answer again."
-
-    def _acts_instruction(self) -> str:
-        head = "<act>" if len(self.task.decisions) == 1 else "<act> <decision>"
-        return (
-            f"A line can be an act, {head}: <option>. Acts: Propose, Challenge, Concede, Inform, Commit. "
-            "Ask and Retract need no option."
-        )
-
-    def _sources(self, seat: Seat) -> list[str]:
-        """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
-        return [
-            f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"
-            for d in self.task.decisions
-        ]
 
     # -- how a step works
 
@@ -301,9 +328,21 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             )
         return tuple(find(name, known, kind="family") for name in names)
 
+    @property
+    def allowance(self) -> int | None:
+        """Words and symbols that each reply of the next step may have; None without a budget."""
+        if self.budget is None:
+            return None
+        left = self.budget - sum(message_tokens(turn.reply) for turn in self._turns)
+        return left // (len(self.seats) * (len(self._schedule) - self._step))
+
+    def _within_budget(self, reply: str) -> str:
+        return reply if self.allowance is None else first_tokens(reply, self.allowance)
+
     def _check(self, actions: Mapping[Seat, str]) -> None:
-        if set(actions) != set(SEATS):
-            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {list(SEATS)}.")
+        if not set(self.acting) <= set(actions) <= set(self.seats):
+            seats = list(self.acting)
+            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {seats}.")
         for seat, action in actions.items():
             if not self.action_space(seat).contains(action):
                 what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
@@ -314,16 +353,17 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
         if phase is Phase.TALK:
             parsed = parse_message(reply, acts_on=self.task.decisions if self.acts else ())
         elif phase is Phase.STANCE:
-            parsed = parse_stance(reply, self.task.decisions)
+            parsed = parse_stance(reply, self.asked(seat))
         else:
-            parsed = parse_final(reply, self.task.decisions, wants_code=seat in self.task.stubs)
+            wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
+            parsed = parse_final(reply, self.asked(seat), wants_code=wants_code)
         message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
         stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
         acts = parse_acts(reply, self.task.decisions) if self.acts and not isinstance(parsed, ParseError) else ()
         if phase is not Phase.TALK:  # nobody hears it, so only what is sealed anyway can be meant
             acts = tuple(act for act in acts if act.kind is ActKind.EXPECT)
         return Turn(
-            index=self._step,
+            index=sum(turn.agent == seat for turn in self._turns),
             round=self._step,
             phase=phase,
             agent=seat,
@@ -336,10 +376,3 @@ class CoopEnv(ParallelEnv[Seat, str, str]):
             message_tokens=message_tokens(message),
             parse_error=parsed if isinstance(parsed, ParseError) else None,
         )
-
-    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
-        """The next observation: what the partner just said, where it could talk, and what to do now."""
-        recalled = self._sources(seat) if self.scaffold and self.phase is Phase.FINAL else []
-        said = [turn.message for turn in turns.values() if turn.agent != seat and turn.phase is Phase.TALK]
-        heard = [f"Partner: {m}" if m else "Partner said nothing." for m in said]
-        return "\n".join([*heard, *recalled, self.instruction(seat, self.phase)])

@@ -1,8 +1,9 @@
-"""Who is right: the balanced 2x2 design and the cue that tells whom to trust."""
+"""Who is right: the balanced 2x2 design, its like for more seats, and the cue that tells whom to trust."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from itertools import combinations
 
 import numpy as np
 
@@ -17,7 +18,9 @@ class Cells:
     A seat is right where what its brief claims is. Where both are wrong nobody knows the right option, except of
     estimates, where it lies between both claims (`envs.families.estimate`).
 
-    `one_right` is shared equally by its two cells, so each seat is right as often as the other.
+    `one_right` is shared equally by its two cells, so each seat is right as often as the other. With more than two
+    seats `one_right` stands for some and not all: any number of them is as likely, so a majority is as often wrong as
+    right; `both_right` stands for all and `both_wrong` for none.
 
     Raises:
         ValueError: a weight is negative or not finite, or all are 0.
@@ -50,23 +53,29 @@ class Cells:
         """Probability in [0, 1] of `both_right`, `one_right` or `both_wrong`."""
         return getattr(self, name) / (self.both_right + self.one_right + self.both_wrong)
 
-    def at(self, index: int) -> tuple[bool, bool]:
-        """Whether (agent_0, agent_1) are right in instance `index` (>= 0).
+    def at(self, index: int, seats: int = 2) -> tuple[bool, ...]:
+        """Whether each of the seats (2 or more) is right in instance `index` (>= 0).
 
         Consecutive indices walk round the circle in golden steps, so any run of them is nearly perfectly balanced.
         """
-        point = index * _GOLDEN % _CIRCLE / _CIRCLE
-        half = self.probability("one_right") / 2
-        bounds = np.cumsum([self.probability("both_right"), half, half])
-        return ((True, True), (True, False), (False, True), (False, False))[int(np.sum(point >= bounds))]
+        point = index * _GOLDEN % _CIRCLE / _CIRCLE - self.probability("both_right")
+        some = self.probability("one_right")
+        if point < 0 or point >= some:
+            return (point < 0,) * seats
+        position = point / some * (seats - 1)
+        fewer = min(int(position), seats - 2)  # this many and one more are right
+        choices = list(combinations(range(seats), fewer + 1))
+        chosen = choices[min(int((position - fewer) * len(choices)), len(choices) - 1)]
+        return tuple(seat in chosen for seat in range(seats))
 
 
-def draw_expert(right: tuple[bool, bool], cue_reliability: float, rng: np.random.Generator) -> int:
-    """The seat (0 or 1) that the cue points to.
+def draw_expert(right: tuple[bool, ...], cue_reliability: float, rng: np.random.Generator) -> int:
+    """The number of the seat that the cue points to.
 
-    Where exactly one seat is right it is that seat with probability `cue_reliability`; elsewhere it is either.
+    Where some seats are right it is one of these with probability `cue_reliability`; where all are or none, any.
     """
-    if right[0] == right[1]:
-        return int(rng.integers(2))
-    wrong_seat = int(right[0])
-    return 1 - wrong_seat if rng.random() < cue_reliability else wrong_seat
+    pool = range(len(right))
+    if any(right) and not all(right):
+        pointed = rng.random() < cue_reliability
+        pool = [seat for seat in pool if right[seat] == pointed]
+    return int(pool[rng.integers(len(pool))])

@@ -1,6 +1,7 @@
-"""A design review: two seats settle design decisions by talk alone, without code."""
+"""A design review: a team of one to eight settles design decisions by talk alone, without code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,24 +20,27 @@ _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "
 
 
 class DesignReview(CoopEnv):
-    """Both seats review one change and must end with the same answer to every decision.
+    """All seats review one change and must end with the same answer to every decision.
 
     ## Description
     Each decision has four options: two that sources claim, a blend of them, and another. Each brief privately gives
     one source's claim with a requirement that speaks for it; every option has one, so only the source tells whom to
-    trust. Who has the reliable source is drawn anew for each decision.
+    trust. Who has the reliable source is drawn anew for each decision: one seat, however many there are.
+
+    A single seat (`agents=1`) is the solo baseline: it plays the tasks of a pair and reads both briefs, so that with an
+    equal `budget` the two differ in nothing but the need to coordinate.
 
     ## Action space, observation space, phases, episode end, state, infos
     As in `CoopEnv`. With several decisions a stance has one line for each: `Answer <decision>: <option> (80%)`.
 
     ## Rewards
-    0.0 until the end; then U = sum of w_d * u_d(A_d) / sum of w_d for both seats, where A_d is the option that both
+    0.0 until the end; then U = sum of w_d * u_d(A_d) / sum of w_d for every seat, where A_d is the option that all
     final stances agree on. A decision on which they differ blocks the change and counts 0. Success: every decision
     ends with a right answer. A seat is committed to its final stance.
 
     ## Arguments
-    As in `CoopEnv`, and decisions: number of decisions of a task, 1 to 3 and at most the number of families. The
-    cells hold for each decision; `Task.cell` says who is right on all of them.
+    As in `CoopEnv`, with agents from 1 to 8, and decisions: number of decisions of a task, 1 to 3 and at most the
+    number of families. The cells hold for each decision; `Task.cell` says who is right on all of them.
 
     ## Families
     auth_scheme, pagination, error_style, date_format, schema_version; none is held out.
@@ -46,6 +50,7 @@ class DesignReview(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "design_review_v0"}
+    TEAM_SIZES: ClassVar[range] = range(1, 9)
     FAMILIES: ClassVar[tuple[ReviewFamily, ...]] = (AUTH_SCHEME, PAGINATION, ERROR_STYLE, DATE_FORMAT, SCHEMA_VERSION)
 
     def __init__(self, *, decisions: int = 1, **kwargs: Any):
@@ -61,43 +66,53 @@ class DesignReview(CoopEnv):
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         families = [self.families[i] for i in rng.permutation(len(self.families))[: self.decisions]]
-        rights = [self.cells.at(seed * self.decisions + j) for j in range(self.decisions)]
+        readers = self.seats if len(self.seats) > 1 else SEATS  # one seat alone reads what a pair would
+        rights = [self.cells.at(seed * self.decisions + j, len(readers)) for j in range(self.decisions)]
         decisions = tuple(
-            family.decide(right, SEATS, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
+            family.decide(right, readers, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
             for family, right in zip(families, rights, strict=True)
         )
-        change = f"You and your partner review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
-        briefs = {
-            seat: "\n".join([change, *(self._ask(f, d, seat, rng) for f, d in zip(families, decisions, strict=True))])
-            for seat in SEATS
-        }
+        change = f"{self._team} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
+        briefs = {}
+        for seat in self.seats:
+            told = (seat,) if len(self.seats) > 1 else readers
+            on_each = (self._lines_on(f, d, told, rng) for f, d in zip(families, decisions, strict=True))
+            briefs[seat] = "\n".join([change, *on_each])
+        if len(self.seats) == 1:
+            decisions = tuple(_for_one(decision, *self.seats) for decision in decisions)
         name = "+".join(family.name for family in families)
         return Task(
             id=f"{name}-{seed}",
             family=name,
             seed=seed,
-            seats=SEATS,
+            seats=self.seats,
             briefs=briefs,
             decisions=decisions,
-            cell={seat: all(right[i] for right in rights) for i, seat in enumerate(SEATS)},
+            cell={seat: all(d.is_right(d.belief[seat]) for d in decisions) for seat in self.seats},
         )
 
-    def _ask(self, family: ReviewFamily, decision: Decision, seat: Seat, rng: np.random.Generator) -> str:
-        """The lines of a brief on one decision."""
+    def _lines_on(
+        self, family: ReviewFamily, decision: Decision, told: Sequence[Seat], rng: np.random.Generator
+    ) -> str:
+        """The lines of a brief on one decision, with what the seats `told` are told of it."""
         title = f"{decision.id}: " if self.decisions > 1 else ""
-        reason = family.reasons[decision.belief[seat]]
-        return (
-            f"{title}{family.question} Options: {', '.join(decision.options)}.\n{claim(decision, seat, rng)}: {reason}."
-        )
+        question = f"{title}{family.question} Options: {', '.join(decision.options)}."
+        claims = (f"{claim(decision, seat, rng)}: {family.reasons[decision.belief[seat]]}." for seat in told)
+        return "\n".join([question, *claims])
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
-        held = {seat: {stance.decision: stance.option for stance in turns[seat].stances} for seat in SEATS}
-        committed = {seat: {d.id: held[seat].get(d.id) for d in self.task.decisions} for seat in SEATS}
+        held = {seat: {stance.decision: stance.option for stance in turns[seat].stances} for seat in self.seats}
+        committed = {seat: {d.id: held[seat].get(d.id) for d in self.task.decisions} for seat in self.seats}
         total, right = 0.0, []
         for decision in self.task.decisions:
-            answers = {committed[seat][decision.id] for seat in SEATS}
+            answers = {committed[seat][decision.id] for seat in self.seats}
             agreed = answers.pop() if len(answers) == 1 else None
             total += decision.weight * decision.utility_of(agreed)
             right.append(decision.is_right(agreed))
         utility = total / sum(decision.weight for decision in self.task.decisions)
         return Outcome(utility=utility, success=all(right), committed=committed), StopReason.FINISHED
+
+
+def _for_one(decision: Decision, seat: Seat) -> Decision:
+    """The decision of a pair for one seat that reads both sources: it believes the one that sounds reliable."""
+    return replace(decision, belief={seat: decision.belief[decision.expert]}, expert=seat, cue={seat: "strong"})

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 Seat = str  # "agent_0", "agent_1", ...
 QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a cue in one word
@@ -30,9 +31,20 @@ def message_tokens(text: str) -> int:
     return len(_WORD_OR_SYMBOL.findall(text))
 
 
+def first_tokens(text: str, count: int) -> str:
+    """The text up to its `count`-th word or symbol; all of it where it has no more.
+
+    >>> first_tokens("use RS256, please", 3)
+    'use RS256,'
+    """
+    after = next(islice(_WORD_OR_SYMBOL.finditer(text), max(0, count), None), None)
+    return text if after is None else text[: after.start()].rstrip()
+
+
 class Phase(StrEnum):
     STANCE = "stance"  # sealed answer before any partner token
     TALK = "talk"  # one message to the partner
+    WORK = "work"  # messages, reads and edits on the seat's own branch
     FINAL = "final"  # sealed answer after the talk, with the seat's own part of the code where the task has one
 
 
@@ -47,6 +59,9 @@ class ParseError(StrEnum):
     UNKNOWN_OPTION = "unknown_option"
     BAD_CONFIDENCE = "bad_confidence"
     NO_CODE = "no_code"
+    NO_ACTION = "no_action"
+    BAD_ACTION = "bad_action"
+    OVER_BUDGET = "over_budget"
 
 
 class ActKind(StrEnum):
@@ -120,6 +135,10 @@ class Decision:
         return option is not None and self.utility_of(option) == self.utility_of(self.best)
 
 
+# What an EXPECT may predict besides the partner's part: whether the branches will merge. Nobody settles it.
+MERGE = Decision(id="merge", options=("conflict", "clean"), utility={}, belief={}, expert="", cue={})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiddenTest:
     """One test of the merged module: an expression that must be true. `part` is a seat, or "" for the whole."""
@@ -141,6 +160,7 @@ class Task:
     probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()
     reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> text of the repository that both seats start from
 
     def decision(self, id: str) -> Decision:
         return next(d for d in self.decisions if d.id == id)
@@ -172,8 +192,40 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a shared memory (`envs.memory`): what a seat wrote (level 0), or a summary of older entries.
+
+    `clock` is the round of writing. `parents` are what it was made from: the entries that a summary covers, or the
+    version that a new version of a key replaces.
+    """
+
+    id: int
+    author: Seat
+    clock: int
+    key: str | None
+    text: str
+    parents: tuple[int, ...] = ()
+    level: int = 0
+
+    @property
+    def line(self) -> str:
+        """What a reader gets of it: `#3 agent_0 mail_port: 47`."""
+        name = "summary" if self.level else self.key
+        return f"#{self.id} {self.author}{f' {name}' if name else ''}: {self.text}"
+
+    @property
+    def n_tok(self) -> int:
+        """Size of the line in `message_tokens`: what writing it costs, and reading it."""
+        return message_tokens(self.line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment."""
+    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment.
+
+    Where there is a shared memory, `reads` are the entries that the turn was given, in order, `conflicts` the unread
+    versions that made it refuse a write, and `memory_tokens` the size of what the turn wrote into it and read from it.
+    """
 
     index: int
     round: int
@@ -184,8 +236,11 @@ class Turn:
     message: str = ""  # what the partners see of it
     acts: tuple[Act, ...] = ()
     stances: tuple[Stance, ...] = ()
-    work: str = ""  # the code of the seat's own part
+    work: str = ""  # the code of the seat's own part, or what its branch adds to the repository
     message_tokens: int = 0
+    reads: tuple[int, ...] = ()
+    conflicts: tuple[int, ...] = ()
+    memory_tokens: int = 0
     parse_error: ParseError | None = None
 
 
@@ -228,6 +283,25 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a merge of the branches would have met after a round.
+
+    `ranges` maps each file on which git reports a conflict to the lines of the common base, from 1, that it is about.
+    `symbols` are the names, as `path:name`, that one side changes and the other changes or newly uses; `signatures`
+    those of them whose parameters are no longer the same on both sides. These two are told of a clean merge too.
+    """
+
+    round: int
+    ranges: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+
+    @property
+    def conflict(self) -> bool:
+        return bool(self.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of the episode.
 
@@ -246,6 +320,8 @@ class Outcome:
     provenance: Provenance | None = None
     parts: Mapping[Seat, PartTests] = field(default_factory=dict)
     merge: Merge | None = None
+    forecasts: tuple[Forecast, ...] = ()  # one for each round of work, in order
+    memory: tuple[Entry, ...] = ()  # the shared memory in the end
     solo_utility: float | None = None
 
 
@@ -324,9 +400,20 @@ def _turn(raw: dict) -> Turn:
         "phase": Phase(raw["phase"]),
         "stances": tuple(Stance(**s) for s in raw["stances"]),
         "acts": tuple(Act(**{**act, "kind": ActKind(act["kind"])}) for act in raw["acts"]),
+        "reads": tuple(raw["reads"]),
+        "conflicts": tuple(raw["conflicts"]),
         "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
     }
     return Turn(**{**raw, **parsed})
+
+
+def _forecast(raw: dict) -> Forecast:
+    tuples = {
+        "ranges": {path: tuple(tuple(lines) for lines in ranges) for path, ranges in raw["ranges"].items()},
+        "symbols": tuple(raw["symbols"]),
+        "signatures": tuple(raw["signatures"]),
+    }
+    return Forecast(**{**raw, **tuples})
 
 
 def _outcome(raw: dict) -> Outcome:
@@ -337,5 +424,7 @@ def _outcome(raw: dict) -> Outcome:
             for seat, tests in raw["parts"].items()
         },
         "merge": Merge(**raw["merge"]) if raw["merge"] else None,
+        "forecasts": tuple(_forecast(forecast) for forecast in raw["forecasts"]),
+        "memory": tuple(Entry(**{**entry, "parents": tuple(entry["parents"])}) for entry in raw["memory"]),
     }
     return Outcome(**{**raw, **parsed})

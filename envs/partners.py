@@ -7,13 +7,14 @@ constructor arguments.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
 from envs.base import CoopEnv
 from envs.episode import ActKind, Decision, Episode, Phase, Seat, Turn
-from envs.parsing import WITHOUT_OPTION
+from envs.parsing import WITHOUT_OPTION, parse_acts
 
 TALK_ACTS = tuple(kind for kind in ActKind if kind is not ActKind.EXPECT)
 
@@ -30,21 +31,40 @@ def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None
     """Play one episode with a partner in every seat; `seed` as in `reset`."""
     env.reset(seed=seed)
     while env.agents:
-        env.step({seat: partners[seat].reply(env, seat) for seat in env.agents})
+        env.step({seat: partners[seat].reply(env, seat) for seat in env.acting})
+    return env.episode
+
+
+def replay(env: CoopEnv, episode: Episode) -> Episode:
+    """Play the task of a record once more with its replies: an equal environment comes to an equal record.
+
+    Raises:
+        ValueError: the record has fewer turns than this environment plays, or other seats.
+    """
+    env.reset(options={"task": episode.task})
+    for _, turns in groupby(episode.turns, key=lambda turn: turn.round):
+        env.step({turn.agent: turn.reply for turn in turns})
+    if env.agents:
+        raise ValueError(
+            f"replay: the record of {episode.task.id} ends in phase {env.phase}. Use an equal environment."
+        )
     return env.episode
 
 
 def named_option(messages: Sequence[str], decision: Decision) -> str | None:
     """The option that the messages name first, oldest message first; None where they name none.
 
-    The first word counts because it is the partner's own: what it says later may be an echo. Longer options are tried
-    first, so a blend is not mistaken for its first half.
+    The first word counts because it is the partner's own: what it says later may be an echo. A message that names the
+    decision is read from there on, so `oxygen 1 water 2` names 2 for `water`. Longer options are tried first, so a
+    blend is not mistaken for its first half.
     """
     options = sorted(decision.options, key=len, reverse=True)
     edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
     patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in options]
+    named = re.compile(rf"\b{re.escape(decision.id)}\b", re.IGNORECASE)
     for message in messages:
-        match = re.search("|".join(f"({pattern})" for pattern in patterns), message, re.IGNORECASE)
+        on_it = named.split(message, maxsplit=1)[-1]
+        match = re.search("|".join(f"({pattern})" for pattern in patterns), on_it, re.IGNORECASE)
         if match:
             return options[match.lastindex - 1]
     return None
@@ -72,9 +92,11 @@ class Scripted:
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
         decisions = env.task.decisions
+        if env.phase is Phase.WORK:
+            return self.act(env, seat)
         if env.phase is Phase.TALK:
-            said = [self.message(env, seat, decision) for decision in decisions]
-            return ("\n" if env.acts else " ").join(said).strip() or "PASS"
+            said = [self._on(env, decision, self.message(env, seat, decision)) for decision in decisions]
+            return ("\n" if env.acts else " ").join(filter(None, said)) or "PASS"
         if env.phase is Phase.STANCE:
             return "\n".join(line(env, "Answer", d, *self.prior(env, seat, d)) for d in decisions)
         expected = [(d, self.expect(env, seat, d)) for d in decisions if env.acts]
@@ -82,8 +104,22 @@ class Scripted:
         for decision in decisions:
             option, confidence = self.decide(env, seat, decision)
             lines.append(line(env, "Answer", decision, option, confidence))
-            work.append(self.work(env, seat, option))
+            work += [] if Phase.WORK in env.schedule else [self.work(env, seat, option)]
         return "\n".join([*lines, *filter(None, work)])
+
+    def _on(self, env: CoopEnv, decision: Decision, text: str) -> str:
+        """A message after the decision that it is on, where there are several; an act names its decision itself."""
+        plain = text and len(env.task.decisions) > 1 and not parse_acts(text, env.task.decisions)
+        return f"{decision.id}: {text}" if plain else text
+
+    def act(self, env: CoopEnv, seat: Seat) -> str:
+        """A turn of work: what it has to say in the first, its part and `Submit` in the next."""
+        (decision,) = env.task.decisions
+        words = self.message(env, seat, decision).splitlines()
+        said = "\n".join(w if env.acts and parse_acts(w, [decision]) else f"Say: {w}" for w in words) or "Pass"
+        first, last = env.turns_left(seat) == env.rounds, env.turns_left(seat) == 1
+        work = "" if first and not last else f"{self.work(env, seat, self.decide(env, seat, decision)[0])}\nSubmit"
+        return "\n".join(([said] if first else []) + ([work] if work else []))
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """The option of the sealed stance, which is the seat's own belief, and the confidence in it, in [0, 1]."""
@@ -131,7 +167,12 @@ class Calibrated(Scripted):
     def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
         """How likely its own belief is right and, once it was told another option, how likely that one is; a
         compromise of two estimates comes between them.
+
+        Raises ValueError where these are not the odds of the 2x2 design.
         """
+        if env.cells is None or len(env.seats) > 2:
+            problem = f"{type(env).__name__} with {len(env.seats)} seats"
+            raise ValueError(f"{problem}: {type(self).__name__} plays pairs of the 2x2 design.")
         own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
         pool = pooled_option(env.heard(seat), decision, seat)
         if pool is not None:
@@ -213,6 +254,9 @@ class Demonstrator(Scripted):
         self.rng = rng
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
+        shown = env.demonstration(seat, self.rng)
+        if shown is not None:
+            return shown
         reply = super().reply(env, seat)
         if env.phase is not Phase.FINAL:
             return reply

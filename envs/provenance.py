@@ -9,7 +9,7 @@ from envs.episode import Provenance, Seat, message_tokens
 def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenance:
     """The ledger of a merge that takes one of the `names`, and what that name needs, from each seat's work."""
     sizes = {seat: definitions(source) for seat, source in work.items()}
-    defined = {seat: _nodes(source) for seat, source in work.items()}
+    defined = {seat: nodes(source) for seat, source in work.items()}
     kept = {seat: needed(work[seat], name) for seat, name in names.items()}
     duplicated = 0
     for symbol in sorted(set().union(*sizes.values())):
@@ -29,19 +29,19 @@ def definitions(source: str) -> dict[str, int]:
     >>> definitions("x = 1\\ndef f(n): return n + x")
     {'x': 3, 'f': 10}
     """
-    return {name: _size(source, [node]) for name, node in _nodes(source).items()}
+    return {name: _size(source, [node]) for name, node in nodes(source).items()}
 
 
 def needed(source: str, name: str) -> frozenset[str]:
     """The names at the top level that a name's definition reaches, itself included; empty where it is not defined."""
-    nodes = _nodes(source)
+    known = nodes(source)
     reached: set[str] = set()
     waiting = [name]
     while waiting:
         symbol = waiting.pop()
-        if symbol in nodes and symbol not in reached:
+        if symbol in known and symbol not in reached:
             reached.add(symbol)
-            waiting += [node.id for node in ast.walk(nodes[symbol]) if isinstance(node, ast.Name)]
+            waiting += [node.id for node in ast.walk(known[symbol]) if isinstance(node, ast.Name)]
     return frozenset(reached)
 
 
@@ -52,7 +52,8 @@ def _size(source: str, statements: Iterable[ast.stmt]) -> int:
     return sum(map(message_tokens, texts)) + len(marks)
 
 
-def _nodes(source: str) -> dict[str, ast.stmt]:
+def nodes(source: str) -> dict[str, ast.stmt]:
+    """What defines each name at the top level, the last definition of a name; {} for what is not Python."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote

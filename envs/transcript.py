@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from envs.episode import ActKind, Decision, Outcome, Task, Turn
+from envs.episode import ActKind, Decision, Outcome, Phase, Task, Turn
 
 
 def transcript(task: Task, turns: Sequence[Turn] = (), outcome: Outcome | None = None) -> str:
@@ -39,6 +39,8 @@ def _decision_lines(decision: Decision, seats: Sequence[str]) -> list[str]:
 def _turn_lines(turn: Turn, *, several: bool) -> list[str]:
     if turn.parse_error is not None:
         return [f"  {turn.agent} cannot be read ({turn.parse_error}): {turn.reply!r}"]
+    if turn.phase is Phase.WORK:
+        return [f"  {turn.agent} does:", *(f"    {line}" for line in turn.reply.splitlines())]
     lines = []
     if turn.stances:
         name = "{0.decision} {0.option} ({0.confidence:.0%})" if several else "{0.option} ({0.confidence:.0%})"

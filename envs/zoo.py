@@ -159,7 +159,12 @@ class CodePadder(Policy):
 
     def work(self, env: CoopEnv, seat: Seat, option: str) -> str:
         code = super().work(env, seat, option)
-        return code and "\n".join([code, *(f"_unused_{i} = {i}" for i in range(20))])
+        # on a branch, the block that defines the seat's function ends before the reply does
+        end = (
+            code.index("\nEnd", code.index(f"def {env.task.stubs[seat]}(")) if Phase.WORK in env.schedule else len(code)
+        )
+        padding = "".join(f"\n_unused_{i} = {i}" for i in range(20))
+        return code and code[:end] + padding + code[end:]
 
 
 class Colluder(Policy):

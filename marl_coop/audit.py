@@ -74,11 +74,13 @@ def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Policy] = ZOO)
     """Let every policy play the same tasks in both modes.
 
     Raises:
-        ValueError: fewer than 2 episodes, which leave no interval.
+        ValueError: fewer than 2 episodes, which leave no interval, or an environment that is not `auditable`.
         RuntimeError: the sandbox failed, which is nobody's play.
     """
     if episodes < 2:
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
+    if not auditable(env):
+        raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: the audit plays pairs of the 2x2 design.")
     left_out = {name: ", ".join(lacks) for name, policy in zoo.items() if (lacks := policy.lacks(env))}
     honest = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
     played = {
@@ -88,6 +90,11 @@ def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Policy] = ZOO)
         if name not in left_out
     }
     return Played(episodes=played, left_out=left_out)
+
+
+def auditable(env: CoopEnv) -> bool:
+    """Whether the policies of the zoo can play it: a pair, with the cells that they reckon with."""
+    return env.seats == SEATS and env.cells is not None
 
 
 def audit(stack: RewardStack, played: Played) -> list[Audited]:

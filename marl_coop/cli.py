@@ -79,7 +79,7 @@ def audit(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop audit",
         description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
-        "every other of the library with what it shares of the settings; alone against an ideal partner, and with "
+        "every other of the 2x2 design with what it shares of the settings; alone against an ideal partner, and with "
         "its like.",
     )
     _add_configuration(parser)
@@ -88,11 +88,14 @@ def audit(argv: Sequence[str]) -> int:
     config = _configuration(args)
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
+    if not audits.auditable(config.make_env()):
+        raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
     stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
     common = inspect.signature(envs.CoopEnv).parameters.keys() - {"families"}  # each environment has its own
     shared = {key: value for key, value in config.env.items() if key in common}
     audited = {config.env["name"]: config.make_env()}
-    audited |= {cls.__name__: cls(**shared) for cls in envs.ENVIRONMENTS if cls.__name__ not in audited}
+    others = [cls for cls in envs.ENVIRONMENTS if cls.__name__ not in audited and audits.auditable(cls())]
+    audited |= {cls.__name__: cls(**shared) for cls in others}
     for name, env in audited.items():
         played = audits.play_zoo(env, args.episodes)
         rows = audits.audit(stack, played)

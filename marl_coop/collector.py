@@ -159,7 +159,8 @@ class Collector:
         for rows in episodes:
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
-                row.features_KF = torch.cat([own[id(row)], *(own[id(r)] for r in others)], dim=-1)
+                beside = [own[id(r)][r.trace.latest(row.trace)] for r in others]
+                row.features_KF = torch.cat([own[id(row)], *beside], dim=-1)
                 row.values_K = torch.zeros(len(row.trace.turns))
                 if self.learns(row.trace.player):
                     row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()

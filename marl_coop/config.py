@@ -94,10 +94,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     model: Model = Model()
     lora: Lora = Lora()
-    policies: Annotated[dict[str, str | dict[str, float]], Field(min_length=1)] = {
-        "agent_0": "agent_0",
-        "agent_1": "agent_1",
-    }
+    policies: dict[str, str | dict[str, float]] = {}  # a seat left out has an adapter of its own, of the seat's name
     env: dict[str, Any] = {"name": "PairedFunctions"}
     rewards: dict[str, dict[str, Any]] = {term.name: {} for term in rewards.TERMS}
     warmup: Warmup = Warmup()
@@ -125,13 +122,11 @@ class Config(Section):
                 seating.check(policy)
             except ValueError as error:
                 raise ConfigError(str(error), ("policies", seat)) from error
-        if not seating.learners(section):
-            raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
         return section
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
-        """Builds every environment that is asked for once, and compares the seats with `policies`."""
+        """Builds every environment that is asked for once, compares its seats with `policies` and fills those."""
         seats = _build_env(self._env, ("env",)).possible_agents
         _build_env(self._env | self.evaluation.env, ("evaluation", "env"))
         curriculum = self.make_curriculum()
@@ -140,9 +135,9 @@ class Config(Section):
         for seat in self.policies:
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
-        for seat in seats:
-            if seat not in self.policies:
-                raise ConfigError(f"no policy for seat {seat!r}; add policies.{seat}=NAME", ("policies",))
+        object.__setattr__(self, "policies", {seat: self.policies.get(seat, seat) for seat in seats})
+        if not seating.learners(self.policies):
+            raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
         return self
 
     def __eq__(self, other: object) -> bool:

@@ -33,7 +33,7 @@ class MultiAgentPPOConfig(_BaseConfig):
             (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
         critic_learning_rate: the critics' own rate; the schedule is shared.
         temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
-        max_stance_tokens, max_message_tokens, max_final_tokens: length limits of a reply.
+        max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply.
         max_rows: chats per batch while playing.
         save_updates: a checkpoint every so many updates.
     """
@@ -58,6 +58,7 @@ class MultiAgentPPOConfig(_BaseConfig):
     temperature: float = 1.0
     max_stance_tokens: int = 16
     max_message_tokens: int = 32
+    max_work_tokens: int = 256
     max_final_tokens: int = 48
     max_rows: int = 128
     save_updates: int = 5
@@ -74,7 +75,7 @@ class MultiAgentPPOConfig(_BaseConfig):
 
     def __post_init__(self):
         counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
-        limits = ("max_stance_tokens", "max_message_tokens", "max_final_tokens")
+        limits = ("max_stance_tokens", "max_message_tokens", "max_work_tokens", "max_final_tokens")
         clips = ("clip_low", "clip_high", "cliprange_value")
         for name in (*counts, *limits, *clips, "temperature", "learning_rate", "loraplus_lr_ratio"):
             self._check(name, 0 < getattr(self, name) < math.inf, "positive")
@@ -102,5 +103,5 @@ class MultiAgentPPOConfig(_BaseConfig):
 
     @property
     def max_tokens(self) -> dict[Phase, int]:
-        limits = self.max_stance_tokens, self.max_message_tokens, self.max_final_tokens
-        return dict(zip((Phase.STANCE, Phase.TALK, Phase.FINAL), limits, strict=True))
+        limits = self.max_stance_tokens, self.max_message_tokens, self.max_work_tokens, self.max_final_tokens
+        return dict(zip((Phase.STANCE, Phase.TALK, Phase.WORK, Phase.FINAL), limits, strict=True))

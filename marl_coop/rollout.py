@@ -4,6 +4,7 @@ All seats of all running episodes are one request to the engine per phase. What 
 rewards and metrics) and, for each seat, a `Trace` (tokens, for training).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,12 @@ from marl_coop.seating import BASE, Mix, Player, label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTurn:
-    """One reply in its chat: ids[start:stop] were sampled, with these log-probabilities."""
+    """One reply in its chat: ids[start:stop] were sampled in a round, with these log-probabilities."""
 
     start: int
     stop: int
     logprobs: list[float]
+    round: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +47,11 @@ class Trace:
     def adapter(self) -> str | None:
         """The adapter that the chat goes through; None for the base, and for a partner that writes text."""
         return self.player if isinstance(self.player, str) else None
+
+    def latest(self, other: "Trace") -> list[int]:
+        """For each turn of another seat, the number of this seat's last turn that is not of a later round."""
+        rounds = [turn.round for turn in self.turns]
+        return [bisect_right(rounds, turn.round) - 1 for turn in other.turns]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,9 @@ class Players:
         engine: samples the replies.
         chat: puts text into token ids.
         max_tokens: length limit of a reply in each phase.
+
+    Raises:
+        ValueError: the seats of the environment are not those of `policies`.
     """
 
     def __init__(
@@ -100,6 +110,9 @@ class Players:
     ):
         self.make_env, self.policies, self.engine = make_env, policies, engine
         self.chat, self.max_tokens = chat, max_tokens
+        seats = make_env().possible_agents
+        if set(seats) != set(policies):
+            raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
         """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
@@ -139,11 +152,12 @@ class _Table:
         }
         self.replies: dict[Seat, str] = {}
         self.ready: dict[Seat, list[int]] = {}  # replies of this step that are not sampled
+        self.round = 0
 
     def prepare(self) -> None:
         """Find the replies that nobody has to sample: those that are given, and those of partners that write text."""
         self.ready, self.replies = {}, {}
-        for seat in self.env.agents:
+        for seat in self.env.acting:
             trace = self.traces[seat]
             if (ids := self.given.get((seat, len(trace.turns)))) is not None:
                 self.ready[seat] = ids
@@ -154,7 +168,7 @@ class _Table:
     def requests(self) -> list[Request]:
         """What is to be sampled next: a reply for each seat that has none ready."""
         chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
-        for seat in self.env.agents:
+        for seat in self.env.acting:
             trace, text = self.traces[seat], self.observations[seat]
             trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
         return [
@@ -165,23 +179,24 @@ class _Table:
                 max_tokens=limit,
                 seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
             )
-            for seat in self.env.agents
+            for seat in self.env.acting
             if seat not in self.ready
         ]
 
     def record(self, sampled: Iterator[Generation]) -> None:
         """Take the next replies of `sampled`, one for each of `requests`."""
-        for seat in self.env.agents:
+        for seat in self.env.acting:
             trace, ready = self.traces[seat], self.ready.get(seat)
             generation = next(sampled) if ready is None else Generation(ids=ready, logprobs=[])
             start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
             trace.ids = [*trace.ids, *generation.ids]
-            trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs))
+            trace.turns.append(TokenTurn(start=start, stop=stop, logprobs=generation.logprobs, round=self.round))
             trace.trunk_TH = generation.trunk_TH
             self.replies.setdefault(seat, self.players.chat.reply_text(generation.ids))
 
     def step(self) -> None:
-        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.agents})
+        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.acting})
+        self.round += 1
 
     def rollout(self) -> Rollout:
         players = {seat: label(trace.player) for seat, trace in self.traces.items()}

@@ -64,7 +64,7 @@ def warm_adapter(
 
 def _train(config, model, tokenizer, lora, system, folder: Path) -> None:
     state = PartialState()
-    chat, episodes = Chat(tokenizer, system), -(-config.warmup.steps * config.warmup.batch_size // 2)
+    chat, episodes = Chat(tokenizer, system), -(-config.warmup.steps * config.warmup.batch_size // len(config.policies))
     rows = [row for i in range(episodes) for row in _demonstrate(config, i, chat)]
     adapted = get_peft_model(model, lora)
     with tempfile.TemporaryDirectory() as scratch:

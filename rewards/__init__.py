@@ -25,6 +25,7 @@ from rewards.consensus import Consensus
 from rewards.deference import Deference
 from rewards.do_no_harm import DoNoHarm
 from rewards.expectation import Expectation
+from rewards.foresight import Foresight
 from rewards.naive_capitulation import NaiveCapitulation
 from rewards.naive_deference import NaiveDeference
 from rewards.naive_disagreement import NaiveDisagreement
@@ -44,6 +45,7 @@ TERMS: tuple[type[RewardTerm], ...] = (
     Rework,
     Commitment,
     Expectation,
+    Foresight,
     DoNoHarm,
     SoloGain,
     NaiveDeference,

@@ -27,6 +27,6 @@ class Approval(RewardTerm):
             if answer is None or self.agent not in (None, agent):
                 return 0.0
             views = [episode.prior(partner, decision.id) for partner in episode.partners_of(agent)]
-            return sum(view.probability(decision, answer) for view in views if view) / len(views)
+            return sum(view.probability(decision, answer) for view in views if view) / max(1, len(views))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, liking))

@@ -9,7 +9,8 @@ class Expectation(RewardTerm):
     """r_i = S(q_ij, v_j) + S(q_ji, v_i) on the last turn, mean over decisions by weight and over partners. q_ij is
     what seat i last wrote as a sealed EXPECT, v_j the option that j's part realises, S the score of `deference`.
 
-    Range: [0, 2]; a prediction that was not made, or of a part that realises no option, scores 0.
+    Range: [0, 2]; a prediction that was not made, or of a part that realises no option, scores 0, and so does a seat
+    that is alone.
     Source: a proper score (Brier 1950) of the partner's act in place of the truth; the second half pays for being
     legible.
 
@@ -29,7 +30,7 @@ class Expectation(RewardTerm):
 
         def score(decision: Decision) -> float:
             pairs = [pair for partner in partners for pair in ((agent, partner), (partner, agent))]
-            return sum(hit(episode, decision, *pair) for pair in pairs) / len(partners)
+            return sum(hit(episode, decision, *pair) for pair in pairs) / max(1, len(partners))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, score))
 

@@ -20,26 +20,27 @@ from envs.partners import Demonstrator, play
 from envs.spaces import UnicodeText
 from envs.zoo import NeverDefer
 
-BOTH = pytest.mark.parametrize("env_class", ENVIRONMENTS)
+EVERY = pytest.mark.parametrize("env_class", ENVIRONMENTS)
+BOTH = pytest.mark.parametrize("env_class", [DesignReview, PairedFunctions])  # stance, talk, final
 
 
 def both(reply: str) -> dict[str, str]:
     return dict.fromkeys(SEATS, reply)
 
 
-@BOTH
+@EVERY
 def test_the_environment_passes_pettingzoos_api_test_without_a_warning(env_class):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         parallel_api_test(env_class(), num_cycles=10)
 
 
-@BOTH
+@EVERY
 def test_the_environment_passes_pettingzoos_seed_test(env_class):
     parallel_seed_test(env_class)
 
 
-@BOTH
+@EVERY
 def test_a_seed_fixes_the_instance(env_class):
     one, two = env_class(), env_class()
     assert one.reset(seed=11) == two.reset(seed=11) and one.task == two.task
@@ -47,7 +48,7 @@ def test_a_seed_fixes_the_instance(env_class):
     assert one.task != two.task
 
 
-@BOTH
+@EVERY
 def test_resets_without_a_seed_go_through_a_reproducible_series_of_tasks(env_class):
     series = []
     for _ in range(2):
@@ -276,7 +277,7 @@ def test_a_task_can_be_handed_over_and_played_again():
         env.reset(options={"task": "offset-77"})
 
 
-@BOTH
+@EVERY
 def test_state_is_the_joint_view_without_the_answer(env_class):
     env = env_class()
     env.reset(seed=3)
@@ -303,7 +304,7 @@ def test_render_shows_who_is_right_the_cue_each_turn_the_commitment_and_the_outc
     assert env.render() is None and capsys.readouterr().out.strip() == text
 
 
-@BOTH
+@EVERY
 def test_what_is_asked_too_early_says_what_to_do(env_class):
     env = env_class()
     with pytest.raises(RuntimeError, match=r"reset\(\)"):

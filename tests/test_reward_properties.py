@@ -219,7 +219,7 @@ def test_without_acts_code_and_a_solo_run_the_terms_that_need_them_are_exactly_z
     bare = replace(episode, turns=turns, outcome=replace(episode.outcome, provenance=None, parts={}, solo_utility=None))
     breakdown = STACK.score(bare)
     for seat in bare.seats:
-        for name in ("pushback", "rework", "commitment", "expectation", "do_no_harm", "solo_gain"):
+        for name in ("pushback", "rework", "commitment", "expectation", "foresight", "do_no_harm", "solo_gain"):
             assert not any(breakdown.values[seat][name])
 
 

@@ -7,7 +7,7 @@ import torch
 from envs.episode import Phase
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.policy import spans_of
-from marl_coop.rollout import stable_seed
+from marl_coop.rollout import TokenTurn, Trace, stable_seed
 
 TASKS = range(20, 26)
 
@@ -50,6 +50,15 @@ def rows_of(rollouts, counted=True):
         for seat in tiny.SEATS
     ]
     return sorted(rows, key=lambda row: row.trace.adapter)
+
+
+def test_beside_a_turn_stands_the_partners_last_turn_that_is_not_later():
+    def trace(*rounds):
+        return Trace(seat="", adapter=None, turns=[TokenTurn(start=0, stop=0, logprobs=[], round=r) for r in rounds])
+
+    assert trace(0, 1, 3).latest(trace(0, 1, 3)) == [0, 1, 2]
+    assert trace(0, 1, 5).latest(trace(0, 2, 3, 4, 5)) == [0, 1, 1, 1, 2]
+    assert trace(0, 2, 3, 4, 5).latest(trace(0, 1, 5)) == [0, 0, 4]
 
 
 def test_a_trace_is_made_of_what_was_asked_and_sampled(played):
@@ -184,3 +193,24 @@ def test_stable_seed():
     assert stable_seed(1, 2) == 7764949442709860949  # on every machine
     assert len({stable_seed(*key) for key in [(1, 2), (2, 1), (1, 3), (1,), (1, 2, 3)]}) == 5
     assert all(0 <= stable_seed(i) < 2**63 for i in range(50))
+
+
+class OneSpeaks(tiny.CueTask):
+    """Only agent_0 acts in the talk, so the seats have different numbers of turns."""
+
+    @property
+    def acting(self):
+        return tiny.SEATS[:1] if self.phase is Phase.TALK else super().acting
+
+
+def test_seats_with_different_numbers_of_turns_are_trained_beside_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "CueTask", OneSpeaks)
+    trainer = tiny.cue_trainer(tmp_path, num_updates=1)
+    hidden = trainer.model.config.hidden_size
+    for rows in trainer.play_and_score(0):
+        first, second = (rows[seat].features_KF for seat in tiny.SEATS)
+        assert (len(first), len(second)) == (3, 2)
+        own_first, own_second = first[:, :hidden], second[:, :hidden]
+        assert torch.equal(first[:, hidden:], own_second[[0, 0, 1]])
+        assert torch.equal(second[:, hidden:], own_first[[0, 2]])
+    trainer.train()

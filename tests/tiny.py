@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from envs import CoopEnv
-from envs.base import SEATS
+from envs.base import SEATS, seats_of
 from envs.cells import draw_expert
 from envs.episode import Decision, Outcome, Phase, StopReason, Task
 from marl_coop.policy import TeamPolicy
@@ -120,6 +120,8 @@ class CueTask(CoopEnv):
     fault.
     """
 
+    TEAM_SIZES = range(2, 4)
+
     def __init__(self, *, fault_every: int = 0, **kwargs):
         cells = {"both_right": 1, "one_right": 2, "both_wrong": 0}
         super().__init__(**({"cells": cells, "cue_reliability": 1.0} | kwargs))
@@ -127,32 +129,32 @@ class CueTask(CoopEnv):
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
-        right = self.cells.at(seed)
-        expert = SEATS[draw_expert(right, self.cue_reliability, rng)]
+        right = self.cells.at(seed, len(self.seats))
+        expert = self.seats[draw_expert(right, self.cue_reliability, rng)]
         true, false = (OPTIONS[i] for i in rng.permutation(2))
         decision = Decision(
             id="colour",
             options=OPTIONS,
             utility={option: float(option == true) for option in OPTIONS},
-            belief={seat: true if is_right else false for seat, is_right in zip(SEATS, right, strict=True)},
+            belief={seat: true if is_right else false for seat, is_right in zip(self.seats, right, strict=True)},
             expert=expert,
-            cue={seat: "strong" if seat == expert else "weak" for seat in SEATS},
+            cue={seat: "strong" if seat == expert else "weak" for seat in self.seats},
         )
         return Task(
             id=f"cue-{seed}",
             family="cue",
             seed=seed,
-            seats=SEATS,
-            briefs={seat: f"{CLAIMS[decision.belief[seat]]} {decision.cue[seat]}" for seat in SEATS},
+            seats=self.seats,
+            briefs={seat: f"{CLAIMS[decision.belief[seat]]} {decision.cue[seat]}" for seat in self.seats},
             decisions=(decision,),
-            cell=dict(zip(SEATS, right, strict=True)),
+            cell=dict(zip(self.seats, right, strict=True)),
         )
 
     def instruction(self, seat, phase):
         return str(phase)
 
     def finish(self, turns):
-        held = {seat: turns[seat].stances[0].option if turns[seat].stances else None for seat in SEATS}
+        held = {seat: turns[seat].stances[0].option if turns[seat].stances else None for seat in self.seats}
         (decision,) = self.task.decisions
         right = [decision.is_right(option) for option in held.values()]
         fault = self.fault_every and self.task.seed % self.fault_every == 0
@@ -207,17 +209,19 @@ def cue_trainer(
     folder, *, policy=None, policies=None, rewards=None, env=None, callbacks=None, on_rollouts=None, **training
 ):
     """A trainer of a tiny team on `CueTask`; `training` are fields of its configuration."""
+    seats = seats_of((env or {}).get("agents", 2))
     tokenizer = word_tokenizer(WORDS)
     args = arguments(folder, **training)
     if policy is None:
-        policy = team(base_model(len(tokenizer)), critic_seats=2 if args.critic == "central" else 1)
+        critic_seats = len(seats) if args.critic == "central" else 1
+        policy = team(base_model(len(tokenizer)), adapters=seats, critic_seats=critic_seats)
     trainer = MultiAgentPPOTrainer(
         model=policy,
         args=args,
         make_env=lambda: CueTask(**(env or {})),
         rewards=RewardStack(tuple(rewards or [Length()])),
         processing_class=tokenizer,
-        policies=policies or {seat: seat for seat in SEATS},
+        policies=policies or {seat: seat for seat in seats},
         system=SYSTEM,
         callbacks=callbacks,
         on_rollouts=on_rollouts,

@@ -141,24 +141,26 @@ def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
 def draw_decision(
     id: str,
     readings: Readings,
-    right: tuple[bool, bool],
+    right: tuple[bool, ...],
     cue_reliability: float,
-    seats: tuple[Seat, Seat],
+    seats: tuple[Seat, ...],
     rng: np.random.Generator,
     spare: tuple[str, ...] = (),
 ) -> Decision:
     """Decide which reading is right and who claims what, such that `right` says which seats claim the right one.
 
-    Where both are wrong, they claim the same reading or different ones with equal chance. Every seat always claims
+    Where all are wrong, they claim the same reading or different ones with equal chance. Every seat always claims
     one of `readings.claims`, whether it is right or not, so the options tell a seat nothing about its own claim.
     `spare` are further options, which nobody claims and which are never right.
     """
     first, second = (readings.claims[i] for i in rng.permutation(2))
-    if right == (False, False):
+    if not any(right):
         if rng.random() < 0.5:
-            beliefs, truth = (first, second), readings.other
+            others = int(rng.integers(1, 2 ** (len(seats) - 1)))  # bit i: whether seat i + 1 claims the second
+            beliefs = (first, *((first, second)[others >> i & 1] for i in range(len(seats) - 1)))
+            truth = readings.other
         else:
-            beliefs, truth = (first, first), (second, readings.other)[rng.integers(2)]
+            beliefs, truth = (first,) * len(seats), (second, readings.other)[rng.integers(2)]
     else:
         truth = first
         beliefs = tuple(truth if is_right else second for is_right in right)

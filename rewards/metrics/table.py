@@ -26,6 +26,7 @@ from rewards.metrics.averaging import (
 )
 from rewards.metrics.calibration import auroc, brier, ece
 from rewards.metrics.deference import cdr, cr, j, prior_accuracy
+from rewards.metrics.foresight import forecast_lead_rounds, forecast_precision
 from rewards.metrics.outcomes import (
     parse_rate,
     sandbox_fault_rate,
@@ -113,6 +114,8 @@ RATES = (
     silence_rate,
     textual_conflict_rate,
     semantic_conflict_rate,
+    forecast_precision,
+    forecast_lead_rounds,
     brier,
     worth_team,
     worth_expert,

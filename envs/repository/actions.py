@@ -1,0 +1,190 @@
+"""From what a seat wrote in a phase of work to what it does on its branch: the grammar of actions.
+
+    Say: <text>                           the partner reads it
+    Read: <path>
+    Search: <text>                        lines of any file that contain it
+    Insert <path> after: <line>           or `before`; new lines follow, then a line `End`
+    Replace <path>:                       old lines, a line `With:`, new lines, `End`
+    Function <path> <name>:               the whole new function or class (`Class.method` for a method), `End`
+    Test                                  run the visible tests on the own branch
+    Submit                                the branch is final
+    Pass                                  do nothing
+
+A reply is any number of them, done from top to bottom. The words may be in any case. Where the environment reads acts,
+a line of `envs.parsing` such as `Propose: 17` is said to the partner, and `Expect` is sealed. Any other line outside
+of a block is a private note. A reply without an action, with a block that has no `End`, a `Replace` without a `With:`
+or an action without what it needs is a `ParseError` value and counts for nothing: nothing here raises on any text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from envs.episode import MERGE, Act, ActKind, Decision, ParseError
+from envs.parsing import parse_acts
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """New lines after or before the one line that reads `anchor`, whatever its indentation."""
+
+    path: str
+    anchor: str
+    text: str
+    after: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """New lines in the place of the one run of lines that reads `old`."""
+
+    path: str
+    old: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A new definition in the place of the function, class or method `name`."""
+
+    path: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTests:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    pass
+
+
+Edit = Insert | Replace | Function
+Action = Say | Read | Search | Edit | RunTests | Submit | Pass
+
+
+class Reply(NamedTuple):
+    """What a reply of a phase of work says: its actions in order, and its acts, the sealed ones too."""
+
+    actions: tuple[Action, ...]
+    acts: tuple[Act, ...] = ()
+
+
+_LINES: Sequence[tuple[re.Pattern[str], Callable[..., Action]]] = tuple(
+    (re.compile(pattern, re.IGNORECASE), make)
+    for pattern, make in (
+        (r"say: *(.+)", Say),
+        (r"read: *(\S+)", Read),
+        (r"search: *(.+)", Search),
+        (r"test", RunTests),
+        (r"submit", Submit),
+        (r"pass\.?", Pass),
+    )
+)
+_BLOCKS: Sequence[tuple[re.Pattern[str], Callable[..., Edit | None]]] = tuple(
+    (re.compile(pattern, re.IGNORECASE), make)
+    for pattern, make in (
+        (r"insert +(\S+) +(after|before): *(.*\S)", lambda *found: _insert(*found)),
+        (r"replace +([^\s:]+) *:", lambda *found: _replace(*found)),
+        (
+            r"function +(\S+) +([\w.]+) *:",
+            lambda body, path, name: Function(path, name, "\n".join(body)) if body else None,
+        ),
+    )
+)
+# What starts like an action and is none breaks the grammar: a slip is told and not taken for a note.
+_SLIP = re.compile(r"(say|read|search) *:|(insert|replace|function)\b.*:|end$|with:$", re.IGNORECASE)
+
+
+def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool = False) -> Reply | ParseError:
+    """The actions of a reply, in order.
+
+    >>> parse_actions("Look first.\\nRead: shop/core.py\\nInsert shop/core.py after: import math\\nx = 1\\nEnd").actions
+    (Read(path='shop/core.py'), Insert(path='shop/core.py', anchor='import math', text='x = 1', after=True))
+    >>> parse_actions("Insert shop/core.py after: import math\\nx = 1")
+    <ParseError.BAD_ACTION: 'bad_action'>
+
+    Args:
+        reply: what the seat wrote.
+        decisions: what acts may be on.
+        acts: read acts, on the decisions and, for EXPECT, on `envs.episode.MERGE`.
+
+    Returns:
+        The actions, or EMPTY (nothing written), NO_ACTION (nothing but notes), BAD_ACTION (a broken one).
+    """
+    if not reply.strip():
+        return ParseError.EMPTY
+    lines = [line.rstrip("\r") for line in reply.split("\n")]
+    actions: list[Action] = []
+    made: list[Act] = []
+    at = 0
+    while at < len(lines):
+        line, at = lines[at].strip(), at + 1
+        if block := _match(_BLOCKS, line):
+            end = next((i for i in range(at, len(lines)) if lines[i].strip().casefold() == "end"), None)
+            edit = None if end is None else block[0](lines[at:end], *block[1])
+            if edit is None:
+                return ParseError.BAD_ACTION
+            actions.append(edit)
+            at = end + 1
+        elif single := _match(_LINES, line):
+            actions.append(single[0](*single[1]))
+        elif act := _act(line, decisions) if acts else None:
+            made.append(act)
+            actions += [Say(line)] if act.kind is not ActKind.EXPECT else []
+        elif _SLIP.match(line):
+            return ParseError.BAD_ACTION
+    return Reply(tuple(actions), tuple(made)) if actions or made else ParseError.NO_ACTION
+
+
+def edits(reply: str) -> tuple[Edit, ...]:
+    """The edits of a reply; none of one that breaks the grammar."""
+    parsed = parse_actions(reply)
+    return () if isinstance(parsed, ParseError) else tuple(a for a in parsed.actions if isinstance(a, Edit))
+
+
+def expected_merge(reply: str) -> tuple[Act, ...]:
+    """The sealed predictions of the merge in a reply: lines `Expect: conflict (70%)`."""
+    return tuple(act for act in parse_acts(reply, (MERGE,)) if act.kind is ActKind.EXPECT)
+
+
+def _match(table: Sequence[tuple[re.Pattern[str], Callable]], line: str) -> tuple[Callable, tuple[str, ...]] | None:
+    return next(((make, found.groups()) for pattern, make in table if (found := pattern.fullmatch(line))), None)
+
+
+def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
+    """The act that a line is: on one of the decisions, or what it expects of the merge."""
+    return next(iter((*parse_acts(line, decisions), *expected_merge(line))), None)
+
+
+def _insert(body: list[str], path: str, where: str, anchor: str) -> Insert | None:
+    return Insert(path, anchor, "\n".join(body), where.casefold() == "after") if body else None
+
+
+def _replace(body: list[str], path: str) -> Replace | None:
+    middle = next((i for i, line in enumerate(body) if line.strip().casefold() == "with:"), 0)
+    return Replace(path, "\n".join(body[:middle]), "\n".join(body[middle + 1 :])) if middle else None

@@ -1,0 +1,150 @@
+"""From two branches to an outcome: the merge, both suites on the merged tree, and each branch judged by itself."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, Seat, StopReason, Task, message_tokens
+from envs.merge import Policy
+from envs.provenance import definitions
+from envs.repository.files import Files, new_lines
+from envs.repository.merging import Merged, merge_branches
+from envs.repository.verdict import Verdict, judge, kept_tests
+from envs.sandbox import Status
+
+
+class Suites:
+    """Everything that is asked of a tree of a task, and what the answers mean."""
+
+    def __init__(self, task: Task, timeout_s: float):
+        self.task, self.timeout_s = task, timeout_s
+        self.kept = tuple(kept_tests(task.files).values())
+        self.probes = [
+            (seat, id, option, expression)
+            for seat, decisions in task.probes.items()
+            for id, options in decisions.items()
+            for option, expression in options.items()
+        ]
+        hidden = (test.expression for test in task.hidden_tests)
+        self.expressions = (*hidden, *self.kept, *(expression for *_, expression in self.probes))
+
+    def judge(self, files: Files | None) -> Verdict:
+        return judge(files, self.expressions, timeout_s=self.timeout_s)
+
+    def hidden(self, verdict: Verdict) -> tuple[bool, ...]:
+        """Which hidden tests pass."""
+        return verdict.passed[: len(self.task.hidden_tests)]
+
+    def still(self, verdict: Verdict) -> tuple[bool, ...]:
+        """Which visible tests pass."""
+        return verdict.passed[len(self.task.hidden_tests) :][: len(self.kept)]
+
+    def worth(self, verdict: Verdict) -> float:
+        """U in [0, 1]: the share of hidden tests that pass, times the share of visible ones that do."""
+        return _share(self.hidden(verdict)) * _share(self.still(verdict))
+
+    def part(self, verdict: Verdict, seat: Seat) -> tuple[bool, ...]:
+        """Which hidden tests of a seat's own feature pass."""
+        pairs = zip(self.task.hidden_tests, self.hidden(verdict), strict=True)
+        return tuple(passed for test, passed in pairs if test.part == seat)
+
+    def realised(self, verdict: Verdict, seat: Seat, decision: str) -> list[str]:
+        """The options that the seat's feature realises."""
+        answers = zip(self.probes, verdict.passed[len(self.task.hidden_tests) + len(self.kept) :], strict=True)
+        return [option for (s, id, option, _), passed in answers if (s, id) == (seat, decision) and passed]
+
+
+def settle(
+    task: Task,
+    branches: Mapping[Seat, Files],
+    authored: Mapping[Seat, int],
+    forecasts: Sequence[Forecast],
+    *,
+    policy: Policy,
+    timeout_s: float,
+) -> tuple[Outcome, StopReason]:
+    """What comes of the branches of two seats, the first of whom leads.
+
+    Args:
+        task: the task; `task.files` is the base of both branches.
+        branches: every seat's files.
+        authored: words and symbols of code that each seat wrote.
+        forecasts: what goes on the record.
+        policy: what becomes of conflicts.
+        timeout_s: wall time in seconds for the tests of one tree.
+    """
+    suites = Suites(task, timeout_s)
+    merged = merge_branches(task.files, *(branches[seat] for seat in task.seats), policy)
+    verdict = suites.judge(merged.files)
+    alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
+    committed: dict[Seat, dict[str, str | None]] = {seat: {} for seat in task.seats}
+    for seat in task.seats:
+        for decision in task.decisions:
+            own = suites.realised(alone[seat], seat, decision.id)
+            found = own or suites.realised(verdict, seat, decision.id)
+            committed[seat][decision.id] = found[0] if len(found) == 1 else None
+    hidden, still = suites.hidden(verdict), suites.still(verdict)
+    outcome = Outcome(
+        utility=suites.worth(verdict),
+        success=all(hidden) and all(still),
+        committed=committed,
+        tests_passed=sum(hidden),
+        tests_total=len(hidden),
+        detail=_detail(merged, verdict, still),
+        provenance=_ledger(task, branches, authored, merged.files),
+        parts={
+            seat: PartTests(alone=suites.part(alone[seat], seat), merged=suites.part(verdict, seat))
+            for seat in task.seats
+        },
+        merge=_record(task, branches, merged, {seat: suites.worth(alone[seat]) for seat in task.seats}),
+        forecasts=tuple(forecasts),
+    )
+    fault = any(v.status is Status.FAULT for v in (verdict, *alone.values()))
+    return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
+
+
+def _share(passed: Sequence[bool]) -> float:
+    return sum(passed) / len(passed) if passed else 1.0
+
+
+def _detail(merged: Merged, verdict: Verdict, still: Sequence[bool]) -> str:
+    conflicts = f"conflicts in {', '.join(merged.conflicts)}" if merged.conflicts else "clean"
+    parts = [f"policy {merged.policy}, merge {conflicts}, by {merged.strategy}"]
+    parts += [f"{len(still) - sum(still)} visible tests broken"] if merged.files is not None and not all(still) else []
+    parts += [f"{verdict.status}: {verdict.detail}"] if verdict.status is not Status.OK else []
+    return "; ".join(parts)
+
+
+def _record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: Mapping[Seat, float]) -> Merge:
+    """The merge for the record, of the files that anybody changed."""
+    touched = [path for path, text in task.files.items() if any(files[path] != text for files in branches.values())]
+    return Merge(
+        base={path: task.files[path] for path in touched},
+        proposals={seat: {path: branches[seat][path] for path in touched} for seat in task.seats},
+        final={path: merged.files[path] for path in touched} if merged.files is not None else {},
+        worth=worth,
+        conflict=bool(merged.conflicts),
+        policy=str(merged.policy),
+    )
+
+
+def _ledger(
+    task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, int], final: Files | None
+) -> Provenance:
+    """Who wrote how much: what a branch adds survives line by line, and a name that both add is written twice."""
+    surviving, sizes = dict.fromkeys(task.seats, 0), []
+    for seat in task.seats:
+        sizes.append({})
+        for path, text in task.files.items():
+            if branches[seat][path] == text:
+                continue
+            old, new = definitions(text), definitions(branches[seat][path])
+            sizes[-1] |= {(path, name): size for name, size in new.items() if name not in old}
+            mine = Counter(new_lines(text, branches[seat][path]))
+            kept = Counter(new_lines(text, final[path])) if final is not None else Counter()
+            surviving[seat] += sum(message_tokens(line) * count for line, count in (mine & kept).items())
+    twice = set(sizes[0]) & set(sizes[1]) if final is not None else set()
+    return Provenance(
+        authored=dict(authored),
+        surviving=surviving,
+        duplicated=sum(min(side[name] for side in sizes) for name in twice),
+    )

@@ -1,0 +1,246 @@
+"""Teams of one to eight: what each seat sees, whom the cue points to, the budget that all share, and their training."""
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+
+from envs import DesignReview, PairedFunctions
+from envs.base import seats_of
+from envs.cells import Cells
+from envs.episode import Phase, first_tokens, message_tokens
+from envs.partners import AlwaysDefer, Calibrated, NeverDefer, play, replay
+from marl_coop.audit import audit
+from marl_coop.config import ConfigError, load_config
+from rewards import TERMS, RewardStack
+from rewards.metrics import coordination, measure
+
+SIZES = pytest.mark.parametrize("agents", DesignReview.TEAM_SIZES)
+
+
+def told(env, partner, seed):
+    return play(env, dict.fromkeys(env.possible_agents, partner), seed)
+
+
+@SIZES
+def test_a_team_of_any_size_plays_to_the_end_and_is_scored_by_every_term_and_metric(agents):
+    env = DesignReview(agents=agents, decisions=2, acts=True)
+    episodes = [told(env, NeverDefer(), seed) for seed in range(4)]
+    assert episodes[0].seats == seats_of(agents)
+    stack = RewardStack(tuple(term() for term in TERMS))
+    for episode in episodes:
+        totals = [stack.score(episode).total(seat) for seat in episode.seats]
+        assert all(map(math.isfinite, totals))
+    assert measure(episodes)["success"].n == 4
+
+
+@SIZES
+def test_every_seat_hears_every_other_and_never_itself(agents):
+    env = DesignReview(agents=agents)
+    env.reset(seed=0)
+    env.step({seat: "Answer: none" for seat in env.agents})
+    if env.phase is not Phase.TALK:
+        assert agents == 1
+        return
+    heard, *_ = env.step({seat: f"word of {seat}" for seat in env.agents})
+    for seat in env.seats:
+        others = [other for other in env.seats if other != seat]
+        names = ["Partner"] if agents == 2 else others
+        assert heard[seat].split("\n")[:-1] == [f"{n}: word of {o}" for n, o in zip(names, others, strict=True)]
+
+
+@pytest.mark.parametrize("agents", [3, 8])
+def test_all_some_or_none_are_right_as_often_as_asked_and_every_seat_alike(agents):
+    rights = np.array([Cells().at(seed, agents) for seed in range(5000)])
+    counts = np.bincount(rights.sum(axis=1), minlength=agents + 1) / 5000
+    assert abs(counts[0] - 0.25) < 0.01 and abs(counts[-1] - 0.25) < 0.01
+    assert np.abs(counts[1:-1] - 0.5 / (agents - 1)).max() < 0.01  # so a majority is right half of the time
+    assert np.abs(rights.mean(axis=0) - 0.5).max() < 0.01
+
+
+@pytest.mark.parametrize("agents", [3, 5])
+def test_one_seat_has_the_strong_cue_and_it_is_right_as_often_as_asked(agents):
+    env = DesignReview(agents=agents, cue_reliability=0.9)
+    tasks = [env.make_task(seed) for seed in range(2000)]
+    for task in tasks:
+        (decision,) = task.decisions
+        assert [seat for seat in task.seats if decision.cue[seat] == "strong"] == [decision.expert]
+        assert task.cell == {seat: decision.is_right(decision.belief[seat]) for seat in task.seats}
+    mixed = [task for task in tasks if 0 < sum(task.cell.values()) < agents]
+    assert abs(np.mean([task.cell[task.decisions[0].expert] for task in mixed]) - 0.9) < 0.03
+
+
+def test_where_all_are_wrong_they_claim_one_thing_or_two_and_any_split_is_as_likely():
+    env = DesignReview(agents=3, cells={"both_right": 0, "one_right": 0})
+    splits = []
+    for seed in range(2000):
+        (decision,) = env.make_task(seed).decisions
+        assert not any(map(decision.is_right, decision.belief.values()))
+        splits.append(tuple(belief == decision.belief["agent_0"] for belief in decision.belief.values()))
+    share = {split: splits.count(split) / 2000 for split in set(splits)}
+    assert abs(share.pop((True, True, True)) - 0.5) < 0.04
+    assert len(share) == 3 and all(abs(value - 1 / 6) < 0.03 for value in share.values())
+
+
+def test_a_seat_alone_plays_the_tasks_of_a_pair_and_reads_what_both_were_told():
+    solo, pair = DesignReview(agents=1, decisions=2), DesignReview(decisions=2)
+    for seed in range(50):
+        one, two = solo.make_task(seed), pair.make_task(seed)
+        assert one.id == two.id
+        for mine, theirs in zip(one.decisions, two.decisions, strict=True):
+            assert (mine.options, mine.utility) == (theirs.options, theirs.utility)
+            assert mine.belief == {"agent_0": theirs.belief[theirs.expert]}
+            assert all(f"says {belief}" in one.briefs["agent_0"] for belief in theirs.belief.values())
+
+
+def test_solo_runs_stand_beside_a_team_on_the_same_tasks():
+    ideal = [[told(DesignReview(agents=n), Calibrated(), seed) for seed in range(200)] for n in (1, 2)]
+    results = coordination(*ideal)
+    assert results["curse_of_coordination"].n == 200
+    assert results["curse_of_coordination"].value == pytest.approx(0)  # who plays without a mistake loses nothing
+
+
+def test_one_seat_of_eight_can_block_the_change():
+    env = DesignReview(agents=8)
+    env.reset(seed=0)
+    best = env.task.decisions[0].best
+    other = next(option for option in env.task.decisions[0].options if option != best)
+    for _ in range(2):
+        env.step(dict.fromkeys(env.agents, "PASS"))
+    env.step(dict.fromkeys(env.agents, f"Answer: {best}") | {"agent_5": f"Answer: {other}"})
+    assert (env.episode.outcome.utility, env.episode.outcome.success) == (0.0, False)
+
+
+# ------------------------------------------------------------------------------------------------ the shared budget
+
+
+@SIZES
+@pytest.mark.parametrize("env_class", [DesignReview, PairedFunctions])
+def test_a_team_of_any_size_writes_no_more_than_its_budget(agents, env_class):
+    if agents not in env_class.TEAM_SIZES:
+        return
+    env = env_class(agents=agents, budget=100, rounds=2)
+    for reply in ("word " * 500, "Answer: a\n" * 70, "x"):
+        env.reset(seed=0)
+        while env.agents:
+            env.step(dict.fromkeys(env.agents, reply))
+        assert sum(message_tokens(turn.reply) for turn in env.episode.turns) <= 100
+
+
+def test_what_a_seat_leaves_unused_is_there_for_all_later():
+    env = DesignReview(agents=2, budget=60)
+    observations, _ = env.reset(seed=0)
+    assert env.allowance == 10 and observations["agent_0"].endswith(" At most 10 words.")
+    observations, *_ = env.step({"agent_0": "one two", "agent_1": "word " * 50})
+    assert env.allowance == (60 - 2 - 10) // 4 == 12 and "At most 12 words." in observations["agent_1"]
+    observations, *_ = env.step({"agent_0": "word " * 50, "agent_1": "PASS"})
+    assert observations["agent_1"].startswith("Partner: " + " ".join(["word"] * 12) + "\n")
+    assert env.allowance == (60 - 2 - 10 - 12 - 1) // 2
+
+
+def test_without_a_budget_nothing_is_cut_and_nothing_is_said_of_it():
+    env = DesignReview()
+    observations, _ = env.reset(seed=0)
+    env.step(dict.fromkeys(env.agents, "PASS"))
+    heard, *_ = env.step(dict.fromkeys(env.agents, "word " * 500))
+    assert "words" not in observations["agent_0"] and heard["agent_0"].count("word") == 500
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(0, ""), (3, "use RS256,"), (4, "use RS256, please"), (9, "use RS256, please")]
+)
+def test_a_text_is_cut_after_a_whole_word(count, kept):
+    assert first_tokens("use RS256, please", count) == kept
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("env_class", "arguments", "message"),
+    [
+        (DesignReview, {"agents": 9}, "agents is 9; DesignReview plays with 1, 2, 3, 4, 5, 6, 7, 8"),
+        (DesignReview, {"agents": 0}, "agents is 0"),
+        (PairedFunctions, {"agents": 3}, "agents is 3; PairedFunctions plays with 2"),
+        (DesignReview, {"agents": 3, "budget": 8}, "budget is 8; it must be at least 9"),
+        (DesignReview, {"budget": 50.0}, "budget is 50.0"),
+    ],
+)
+def test_a_team_that_cannot_play_is_refused(env_class, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        env_class(**arguments)
+
+
+def test_what_reckons_with_a_pair_refuses_a_larger_team():
+    with pytest.raises(ValueError, match="DesignReview with 3 seats: Calibrated plays pairs of the 2x2 design"):
+        told(DesignReview(agents=3), Calibrated(), 0)
+    with pytest.raises(ValueError, match="DesignReview with 3 seats: the audit plays pairs"):
+        audit(RewardStack.from_config({"task_success": {}}), lambda: DesignReview(agents=3), 2)
+
+
+def test_a_task_of_another_team_is_refused():
+    with pytest.raises(ValueError, match="this environment plays"):
+        DesignReview(agents=3).reset(options={"task": DesignReview().make_task(0)})
+
+
+def test_a_record_replays_to_itself_and_not_in_another_environment():
+    env = DesignReview(agents=3, rounds=2, acts=True, budget=200)
+    episode = told(env, AlwaysDefer(), 7)
+    assert replay(DesignReview(agents=3, rounds=2, acts=True, budget=200), episode) == episode
+    with pytest.raises(ValueError, match="ends in phase"):
+        replay(DesignReview(agents=3, rounds=3), episode)
+
+
+# ------------------------------------------------------------------------------------------------ configuration
+
+
+@pytest.mark.parametrize("agents", [1, 2, 3])
+def test_every_seat_that_the_configuration_does_not_name_has_a_policy_of_its_own(agents):
+    config = load_config([], ["env.name=DesignReview", f"env.agents={agents}"])
+    assert config.policies == {seat: seat for seat in seats_of(agents)}
+
+
+def test_seats_can_share_a_policy():
+    config = load_config([], ["env.name=DesignReview", "env.agents=3", "policies.agent_2=agent_0"])
+    assert config.policies == {"agent_0": "agent_0", "agent_1": "agent_1", "agent_2": "agent_0"}
+
+
+def test_a_policy_for_a_seat_that_is_not_there_is_named():
+    with pytest.raises(
+        ConfigError, match=r"policies.agent_1: the environment has no such seat; its seats are \['agent_0'\]"
+    ):
+        load_config([], ["env.name=DesignReview", "env.agents=1", "policies.agent_1=judge"])
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("critic", ["central", "local"])
+def test_three_seats_are_trained_together(tmp_path, critic):
+    trainer = tiny.cue_trainer(tmp_path, env={"agents": 3}, critic=critic, num_updates=1)
+    before = tiny.weights(trainer.model)
+    rows = trainer.play_and_score(0)
+    hidden = trainer.model.config.hidden_size
+    for episode in rows:
+        assert list(episode) == list(seats_of(3))
+        first, *others = episode.values()
+        width = (3 if critic == "central" else 1) * hidden
+        assert all(row.features_KF.shape == (3, width) for row in episode.values())
+        if critic == "central":  # the seat's own features, then those of the others in the order of the seats
+            own = [row.features_KF[:, :hidden] for row in episode.values()]
+            for i, row in enumerate(episode.values()):
+                order = [i, *(j for j in range(3) if j != i)]
+                assert all(
+                    (row.features_KF[:, k * hidden : (k + 1) * hidden] == own[j]).all() for k, j in enumerate(order)
+                )
+    trainer.train()
+    moved = {name.split(".")[-2] for name, p in tiny.weights(trainer.model).items() if (p != before[name]).any()}
+    assert set(seats_of(3)) <= moved
+
+
+def test_policies_that_are_not_those_of_the_seats_are_refused(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path)
+    players = trainer.players
+    with pytest.raises(ValueError, match=r"policies are for \['agent_0'\]; name one for each of the seats"):
+        type(players)(players.make_env, {"agent_0": "agent_0"}, players.engine, players.chat, players.max_tokens)

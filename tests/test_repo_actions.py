@@ -1,0 +1,209 @@
+"""What a seat may write in a phase of work, what its edits do, and that no text whatever makes any of it raise."""
+
+import doctest
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs import repo
+from envs.episode import Act, ActKind, Decision, ParseError
+from envs.repository import actions, files, forecast, merging, verdict
+from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
+from envs.repository.files import added, edited, read, search, writable
+
+DECISION = Decision(id="offset", options=("17", "23"), utility={"17": 1.0}, belief={}, expert="agent_0", cue={})
+SOURCE = (
+    "import math\n\n\ndef f(x):\n    return x\n\n\nclass C:\n    @property\n    def size(self):\n        return 1\n"
+)
+TREE = {"p/a.py": SOURCE, "p/b.py": "y = 1\n", "tests/test_a.py": "z = 1\n", "README.md": "hi\n"}
+
+
+@pytest.mark.parametrize(
+    "module", [actions, files, forecast, merging, repo, verdict], ids=lambda module: module.__name__
+)
+def test_the_examples_in_docstrings_run(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_reply_is_any_number_of_actions_in_order():
+    reply = "\n".join(
+        [
+            "I think the end of the file is free.",
+            "say: I take the end",
+            "READ: p/a.py",
+            "Search: def f",
+            "Insert p/a.py after: import math",
+            "x = 1",
+            "",
+            "End",
+            "Insert p/a.py before:   return x  ",
+            "    x += 1",
+            "end",
+            "Replace p/b.py:",
+            "y = 1",
+            "With:",
+            "y = 2",
+            "y = 3",
+            "End",
+            "Function p/a.py C.size:",
+            "def size(self):",
+            "    return 2",
+            "End",
+            "Test",
+            "pass",
+            "Submit",
+        ]
+    )
+    assert parse_actions(reply).actions == (
+        Say("I take the end"),
+        Read("p/a.py"),
+        Search("def f"),
+        Insert("p/a.py", "import math", "x = 1\n"),
+        Insert("p/a.py", "return x", "    x += 1", after=False),
+        Replace("p/b.py", "y = 1", "y = 2\ny = 3"),
+        Function("p/a.py", "C.size", "def size(self):\n    return 2"),
+        RunTests(),
+        Pass(),
+        Submit(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ("", ParseError.EMPTY),
+        (" \n\t", ParseError.EMPTY),
+        ("I shall look at it.", ParseError.NO_ACTION),
+        ("Insert p/a.py after: import math\nx = 1", ParseError.BAD_ACTION),  # no End
+        ("Insert p/a.py after: import math\nEnd", ParseError.BAD_ACTION),  # nothing to insert
+        ("Insert p/a.py behind: import math\nx = 1\nEnd", ParseError.BAD_ACTION),
+        ("Replace p/a.py:\nx = 1\nEnd", ParseError.BAD_ACTION),  # no With
+        ("Replace p/a.py:\nWith:\nx = 1\nEnd", ParseError.BAD_ACTION),  # nothing to replace
+        ("Function p/a.py:\ndef f(): pass\nEnd", ParseError.BAD_ACTION),  # no name
+        ("Read:", ParseError.BAD_ACTION),
+        ("Say:", ParseError.BAD_ACTION),
+        ("x = 1\nEnd", ParseError.BAD_ACTION),  # an End of nothing
+    ],
+)
+def test_what_breaks_the_grammar_is_a_value(reply, error):
+    assert parse_actions(reply) is error
+
+
+def test_one_broken_action_voids_the_whole_reply():
+    assert parse_actions("Say: hello\nRead: p/a.py\nFunction p/a.py f:\ndef f(): pass") is ParseError.BAD_ACTION
+
+
+def test_what_stands_in_a_block_is_code_and_no_action():
+    reply = "Insert p/a.py after: import math\nSubmit\nRead: x\nPropose: 17\nEnd"
+    parsed = parse_actions(reply, [DECISION], acts=True)
+    assert parsed.actions == (Insert("p/a.py", "import math", "Submit\nRead: x\nPropose: 17"),) and parsed.acts == ()
+
+
+def test_acts_are_said_to_the_partner_and_expectations_are_sealed():
+    reply = "Propose: 17\nExpect: 23 (70%)\nExpect merge: conflict (60%)\nExpect: clean (90%)\nCommit: 18"
+    said, acts = parse_actions(reply, [DECISION], acts=True)
+    assert said == (Say("Propose: 17"),)
+    assert acts == (
+        Act(kind=ActKind.PROPOSE, decision="offset", option="17"),
+        Act(kind=ActKind.EXPECT, decision="offset", option="23", confidence=0.7),
+        Act(kind=ActKind.EXPECT, decision="merge", option="conflict", confidence=0.6),
+        Act(kind=ActKind.EXPECT, decision="merge", option="clean", confidence=0.9),
+    )
+    assert parse_actions(reply, [DECISION]) is ParseError.NO_ACTION  # not where acts are not read
+
+
+# edits
+
+
+def test_an_insertion_goes_after_or_before_the_one_line_that_is_named():
+    assert edited(TREE, Insert("p/b.py", "y = 1", "z = 2"))["p/b.py"] == "y = 1\nz = 2\n"
+    assert edited(TREE, Insert("p/a.py", "return x", "    x += 1", after=False))["p/a.py"] == SOURCE.replace(
+        "    return x", "    x += 1\n    return x"
+    )
+
+
+def test_a_replacement_takes_the_place_of_the_one_run_of_lines_that_is_named():
+    new = edited(TREE, Replace("p/a.py", "def f(x):\n    return x", "def f(x, y=0):\n    return x + y"))["p/a.py"]
+    assert new == SOURCE.replace("def f(x):\n    return x", "def f(x, y=0):\n    return x + y")
+    assert edited(TREE, Replace("p/a.py", "import math", ""))["p/a.py"] == SOURCE.replace("import math\n", "")
+
+
+def test_a_whole_definition_is_replaced_with_its_decorators_at_its_own_depth():
+    new = edited(TREE, Function("p/a.py", "C.size", "def size(self):\n    return 2"))["p/a.py"]
+    assert new.endswith("class C:\n    def size(self):\n        return 2\n") and "@property" not in new
+    assert "def f(x, y):\n    return y" in edited(TREE, Function("p/a.py", "f", "def f(x, y):\n    return y"))["p/a.py"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (Insert("p/c.py", "y = 1", "z"), "There is no p/c.py. Files: README.md, p/a.py"),
+        (Insert("tests/test_a.py", "z = 1", "z"), "not yours"),
+        (Insert("README.md", "hi", "z"), "not yours"),
+        (Insert("p/a.py", "y = 1", "z"), "has 0 lines"),
+        (Insert("p/a.py", "", "z"), "has 5 lines"),
+        (Replace("p/a.py", "def f(x):\n    return y", "z"), "has 0 places"),
+        (Replace("p/a.py", "return x", "z"), "has 0 lines"),  # indentation counts here
+        (Function("p/a.py", "g", "def g(): pass"), "no function or class g. Use Insert"),
+        (Function("p/a.py", "f.size", "def g(): pass"), "no function or class f.size"),
+        (Insert("p/b.py", "y = 1", "\0"), "not text"),
+        (Insert("p/b.py", "y = 1", "\ud800"), "not text"),
+        (Insert("p/b.py", "y = 1", "x" * 100_001), "at most 100000"),
+    ],
+)
+def test_an_edit_that_cannot_be_made_says_why(edit, why):
+    assert why in edited(TREE, edit)
+
+
+def test_a_function_of_a_file_that_is_no_python_now_cannot_be_replaced():
+    broken = {**TREE, "p/a.py": "def f(:"}
+    assert "not Python now" in edited(broken, Function("p/a.py", "f", "def f(): pass"))
+
+
+def test_an_edit_leaves_the_old_files_as_they_were():
+    before = dict(TREE)
+    assert edited(TREE, Insert("p/b.py", "y = 1", "z = 2")) != before == TREE
+
+
+def test_reading_numbers_the_lines_and_searching_names_the_places():
+    assert read(TREE, "p/b.py") == "p/b.py:\n  1 y = 1" and "There is no x" in read(TREE, "x")
+    assert search(TREE, "= 1") == "'= 1' is on 2 lines.\np/b.py:1: y = 1\ntests/test_a.py:1: z = 1"
+    long = {"a.py": "x = 1\n" * 9000}
+    assert len(read(long, "a.py")) < 6100 and search(long, "x").endswith("... and 8980 more")
+
+
+def test_what_a_branch_adds_is_its_new_lines_under_their_paths():
+    changed = {**TREE, "p/a.py": f"x = 1\n{SOURCE}", "p/b.py": "y = 1\ny = 1\n"}
+    assert added(TREE, changed) == "# p/a.py\nx = 1\n# p/b.py\ny = 1" and added(TREE, TREE) == ""
+    assert [writable(path) for path in TREE] == [True, True, False, False]
+
+
+PIECES = [
+    *("Say: ", "Read: ", "Search: ", "Insert p/a.py after: ", "Insert p/a.py before: return x", "Replace p/b.py:"),
+    *(
+        "With:",
+        "End",
+        "Function p/a.py f:",
+        "Function p/a.py C.size:",
+        "Test",
+        "Submit",
+        "Pass",
+        "y = 1",
+        "import math",
+    ),
+    *("def f(x):\n    return 1", "p/a.py", "\n", " ", "\r", "\0", "\ud800", "Expect merge: clean (50%)", "Propose: 17"),
+]
+REPLIES = st.lists(st.sampled_from(PIECES) | st.text(max_size=10) | st.just("\n"), max_size=14).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(reply=REPLIES | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
+def test_no_text_makes_reading_it_or_doing_it_raise(reply):
+    parsed = parse_actions(reply, [DECISION], acts=True)
+    tree = TREE
+    for action in () if isinstance(parsed, ParseError) else parsed.actions:
+        if isinstance(action, Insert | Replace | Function):
+            result = edited(tree, action)
+            tree = tree if isinstance(result, str) else result
+            assert {path for path in TREE if tree[path] != TREE[path]} <= {"p/a.py", "p/b.py"}

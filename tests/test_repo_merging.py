@@ -1,0 +1,149 @@
+"""Merges and forecasts beside git's own: policies, whole trees, exported branches."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from envs.merge import Policy, Repository, Strategy, merge
+from envs.repository import merging
+from envs.repository.forecast import describe, forecast
+from envs.repository.merging import export, merge_branches, need_git
+
+BASE = {"a.py": "one\ntwo\nthree\nfour\nfive\n", "b.py": "x = 1\n"}
+
+
+def changed(rng, text):
+    """A text with one line put in, replaced or taken out; sometimes without the newline at its end."""
+    lines, at, word = text.split("\n"), rng.integers(text.count("\n")), rng.choice(["one", "six", ""])
+    lines[at : at + rng.integers(2)] = [word] * rng.integers(2)
+    return "\n".join(lines)[: None if rng.integers(4) else -1]
+
+
+def test_a_merge_is_gits_own_merge_of_the_whole_tree(tmp_path):
+    rng, cases = np.random.default_rng(0), []
+    for _ in range(24):
+        first, second = ({path: changed(rng, text) for path, text in BASE.items()} for _ in range(2))
+        cases.append((first, BASE | {"a.py": second["a.py"]}))
+    branches = {f"{side}-{i}": [files] for i, case in enumerate(cases) for side, files in zip("fs", case, strict=True)}
+    repository = export(tmp_path / "bare.git", BASE, branches)
+    seen = set()
+    for i, (first, second) in enumerate(cases):
+        policy = list(Policy)[i % 4]
+        theirs = merge(repository, "main", f"f-{i}", f"s-{i}", policy)
+        ours = merge_branches(BASE, first, second, policy)
+        assert ours.conflicts == tuple(sorted(conflict.path for conflict in theirs.conflicts))
+        assert (ours.policy, ours.strategy, ours.files is None) == (policy, theirs.strategy, theirs.tree is None)
+        if ours.files is not None:
+            assert ours.files == {path: repository.read(theirs.tree, path).decode() for path in BASE}
+        seen.add((policy, bool(ours.conflicts)))
+    assert len(seen) >= 6  # both ends of most policies were met
+
+
+def side(**texts):
+    return BASE | {f"{name}.py": text for name, text in texts.items()}
+
+
+def test_changes_of_different_files_and_of_different_lines_merge():
+    first, second = side(a="ONE\ntwo\nthree\nfour\nfive\n"), side(a="one\ntwo\nthree\nfour\nFIVE\n", b="x = 2\n")
+    merged = merge_branches(BASE, first, second, Policy.NAIVE)
+    assert merged.files == {"a.py": "ONE\ntwo\nthree\nfour\nFIVE\n", "b.py": "x = 2\n"}
+    assert (merged.strategy, merged.conflicts) == (Strategy.NAIVE, ())
+
+
+def test_a_conflict_leaves_no_files_but_by_the_policy():
+    first, second = side(a="one\nTWO\nthree\nfour\nfive\n"), side(a="one\n2\nthree\nfour\nfive\n", b="x = 2\n")
+    results = {policy: merge_branches(BASE, first, second, policy) for policy in Policy}
+    assert results[Policy.NAIVE].files is None and results[Policy.IDENTICAL].files is None
+    assert results[Policy.UNION].files == {"a.py": "one\n2\nTWO\nthree\nfour\nfive\n", "b.py": "x = 2\n"}
+    assert results[Policy.LEAD_FALLBACK].files == first
+    assert results[Policy.IDENTICAL].conflicts == ("a.py", "b.py") and results[Policy.UNION].conflicts == ("a.py",)
+    assert all(result.policy is policy for policy, result in results.items())
+
+
+def test_a_file_that_one_side_changed_costs_no_process(monkeypatch):
+    monkeypatch.setattr(merging.subprocess, "run", None)
+    first, second = side(a="anything\n"), side(b="x = 3\n")
+    assert merge_branches(BASE, first, second, Policy.NAIVE).files == {"a.py": "anything\n", "b.py": "x = 3\n"}
+
+
+def test_what_git_merged_once_is_not_merged_again(monkeypatch):
+    first, second = side(a="zero\none\ntwo\nthree\nfour\nfive\n"), side(a="one\ntwo\nthree\nfour\nfive\nseven\n")
+    once = merge_branches(BASE, first, second, Policy.NAIVE)
+    monkeypatch.setattr(merging.subprocess, "run", None)
+    assert merge_branches(BASE, first, second, Policy.NAIVE) == once
+
+
+def test_without_a_new_enough_git_there_is_one_clear_error(monkeypatch):
+    for version, message in (("git version 2.30.1", "needs git 2.38"), (None, "not found on PATH")):
+        need_git.cache_clear()
+        monkeypatch.setattr(merging.shutil, "which", lambda _, found=version: found)
+        done = subprocess.CompletedProcess([], 0, stdout=version)
+        monkeypatch.setattr(merging.subprocess, "run", lambda *_, done=done, **__: done)
+        with pytest.raises(RuntimeError, match=message):
+            need_git()
+    need_git.cache_clear()
+
+
+def test_an_exported_repository_has_a_branch_for_each_seat_with_its_history(tmp_path):
+    states = [side(b="x = 2\n"), side(b="x = 3\n")]
+    repository = export(tmp_path / "bare.git", BASE, {"agent_0": states, "agent_1": []})
+    log = subprocess.run(
+        ["git", f"--git-dir={tmp_path / 'bare.git'}", "log", "--format=%D %s", "agent_0", "--"],
+        capture_output=True,
+        text=True,
+    )
+    assert [line.strip() for line in log.stdout.splitlines()] == [
+        "agent_0 agent_0: edit 2",
+        "agent_0: edit 1",
+        "main, agent_1 base",
+    ]
+    assert repository.read("agent_0", "b.py") == b"x = 3\n" and repository.read("agent_1", "b.py") == b"x = 1\n"
+    assert isinstance(repository, Repository)
+
+
+# forecasts
+
+CODE = {"m.py": "def f(x, size=2):\n    return x\n\n\ndef g(x):\n    return x\n\n\nLIMIT = 3\n"}
+
+
+def told(first, second):
+    return forecast(0, CODE, {"m.py": first}, {"m.py": second})
+
+
+def test_a_forecast_names_the_lines_of_the_base_on_which_changes_meet():
+    base = CODE["m.py"]
+    met = told(base.replace("return x", "return 1", 1), base.replace("return x", "return 2", 1))
+    assert met.conflict and met.ranges == {"m.py": ((2, 2),)} and met.symbols == ("m.py:f",)
+    assert describe(met) == "Merge forecast: conflict in m.py lines 2-2; both rely on m.py:f."
+    apart = told(base.replace("size=2", "size=3"), base.replace("LIMIT = 3", "LIMIT = 4"))
+    assert not apart.conflict and describe(apart) == "Merge forecast: clean."
+
+
+def test_two_insertions_at_one_place_meet_there():
+    base = CODE["m.py"]
+    met = told(base + "a = 1\n", base + "b = 1\n")
+    assert met.conflict and list(met.ranges["m.py"]) == [(10, 10)]
+
+
+def test_a_forecast_tells_of_a_clean_merge_what_one_side_changes_and_the_other_builds_on():
+    base = CODE["m.py"]
+    changes = base.replace("size=2", "size=3")
+    builds = base.replace("LIMIT = 3", "LIMIT = f(3)")
+    told_of = told(changes, builds)
+    assert not told_of.conflict and told_of.symbols == told_of.signatures == ("m.py:f",)
+    assert told(builds, changes).symbols == ("m.py:f",)
+    body = base.replace("return x", "return -x", 1)
+    assert told(body, builds).symbols == ("m.py:f",) and told(body, builds).signatures == ()
+    assert "signatures disagree: m.py:f" in describe(told_of)
+
+
+def test_a_signature_that_both_change_alike_does_not_disagree():
+    both = CODE["m.py"].replace("size=2", "size=2, mode=1")
+    assert told(both, both).signatures == () and told(both, both).symbols == ("m.py:f",)
+
+
+@pytest.mark.parametrize("text", ["def f(:", "\ufeff", "x" * 50_000, "(" * 500, "f(" * 90 + ")" * 90, ""])
+def test_a_forecast_takes_any_text_for_a_file(text):
+    assert told(text, CODE["m.py"] + "y = 1\n").round == 0
+    assert told(CODE["m.py"] + "y = 1\n", text).round == 0
