@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from envs import PairedFunctions, sandbox
-from envs.partners import NeverDefer
 from envs.sandbox import Part, run_expressions, run_in_tree
+from envs.zoo import NeverDefer
 
 RUNS, EPISODES, REPEATS = 200, 60, 7
 

@@ -138,7 +138,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
-        self.families = self._find_families(families)
+        self.families = self.chosen(families, self.FAMILIES, self.HELD_OUT, "families", kind="family")
         self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
         self.cue_reliability = cue_reliability
         self.distractors = distractors
@@ -313,20 +313,20 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
 
     # -- how a step works
 
-    def _find_families(self, families: Sequence[str] | str) -> tuple[Any, ...]:
-        known = {family.name: family for family in self.FAMILIES}
-        splits = {
-            "train": [name for name in known if name not in self.HELD_OUT],
-            "held_out": self.HELD_OUT,
-            "all": list(known),
-        }
-        names = splits.get(families, ()) if isinstance(families, str) else families
-        if not names and known:
+    @classmethod
+    def chosen(
+        cls, choice: Sequence[str] | str, known: Sequence[Any], held_out: Sequence[str], argument: str, *, kind: str
+    ) -> tuple[Any, ...]:
+        """The families that an argument chooses: "train", "held_out", "all", or names."""
+        named = {family.name: family for family in known}
+        splits = {"train": [n for n in named if n not in held_out], "held_out": held_out, "all": list(named)}
+        names = splits.get(choice, ()) if isinstance(choice, str) else choice
+        if not names and named:
             raise ValueError(
-                f"families is {families!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
-                f"{type(self).__name__} holds out {', '.join(self.HELD_OUT) or 'none'}."
+                f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
+                f"{cls.__name__} holds out {', '.join(held_out) or 'none'}."
             )
-        return tuple(find(name, known, kind="family") for name in names)
+        return tuple(find(name, named, kind=kind) for name in names)
 
     @property
     def allowance(self) -> int | None:

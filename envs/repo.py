@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.base import SEATS, CoopEnv
 from envs.episode import Forecast, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
-from envs.families.base import FunctionFamily, draw_decision
+from envs.families.base import FunctionFamily
 from envs.lookup import find
 from envs.merge import Policy, Repository
 from envs.paired_functions import PairedFunctions
@@ -68,7 +68,7 @@ class PairedFeatures(CoopEnv):
 
     ## Arguments
     As in `CoopEnv`, where `families` are kinds of packages and `rounds` the turns of work of each seat, at least 1; and
-    contracts: names or dotted paths of families of `PairedFunctions`; None for all.
+    contracts: what `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths.
     tokens: words and symbols that a seat may write in all of its turns of work, at least 1. A reply beyond counts for
         nothing and submits the branch.
     order: "simultaneous", or "alternating" for one seat at a time.
@@ -100,7 +100,7 @@ class PairedFeatures(CoopEnv):
     def __init__(
         self,
         *,
-        contracts: Sequence[str] | None = None,
+        contracts: Sequence[str] | Literal["train", "held_out", "all"] = "train",
         rounds: int = 6,
         tokens: int = 1000,
         order: Literal["simultaneous", "alternating"] = "simultaneous",
@@ -112,8 +112,6 @@ class PairedFeatures(CoopEnv):
         super().__init__(rounds=rounds, **kwargs)
         if rounds < 1:
             raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 1.")
-        if isinstance(contracts, str) or (contracts is not None and not contracts):
-            raise ValueError(f"contracts is {contracts!r}; it must be a list of at least one name, or None for all.")
         if not isinstance(tokens, int) or tokens < 1:
             raise ValueError(f"tokens is {tokens!r}; it must be a whole number of at least 1.")
         if order not in ORDERS:
@@ -123,8 +121,7 @@ class PairedFeatures(CoopEnv):
         if not test_timeout_s > 0:
             raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
         need_git()
-        known = {family.name: family for family in self.CONTRACTS}
-        self.contracts = tuple(find(name, known, kind="contract") for name in contracts or known)
+        self.contracts = self.chosen(contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, "contracts", kind="contract")
         self.tokens, self.order, self.policy = tokens, order, Policy(policy)
         self.forecast, self.test_timeout_s = forecast, test_timeout_s
         steps = rounds if order == "simultaneous" else 2 * rounds
@@ -138,7 +135,8 @@ class PairedFeatures(CoopEnv):
         place = self.families[rng.integers(len(self.families))]
         contract = self.contracts[rng.integers(len(self.contracts))]
         right = self.cells.at(seed)
-        decision = draw_decision(contract.name, contract.draw(rng), right, self.cue_reliability, SEATS, rng)
+        knobs = {"cue_reliability": self.cue_reliability, "distractors": self.distractors}
+        decision = contract.decide(right, SEATS, rng, **knobs)
         return task.make(place, contract, decision, right, seed, SEATS, rng)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:

@@ -59,7 +59,7 @@ class MultiAgentPPOConfig(_BaseConfig):
     max_stance_tokens: int = 16
     max_message_tokens: int = 32
     max_work_tokens: int = 256
-    max_final_tokens: int = 48
+    max_final_tokens: int = 64
     max_rows: int = 128
     save_updates: int = 5
 

@@ -10,7 +10,8 @@ from envs import DesignReview, PairedFunctions
 from envs.base import seats_of
 from envs.cells import Cells
 from envs.episode import Phase, first_tokens, message_tokens
-from envs.partners import AlwaysDefer, Calibrated, NeverDefer, play, replay
+from envs.partners import Calibrated, play, replay
+from envs.zoo import AlwaysDefer, NeverDefer
 from marl_coop.audit import audit
 from marl_coop.config import ConfigError, load_config
 from rewards import TERMS, RewardStack

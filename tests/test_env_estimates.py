@@ -10,7 +10,8 @@ from envs.episode import Decision
 from envs.families import HELD_OUT, TRAINING
 from envs.paired_functions import PairedFunctions
 from envs.parsing import parse_final
-from envs.partners import Averager, Calibrated, NeverDefer, play, pooled_option
+from envs.partners import Calibrated, play, pooled_option
+from envs.zoo import Averager, NeverDefer
 from rewards.consensus import Consensus, pool
 from rewards.metrics import measure
 

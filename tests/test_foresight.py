@@ -8,7 +8,8 @@ from test_repo_tasks import build
 from envs import PairedFeatures
 from envs.base import SEATS
 from envs.episode import Act, ActKind, Episode, Forecast, Phase
-from envs.partners import NeverDefer, play
+from envs.partners import play
+from envs.zoo import NeverDefer
 from rewards import Foresight
 from rewards.metrics import measure
 

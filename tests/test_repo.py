@@ -6,7 +6,8 @@ from test_repo_tasks import build
 from envs import PairedFeatures, PairedFunctions
 from envs.base import SEATS
 from envs.episode import ParseError, Phase, message_tokens
-from envs.partners import NeverDefer, play
+from envs.partners import play
+from envs.zoo import NeverDefer
 
 
 def started(seed=3, **arguments):

@@ -26,8 +26,8 @@ class Signing(FunctionFamily):
 
     def source(self, part: int, option: str) -> str:
         outer, _, inner = option.partition(_OVER)
-        data = f"hashlib.new('{inner}', s.encode()).digest()" if inner else "s.encode()"
-        signature = f"hashlib.new('{outer}', {data}).hexdigest()"
+        data = f"hashlib.{inner}(s.encode()).digest()" if inner else "s.encode()"
+        signature = f"hashlib.{outer}({data}).hexdigest()"
         return (
             f"import hashlib\ndef sign(s): return {signature}",
             f"import hashlib\ndef valid(s, h): return h == {signature}",

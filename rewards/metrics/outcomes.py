@@ -42,8 +42,8 @@ def _knows(episode: Episode, seat: Seat) -> bool:
 def textual_conflict_rate(episode: Episode) -> Rate:
     """P(the textual merge of the proposals has conflicts).
 
-    Range: [0, 1], less is better. Cases: episodes with a merge on record. Source: Brun et al. (2011); CooperBench counts
-    77.5 % among its reference solutions (505 of 652 pairs, by git).
+    Range: [0, 1], less is better. Cases: episodes with a merge on record. Source: Brun et al. (2011); CooperBench
+    counts 77.5 % among its reference solutions (505 of 652 pairs, by git).
     """
     merge = episode.outcome.merge
     return Rate(float(merge.conflict), 1) if merge else Rate()
