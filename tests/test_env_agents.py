@@ -10,12 +10,26 @@ from envs import DesignReview, PairedFunctions
 from envs.base import seats_of
 from envs.cells import Cells
 from envs.episode import Phase, first_tokens, message_tokens
-from envs.partners import Calibrated, play, replay
-from envs.zoo import AlwaysDefer, NeverDefer
-from marl_coop.audit import audit
+from envs.partners import Calibrated, Scripted, named_option, play, replay
+from marl_coop.audit import play_zoo
 from marl_coop.config import ConfigError, load_config
 from rewards import TERMS, RewardStack
 from rewards.metrics import coordination, measure
+
+
+class Holds(Scripted):
+    """Keeps its belief, in a team of any size."""
+
+    def decide(self, env, seat, decision):
+        return decision.belief[seat], 0.8
+
+
+class Follows(Scripted):
+    """Takes the first option that it hears, in a team of any size."""
+
+    def decide(self, env, seat, decision):
+        return named_option(env.heard(seat), decision) or decision.belief[seat], 0.8
+
 
 SIZES = pytest.mark.parametrize("agents", DesignReview.TEAM_SIZES)
 
@@ -27,7 +41,7 @@ def told(env, partner, seed):
 @SIZES
 def test_a_team_of_any_size_plays_to_the_end_and_is_scored_by_every_term_and_metric(agents):
     env = DesignReview(agents=agents, decisions=2, acts=True)
-    episodes = [told(env, NeverDefer(), seed) for seed in range(4)]
+    episodes = [told(env, Holds(), seed) for seed in range(4)]
     assert episodes[0].seats == seats_of(agents)
     stack = RewardStack(tuple(term() for term in TERMS))
     for episode in episodes:
@@ -177,7 +191,7 @@ def test_what_reckons_with_a_pair_refuses_a_larger_team():
     with pytest.raises(ValueError, match="DesignReview with 3 seats: Calibrated plays pairs of the 2x2 design"):
         told(DesignReview(agents=3), Calibrated(), 0)
     with pytest.raises(ValueError, match="DesignReview with 3 seats: the audit plays pairs"):
-        audit(RewardStack.from_config({"task_success": {}}), lambda: DesignReview(agents=3), 2)
+        play_zoo(DesignReview(agents=3), 2)
 
 
 def test_a_task_of_another_team_is_refused():
@@ -187,7 +201,7 @@ def test_a_task_of_another_team_is_refused():
 
 def test_a_record_replays_to_itself_and_not_in_another_environment():
     env = DesignReview(agents=3, rounds=2, acts=True, budget=200)
-    episode = told(env, AlwaysDefer(), 7)
+    episode = told(env, Follows(), 7)
     assert replay(DesignReview(agents=3, rounds=2, acts=True, budget=200), episode) == episode
     with pytest.raises(ValueError, match="ends in phase"):
         replay(DesignReview(agents=3, rounds=3), episode)
@@ -221,7 +235,7 @@ def test_a_policy_for_a_seat_that_is_not_there_is_named():
 def test_three_seats_are_trained_together(tmp_path, critic):
     trainer = tiny.cue_trainer(tmp_path, env={"agents": 3}, critic=critic, num_updates=1)
     before = tiny.weights(trainer.model)
-    rows = trainer.play_and_score(0)
+    rows = trainer.collector.collect(0)
     hidden = trainer.model.config.hidden_size
     for episode in rows:
         assert list(episode) == list(seats_of(3))

@@ -129,11 +129,18 @@ def test_a_pool_needs_the_partners_error():
     assert pooled_option(["17 +- 4"], instances("offset", 1)[0], "agent_0") is None
 
 
+class SureAverager(Averager):
+    """Its priors are readable: a doubtful source's own odds may leave no likeliest option."""
+
+    def prior(self, env, seat, decision):
+        return decision.belief[seat], 0.8
+
+
 def test_consensus_charges_a_blend_where_a_claim_is_right_and_none_where_the_blend_is():
     env = PairedFunctions(families=ESTIMATES, cells={"both_right": 0, "one_right": 1, "both_wrong": 1})
     charged = {0: [], 1: []}
     for seed in range(12):
-        episode = play(env, dict.fromkeys(SEATS, Averager()), seed)
+        episode = play(env, dict.fromkeys(SEATS, SureAverager()), seed)
         charged[sum(episode.task.cell.values())].append(sum(Consensus()(episode, "agent_0")))
     assert max(charged[1]) < 0 and set(charged[0]) == {0.0}
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.base import GAP, MAX_DISTRACTORS, SEATS
+from envs.base import MAX_DISTRACTORS, SEATS
 from envs.cells import Cells
 from envs.design_review import DesignReview
 from envs.episode import Phase, Task
 from envs.paired_functions import PairedFunctions
+from envs.prompts import GAP
 from envs.sandbox import Part, run_expressions, same
 from marl_coop.config import load_config
 

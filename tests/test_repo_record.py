@@ -74,7 +74,7 @@ def test_a_partner_with_one_turn_speaks_and_works_in_it():
 
 def test_padding_goes_into_the_branch():
     lean, padded = (
-        play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO["ideal"]}, 5) for who in ("ideal", "code padder")
+        play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO["ideal"]}, 5) for who in ("ideal", "code-padder")
     )
     tokens = [episode.outcome.provenance.authored["agent_0"] for episode in (lean, padded)]
     assert tokens[1] == tokens[0] + 60 and padded.outcome.utility == lean.outcome.utility

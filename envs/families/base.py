@@ -111,7 +111,7 @@ class FunctionFamily(Family):
 
     @abstractmethod
     def source(self, part: int, option: str) -> str:
-        """Python, mostly one line: the part's function under a reading. `envs.base.GAP` in its place makes a gap."""
+        """Python, mostly one line: the part's function under a reading. `envs.prompts.GAP` in its place makes a gap."""
 
     @abstractmethod
     def check(self, part: int, option: str, n: int) -> str:

@@ -64,4 +64,5 @@ class ErrorType(FunctionFamily):
 
 def _on_bench(expression: str, function: str) -> str:
     """The value of an expression on one of the functions where `_BENCH` is defined; no expression can catch."""
-    return f"(exec({_BENCH!r}, bench := dict(globals(), {function}={function})), eval({expression!r}, bench))[1]"
+    bench = f"bench := {{**globals(), {function!r}: {function}}}"
+    return f"(exec({_BENCH!r}, {bench}), eval({expression!r}, bench))[1]"
