@@ -16,6 +16,7 @@ from rewards.pushback import positions
 
 _NAMES = frozenset(ActKind)
 
+
 def acting(episode: Episode) -> bool:
     """Whether a seat wrote an act that could be read."""
     return any(turn.acts for turn in episode.turns)
@@ -168,7 +169,7 @@ def late_retraction_rate(episode: Episode) -> Rate:
 
 
 class Prediction(NamedTuple):
-    """A seat's last EXPECT beside one partner's part. `told`: the partner named what it realises, by COMMIT or INFORM."""
+    """A seat's last EXPECT beside a partner's part. `told`: by COMMIT or INFORM the partner named what it realises."""
 
     right: bool
     confidence: float
@@ -176,7 +177,7 @@ class Prediction(NamedTuple):
 
 
 def predictions(episode: Episode) -> Iterator[Prediction]:
-    """One for each seat, partner and decision with an EXPECT. A part that realises nothing was foreseen by nobody."""
+    """One for each seat, partner and decision with an EXPECT; that of a part which realises nothing is wrong."""
     for seat, decision in seats_and_decisions(episode):
         stance = expected(episode, seat, decision)
         for partner in episode.partners_of(seat) if stance else ():
