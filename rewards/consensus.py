@@ -38,8 +38,6 @@ class Consensus(RewardTerm):
     weight: Weight = 0.1
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
-        rolled = log_rolling(episode)
-
         def harm(decision: Decision) -> float:
             priors, answer = prior_options(episode, decision), episode.committed(agent, decision.id)
             if answer is None or not differ(priors):
@@ -53,7 +51,7 @@ class Consensus(RewardTerm):
                 return -excess_loss(decision.numeric, numbers, decision.expert, float(answer))
             if between or (decision.numeric is None and answer not in priors.values()):
                 return -shortfall
-            return 0.0 if settled_side(episode, decision, priors) is None else -shortfall * rolled
+            return 0.0 if settled_side(episode, decision, priors) is None else -shortfall * log_rolling(episode)
 
         return at_last_turn(episode, agent, min(mean_over_decisions(episode, harm), -mixed_loss(episode, agent)))
 

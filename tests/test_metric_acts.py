@@ -94,8 +94,9 @@ def test_coverage_is_the_share_of_seats_and_decisions_with_a_promise_where_anyon
 def test_a_retraction_is_late_where_no_partner_has_a_turn_left():
     early = talked(("agent_0", 1, "commit a"), ("agent_0", 3, "retract", "retract"))
     late = talked(("agent_0", 1, "commit a"), ("agent_0", 4, "retract"))
+    left = replace(early, turns=early.turns_of("agent_0") + early.turns_of("agent_1")[:-1])  # only the seat goes on
     nothing = talked(("agent_0", 1, "retract"), ("agent_1", 4, "retract"))
-    assert metric("late_retraction_rate", early, late, nothing) == (1 / 2, 2)
+    assert metric("late_retraction_rate", early, late, left, nothing) == (pytest.approx(2 / 3), 3)
 
 
 # expectation
@@ -165,11 +166,11 @@ def test_a_question_is_answered_by_a_partner_who_later_names_an_option_of_that_d
 
 def test_messages_that_could_not_help_are_counted_once_each():
     episode = rewrite(
-        talked(("agent_0", 2, "ask"), ("agent_1", 1, "expect a")),
+        talked(("agent_0", 2, "commit a"), ("agent_1", 1, "expect a")),
         "message",
         agent_0_1="Let us use A",  # names an option
         agent_1_1="let us talk",  # says nothing, and a sealed act is not heard
-        agent_0_2="what do you know",  # an act
+        agent_0_2="my word on it",  # an act
         agent_1_2="LET  us talk",  # a duplicate
         agent_0_3="let us talk",  # no duplicate of one's own; says nothing
         agent_0_4="let us use a",  # a duplicate, and too late

@@ -220,8 +220,9 @@ def test_what_only_one_seat_changed_or_both_changed_alike_is_no_mix():
     beside = BASE.replace("return 0", "return 1")
     assert surviving(merge(ONE, beside, final=BOTH.replace("return 0", "return 1"))) == {}
     assert surviving(merge(ONE, ONE, final=ONE)) == dict.fromkeys(PAIR, 0)
-    both = surviving(merge(BOTH, ONE, final=BOTH))
-    assert both == {"agent_0": 2, "agent_1": 0}
+    assert surviving(merge(BOTH, ONE, final=BOTH)) == {"agent_0": 2, "agent_1": 0}
+    wide = surviving(merge(ONE.replace("return 0", "return 1"), OTHER, final=BOTH.replace("return 0", "return 1")))
+    assert wide == {"agent_0": 1, "agent_1": 2}
 
 
 def test_symbols_of_one_name_in_two_files_are_two_symbols():

@@ -34,15 +34,15 @@ RANGE = {
     SoloGain: (-1, 1),
 }
 UNIT = st.floats(0, 1)
-CODE = st.sampled_from(  # one function: base, three versions that mix, and what is no Python
-    [{"a.py": f"def f({head}):\n    {body}"} for head in ("n", "n, m=1") for body in ("return n", "n += m; return n")]
-    + [{"a.py": "def f(:"}, {}]
+BASE, HEAD, BODY, BOTH, BROKEN = (
+    {"a.py": text}
+    for text in ("def f(n): return n", "def f(n, m=1): return n", "def f(n): pass", "def f(n, m=1): pass", "def f(:")
 )
 
 
 @st.composite
 def episodes(draw):
-    """Two or three seats, one to three decisions (some of them numbers), any report, answer, talk and result."""
+    """Two or three seats, one to three decisions (some of them numbers), any report, answer, talk, act and result."""
     seats = [f"agent_{i}" for i in range(draw(st.integers(2, 3)))]
     decisions = []
     for index in range(draw(st.integers(1, 3))):
@@ -50,16 +50,16 @@ def episodes(draw):
         numeric = Numeric(
             truth=draw(st.floats(0, 50)), tolerance=draw(UNIT), sigma={seat: draw(st.floats(0.1, 9)) for seat in seats}
         )
-        decisions.append(
-            decide(
-                str(index),
-                utility={option: draw(UNIT) for option in options},
-                expert=draw(st.sampled_from(seats)),
-                blends=tuple(draw(st.sets(st.sampled_from(options)))),
-                numeric=draw(st.sampled_from([None, numeric])),
-                weight=draw(st.floats(0.1, 5)),
-            )
+        brief = {seat: draw(st.sampled_from(options)) for seat in seats}
+        settled = decide(
+            str(index),
+            utility={option: draw(UNIT) for option in options},
+            expert=draw(st.sampled_from(seats)),
+            blends=tuple(draw(st.sets(st.sampled_from(options)))),
+            numeric=draw(st.sampled_from([None, numeric])),
+            weight=draw(st.floats(0.1, 5)),
         )
+        decisions.append(replace(settled, belief=draw(st.sampled_from([{}, brief]))))
 
     def per_seat(strategy):
         return [[draw(strategy(decision)) for decision in decisions] for _ in seats]
@@ -75,8 +75,9 @@ def episodes(draw):
         talk=[draw(st.lists(st.integers(0, 60), max_size=3)) for _ in seats],
         utility=draw(UNIT),
     )
+    confidence = draw(UNIT)
     acts = [
-        Act(kind=kind, decision=decision.id, option=option, confidence=draw(UNIT))
+        Act(kind=kind, decision=decision.id, option=option, confidence=confidence)
         for kind in ActKind
         for decision in decisions
         for option in decision.options
@@ -89,9 +90,9 @@ def episodes(draw):
     surviving = {seat: max(0, authored[seat] - lost[seat]) for seat in seats}
     ledger = Provenance(authored=authored, surviving=surviving, duplicated=draw(st.integers(0, 90)))
     merge = Merge(
-        base=draw(CODE),
-        proposals={seat: draw(CODE) for seat in seats},
-        final=draw(CODE),
+        base=BASE,
+        proposals=dict.fromkeys(seats, BODY) | {seats[0]: HEAD},
+        final=draw(st.sampled_from([BOTH, HEAD, BROKEN])),
         worth={seat: draw(UNIT) for seat in seats},
         conflict=draw(st.booleans()),
         policy="union",

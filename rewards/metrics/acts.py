@@ -177,7 +177,7 @@ class Prediction(NamedTuple):
 
 
 def predictions(episode: Episode) -> Iterator[Prediction]:
-    """One for each seat, partner and decision with an EXPECT. A part that realises nothing was foreseen by nobody."""
+    """One for each seat, partner and decision with an EXPECT; that of a part which realises nothing is wrong."""
     for seat, decision in seats_and_decisions(episode):
         stance = expected(episode, seat, decision)
         for partner in episode.partners_of(seat) if stance else ():

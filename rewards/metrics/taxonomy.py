@@ -1,8 +1,8 @@
 """How teams fail: expectation, commitment, communication, counted from acts and messages and without a judge.
 
 The three kinds are those of CooperBench (arXiv 2601.13295): of 50 failed runs of pairs that its authors read by hand,
-42 % fell to expectation, 32 % to commitment and 26 % to communication, one cause to a run. Here an episode may show
-several kinds or none, so the shares need not sum to 1, and a sign of a failure need not be its cause.
+42 % fell to expectation, 32 % to commitment and 26 % to communication, together all. Here an episode may show several
+kinds or none, so the shares need not sum to 1, and a sign of a failure need not be its cause.
 
 All have as cases episodes in which a seat wrote an act; the shares only those of them that failed. Counts range from
 0, shares over [0, 1], and less is better.
