@@ -44,6 +44,7 @@ class BenchTask:
     task's runner names, () where it finds them in another way.
     """
 
+    folder: Path
     repo: str
     number: int
     commit: str
@@ -55,6 +56,11 @@ class BenchTask:
     def key(self) -> str:
         """Such as "pallets_click_task/2956"."""
         return f"{self.repo}/{self.number}"
+
+    @property
+    def image(self) -> str:
+        """The name of the benchmark's image of this task."""
+        return f"akhatua/cooperbench-{self.repo.removesuffix('_task').replace('_', '-')}:task{self.number}"
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -172,6 +178,7 @@ def _read_task(repo: str, folder: Path) -> BenchTask:
     except ValueError as error:
         raise DatasetError(f"{folder}: folders are named task<number>/feature<number>; {error}.") from error
     return BenchTask(
+        folder=folder.absolute(),
         repo=repo,
         number=number,
         commit=commits.pop(),

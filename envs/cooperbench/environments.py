@@ -97,7 +97,7 @@ class Cache:
         site = _site(folder)
         return Place(
             python=folder / "venv/bin/python",
-            roots=tuple(dict.fromkeys(_parent(package) for package in packages)),
+            roots=_roots(packages),
             readable=(folder / "venv",),
             environ={name: value.format(site=site) for name, value in recipe.environ.items()},
             built=folder / "built",
@@ -112,6 +112,11 @@ class Cache:
             version = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0.0.0"}  # the export has no git history to read it from
             _call(*pip, *self.pip_options, *_PYTEST, *recipe.requires)
             _call(*pip, *self.pip_options, "--no-deps", package, *recipe.bundles, environ=version)
+
+
+def image_place(task: BenchTask, packages: Sequence[str]) -> Place:
+    """The task's own docker image, for runs isolated by docker."""
+    return Place(python=Path("python"), roots=_roots(packages), image=task.image)
 
 
 def package_folders(repository: Repository, task: BenchTask) -> tuple[str, ...]:
@@ -147,9 +152,10 @@ def _site(folder: Path) -> Path:
     return next((folder / "venv/lib").glob("python*/site-packages"))
 
 
-def _parent(package: str) -> str:
-    parent = str(PurePosixPath(package).parent)
-    return "" if parent == "." else parent
+def _roots(packages: Sequence[str]) -> tuple[str, ...]:
+    """The folders that packages are imported from, "" for the top."""
+    parents = (str(PurePosixPath(package).parent) for package in packages)
+    return tuple(dict.fromkeys("" if parent == "." else parent for parent in parents))
 
 
 def _call(*command: str, environ: Mapping[str, str] = {}) -> None:  # noqa: B006  read only

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from envs.cooperbench.dataset import BenchTask, Pair
-from envs.cooperbench.environments import Cache, package_folders
+from envs.cooperbench.environments import Cache, image_place, package_folders
 from envs.cooperbench.grading import FeatureVerdict, Suite, Workbench, grade, load, save, study
-from envs.cooperbench.native import Refused, known_defect, recipe
+from envs.cooperbench.native import RECIPES, Recipe, Refused, known_defect, recipe
 from envs.cooperbench.running import Isolation, RunStatus, best_isolation
 from envs.cooperbench.submission import Applied, Submission, submit
 from envs.merge import Conflict, Merge, PatchError, Policy, Strategy, merge
@@ -51,12 +52,20 @@ class Evaluator:
         cache: where repositories, environments and studied suites are kept.
         isolation: how submitted code is kept away from this machine; the best that works here where None.
         timeout_s: wall time of one run of tests, in seconds.
+        recipes: what a task's environment needs, by `BenchTask.key`.
 
     A verdict on the same tree is remembered, except where a run timed out or the machine failed.
     """
 
-    def __init__(self, cache: Cache, *, isolation: Isolation | None = None, timeout_s: float = 120.0):
-        self.cache = cache
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        isolation: Isolation | None = None,
+        timeout_s: float = 120.0,
+        recipes: Mapping[str, Recipe] = RECIPES,
+    ):
+        self.cache, self.recipes = cache, recipes
         self.isolation = best_isolation() if isolation is None else Isolation(isolation)
         self.timeout_s = timeout_s
         self._benches: dict[str, Workbench] = {}
@@ -72,11 +81,14 @@ class Evaluator:
         """
         if task.key not in self._benches:
             repository = self.cache.repository(task)
+            packages = package_folders(repository, task)
+            docker = self.isolation is Isolation.DOCKER
+            place = image_place(task, packages) if docker else self.cache.environment(task, recipe(task, self.recipes))
             self._benches[task.key] = Workbench(
                 task=task,
                 repository=repository,
-                place=self.cache.environment(task, recipe(task)),
-                packages=package_folders(repository, task),
+                place=place,
+                packages=packages,
                 isolation=self.isolation,
                 timeout_s=self.timeout_s,
             )

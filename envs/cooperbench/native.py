@@ -95,15 +95,15 @@ DEFECTS: Mapping[tuple[str, int, str], str] = {
 }
 
 
-def recipe(task: BenchTask) -> Recipe:
-    """How to run a task without docker.
+def recipe(task: BenchTask, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
+    """How to run a task without docker, from recipes by `BenchTask.key`.
 
     Raises:
         Refused: it does not run without docker; the message says why.
     """
-    if task.key in RECIPES:
-        return RECIPES[task.key]
-    why = _NO_RECIPE.get(task.key) or _NO_RECIPE.get(task.repo) or "nobody has written down what it needs"
+    if task.key in recipes:
+        return recipes[task.key]
+    why = _NO_RECIPE.get(task.key) or _NO_RECIPE.get(task.repo) or "there is no recipe for it"
     raise Refused(f"{task.key} does not run without docker: {why}.")
 
 

@@ -189,13 +189,14 @@ def _command(
 
 
 def docker_command(image: str, tree: Path, out: Path, environ: Mapping[str, str], words: Sequence[str]) -> list[str]:
-    """A run in a task's image, without network: the tree is laid over the image's copy, which keeps what was built."""
+    """A run in a task's image, without network: the tree in the place of the image's, but for what was built there."""
     mounts = [f"{tree}:/submission:ro", f"{out}:/out:rw", f"{CHILD}:/harness/child.py:ro"]
     command = ["docker", "run", "--rm", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     command += ["--pids-limit", "512", "--entrypoint", "bash"]
     command += [word for mount in mounts for word in ("--volume", mount)]
     command += [word for name, value in environ.items() if name != "PATH" for word in ("--env", f"{name}={value}")]
-    script = f'cp -r /submission/. {INSIDE}/ && cd {INSIDE} && exec python /harness/child.py /out/report "$@"'
+    script = f"cd {INSIDE} && git ls-files -z | xargs -0 rm -f && cp -r /submission/. . && "
+    script += 'exec python /harness/child.py /out/report "$@"'
     return [*command, image, "-c", script, "run", *words]
 
 

@@ -59,7 +59,7 @@ class Twin:
     edits: tuple[Edit, ...]
 
 
-def twins_of(source: str, rng: random.Random, *, literals: int = 3) -> dict[str, tuple[Twin, ...]]:
+def twins_of(source: str, rng: random.Random, *, literals: int = 2) -> dict[str, tuple[Twin, ...]]:
     """Twins of every test function of a file, by function name, the best hidden ones first.
 
     Functions of one name in several classes are one entry, and their twins change all of them together.
