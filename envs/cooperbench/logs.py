@@ -121,7 +121,9 @@ def write_log(run: Path, log: PairLog, verdict: PairVerdict | None = None) -> Pa
 
 def official_verdict(verdict: PairVerdict, setting: str = "coop") -> dict[str, Any]:
     """A verdict in the words of the benchmark's eval.json."""
-    merge = {"status": verdict.merge_status, "strategy": STRATEGIES[verdict.strategy], "diff": ""}
+    lost = verdict.strategy is Strategy.LEAD and not verdict.both_passed  # the benchmark names it only where it won
+    strategy = STRATEGIES[Strategy.NAIVE if lost else verdict.strategy]
+    merge = {"status": verdict.merge_status, "strategy": strategy, "diff": ""}
     features = {
         f"feature{place}": {
             "feature_id": feature.feature,
