@@ -17,9 +17,9 @@ are missing are cloned. For merges alone a folder `<repo>_task/<number>` with th
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,13 +32,17 @@ from envs.cooperbench.native import RECIPES, Refused
 from envs.cooperbench.submission import submit
 from envs.merge import Policy, Repository, merge
 
+DOCS = Path("docs/cooperbench.md")
+START, END = "<!-- figures -->\n", "<!-- end of figures -->"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--repositories", type=Path, default=Path("nowhere"))
-    parser.add_argument("--pip-options", nargs="*", default=[])
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the environments; best is 3.11")
+    parser.add_argument("--constraint", help="a file of pip constraints, such as one that pins the CPU build of torch")
     parser.add_argument("--tiers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--tasks", nargs="+", help="only these, such as pallets_click_task/2956")
     parser.add_argument("--subset", help="pairs: only those of a subset")
@@ -49,9 +53,11 @@ def main() -> None:
     args.cache.mkdir(parents=True, exist_ok=True)
     dataset, done = Dataset(args.dataset), Done(args.cache / "verified.jsonl")
     sources = {folder.name: folder.resolve() for folder in args.repositories.glob("*_task")}
-    cache = Cache(args.cache, sources=sources, pip_options=args.pip_options)
+    pip_options = ["--constraint", args.constraint] if args.constraint else []
+    cache = Cache(args.cache, sources=sources, pip_options=pip_options, python=args.python)
     if args.step == "report":
-        Path("docs/cooperbench.md").write_text("\n".join(report(done)) + "\n")
+        before, _, rest = DOCS.read_text().partition(START)
+        DOCS.write_text(before + START + "\n".join(report(done)) + "\n" + END + rest.partition(END)[2])
         return
     tasks = [dataset.tasks[key] for key in args.tasks or dataset.tasks]
     if args.step == "merges":
@@ -234,7 +240,37 @@ def short(verdict: dict) -> dict:
 
 
 def report(done: Done) -> Iterator[str]:
+    """The figures in docs/cooperbench.md."""
+    merged, graded, paired = (done.of(step) for step in ("merge", "feature", "pair"))
+    agree = sum(r["git"] and r["merge_file"] for r in merged.values())
+    clean, part = (sum(bool(r[k]) for r in merged.values()) for k in ("clean", "whole"))
+    yield f"Gold merges: **{agree} of {len(merged)}** are as `git merge` in a work tree and `git merge-file` have them;"
+    yield f"{clean} are clean and {len(merged) - clean} conflict. {len(merged) - part} of them were made of the touched"
+    yield "files alone, taken from a release with the same content."
     yield ""
+    studied = [r for r in graded.values() if "refused" not in r]
+    passed, forged = (sum(r[k] for r in studied) for k in ("passed", "forged"))
+    yield f"Gold features: **{passed} of {len(studied)}** studied ones fail on the base and pass with the gold patch;"
+    yield f"{len(graded) - len(studied)} are refused. Gold patches that were taken for a forgery: {forged}."
+    yield ""
+    yield "| task | features | refused | gold passes | new tests | twins: literal / flip / floor / none |"
+    yield "|---|---|---|---|---|---|"
+    for task in dict.fromkeys(key[0] for key in graded):
+        rows = [r for key, r in graded.items() if key[0] == task]
+        good = [r for r in rows if "refused" not in r]
+        kinds = " / ".join(str(sum(r["guard"].get(k, 0) for r in good)) for k in ("literal", "flip", "floor", "none"))
+        new, ok = sum(r["new"] for r in good), sum(r["passed"] for r in good)
+        yield f"| {task} | {len(rows)} | {len(rows) - len(good)} | {ok} of {len(good)} | {new} | {kinds} |"
+    yield ""
+    yield from (f"Refused: {r['refused']}\n" for r in graded.values() if "refused" in r)
+    both = [r for r in paired.values() if r.get("official")]
+    verdicts, passing = (
+        sum(r["ours"]["both"] == r["official"]["both"] for r in both),
+        sum(r["ours"]["both"] for r in both),
+    )
+    every = sum(r["ours"] == r["official"] for r in both)
+    yield f"Gold pairs under `lead_fallback`, beside the official `evaluate()`: **{verdicts} of {len(both)}** joint"
+    yield f"verdicts agree, {every} in every field (merge, strategy, each feature, error). {passing} of them pass."
 
 
 if __name__ == "__main__":

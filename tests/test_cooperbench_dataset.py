@@ -122,13 +122,12 @@ def test_a_repository_without_the_commit_is_one_clear_error(toy, tmp_path):
         Cache(tmp_path / "cache", sources={"shapes_task": other}).repository(task)
 
 
-def test_a_docker_run_has_no_network_and_leaves_only_the_report(tmp_path):
-    command = docker_command(
-        "image:task1", tmp_path, tmp_path / "out", {"PYTHONPATH": "/workspace/repo"}, ["64", "t.py"]
-    )
+def test_a_docker_run_has_no_network_and_can_write_nothing_of_ours(tmp_path):
+    command = docker_command("image:task1", tmp_path, {"LANG": "C"}, ["64", "t.py"], 30)
     assert command[:5] == ["docker", "run", "--rm", "--network", "none"]
     mounts = [command[i + 1] for i, word in enumerate(command) if word == "--volume"]
-    assert mounts == [f"{tmp_path}:/submission:ro", f"{tmp_path}/out:/out:rw", f"{CHILD}:/harness/child.py:ro"]
+    assert mounts == [f"{tmp_path}:/submission:ro", f"{CHILD}:/harness/child.py:ro"]
+    assert "timeout -s KILL 30" in command[-4]
     assert command[-6:-3] == ["image:task1", "-c", command[-4]] and command[-2:] == ["64", "t.py"]
 
 

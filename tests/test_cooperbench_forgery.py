@@ -56,12 +56,15 @@ def test_a_conftest_that_reports_passed_passes_nothing(toy):
 
 
 REPORT_EVERYTHING = """
-import json, os, sys
+import json, os
 names = ["test_square", "test_negative_side", "test_square_runs", "test_area"]
 lines = [json.dumps(["tests/test_shapes.py::" + name, "call", "passed"]) for name in names]
 lines.append(json.dumps(["", "end", "0"]))
-with open(sys.argv[1], "a") as report:
-    report.write("\\n".join(lines) + "\\n")
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, ("\\n".join(lines) + "\\n").encode())
+    except OSError:
+        pass
 """
 FORGED = {
     "every report says passed": """
@@ -181,6 +184,11 @@ def square(side):
     return side * side
 """
     assert verdict(toy, 3, {"shapes/core.py": code})[1].passed
+
+
+def test_code_that_closes_the_channel_has_failed_and_is_no_fault_of_the_machine(toy):
+    result, feature = verdict(toy, 3, {"shapes/core.py": "\n\nimport os\nos.closerange(0, 50)\nos._exit(1)\n"})
+    assert feature.status is RunStatus.CRASH and not feature.passed and not result.fault
 
 
 def test_code_that_hangs_is_ended_in_time(toy):

@@ -1,9 +1,9 @@
 """Runs pytest and writes what became of each test: the child of `running`.
 
-    python pytest_child.py REPORT MEMORY_MB TARGET...
+    python pytest_child.py MEMORY_MB TARGET...
 
-One line of JSON per event: [test id, phase, outcome]. A script of its own because the task's Python runs it, in which
-this library is not installed. Python 3.8 or newer.
+One line of JSON per event, [test id, phase, outcome], goes to stdout; what tests print goes to stderr. A script of its
+own because the task's Python runs it, in which this library is not installed. Python 3.8 or newer.
 """
 
 import json
@@ -13,9 +13,9 @@ import sys
 
 
 def main():
-    report, memory_mb = sys.argv[1:3]
-    targets = sys.argv[3:]
-    channel = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    memory_mb, *targets = sys.argv[1:]
+    channel = os.dup(1)
+    os.dup2(2, 1)
 
     def say(*event):
         os.write(channel, json.dumps(event).encode() + b"\n")

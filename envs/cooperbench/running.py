@@ -6,7 +6,7 @@ claim becomes evidence.
 Isolation, chosen by the caller and named in every report:
 
 - `bubblewrap`: the run sees the system's libraries, its Python, its tree and nothing else (no home, no dataset, no
-  other run), all of it read-only but /tmp and one folder for its report; no network, own process ids, ended with us.
+  other run), all of it read-only but /tmp; no network, own process ids, ended with us.
 - `docker`: the same in the task's image, for the machines that have an engine.
 - `none`: a plain process of this user. It can read the dataset and change the cache: only for code that you trust.
 
@@ -16,6 +16,7 @@ Each run has limits on memory, size of files, wall time. Not covered: a hole in 
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -132,81 +133,94 @@ def run_tests(
     """
     if lack := _lacks(isolation):
         raise IsolationError(f"isolation={isolation.value!r} does not work here: {lack}.")
-    with tempfile.TemporaryDirectory(prefix="marl-coop-run-") as name:
-        out = Path(name, "out")
-        out.mkdir()
-        out.chmod(0o777)
-        limits = [str(memory_mb), *targets]
-        command, environ, cwd = _command(isolation, tree, out, place, limits)
-        started = time.monotonic()
-        with open(Path(name, "log"), "w+b") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=environ, start_new_session=True
-            )
-            try:
-                process.wait(timeout_s)
-                timed_out = False
-            except subprocess.TimeoutExpired:
-                timed_out = True
-            finally:
-                _end(process)
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
-            detail = log.read().decode(errors="replace")
-        seconds = time.monotonic() - started
-        return _read(out / "report", timed_out, isolation, seconds, detail)
+    command, environ, cwd = _command(isolation, tree, place, [str(memory_mb), *targets], timeout_s)
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=cwd,
+            env=environ,
+            start_new_session=True,
+        )
+        try:
+            claims, timed_out = _listen(process, started + timeout_s)
+        finally:
+            _end(process)
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+        detail = log.read().decode(errors="replace")
+    return _report(claims.decode(errors="replace"), timed_out, isolation, time.monotonic() - started, detail)
+
+
+def _listen(process: subprocess.Popen, deadline: float) -> tuple[bytes, bool]:
+    """What the run says until it ends, and whether it ran out of time; at most 32 MiB, more is a flood and ends it."""
+    poller = select.poll()
+    poller.register(process.stdout.fileno(), select.POLLIN | select.POLLHUP)
+    claims = bytearray()
+    while len(claims) < _REPORT_BYTES:
+        if time.monotonic() > deadline:
+            return bytes(claims), True
+        if poller.poll(100):
+            chunk = os.read(process.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            claims += chunk
+        elif process.poll() is not None:  # a process that it left behind holds the pipe
+            break
+    return bytes(claims), False
 
 
 def _end(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
     process.wait()
 
 
 def _command(
-    isolation: Isolation, tree: Path, out: Path, place: Place, words: list[str]
+    isolation: Isolation, tree: Path, place: Place, words: list[str], timeout_s: float
 ) -> tuple[list[str], dict[str, str], Path | None]:
     """The command of a run, its environment and its working folder."""
     inside = tree if isolation is Isolation.NONE else Path(INSIDE)
-    report = out / "report" if isolation is Isolation.NONE else Path("/out/report")
     roots = os.pathsep.join(str(inside / root) if root else str(inside) for root in place.roots)
     fixed = {"PYTHONPATH": roots, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     basic = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     environ = basic | dict(place.environ) | fixed
     if isolation is Isolation.NONE:
-        return [str(place.python), str(CHILD), str(report), *words], environ, tree
+        return [str(place.python), str(CHILD), *words], environ, tree
     if isolation is Isolation.DOCKER:
-        return docker_command(place.image, tree, out, environ, words), dict(os.environ), None
+        return docker_command(place.image, tree, environ, words, timeout_s), dict(os.environ), None
     binds = [word for path in _SYSTEM for word in ("--ro-bind-try", path, path)]
     home = Path(os.path.realpath(place.python)).parent.parent
     for path in dict.fromkeys((home, *place.readable)):
         if not any(path.is_relative_to(system) for system in _SYSTEM):
             binds += ["--ro-bind", str(path), str(path)]
-    binds += ["--ro-bind", str(CHILD), "/harness/child.py", "--ro-bind", str(tree), INSIDE, "--bind", str(out), "/out"]
+    binds += ["--ro-bind", str(CHILD), "/harness/child.py", "--ro-bind", str(tree), INSIDE]
     variables = [word for name, value in environ.items() for word in ("--setenv", name, value)]
     shell = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc"]
     shell += ["--dev", "/dev", "--tmpfs", "/tmp", *binds, *variables, "--chdir", INSIDE]
-    return [*shell, str(place.python), "/harness/child.py", str(report), *words], {"PATH": os.environ["PATH"]}, None
+    return [*shell, str(place.python), "/harness/child.py", *words], {"PATH": os.environ["PATH"]}, None
 
 
-def docker_command(image: str, tree: Path, out: Path, environ: Mapping[str, str], words: Sequence[str]) -> list[str]:
+def docker_command(
+    image: str, tree: Path, environ: Mapping[str, str], words: Sequence[str], timeout_s: float
+) -> list[str]:
     """A run in a task's image, without network: the tree in the place of the image's, but for what was built there."""
-    mounts = [f"{tree}:/submission:ro", f"{out}:/out:rw", f"{CHILD}:/harness/child.py:ro"]
+    mounts = [f"{tree}:/submission:ro", f"{CHILD}:/harness/child.py:ro"]
     command = ["docker", "run", "--rm", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     command += ["--pids-limit", "512", "--entrypoint", "bash"]
     command += [word for mount in mounts for word in ("--volume", mount)]
     command += [word for name, value in environ.items() if name != "PATH" for word in ("--env", f"{name}={value}")]
     script = f"cd {INSIDE} && git ls-files -z | xargs -0 rm -f && cp -r /submission/. . && "
-    script += 'exec python /harness/child.py /out/report "$@"'
+    script += f'exec timeout -s KILL {timeout_s} python /harness/child.py "$@"'  # our end would not end the container
     return [*command, image, "-c", script, "run", *words]
 
 
-def _read(file: Path, timed_out: bool, isolation: Isolation, seconds: float, detail: str) -> Report:
-    """Parse a report that anybody may have written: lines of JSON, at most 32 MiB, whatever else is ignored."""
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), errors="replace") as stream:
-            lines = stream.read(_REPORT_BYTES).splitlines()
-    except OSError:
-        lines = []
+def _report(claims: str, timed_out: bool, isolation: Isolation, seconds: float, detail: str) -> Report:
+    """Parse claims that anybody may have written: lines of JSON, whatever else is ignored."""
+    lines = claims.splitlines()
     good, bad, ended = set(), set(), False
     for line in lines:
         try:
