@@ -5,17 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_bench import BASE, FORCE_REPORTS, ISOLATION, make_toy, submission
+from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
 
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.running import Isolation, RunStatus
 from envs.cooperbench.submission import graded_tree, submit
 from envs.merge import Policy
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def verdict(toy, feature, files):

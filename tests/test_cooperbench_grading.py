@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from toy_bench import AREA, ISOLATION, LABEL, Here, make_toy, patch, submission
+from toy_bench import AREA, ISOLATION, LABEL, Here, patch, submission
 
 from envs.cooperbench import environments, running
 from envs.cooperbench.environments import Cache, PreparationError
@@ -12,11 +12,6 @@ from envs.cooperbench.grading import load, save
 from envs.cooperbench.native import Recipe, Refused
 from envs.cooperbench.running import Isolation, IsolationError, Place, RunStatus
 from envs.merge import Policy, Strategy
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def gold(task, *features):
@@ -158,18 +153,15 @@ def test_an_install_that_fails_says_what_pip_said(toy, tmp_path):
 
 def test_an_environment_has_the_package_and_is_made_once(toy, tmp_path, monkeypatch):
     task, evaluator = toy
-    monkeypatch.setattr(environments, "_PYTEST", ())
-    cache = Cache(tmp_path, sources=evaluator.cache.sources, pip_options=("--no-build-isolation",))
-    try:
-        place = cache.environment(task, Recipe(tier=1, environ={"SITE": "{site}"}))
-    except PreparationError as error:
-        pytest.skip(f"this Python's venv cannot build a package without a registry: {error}")
-    shown = subprocess.run(
-        [place.python, "-c", "import shapes; print(shapes.__file__)"], capture_output=True, text=True
-    )
-    assert shown.stdout.strip().startswith(place.environ["SITE"]) and place.roots == ("",)
-    made = place.python.stat().st_ctime_ns
-    assert cache.environment(task, Recipe(tier=1, environ={"SITE": "{site}"})).python.stat().st_ctime_ns == made
+    monkeypatch.setattr(environments, "_PYTEST", ("pip",))  # there already: no registry is asked
+    cache, recipe = Cache(tmp_path, sources=evaluator.cache.sources), Recipe(tier=1, environ={"SITE": "{site}"})
+    place = cache.environment(task, recipe)
+    command = [place.python, "-c", "import shapes; print(shapes.__file__)"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert shown.stdout.startswith(place.environ["SITE"]) and place.roots == ("",)
+    assert [str(file.relative_to(place.built)) for file in place.built.rglob("*.*")] == ["shapes/built.txt"]
+    made = place.python.lstat().st_ctime_ns
+    assert cache.environment(task, recipe).python.lstat().st_ctime_ns == made
 
 
 def test_a_docker_evaluator_needs_no_virtual_environment(toy):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_bench import FORCE_REPORTS, ISOLATION, make_toy, submission
+from toy_bench import FORCE_REPORTS, ISOLATION, submission
 
 from envs.cooperbench import official
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
@@ -25,10 +25,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(toy, tmp_path_factory):
     """By name of a run: our verdict and the official package's."""
     folder = tmp_path_factory.mktemp("official")
-    task, evaluator = make_toy(folder)
+    task, evaluator = toy
     bench = evaluator.bench(task)
     gold = {id: feature.gold for id, feature in task.features.items()}
     forged = submission(bench, {"conftest.py": FORCE_REPORTS})
