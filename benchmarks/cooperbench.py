@@ -59,7 +59,8 @@ def main() -> None:
         before, _, rest = DOCS.read_text().partition(START)
         DOCS.write_text(before + START + "\n".join(report(done)) + "\n" + END + rest.partition(END)[2])
         return
-    tasks = [dataset.tasks[key] for key in args.tasks or dataset.tasks]
+    keys = [key.rpartition("/") for key in args.tasks or dataset.tasks]
+    tasks = [dataset.task(repo, int(number)) for repo, _, number in keys]
     if args.step == "merges":
         for task in tasks:
             merges(task, cache, done)
@@ -175,6 +176,8 @@ def features(task: BenchTask, evaluator: Evaluator, done: Done) -> None:
             continue
         studied, bench = time.monotonic(), evaluator.bench(task)
         verdict = evaluator.grade(task, id, bench.repository.apply(bench.base, feature.gold, ignore_space=True))
+        graded = time.monotonic()
+        other = evaluator.grade(task, id, combined(task, evaluator))
         done.add(
             key,
             passed=verdict.passed,
@@ -183,8 +186,17 @@ def features(task: BenchTask, evaluator: Evaluator, done: Done) -> None:
             kept=len(suite.kept),
             guard=suite.guard,
             study_s=round(studied - started, 1),
-            grade_s=round(time.monotonic() - studied, 1),
+            grade_s=round(graded - studied, 1),
+            combined=other.passed,
+            combined_forged=other.forged,
         )
+
+
+def combined(task: BenchTask, evaluator: Evaluator) -> str:
+    """The tree of the dataset's joint solution: other code that has the same features."""
+    bench = evaluator.bench(task)
+    patch = (task.folder / "combined.patch").read_text()
+    return bench.repository.apply(bench.base, patch, ignore_space=True)
 
 
 def pairs(
@@ -252,6 +264,9 @@ def report(done: Done) -> Iterator[str]:
     passed, forged = (sum(r[k] for r in studied) for k in ("passed", "forged"))
     yield f"Gold features: **{passed} of {len(studied)}** studied ones fail on the base and pass with the gold patch;"
     yield f"{len(graded) - len(studied)} are refused. Gold patches that were taken for a forgery: {forged}."
+    joint = [r for r in studied if "combined" in r]
+    yield f"The joint solution of all features, which is other code, passes {sum(r['combined'] for r in joint)} of"
+    yield f"{len(joint)}, and was taken for a forgery in {sum(r['combined_forged'] for r in joint)}."
     yield ""
     yield "| task | features | refused | gold passes | new tests | twins: literal / flip / floor / none |"
     yield "|---|---|---|---|---|---|"

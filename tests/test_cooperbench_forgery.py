@@ -1,8 +1,6 @@
 """Submissions that try to be graded without having the feature: none of them passes."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
@@ -150,11 +148,11 @@ def test_a_link_in_the_place_of_a_source_does_not_count(toy):
 @pytest.mark.skipif(ISOLATION is Isolation.NONE, reason="bubblewrap does not work on this machine")
 def test_a_run_reads_neither_the_dataset_nor_the_cache(toy):
     task, evaluator = toy
-    places = [str(evaluator.cache.folder), os.path.expanduser("~"), "/work", "/etc/passwd"]
+    hidden = [str(evaluator.cache.folder), str(task.folder), "/etc/passwd"]
+    assert all(map(os.path.exists, hidden))
     code = "\n\ndef square(side):\n    import os\n    if side < 0:\n        raise ValueError('negative side')\n"
-    code += f"    assert not any(map(os.path.exists, {places!r}))\n    return side * side\n"
-    found = [place for place in places if os.path.isdir(place) and Path(sys.prefix).is_relative_to(place)]
-    assert verdict(toy, 3, {"shapes/core.py": code})[1].passed or found
+    code += f"    assert not any(map(os.path.exists, {hidden!r}))\n    return side * side\n"
+    assert verdict(toy, 3, {"shapes/core.py": code})[1].passed
 
 
 @pytest.mark.skipif(ISOLATION is Isolation.NONE, reason="bubblewrap does not work on this machine")

@@ -99,6 +99,7 @@ class Evaluator:
 
         Raises:
             Refused: nothing may be paid for this feature; the message says why.
+            PreparationError: the machine failed, which says nothing of the feature.
         """
         if defect := known_defect(task, feature):
             raise Refused(f"{task.key} feature {feature}: {defect}.")

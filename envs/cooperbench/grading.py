@@ -24,6 +24,7 @@ from pathlib import Path
 from secrets import SystemRandom
 
 from envs.cooperbench.dataset import BenchTask
+from envs.cooperbench.environments import PreparationError
 from envs.cooperbench.native import Refused
 from envs.cooperbench.running import Isolation, Place, Report, RunStatus, run_tests
 from envs.cooperbench.submission import graded_tree
@@ -118,6 +119,7 @@ def study(bench: Workbench, feature: int, *, seed: int = 0) -> Suite:
     Raises:
         Refused: the patches do not apply, the gold patch passes no test, or no test tells it from the base.
         PatchError: the hidden tests or the gold patch do not apply.
+        PreparationError: the machine does not start a run.
     """
     patches = bench.task.features[feature]
     repository, base = bench.repository, bench.base
@@ -127,7 +129,9 @@ def study(bench: Workbench, feature: int, *, seed: int = 0) -> Suite:
     targets = bench.task.targets_of(feature)
     before, after, again = (bench.run(tree, targets) for tree in (trusted, solved, solved))
     where = f"{bench.task.key} feature {feature}"
-    if before.status is RunStatus.FAULT or after.status is not RunStatus.OK:
+    if any(report.status is RunStatus.FAULT for report in (before, after, again)):
+        raise PreparationError(f"{where}: a run of its tests did not start: {after.detail[-500:]}")
+    if after.status is not RunStatus.OK:
         raise Refused(f"{where}: the gold patch's tests ended with {after.status.value}: {after.detail[-500:]}")
     if not after.passed:
         raise Refused(f"{where}: no test passes with the gold patch: {after.detail[-500:]}")
