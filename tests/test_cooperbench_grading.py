@@ -22,7 +22,7 @@ def test_features_that_can_be_paid_for_are_told_from_those_that_cannot(toy):
     task, evaluator = toy
     suites, refused = gradeable(evaluator, task)
     assert set(suites) == {1, 2, 3}
-    assert refused == {4: "shapes_task/7 feature 4: its hidden tests pass on the untouched base."}
+    assert refused == {4: f"{task.key} feature 4: its hidden tests tell nothing, they pass on the untouched base."}
     assert suites[3].new == {
         f"tests/test_shapes.py::test_{name}" for name in ("square", "negative_side", "square_runs")
     }
@@ -133,6 +133,8 @@ def test_a_machine_that_cannot_start_a_run_is_a_fault_and_nobodys_failure(toy, t
     broken._suites[task.key, 3] = suite
     verdict = broken.grade(task, 3, broken.bench(task).base)
     assert verdict.status is RunStatus.FAULT and not verdict.passed
+    with pytest.raises(PreparationError, match="a run of its tests did not start"):
+        broken.suite(task, 1)
 
 
 def test_isolation_that_does_not_work_here_is_refused_with_the_remedy(toy, monkeypatch):
@@ -174,5 +176,5 @@ def test_a_suite_that_no_gold_patch_passes_is_refused(toy):
     task, evaluator = toy
     bench = evaluator.bench(task)
     assert evaluator.suite(task, 1).new and not evaluator.grade(task, 1, bench.base).passed
-    with pytest.raises(Refused, match="pass on the untouched base"):
+    with pytest.raises(Refused, match="they pass on the untouched base"):
         evaluator.suite(task, 4)

@@ -138,7 +138,9 @@ def study(bench: Workbench, feature: int, *, seed: int = 0) -> Suite:
     stable = after.passed & again.passed  # without what is flaky, and ids that have something random in them
     new = stable - before.passed
     if not new:
-        raise Refused(f"{where}: its hidden tests pass on the untouched base.")
+        still = sorted(after.failed & again.failed)
+        why = f"these fail even with the gold patch: {', '.join(still)}" if still else "they pass on the untouched base"
+        raise Refused(f"{where}: its hidden tests tell nothing, {why}.")
     return Suite(
         feature=feature,
         tree=trusted,

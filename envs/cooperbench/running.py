@@ -6,7 +6,7 @@ claim becomes evidence.
 Isolation, chosen by the caller and named in every report:
 
 - `bubblewrap`: the run sees the system's libraries, its Python, its tree and nothing else (no home, no dataset, no
-  other run), all of it read-only but /tmp; no network, own process ids, ended with us.
+  other run), read-only but for /tmp and its own copy of the tree; no network, own process ids, ended with us.
 - `docker`: the same in the task's image, for the machines that have an engine.
 - `none`: a plain process of this user. It can read the dataset and change the cache: only for code that you trust.
 
@@ -121,7 +121,7 @@ def run_tests(
     """Run test files of a tree.
 
     Args:
-        tree: a folder that nothing else uses; it is read, and written only where isolation is none.
+        tree: a folder that nothing else uses: the run may write to it.
         targets: paths of test files in the tree.
         place: see `Place`.
         isolation: see the top of this file.
@@ -197,7 +197,7 @@ def _command(
     for path in dict.fromkeys((home, *place.readable)):
         if not any(path.is_relative_to(system) for system in _SYSTEM):
             binds += ["--ro-bind", str(path), str(path)]
-    binds += ["--ro-bind", str(CHILD), "/harness/child.py", "--ro-bind", str(tree), INSIDE]
+    binds += ["--ro-bind", str(CHILD), "/harness/child.py", "--bind", str(tree), INSIDE]
     variables = [word for name, value in environ.items() for word in ("--setenv", name, value)]
     shell = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc"]
     shell += ["--dev", "/dev", "--tmpfs", "/tmp", *binds, *variables, "--chdir", INSIDE]
