@@ -268,7 +268,7 @@ def report(done: Done) -> Iterator[str]:
     yield f"The joint solution of all features, which is other code, passes {sum(r['combined'] for r in joint)} of"
     yield f"{len(joint)}, and was taken for a forgery in {sum(r['combined_forged'] for r in joint)}."
     yield ""
-    yield "| task | features | refused | gold passes | new tests | twins: literal / flip / floor / none |"
+    yield "| task | features run | refused | gold passes | new tests | twins: literal / flip / floor / none |"
     yield "|---|---|---|---|---|---|"
     for task in dict.fromkeys(key[0] for key in graded):
         rows = [r for key, r in graded.items() if key[0] == task]

@@ -1,6 +1,7 @@
 """Twins of tests: honest code cannot pass both."""
 
 import ast
+import doctest
 import random
 import re
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.cooperbench import twins
+from envs.cooperbench import grading, submission, twins
 from envs.cooperbench.twins import Kind, rewrite, twins_of
 
 CASES = {  # f gives its argument back, g raises ValueError of it
@@ -98,3 +99,9 @@ VALUES = st.one_of(st.integers(), st.floats(-1e9, 1e9), st.text(min_size=1), st.
 def test_another_value_is_of_the_same_type_and_differs(value, seed):
     other = twins._other(value, random.Random(seed))
     assert type(other) is type(value) and other != value
+
+
+@pytest.mark.parametrize("module", [twins, grading, submission])
+def test_examples_in_docstrings_are_true(module):
+    result = doctest.testmod(module)
+    assert result.failed == 0 and result.attempted
