@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 TRAINS := $(VENV)/.can-train
 TESTS := $(VENV)/.can-test
 LINTS := $(VENV)/.can-lint
+OFFICIAL := $(VENV)/cooperbench/.ready
 # Whatever is installed after torch must leave that very build in place.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
@@ -77,8 +78,17 @@ $(TRAINS): pyproject.toml $(VENV)/constraints.txt
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "CUDA available:", torch.cuda.is_available())'
 	@touch $@
 
-$(TESTS): $(TRAINS)
+$(TESTS): $(TRAINS) $(OFFICIAL)
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+# CooperBench's official evaluator, to compare verdicts with. It wants other versions than we do, so it gets an
+# interpreter of its own, and of what the package asks for only what its evaluator loads.
+$(OFFICIAL): | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/cooperbench
+	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check docker jinja2 litellm modal \
+		platformdirs pydantic python-dotenv pyyaml redis rich tenacity
+	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps cooperbench==0.0.29
 	@touch $@
 
 $(LINTS): $(TRAINS)

@@ -94,8 +94,10 @@ class Repository:
     @classmethod
     def clone(cls, source: str | Path, git_dir: Path) -> "Repository":
         """A bare copy of a repository: of a folder, sharing its objects (which must stay there), or of a URL."""
-        shared = ["--shared"] if Path(source).is_dir() else []
-        _git(None, "clone", "--quiet", "--bare", *shared, str(source), str(git_dir))
+        if Path(source).is_dir():
+            _git(None, "clone", "--quiet", "--bare", "--shared", str(Path(source).resolve()), str(git_dir))
+        else:
+            _git(None, "clone", "--quiet", "--bare", str(source), str(git_dir))
         return cls(git_dir)
 
     def tree(self, revision: str) -> str:

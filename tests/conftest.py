@@ -2,9 +2,18 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """The toy task of `toy_bench` and an evaluator for it; its hidden tests are studied once."""
+    from toy_bench import make_toy
+
+    return make_toy(tmp_path_factory.mktemp("toy"))

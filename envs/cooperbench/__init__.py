@@ -1,0 +1,59 @@
+"""CooperBench: its tasks, and verdicts on them that submitted code cannot forge.
+
+    from envs.cooperbench import Cache, Dataset, Evaluator
+    from envs.merge import Policy
+
+    dataset = Dataset("dataset")  # of the official package; nothing of it comes with this library
+    evaluator = Evaluator(Cache("cache"))  # repositories and virtual environments, made once
+    task = dataset.task("samuelcolvin_dirty_equals_task", 43)
+    verdict = evaluator.evaluate(task, (1, 2), (patch_of_agent_1, patch_of_agent_2), Policy.NAIVE)
+    verdict.both_passed, [feature.fraction for feature in verdict.features]
+
+| file | what |
+|---|---|
+| `dataset.py` | the layout: tasks, features, patches, pairs, subsets |
+| `native.py` | which tasks run without docker, what they need, which features are broken |
+| `environments.py` | repositories and virtual environments, cached |
+| `running.py`, `pytest_child.py` | one isolated run of pytest, and what it claims |
+| `twins.py` | tests turned into tests that honest code must fail |
+| `submission.py` | what of a patch is merged, and what of the merge counts |
+| `grading.py` | claims made into a verdict on one feature |
+| `evaluation.py` | the verdict on a pair of patches |
+| `logs.py` | the official tree of logs, written and read |
+| `official.py` | the official evaluator without docker, for comparison |
+"""
+
+from envs.cooperbench.dataset import BenchTask, Dataset, DatasetError, Feature, Pair
+from envs.cooperbench.environments import Cache, PreparationError
+from envs.cooperbench.evaluation import Evaluator, PairVerdict, gradeable
+from envs.cooperbench.grading import FeatureVerdict, Suite
+from envs.cooperbench.logs import AgentLog, LogError, Message, PairLog, read_logs, write_log
+from envs.cooperbench.native import RECIPES, Recipe, Refused
+from envs.cooperbench.running import Isolation, IsolationError, RunStatus
+
+__all__ = [
+    "RECIPES",
+    "AgentLog",
+    "BenchTask",
+    "Cache",
+    "Dataset",
+    "DatasetError",
+    "Evaluator",
+    "Feature",
+    "FeatureVerdict",
+    "Isolation",
+    "IsolationError",
+    "LogError",
+    "Message",
+    "Pair",
+    "PairLog",
+    "PairVerdict",
+    "PreparationError",
+    "Recipe",
+    "Refused",
+    "RunStatus",
+    "Suite",
+    "gradeable",
+    "read_logs",
+    "write_log",
+]

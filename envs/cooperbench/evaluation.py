@@ -1,0 +1,214 @@
+"""The verdict on a pair of patches: applied, merged under a named policy, graded on both features' hidden tests."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from envs.cooperbench.dataset import BenchTask, Pair
+from envs.cooperbench.environments import Cache, image_place, package_folders
+from envs.cooperbench.grading import FeatureVerdict, Suite, Workbench, grade, load, save, study
+from envs.cooperbench.native import RECIPES, Recipe, Refused, known_defect, recipe
+from envs.cooperbench.running import Isolation, RunStatus, best_isolation
+from envs.cooperbench.submission import Applied, Submission, submit
+from envs.merge import Conflict, Merge, PatchError, Policy, Strategy, merge
+
+_SUITE_VERSION = 1  # part of a stored suite's key: raise it when `study` finds out something else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairVerdict:
+    """What came of two patches.
+
+    `merge_status` is in the benchmark's words: clean, conflicts, missing_input (a patch did not apply) or identical.
+    `tree` was graded; None where the policy found none, and then both features failed. `isolation` is that of the runs.
+    """
+
+    pair: Pair
+    policy: Policy
+    strategy: Strategy
+    merge_status: str
+    applied: tuple[Applied, Applied]
+    ignored: tuple[tuple[str, ...], tuple[str, ...]]
+    conflicts: tuple[Conflict, ...]
+    tree: str | None
+    features: tuple[FeatureVerdict, FeatureVerdict]
+    isolation: Isolation
+
+    @property
+    def both_passed(self) -> bool:
+        return all(feature.passed for feature in self.features)
+
+    @property
+    def fault(self) -> bool:
+        """Whether the machine failed: such a verdict must be masked and never be scored."""
+        return any(feature.status is RunStatus.FAULT for feature in self.features)
+
+
+class Evaluator:
+    """Grades submissions for tasks of a dataset.
+
+    Args:
+        cache: where repositories, environments and studied suites are kept.
+        isolation: how submitted code is kept away from this machine; the best that works here where None.
+        timeout_s: wall time of one run of tests, in seconds.
+        recipes: what a task's environment needs, by `BenchTask.key`.
+
+    A verdict on the same tree is remembered, except where a run timed out or the machine failed.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        isolation: Isolation | None = None,
+        timeout_s: float = 120.0,
+        recipes: Mapping[str, Recipe] = RECIPES,
+    ):
+        self.cache, self.recipes = cache, recipes
+        self.isolation = best_isolation() if isolation is None else Isolation(isolation)
+        self.timeout_s = timeout_s
+        self._benches: dict[str, Workbench] = {}
+        self._suites: dict[tuple[str, int], Suite] = {}
+        self._verdicts: dict[tuple[str, int, str], FeatureVerdict] = {}
+
+    def bench(self, task: BenchTask) -> Workbench:
+        """The task's repository and environment; the first call prepares them.
+
+        Raises:
+            Refused: the task does not run without docker.
+            PreparationError: it should, and does not.
+        """
+        if task.key not in self._benches:
+            repository = self.cache.repository(task)
+            packages = package_folders(repository, task)
+            docker = self.isolation is Isolation.DOCKER
+            place = image_place(task, packages) if docker else self.cache.environment(task, recipe(task, self.recipes))
+            self._benches[task.key] = Workbench(
+                task=task,
+                repository=repository,
+                place=place,
+                packages=packages,
+                isolation=self.isolation,
+                timeout_s=self.timeout_s,
+            )
+        return self._benches[task.key]
+
+    def suite(self, task: BenchTask, feature: int) -> Suite:
+        """The studied hidden tests of a feature; studied once and then kept in the cache.
+
+        Raises:
+            Refused: nothing may be paid for this feature; the message says why.
+            PreparationError: the machine failed, which says nothing of the feature.
+        """
+        if defect := known_defect(task, feature):
+            raise Refused(f"{task.key} feature {feature}: {defect}.")
+        bench = self.bench(task)
+        if (task.key, feature) not in self._suites:
+            patches = task.features[feature]
+            inputs = [bench.base, patches.gold, patches.tests, str(bench.place.python), bench.packages, _SUITE_VERSION]
+            key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+            file = self.cache.folder / "suites" / f"{task.repo}-{task.number}-f{feature}-{key}.json"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    suite = study(bench, feature)
+                except PatchError as error:
+                    raise Refused(f"{task.key} feature {feature}: {error}") from error
+                save(suite, file)
+            self._suites[task.key, feature] = _readable(bench, task, feature, load(file))
+        return self._suites[task.key, feature]
+
+    def grade(self, task: BenchTask, feature: int, tree: str) -> FeatureVerdict:
+        """Whether a tree of the task's repository has the feature. Raises Refused as `suite` does."""
+        suite, key = self.suite(task, feature), (task.key, feature, tree)
+        if key not in self._verdicts:
+            verdict = grade(self.bench(task), suite, tree)
+            if verdict.status in (RunStatus.TIMEOUT, RunStatus.FAULT):
+                return verdict
+            self._verdicts[key] = verdict
+        return self._verdicts[key]
+
+    def evaluate(
+        self, task: BenchTask, features: tuple[int, int], patches: tuple[str, str], policy: Policy
+    ) -> PairVerdict:
+        """Merge two patches and grade the result on both features.
+
+        Args:
+            task: the task.
+            features: their ids; the first is that of agent 1, the lead.
+            patches: unified diffs against the task's commit, in the order of `features`.
+            policy: what becomes of conflicts; comparable with published figures only under the same one.
+
+        Raises:
+            Refused: nothing may be paid for one of the features.
+        """
+        bench = self.bench(task)
+        suites = [self.suite(task, feature) for feature in features]
+        sides = [submit(bench.repository, bench.base, patch, bench.packages) for patch in patches]
+        merged, status = self._merge(bench, sides, policy)
+        if merged.tree is None:
+            verdicts = [_none(suite) for suite in suites]
+        else:
+            verdicts = [self.grade(task, feature, merged.tree) for feature in features]
+            if merged.strategy is Strategy.LEAD and not all(verdict.passed for verdict in verdicts):
+                verdicts = [_none(suite) for suite in suites]  # as the benchmark: the lead's tree counts whole or not
+        return PairVerdict(
+            pair=Pair(repo=task.repo, number=task.number, features=features),
+            policy=policy,
+            strategy=merged.strategy,
+            merge_status=status,
+            applied=(sides[0].status, sides[1].status),
+            ignored=(sides[0].ignored, sides[1].ignored),
+            conflicts=merged.conflicts,
+            tree=merged.tree,
+            features=(verdicts[0], verdicts[1]),
+            isolation=self.isolation,
+        )
+
+    def solo(self, task: BenchTask, features: tuple[int, int], patch: str) -> PairVerdict:
+        """Grade one patch that holds both features, as the benchmark's solo setting does."""
+        return self.evaluate(task, features, (patch, patch), Policy.IDENTICAL)
+
+    def _merge(self, bench: Workbench, sides: list[Submission], policy: Policy) -> tuple[Merge, str]:
+        first, second = sides
+        if Applied.FAILED in (first.status, second.status):
+            lead = policy is Policy.LEAD_FALLBACK and first.status is Applied.APPLIED
+            strategy = Strategy.LEAD if lead else Strategy.NAIVE
+            return Merge(policy=policy, strategy=strategy, tree=first.tree if lead else None), "missing_input"
+        merged = merge(bench.repository, bench.base, first.tree, second.tree, policy)
+        if merged.strategy is Strategy.IDENTICAL and merged.clean:
+            return merged, "identical"
+        return merged, "clean" if merged.clean else "conflicts"
+
+
+def gradeable(evaluator: Evaluator, task: BenchTask) -> tuple[dict[int, Suite], dict[int, str]]:
+    """The features of a task that may be paid for, studied, and the reasons against the others."""
+    suites, refused = {}, {}
+    for feature in task.features:
+        try:
+            suites[feature] = evaluator.suite(task, feature)
+        except Refused as error:
+            refused[feature] = str(error)
+    return suites, refused
+
+
+def _none(suite: Suite) -> FeatureVerdict:
+    """The verdict where there is no tree to grade."""
+    return FeatureVerdict(
+        feature=suite.feature,
+        passed=False,
+        new=(0, len(suite.new)),
+        kept=(0, len(suite.kept)),
+        forged=False,
+        status=RunStatus.OK,
+        guard=suite.guard,
+    )
+
+
+def _readable(bench: Workbench, task: BenchTask, feature: int, suite: Suite) -> Suite:
+    """Make sure that a stored suite's tree is in the repository, which may have been cloned anew since."""
+    tree = bench.repository.apply(bench.base, task.features[feature].tests, ignore_space=True)
+    if tree != suite.tree:
+        raise Refused(f"{task.key} feature {feature}: the stored suite is of other tests; remove it from the cache.")
+    return suite

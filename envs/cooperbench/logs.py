@@ -1,0 +1,263 @@
+"""CooperBench's tree of logs: writes what `cooperbench eval` reads, reads what `cooperbench run` wrote.
+
+    <logs>/<run>/<setting>/<repo>_task/<number>/f<i>_f<j>/result.json  conversation.json
+                                                          agent<i>.patch  agent<i>_traj.json  agent<j>...
+                                                          solo.patch  solo_traj.json          (setting solo)
+                                                          eval.json                           (a verdict, if any)
+
+The number in a file's name is the feature and not the agent: `agent1` has the lower feature id.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from envs.cooperbench.evaluation import PairVerdict
+from envs.merge import Strategy
+
+STRATEGIES = {
+    Strategy.NAIVE: "naive",
+    Strategy.UNION: "union",
+    Strategy.LEAD: "solo-agent1",
+    Strategy.IDENTICAL: "skip-merge-identical",
+}
+
+
+class LogError(ValueError):
+    """A folder of logs is not as CooperBench writes them; the message has the path and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message between agents. `seconds` is when it was sent, since 1970; None where nothing tells."""
+
+    sender: str
+    receiver: str
+    text: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLog:
+    """What one agent did: its patch, and its chat as the benchmark stores it (role, content, tool calls, extra)."""
+
+    agent: str
+    features: tuple[int, ...]
+    patch: str
+    chat: tuple[Mapping[str, Any], ...] = ()
+    status: str = "Submitted"
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairLog:
+    """One pair of features that was worked on: by two agents (setting coop) or one (setting solo)."""
+
+    repo: str
+    number: int
+    features: tuple[int, int]
+    setting: str
+    agents: tuple[AgentLog, ...]
+    messages: tuple[Message, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    def folder(self, run: Path) -> Path:
+        """Where the log of the pair lies inside the folder of a run."""
+        low, high = sorted(self.features)
+        return run / self.setting / self.repo / str(self.number) / f"f{low}_f{high}"
+
+
+def write_log(run: Path, log: PairLog, verdict: PairVerdict | None = None) -> Path:
+    """Write the log of a pair, and its verdict where there is one (`cooperbench eval` then skips the pair).
+
+    Args:
+        run: the folder of the run, `<logs>/<run>`.
+        log: what to write.
+        verdict: written as eval.json, in the benchmark's words.
+
+    Returns the folder of the pair.
+    """
+    folder = log.folder(Path(run))
+    folder.mkdir(parents=True, exist_ok=True)
+    for agent in log.agents:
+        name = "solo" if log.setting == "solo" else f"agent{agent.features[0]}"
+        patch = agent.patch if not agent.patch or agent.patch.endswith("\n") else agent.patch + "\n"
+        (folder / f"{name}.patch").write_text(patch, encoding="utf-8", errors="surrogateescape")
+        chat = {"feature_id": agent.features[0], "agent_id": agent.agent, "model": agent.model, "status": agent.status}
+        head = {"repo": log.repo, "task_id": log.number}
+        _dump(folder / f"{name}_traj.json", head | chat | {"steps": _steps(agent), "messages": list(agent.chat)})
+    by_agent = {agent.agent: agent.features[0] for agent in log.agents}
+    sent = [
+        {
+            "from": m.sender,
+            "to": m.receiver,
+            "message": m.text,
+            "timestamp": m.seconds,
+            "feature_id": by_agent[m.sender],
+        }
+        for m in log.messages
+    ]
+    _dump(folder / "conversation.json", sent)
+    agents = {
+        agent.agent: {
+            "feature_id": agent.features[0],
+            "status": agent.status,
+            "steps": _steps(agent),
+            "patch_lines": len(agent.patch.splitlines()),
+        }
+        for agent in log.agents
+    }
+    result = {"repo": log.repo, "task_id": log.number, "features": list(log.features), "setting": log.setting}
+    _dump(folder / "result.json", result | {"agents": agents, "messages_sent": len(sent)} | dict(log.result))
+    if verdict is not None:
+        _dump(folder / "eval.json", official_verdict(verdict, log.setting))
+    return folder
+
+
+def official_verdict(verdict: PairVerdict, setting: str = "coop") -> dict[str, Any]:
+    """A verdict in the words of the benchmark's eval.json."""
+    lost = verdict.strategy is Strategy.LEAD and not verdict.both_passed  # the benchmark names it only where it won
+    strategy = STRATEGIES[Strategy.NAIVE if lost else verdict.strategy]
+    merge = {"status": verdict.merge_status, "strategy": strategy, "diff": ""}
+    features = {
+        f"feature{place}": {
+            "feature_id": feature.feature,
+            "passed": feature.passed,
+            "tests_passed": feature.new[0] + feature.kept[0],
+            "tests_failed": sum(total - passed for passed, total in (feature.new, feature.kept)),
+        }
+        for place, feature in enumerate(verdict.features, 1)
+    }
+    return {
+        "repo": verdict.pair.repo,
+        "task_id": verdict.pair.number,
+        "features": list(verdict.pair.features),
+        "setting": setting,
+        "apply_status": {"agent1": verdict.applied[0].value, "agent2": verdict.applied[1].value},
+        "merge": None if setting == "solo" else merge,
+        **features,
+        "both_passed": verdict.both_passed,
+        "error": "the machine failed" if verdict.fault else None,
+    }
+
+
+def read_logs(run: str | Path) -> tuple[PairLog, ...]:
+    """The logs of a run, `<logs>/<run>`, in the order of their paths.
+
+    Messages are in the order in which they were sent, as far as the trajectories tell: some harnesses store messages
+    without a time, and then list one agent's messages after the other's.
+
+    Raises:
+        LogError: there is no log, or one of them cannot be read.
+    """
+    run = Path(run)
+    found = tuple(
+        _read(file.parent, setting)
+        for setting in ("solo", "coop", "team")
+        for file in sorted(run.glob(f"{setting}/*_task/*/f*_f*/result.json"))
+    )
+    if not found:
+        raise LogError(
+            f"{run} has no <setting>/<repo>_task/<number>/f<i>_f<j>/result.json. Give the folder of one run."
+        )
+    return found
+
+
+def _read(folder: Path, setting: str) -> PairLog:
+    numbers = re.fullmatch(r"f(\d+)_f(\d+)", folder.name)
+    if numbers is None or not folder.parent.name.isdigit():
+        raise LogError(f"{folder} is not named <number>/f<i>_f<j>.")
+    features = (int(numbers[1]), int(numbers[2]))
+    names = {"solo": features} if setting == "solo" else {f"agent{i}": (i,) for i in features}
+    agents = tuple(_agent(folder, name, ids, seat) for seat, (name, ids) in enumerate(names.items(), 1))
+    return PairLog(
+        repo=folder.parent.parent.name,
+        number=int(folder.parent.name),
+        features=features,
+        setting=setting,
+        agents=agents,
+        messages=_messages(folder, agents),
+        result=_load(folder / "result.json", dict),
+    )
+
+
+def _agent(folder: Path, name: str, features: tuple[int, ...], seat: int) -> AgentLog:
+    patch, stored = folder / f"{name}.patch", _load(folder / f"{name}_traj.json", dict)
+    return AgentLog(
+        agent=stored.get("agent_id") or f"agent{seat}",
+        features=features,
+        patch=patch.read_text(encoding="utf-8", errors="surrogateescape") if patch.is_file() else "",
+        chat=tuple(stored.get("messages") or ()),
+        status=stored.get("status") or "",
+        model=stored.get("model") or "",
+    )
+
+
+def _messages(folder: Path, agents: tuple[AgentLog, ...]) -> tuple[Message, ...]:
+    chats = {agent.agent: iter(list(_sayings(agent))) for agent in agents}
+    found = []
+    for entry in _load(folder / "conversation.json", list):
+        sender, text = str(entry.get("from", "")), str(entry.get("message", ""))
+        seconds = _number(entry.get("timestamp"))
+        if seconds is None:  # the sender's next saying that has the text in it tells when
+            seconds = next((when for said, when in chats.get(sender, ()) if text.strip() in said), None)
+        found.append(Message(sender=sender, receiver=str(entry.get("to", "")), text=text, seconds=seconds))
+    return tuple(sorted(found, key=lambda message: math.inf if message.seconds is None else message.seconds))
+
+
+def _sayings(agent: AgentLog) -> Iterator[tuple[str, float | None]]:
+    """What the agent wrote in each of its turns, commands included, and the first time that is stored from there on."""
+    when = None
+    later = []
+    for entry in reversed(agent.chat):
+        when = _number((entry.get("extra") or {}).get("timestamp")) or when
+        if entry.get("role") == "assistant":
+            later.append((_said(entry), when))
+    return iter(reversed(later))
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    words = [entry.get("content") or ""]
+    for call in entry.get("tool_calls") or ():
+        arguments = call.get("function", {}).get("arguments", "")
+        try:
+            words += map(str, json.loads(arguments).values())
+        except (ValueError, AttributeError, TypeError):
+            words.append(arguments)
+    return "\n".join(map(str, words))
+
+
+def _steps(agent: AgentLog) -> int:
+    return sum(entry.get("role") == "assistant" for entry in agent.chat)
+
+
+def _number(value: Any) -> float | None:
+    """A time in seconds since 1970 from what harnesses store: a number, or a date and time in ISO 8601."""
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _load(file: Path, kind: type) -> Any:
+    """The JSON of a file, which must be of a kind; an empty one where there is no file."""
+    if not file.is_file():
+        return kind()
+    try:
+        value = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError as error:
+        raise LogError(f"{file} is not JSON: {error}.") from error
+    if not isinstance(value, kind):
+        raise LogError(f"{file} holds a {type(value).__name__}; it must be a {kind.__name__}.")
+    return value
+
+
+def _dump(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

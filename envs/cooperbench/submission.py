@@ -1,0 +1,89 @@
+"""What of a submitted patch is merged, and what of the merged tree counts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from envs.cooperbench.dataset import patched_paths
+from envs.merge import PatchError, Repository
+
+_TEST_FOLDERS = frozenset(("test", "tests", "__tests__", "spec", "testdata"))
+_TEST_FILE = re.compile(r"test_.+|.+_test\.\w+|.+\.(test|spec)\.\w+|.*Tests?\.(java|kt|cs|scala)|tests?\.py")
+_SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
+_SOURCES = frozenset((".py", ".pyi"))
+
+
+class Applied(StrEnum):
+    """The benchmark's words for what became of a patch."""
+
+    APPLIED = "applied"
+    SKIPPED = "skipped"  # there was nothing in it
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A patch on the base: the tree that is merged, and the paths in the patch that do not count."""
+
+    status: Applied
+    tree: str
+    ignored: tuple[str, ...] = ()
+    detail: str = ""
+
+
+def submit(repository: Repository, base: str, patch: str, packages: Sequence[str]) -> Submission:
+    """Apply a patch as the benchmark does: without its test files, by `git apply` or else `git apply --3way`.
+
+    A patch that does not apply gives the base. What is changed outside of the packages is merged (so that it can
+    conflict, as in the benchmark) and then does not count.
+    """
+    text = patch.replace("'\\''", "'")  # what a shell made of an apostrophe
+    sections = _SECTION.split(text if text.endswith("\n") else text + "\n")
+    kept = "".join(section for section in sections if not any(map(is_test_path, patched_paths(section))))
+    tests = tuple(path for path in patched_paths(text) if is_test_path(path))
+    if not kept.strip():
+        return Submission(status=Applied.SKIPPED, tree=base, ignored=tests)
+    try:
+        tree = repository.apply(base, kept)
+    except PatchError as error:
+        return Submission(status=Applied.FAILED, tree=base, ignored=tests, detail=str(error))
+    outside = tuple(path for path in repository.changed(base, tree) if not counts(path, packages))
+    return Submission(status=Applied.APPLIED, tree=tree, ignored=tests + outside)
+
+
+def is_test_path(path: str) -> bool:
+    """Whether the benchmark takes a path for a test file, in any language.
+
+    >>> [is_test_path(path) for path in ("tests/data.txt", "src/mux_test.go", "src/attest.py")]
+    [True, True, False]
+    """
+    *folders, name = PurePosixPath(path).parts
+    return bool(_TEST_FOLDERS.intersection(folders) or _TEST_FILE.fullmatch(name))
+
+
+def counts(path: str, packages: Sequence[str]) -> bool:
+    """Whether a change of a path counts: Python sources inside the packages that the task is about, and no tests.
+
+    Everything that steers pytest or Python's start (`conftest.py`, `pytest.ini`, `setup.cfg`, `pyproject.toml`,
+    `sitecustomize.py`, ...) does not.
+
+    >>> counts("src/click/core.py", ["src/click"]), counts("src/sitecustomize.py", ["src/click"])
+    (True, False)
+    """
+    inside = any(PurePosixPath(path).is_relative_to(package) for package in packages)
+    source = PurePosixPath(path).suffix in _SOURCES
+    return inside and source and not is_test_path(path) and PurePosixPath(path).name != "conftest.py"
+
+
+def graded_tree(repository: Repository, base: str, trusted: str, tree: str, packages: Sequence[str]) -> str:
+    """The trusted tree (base and hidden tests) with those changes of a tree that count, and only regular files."""
+    entries = repository.entries(tree)
+    regular = {"100644", "100755"}
+    paths = [
+        path
+        for path in repository.changed(base, tree)
+        if counts(path, packages) and (path not in entries or entries[path][0] in regular)
+    ]
+    return repository.take(trusted, tree, paths)

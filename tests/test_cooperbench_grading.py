@@ -1,0 +1,180 @@
+"""Verdicts on honest patches of the toy dataset, and what is refused."""
+
+import subprocess
+
+import pytest
+from toy_bench import AREA, ISOLATION, LABEL, Here, patch, submission
+
+from envs.cooperbench import environments, running
+from envs.cooperbench.environments import Cache, PreparationError
+from envs.cooperbench.evaluation import Evaluator, gradeable
+from envs.cooperbench.grading import load, save
+from envs.cooperbench.native import Recipe, Refused
+from envs.cooperbench.running import Isolation, IsolationError, Place, RunStatus
+from envs.merge import Policy, Strategy
+
+
+def gold(task, *features):
+    return tuple(task.features[feature].gold for feature in features)
+
+
+def test_features_that_can_be_paid_for_are_told_from_those_that_cannot(toy):
+    task, evaluator = toy
+    suites, refused = gradeable(evaluator, task)
+    assert set(suites) == {1, 2, 3}
+    assert refused == {4: f"{task.key} feature 4: its hidden tests tell nothing, they pass on the untouched base."}
+    assert suites[3].new == {
+        f"tests/test_shapes.py::test_{name}" for name in ("square", "negative_side", "square_runs")
+    }
+    assert suites[3].kept == {"tests/test_shapes.py::test_area"}
+    assert suites[3].guard == {"floor": 1, "literal": 2}
+    assert suites[1].guard == {"flip": 2, "literal": 1}
+
+
+def test_gold_patches_far_apart_pass_together(toy):
+    task, evaluator = toy
+    verdict = evaluator.evaluate(task, (1, 3), gold(task, 1, 3), Policy.NAIVE)
+    assert verdict.both_passed and (verdict.merge_status, verdict.strategy) == ("clean", Strategy.NAIVE)
+    assert [feature.fraction for feature in verdict.features] == [1.0, 1.0]
+    assert verdict.isolation is ISOLATION
+
+
+def test_gold_patches_of_one_signature_conflict_and_nothing_is_paid(toy):
+    task, evaluator = toy
+    verdict = evaluator.evaluate(task, (1, 2), gold(task, 1, 2), Policy.NAIVE)
+    assert verdict.merge_status == "conflicts" and verdict.tree is None and not verdict.both_passed
+    assert [feature.fraction for feature in verdict.features] == [0.0, 0.0]
+
+
+def test_a_lead_that_did_all_of_it_passes_only_where_the_policy_falls_back_to_it(toy):
+    task, evaluator = toy
+    bench = evaluator.bench(task)
+    both = {AREA: "def area(width, height=None, *, unit=1):\n    return width * (height or width) * unit"}
+    patches = (patch(bench.repository, bench.base, both), task.features[2].gold)
+    results = {
+        policy: evaluator.evaluate(task, (1, 2), patches, policy) for policy in (Policy.NAIVE, Policy.LEAD_FALLBACK)
+    }
+    assert {policy: result.both_passed for policy, result in results.items()} == {
+        Policy.NAIVE: False,
+        Policy.LEAD_FALLBACK: True,
+    }
+    assert results[Policy.LEAD_FALLBACK].strategy is Strategy.LEAD
+
+
+def test_a_part_of_the_feature_is_a_part_of_the_fraction(toy):
+    task, evaluator = toy
+    bench = evaluator.bench(task)
+    half = patch(bench.repository, bench.base, {LABEL: LABEL + "\n\ndef square(side):\n    return side * side\n"})
+    verdict = evaluator.solo(task, (1, 3), half)
+    assert [feature.passed for feature in verdict.features] == [False, False]
+    assert verdict.features[1].new == (2, 3) and not verdict.features[1].forged
+
+
+def test_breaking_what_worked_fails_a_feature_whose_own_tests_pass(toy):
+    task, evaluator = toy
+    change = {AREA: "def area(width, height):\n    return 0", LABEL: LABEL + "\n\n" + SQUARE}
+    bench = evaluator.bench(task)
+    feature = evaluator.solo(task, (1, 3), patch(bench.repository, bench.base, change)).features[1]
+    assert not feature.passed and feature.new == (3, 3) and feature.kept == (0, 1)
+
+
+SQUARE = "def square(side):\n    if side < 0:\n        raise ValueError('negative side')\n    return side**2\n"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_an_empty_patch_is_skipped_and_earns_nothing(toy, text):
+    task, evaluator = toy
+    verdict = evaluator.evaluate(task, (1, 3), (text, task.features[3].gold), Policy.NAIVE)
+    assert [a.value for a in verdict.applied] == ["skipped", "applied"] and verdict.merge_status == "clean"
+    assert [feature.passed for feature in verdict.features] == [False, True]
+
+
+def test_a_patch_that_does_not_apply_is_missing_input(toy):
+    task, evaluator = toy
+    broken = task.features[1].gold.replace("return width * height\n", "return nothing\n")
+    verdict = evaluator.evaluate(task, (1, 3), (broken, task.features[3].gold), Policy.NAIVE)
+    assert verdict.merge_status == "missing_input" and [a.value for a in verdict.applied] == ["failed", "applied"]
+    assert not any(feature.passed for feature in verdict.features)
+
+
+def test_a_new_file_of_the_package_counts(toy):
+    task, evaluator = toy
+    core = "\n\nfrom shapes.squares import square\n"
+    files = {"shapes/core.py": core, "shapes/squares.py": SQUARE}
+    verdict = evaluator.solo(task, (3, 3), submission(evaluator.bench(task), files))
+    assert verdict.both_passed and verdict.ignored == ((), ())
+
+
+def test_the_same_tree_is_graded_once(toy, monkeypatch):
+    task, evaluator = toy
+    patches = gold(task, 1, 3)
+    first = evaluator.evaluate(task, (1, 3), patches, Policy.NAIVE)
+    monkeypatch.setattr("envs.cooperbench.grading.run_tests", None)
+    assert evaluator.evaluate(task, (1, 3), patches, Policy.UNION).features == first.features
+
+
+def test_a_suite_that_was_written_is_read_again(toy, tmp_path):
+    task, evaluator = toy
+    suite = evaluator.suite(task, 3)
+    save(suite, tmp_path / "suite.json")
+    assert load(tmp_path / "suite.json") == suite
+
+
+def test_a_machine_that_cannot_start_a_run_is_a_fault_and_nobodys_failure(toy, tmp_path):
+    class Broken(Here):
+        def environment(self, task, recipe):
+            return Place(python=tmp_path / "no-python")
+
+    task, evaluator = toy
+    if ISOLATION is Isolation.NONE:
+        pytest.skip("a plain process that does not start is an error of the caller")
+    suite = evaluator.suite(task, 3)
+    broken = Evaluator(Broken(evaluator.cache.folder), isolation=ISOLATION, recipes=evaluator.recipes)
+    broken._suites[task.key, 3] = suite
+    verdict = broken.grade(task, 3, broken.bench(task).base)
+    assert verdict.status is RunStatus.FAULT and not verdict.passed
+    with pytest.raises(PreparationError, match="a run of its tests did not start"):
+        broken.suite(task, 1)
+
+
+def test_isolation_that_does_not_work_here_is_refused_with_the_remedy(toy, monkeypatch):
+    monkeypatch.setattr(running, "_lacks", lambda isolation: "not today")
+    with pytest.raises(IsolationError, match="not today.*apt-get install bubblewrap"):
+        running.best_isolation()
+    task, evaluator = toy
+    with pytest.raises(IsolationError, match="does not work here: not today"):
+        evaluator.bench(task).run(evaluator.bench(task).base, ("tests/test_shapes.py",))
+
+
+def test_an_install_that_fails_says_what_pip_said(toy, tmp_path):
+    task, evaluator = toy
+    cache = Cache(tmp_path, sources=evaluator.cache.sources, pip_options=("--no-index",))
+    with pytest.raises(PreparationError, match="(?s)pip install.*No matching distribution found for pytest"):
+        cache.environment(task, Recipe(tier=1))
+
+
+def test_an_environment_has_the_package_and_is_made_once(toy, tmp_path, monkeypatch):
+    task, evaluator = toy
+    monkeypatch.setattr(environments, "_PYTEST", ("pip",))  # there already: no registry is asked
+    cache, recipe = Cache(tmp_path, sources=evaluator.cache.sources), Recipe(tier=1, environ={"SITE": "{site}"})
+    place = cache.environment(task, recipe)
+    command = [place.python, "-c", "import shapes; print(shapes.__file__)"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert shown.stdout.startswith(place.environ["SITE"]) and place.roots == ("",)
+    assert [str(file.relative_to(place.built)) for file in place.built.rglob("*.*")] == ["shapes/built.txt"]
+    made = place.python.lstat().st_ctime_ns
+    assert cache.environment(task, recipe).python.lstat().st_ctime_ns == made
+
+
+def test_a_docker_evaluator_needs_no_virtual_environment(toy):
+    task, evaluator = toy
+    docker = Evaluator(Cache(evaluator.cache.folder), isolation=Isolation.DOCKER)
+    assert docker.bench(task).place.image == "akhatua/cooperbench-shapes:task7"
+
+
+def test_a_suite_that_no_gold_patch_passes_is_refused(toy):
+    task, evaluator = toy
+    bench = evaluator.bench(task)
+    assert evaluator.suite(task, 1).new and not evaluator.grade(task, 1, bench.base).passed
+    with pytest.raises(Refused, match="they pass on the untouched base"):
+        evaluator.suite(task, 4)

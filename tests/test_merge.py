@@ -1,0 +1,117 @@
+"""Merging in a bare repository, against git in a work tree."""
+
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.merge import GitError, PatchError, Policy, Repository, Strategy, merge
+
+TEXT = b"".join(b"line %d\n" % i for i in range(9))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return Repository.create(tmp_path_factory.mktemp("git") / "bare.git")
+
+
+def sides(repository, left, right):
+    base = repository.write({"a.py": TEXT, "folder/b.py": b"b\n"})
+    return base, repository.with_files(base, left), repository.with_files(base, right)
+
+
+TOP, BOTTOM, OTHER = TEXT.replace(b"line 0", b"top"), TEXT.replace(b"line 8", b"bottom"), TEXT.replace(b"line 0", b"x")
+
+
+@pytest.mark.parametrize("policy", [Policy.NAIVE, Policy.UNION, Policy.LEAD_FALLBACK])
+def test_changes_far_apart_merge_under_every_policy_that_merges(repository, policy):
+    result = merge(repository, *sides(repository, {"a.py": TOP}, {"a.py": BOTTOM}), policy)
+    assert result.clean and result.strategy is Strategy.NAIVE and result.policy is policy
+    assert repository.read(result.tree, "a.py") == TOP.replace(b"line 8", b"bottom")
+
+
+def test_each_policy_has_its_own_answer_to_a_conflict(repository):
+    base, first, second = sides(repository, {"a.py": TOP}, {"a.py": OTHER})
+    results = {policy: merge(repository, base, first, second, policy) for policy in Policy}
+    assert results[Policy.NAIVE].tree is None and results[Policy.IDENTICAL].tree is None
+    assert results[Policy.LEAD_FALLBACK].tree == first
+    assert repository.read(results[Policy.UNION].tree, "a.py") == TOP.replace(b"top\n", b"x\ntop\n")
+    named = {policy: result.strategy.value for policy, result in results.items()}
+    assert named == {"naive": "naive", "union": "union", "lead_fallback": "lead", "identical": "identical"}
+    assert [(c.path, c.kind) for c in results[Policy.NAIVE].conflicts] == [("a.py", "contents")]
+    assert b"<<<<<<<" in repository.read(results[Policy.NAIVE].marked, "a.py")
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_equal_sides_are_not_merged(repository, policy):
+    base, first, _ = sides(repository, {"a.py": TOP}, {})
+    result = merge(repository, base, first, first, policy)
+    assert (result.tree, result.strategy, result.conflicts) == (first, Strategy.IDENTICAL, ())
+
+
+def test_a_union_cannot_settle_a_removed_file(repository):
+    base, first, second = sides(repository, {"a.py": None}, {"a.py": TOP})
+    result = merge(repository, base, first, second, Policy.UNION)
+    assert result.tree is None and [c.kind for c in result.conflicts] == ["modify/delete"]
+
+
+def lines():
+    return st.lists(st.sampled_from(["keep", "drop", "edit", "grow"]), min_size=9, max_size=9)
+
+
+def changed(plan, mark):
+    kept = {"keep": "{0}", "drop": "", "edit": "{1}", "grow": "{0}{1}"}
+    return "".join(kept[do].format(f"line {i}\n", f"{mark} {i}\n") for i, do in enumerate(plan)).encode()
+
+
+@settings(max_examples=15)
+@given(lines(), lines())
+def test_a_merge_of_one_file_is_that_of_git_merge_file(tmp_path_factory, repository, left, right):
+    files = {"first": changed(left, "first"), "base": TEXT, "second": changed(right, "second")}
+    base, first, second = sides(repository, {"a.py": files["first"]}, {"a.py": files["second"]})
+    folder = tmp_path_factory.mktemp("merge")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    reference = subprocess.run(["git", "merge-file", "-p", "second", "base", "first"], cwd=folder, capture_output=True)
+    result = merge(repository, base, first, second, Policy.NAIVE)
+    assert result.clean == (reference.returncode == 0)
+    if result.clean:
+        assert repository.read(result.tree, "a.py") == reference.stdout
+
+
+def test_settings_of_the_user_change_nothing(repository, tmp_path, monkeypatch):
+    (tmp_path / ".gitconfig").write_text("[merge]\n\tconflictStyle = nonsense\n[core]\n\tattributesFile = ~/all\n")
+    (tmp_path / "all").write_text("* merge=union\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert merge(repository, *sides(repository, {"a.py": TOP}, {"a.py": OTHER}), Policy.NAIVE).tree is None
+
+
+def test_a_diff_applies_to_its_base_and_gives_the_tree_back(repository):
+    base, first, _ = sides(repository, {"a.py": TOP, "folder/b.py": None, "new.bin": b"\0\1"}, {})
+    assert repository.changed(base, first) == ("a.py", "folder/b.py", "new.bin")
+    assert repository.apply(base, repository.diff(base, first)) == first
+
+
+def test_a_patch_of_other_lines_is_refused_with_what_git_said(repository):
+    base, first, second = sides(repository, {"a.py": TOP}, {"a.py": b"other\n"})
+    with pytest.raises(PatchError, match="patch failed: a.py:1"):
+        repository.apply(second, repository.diff(base, first))
+
+
+def test_an_export_has_every_file_whatever_attributes_say(repository, tmp_path):
+    tree = repository.write({"a.py": TEXT, "folder/b.py": b"b\n", ".gitattributes": b"*.py export-ignore\n"})
+    repository.export(tree, tmp_path)
+    assert (tmp_path / "a.py").read_bytes() == TEXT and (tmp_path / "folder/b.py").read_bytes() == b"b\n"
+
+
+def test_a_link_cannot_be_taken_from_a_tree(repository):
+    blob = repository._git("hash-object", "-w", "--stdin", input=b"/etc/passwd").decode().strip()
+    tree = repository._with_entries(repository.write({"a.py": TEXT}), [("link.py", ("120000", blob))])
+    with pytest.raises(GitError, match="link.py has mode 120000"):
+        repository.take(repository.write({"a.py": TEXT}), tree, ["link.py"])
+
+
+def test_a_tree_that_is_not_there_is_an_error(repository):
+    with pytest.raises(GitError):
+        merge(repository, "0" * 40, "1" * 40, "2" * 40, Policy.NAIVE)
