@@ -11,7 +11,8 @@ from rewards.base import RewardTerm, Weight
 class Communication(RewardTerm):
     """r = -U clip((T - T0) / (B - T0), 0, 1), T the seat's message tokens, T0 `free_tokens`, B `budget_tokens`.
 
-    The charge is spread over the seat's messages in proportion to their tokens, so a long message carries it.
+    What a seat writes into a shared memory and reads from it counts as message, so that no channel is free. The charge
+    is spread over the seat's turns in proportion to their tokens, so a long message carries it.
 
     Range: [-1, 0] per episode; with weight c <= 0.2 a solved task is always worth more than a failed one.
     Source: our own; a price on length, with a gate that keeps a team from failing quickly to save tokens.
@@ -35,7 +36,7 @@ class Communication(RewardTerm):
         return self
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
-        tokens = [turn.message_tokens for turn in episode.turns_of(agent)]
+        tokens = [turn.message_tokens + turn.memory_tokens for turn in episode.turns_of(agent)]
         excess = sum(tokens) - self.free_tokens
         if excess <= 0:
             return [0.0] * len(tokens)

@@ -51,7 +51,8 @@ ANY = (-np.inf, np.inf)
 RANGE = {  # where it is not [0, 1]
     "j": (-1, 1),
     **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
-    **dict.fromkeys(LEDGER, (0, np.inf)),
+    **dict.fromkeys((*LEDGER, "memory_tokens_per_episode", "memory_conflict_lead"), (0, np.inf)),
+    "memory_compression": (1, np.inf),
     **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
 }
 
