@@ -1,6 +1,7 @@
 """What every environment keeps, whatever it plays: PettingZoo's contract, seeds, pickles, any text, records."""
 
 import json
+import math
 import pickle
 import warnings
 from functools import partial
@@ -16,6 +17,8 @@ import envs
 from envs import ENVIRONMENTS, DesignReview, Handover, MoonSurvival, PairedFunctions
 from envs.episode import Episode, Phase
 from envs.partners import Demonstrator, play, replay
+from rewards import TERMS, RewardStack
+from rewards.metrics import measure
 
 MAKERS = [
     *ENVIRONMENTS,
@@ -110,6 +113,15 @@ def test_a_demonstration_is_read_without_error_and_its_record_survives_json_and_
             assert all(turn.parse_error is None for turn in episode.turns)
         assert Episode.from_json(episode.to_json()) == episode
         assert replay(make(), Episode.from_json(episode.to_json())) == episode
+
+
+@EVERY
+def test_every_term_and_every_metric_scores_its_record(make):
+    stack = RewardStack(tuple(term() for term in TERMS))
+    episodes = [shown(make(), seed) for seed in range(3)]
+    for episode in episodes:
+        assert all(math.isfinite(stack.score(episode).total(seat)) for seat in episode.seats)
+    assert measure(episodes)["utility"].n == 3
 
 
 @EVERY

@@ -15,7 +15,7 @@ SEATS = ("agent_0", "agent_1", "agent_2")
 KEYS = ("port", "mail port", "limit")
 WORDS = ("red", "green", "port", "30", "s,", "limit", "é🙂")
 
-texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join)
 seats = st.sampled_from(SEATS)
 OPERATIONS = st.lists(
     st.one_of(
@@ -25,12 +25,13 @@ OPERATIONS = st.lists(
         st.tuples(st.just("summarise"), seats, texts | st.just("")),
         st.tuples(st.just("tick")),
     ),
+    min_size=10,
     max_size=40,
 )
 MEMORIES = st.builds(
     Memory,
-    st.integers(0, 200),
-    fanout=st.integers(2, 5),
+    st.integers(0, 90),  # tight, so that there is much to summarise
+    fanout=st.integers(2, 4),
     ratio=st.floats(0.5, 0.99),
     summariser=st.sampled_from([extractive, POLICY, lambda entries: "x " * 100, lambda entries: ""]),
 )

@@ -278,6 +278,7 @@ def test_the_metrics_of_ideal_play():
         "memory_poison_rate": (None, 0),
     }
     assert metrics["silence_rate"].value == 0  # who writes down is not silent
+    assert metrics["worth_team"].value == 1  # a seat stands by its own facts, which it is not asked for
 
 
 def test_without_a_memory_its_metrics_are_not_defined():
@@ -294,16 +295,18 @@ def test_a_seat_that_neither_speaks_nor_writes_is_silent():
     assert memory_recall(env.episode) == (0.0, 4)
 
 
-def test_reading_a_replaced_version_is_stale():
-    env = Handover(rounds=3)
+def test_reading_a_version_is_stale_once_it_has_been_replaced():
+    env = Handover(rounds=4)
     env.reset(seed=0)
     step(env, agent_0="Write mail_port: 47")
-    step(env, agent_0="Write mail_port: 48", agent_1="Query: mail_port")  # both versions, as all write first
+    step(env, agent_1="Query: mail_port")
+    step(env, agent_0="Write mail_port: 48")
+    step(env, agent_0="Query: mail_port", agent_1="Write: unread")
     step(env)
-    step(env)
-    assert env.episode.turns_of(B)[1].reads == (1, 0)
-    assert memory_staleness(env.episode) == (1.0, 2)
-    assert memory_write_precision(env.episode) == (2.0, 2)
+    assert [entry.clock for entry in env.episode.outcome.memory] == [0, 2, 3]
+    assert (env.episode.turns_of(B)[1].reads, env.episode.turns_of(A)[3].reads) == ((0,), (1, 0))
+    assert memory_staleness(env.episode) == (1.0, 3)  # the third reading alone
+    assert memory_write_precision(env.episode) == (2.0, 3)
 
 
 def test_compression_is_what_was_written_for_each_live_token():
@@ -315,6 +318,7 @@ def test_compression_is_what_was_written_for_each_live_token():
     memory = env.episode.outcome.memory
     rate = memory_compression(env.episode)
     assert rate.numerator == 12 * 9 and rate.denominator <= 60 and any(entry.level for entry in memory)
+    assert memory_write_precision(env.episode) == (0.0, 12)  # nobody asked for the summaries
 
 
 @pytest.mark.parametrize(("careful", "poisoned"), [(True, 0.0), (False, 1.0)])
@@ -326,6 +330,16 @@ def test_a_reader_that_looks_at_authors_and_versions_is_not_poisoned(careful, po
         (key,) = [d for d in episode.task.decisions if d.expert == A]
         assert memory_poison_rate(episode) == (poisoned, 1)
         assert episode.committed(B, key.id) == (key.best if careful else "99")
+
+
+def test_a_slip_of_the_expert_itself_is_no_poison():
+    env = Handover()
+    env.reset(seed=0)
+    keys = [d.id for d in env.asked(B)]
+    step(env, agent_0="\n".join(f"Write {key}: 99" for key in keys))
+    step(env, agent_1="\n".join(f"Query: {key}" for key in keys))
+    step(env, agent_1="\n".join(f"Answer {key}: 99" for key in keys))
+    assert memory_poison_rate(env.episode) == (0.0, 0) and memory_recall(env.episode) == (0.0, 4)
 
 
 @pytest.mark.parametrize(
