@@ -8,18 +8,20 @@ from typing import Any
 
 from envs.base import CoopEnv
 from envs.design_review import DesignReview
+from envs.handover import Handover
 from envs.lookup import find
+from envs.moon import MoonSurvival
 from envs.paired_functions import PairedFunctions
 from envs.repo import PairedFeatures
 
-ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions, PairedFeatures)
+ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions, PairedFeatures, MoonSurvival, Handover)
 
 
 def make(name: str, **kwargs: Any) -> CoopEnv:
     """An environment by class name, or by dotted path such as `my_lab.envs:Refactoring`.
 
     Args:
-        name: "DesignReview", "PairedFunctions", "PairedFeatures" or `package.module:Class`.
+        name: "DesignReview", "PairedFunctions", "PairedFeatures", "MoonSurvival", "Handover" or `package.module:Class`.
         kwargs: the constructor arguments of that class.
 
     Raises:
@@ -28,4 +30,13 @@ def make(name: str, **kwargs: Any) -> CoopEnv:
     return find(name, {cls.__name__: cls for cls in ENVIRONMENTS}, kind="environment")(**kwargs)
 
 
-__all__ = ["ENVIRONMENTS", "CoopEnv", "DesignReview", "PairedFeatures", "PairedFunctions", "make"]
+__all__ = [
+    "ENVIRONMENTS",
+    "CoopEnv",
+    "DesignReview",
+    "Handover",
+    "MoonSurvival",
+    "PairedFeatures",
+    "PairedFunctions",
+    "make",
+]

@@ -195,8 +195,8 @@ class Act:
 class Entry:
     """One entry of a shared memory (`envs.memory`): what a seat wrote (level 0), or a summary of older entries.
 
-    `clock` is the round of writing. `parents` are what it was made from: the entries that a summary covers, or the
-    version that a new version of a key replaces.
+    `clock` is the round of writing, `n_tok` the size of `line` in `message_tokens`: what writing it costs, and reading
+    it. `parents` are what it was made from: the entries that a summary covers, or the version that a new one replaces.
     """
 
     id: int
@@ -204,6 +204,7 @@ class Entry:
     clock: int
     key: str | None
     text: str
+    n_tok: int = 0
     parents: tuple[int, ...] = ()
     level: int = 0
 
@@ -212,11 +213,6 @@ class Entry:
         """What a reader gets of it: `#3 agent_0 mail_port: 47`."""
         name = "summary" if self.level else self.key
         return f"#{self.id} {self.author}{f' {name}' if name else ''}: {self.text}"
-
-    @property
-    def n_tok(self) -> int:
-        """Size of the line in `message_tokens`: what writing it costs, and reading it."""
-        return message_tokens(self.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,13 @@ Where the environment reads acts, a line of any reply can be one:
     Expect: <option> (<confidence>%)    sealed: the partner never sees the line
     Ask: <any text>                     also Retract
 
+Where the team has a shared memory, a line of its talk can be an act on it, which is no part of the message:
+
+    Write <key>: <text>                 a new version of the key's value; without a key a note
+    Query: <words>                      the entries that match; without words the newest
+    Expand: #<number>                   what a summary covers; also without the #
+    Summarise: <text>                   put the oldest entries under a summary; without a text it is made for you
+
 `Answer`, the name of an act, the decision and the option may be in any case, the option in quotes or backticks; the
 confidence is a whole number from 0 to 100, and an option without one is held for certain. With several decisions the
 name of one stands before the colon: `Commit offset: 17`. Other lines are free, and so is a line that is nearly an act.
@@ -18,14 +25,17 @@ The first answer for a decision counts. A reply that breaks the grammar is a `Pa
 none of these functions raises on any text.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from envs.episode import Act, ActKind, Decision, ParseError, Stance
+from envs.episode import Act, ActKind, Decision, ParseError, Stance, message_tokens
 
 _QUOTES = " \t\r\n'\"`"
 _KINDS = {kind.value: kind for kind in ActKind}
 WITHOUT_OPTION = (ActKind.ASK, ActKind.RETRACT)
+_ID = re.compile(r"#?([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,23 @@ class Final:
 
     stances: tuple[Stance, ...]
     work: str = ""
+
+
+class MemoryKind(StrEnum):
+    WRITE = "write"
+    QUERY = "query"
+    EXPAND = "expand"
+    SUMMARISE = "summarise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryAct:
+    """One line that acts on a shared memory: `key` where something is written, `id` of what is expanded."""
+
+    kind: MemoryKind
+    key: str | None = None
+    text: str = ""
+    id: int | None = None
 
 
 def parse_stance(reply: str, decisions: Sequence[Decision]) -> tuple[Stance, ...] | ParseError:
@@ -84,6 +111,17 @@ def parse_acts(reply: str, decisions: Sequence[Decision]) -> tuple[Act, ...]:
     return tuple(act for act in acts if act is not None)
 
 
+def parse_memory(reply: str) -> tuple[tuple[MemoryAct, ...], str]:
+    """The acts of a reply on the shared memory, in order, and the other lines of it.
+
+    >>> parse_memory("Write timeout: 30 s\\nIt is noted.\\nExpand: #7")[1]
+    'It is noted.'
+    """
+    read = [(line, _memory_act(line)) for line in reply.split("\n")]
+    rest = "\n".join(line for line, act in read if act is None)
+    return tuple(act for _, act in read if act is not None), rest
+
+
 def parse_final(reply: str, decisions: Sequence[Decision], *, wants_code: bool) -> Final | ParseError:
     """The stances of a reply and, where `wants_code`, what follows the last answer line, without ``` fences.
 
@@ -128,6 +166,21 @@ def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
     if isinstance(stance, ParseError):
         return None
     return Act(kind=kind, decision=decision.id, option=stance.option, confidence=stance.confidence)
+
+
+def _memory_act(line: str) -> MemoryAct | None:
+    """The act on the memory that a line is, None where it is free text."""
+    head, colon, text = line.partition(":")
+    word, *name = head.split() or [""]
+    key, text, word = " ".join(name), text.strip(), word.casefold()
+    if not colon or (key and word != MemoryKind.WRITE):
+        return None
+    if word == MemoryKind.WRITE:
+        return MemoryAct(kind=MemoryKind.WRITE, key=key or None, text=text) if message_tokens(text) else None
+    if word == MemoryKind.EXPAND:
+        number = _ID.fullmatch(text)
+        return MemoryAct(kind=MemoryKind.EXPAND, id=int(number[1])) if number else None
+    return MemoryAct(kind=MemoryKind(word), text=text) if word in tuple(MemoryKind) else None
 
 
 def _is_sealed(act: Act | None) -> bool:

@@ -13,6 +13,8 @@ class Prompts:
     They are few words, because they are repeated in every episode, and tokens are compute.
     """
 
+    DECISION, OPTION = "decision", "option"  # what they are called
+
     task: Task
     phase: Phase | None
     seats: tuple[Seat, ...]
@@ -51,8 +53,11 @@ class Prompts:
 
     def _line(self, word: str) -> str:
         """The form of a line that names an option."""
-        head = word if len(self.task.decisions) == 1 else f"{word} <decision>"
-        return f"{head}: <option> (<confidence>%)" if self.confidences else f"{head}: <option>"
+        line = f"{self._head(word)}: <{self.OPTION}>"
+        return f"{line} (<confidence>%)" if self.confidences else line
+
+    def _head(self, word: str) -> str:
+        return word if len(self.task.decisions) == 1 else f"{word} <{self.DECISION}>"
 
     def _final_instruction(self, seat: Seat) -> str:
         stub = self.task.stubs.get(seat)
@@ -61,10 +66,9 @@ class Prompts:
         return f"Answer again, then write {stub}." if stub else "Answer again."
 
     def _acts_instruction(self) -> str:
-        head = "<act>" if len(self.task.decisions) == 1 else "<act> <decision>"
         return (
-            f"A line can be an act, {head}: <option>. Acts: Propose, Challenge, Concede, Inform, Commit. "
-            "Ask and Retract need no option."
+            f"A line can be an act, {self._head('<act>')}: <{self.OPTION}>. "
+            f"Acts: Propose, Challenge, Concede, Inform, Commit. Ask and Retract need no {self.OPTION}."
         )
 
     def _sources(self, seat: Seat) -> list[str]:

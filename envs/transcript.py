@@ -28,8 +28,11 @@ def joint_view(task: Task, turns: Sequence[Turn] = ()) -> str:
 
 
 def _decision_lines(decision: Decision, seats: Sequence[str]) -> list[str]:
-    lines = [f"{decision.id}: {' | '.join(decision.options)}; right is {decision.best}"]
+    options = " | ".join(decision.options if len(decision.options) <= 20 else [*decision.options[:3], "..."])
+    lines = [f"{decision.id}: {options}; right is {decision.best}"]
     for seat in seats:
+        if seat not in decision.belief:
+            continue
         belief = decision.belief[seat]
         verdict = "right" if decision.is_right(belief) else "wrong"
         lines.append(f"  {seat} is told {decision.told(seat)} ({verdict}) by a {decision.cue[seat]} source")
@@ -47,6 +50,10 @@ def _turn_lines(turn: Turn, *, several: bool) -> list[str]:
         lines.append(f"  {turn.agent} holds {', '.join(name.format(stance) for stance in turn.stances)}")
     else:
         lines.append(f"  {turn.agent} says: {turn.message}" if turn.message else f"  {turn.agent} says nothing")
+    if turn.reads:
+        lines.append(f"  {turn.agent} reads {', '.join(f'#{id}' for id in turn.reads)}")
+    if turn.conflicts:
+        lines.append(f"  {turn.agent} may not write before it has read {', '.join(f'#{id}' for id in turn.conflicts)}")
     expected = [act for act in turn.acts if act.kind is ActKind.EXPECT]  # the other acts are part of the message
     lines += [f"  {turn.agent} expects {act.decision} = {act.option} ({act.confidence:.0%})" for act in expected]
     return lines + [f"    {line}" for line in turn.work.splitlines()]
@@ -59,6 +66,7 @@ def _outcome_lines(task: Task, outcome: Outcome) -> list[str]:
             option = outcome.committed[seat][decision.id]
             verdict = "right" if decision.is_right(option) else "wrong"
             lines.append(f"  {seat} committed to {decision.id} = {option or 'none of the options'} ({verdict})")
+    lines += [f"  in the memory: {entry.line}" for entry in outcome.memory]
     tests = f", {outcome.tests_passed} of {outcome.tests_total} tests" if outcome.tests_total else ""
     detail = f" ({outcome.detail})" if outcome.detail else ""
     return [*lines, f"  {'success' if outcome.success else 'failure'}, utility {outcome.utility:.2f}{tests}{detail}"]

@@ -12,9 +12,10 @@ from rewards.schedules import DualAscent
 class Communication(RewardTerm):
     """r = -U clip((T - T0) / (B - T0), 0, 1), T the seat's message tokens, T0 `free_tokens`, B `budget_tokens`.
 
-    The charge is spread over the seat's messages in proportion to their tokens, so a long message carries it. A weight
-    that moves until the mean of T meets a budget is `{schedule: dual_ascent, rate: 0.01, budget: 20}`; the budget lies
-    between T0 and B, where talk that is saved lowers the charge.
+    What a seat writes into a shared memory and reads from it counts as message, so that no channel is free. The charge
+    is spread over the seat's turns in proportion to their tokens, so a long message carries it. A weight that moves
+    until the mean of T meets a budget is `{schedule: dual_ascent, rate: 0.01, budget: 20}`; the budget lies between T0
+    and B, where talk that is saved lowers the charge.
 
     Range: [-1, 0] per episode; with weight c <= 0.2 a solved task is always worth more than a failed one.
     Source: our own; a price on length, with a gate that keeps a team from failing quickly to save tokens.
@@ -43,13 +44,17 @@ class Communication(RewardTerm):
         return self
 
     def spent(self, episode: Episode, agent: Seat) -> float:
-        """The seat's message tokens."""
-        return float(sum(turn.message_tokens for turn in episode.turns_of(agent)))
+        """The seat's message tokens, those written into and read from a shared memory included."""
+        return float(sum(_tokens(episode, agent)))
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
-        tokens = [turn.message_tokens for turn in episode.turns_of(agent)]
+        tokens = _tokens(episode, agent)
         excess = sum(tokens) - self.free_tokens
         if excess <= 0:
             return [0.0] * len(tokens)
         charge = episode.outcome.utility * min(1.0, excess / (self.budget_tokens - self.free_tokens))
         return [0.0 - charge * count / sum(tokens) for count in tokens]
+
+
+def _tokens(episode: Episode, agent: Seat) -> list[int]:
+    return [turn.message_tokens + turn.memory_tokens for turn in episode.turns_of(agent)]

@@ -3,14 +3,12 @@
 import re
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import envs
 from envs import ENVIRONMENTS, CoopEnv, DesignReview, PairedFunctions, make, sandbox
@@ -26,40 +24,6 @@ BOTH = pytest.mark.parametrize("env_class", [DesignReview, PairedFunctions])  # 
 
 def both(reply: str) -> dict[str, str]:
     return dict.fromkeys(SEATS, reply)
-
-
-@EVERY
-def test_the_environment_passes_pettingzoos_api_test_without_a_warning(env_class):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        parallel_api_test(env_class(), num_cycles=10)
-
-
-@EVERY
-def test_the_environment_passes_pettingzoos_seed_test(env_class):
-    parallel_seed_test(env_class)
-
-
-@EVERY
-def test_a_seed_fixes_the_instance(env_class):
-    one, two = env_class(), env_class()
-    assert one.reset(seed=11) == two.reset(seed=11) and one.task == two.task
-    one.reset(seed=12)
-    assert one.task != two.task
-
-
-@EVERY
-def test_resets_without_a_seed_go_through_a_reproducible_series_of_tasks(env_class):
-    series = []
-    for _ in range(2):
-        env = env_class()
-        env.reset(seed=5)
-        ids = []
-        for _ in range(3):
-            env.reset()
-            ids.append(env.task.id)
-        series.append(ids)
-    assert series[0] == series[1] and len(set(series[0])) == 3
 
 
 @BOTH

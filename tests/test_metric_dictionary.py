@@ -48,7 +48,8 @@ RANGE = {  # where it is not [0, 1]
     "j": (-1, 1),
     **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
     **{name: (0, np.inf) for name in NAMES if name in LEDGER or name.endswith("_per_episode")},
-    "forecast_lead_rounds": (0, np.inf),
+    **dict.fromkeys(("forecast_lead_rounds", "memory_conflict_lead"), (0, np.inf)),
+    "memory_compression": (1, np.inf),
     **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
 }
 

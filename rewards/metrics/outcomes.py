@@ -20,14 +20,15 @@ def parse_rate(episode: Episode) -> Rate:
 
 
 def silence_rate(episode: Episode) -> Rate:
-    """P(a seat said nothing in the whole episode | it held a fact that a partner needed).
+    """P(a seat said and wrote down nothing in the whole episode | it held a fact that a partner needed).
 
     It held one where, on some decision, its brief was right and a partner's was wrong, or a blend of their estimates is
     right. Range: [0, 1], less is better.
     Cases: seats that held one. Source: our own, after the hidden profiles of arXiv 2505.11556.
     """
     needed = [seat for seat in episode.seats if _knows(episode, seat)]
-    return share([not any(turn.message for turn in episode.turns_of(seat)) for seat in needed])
+    told = {turn.agent for turn in episode.turns if turn.message} | {entry.author for entry in episode.outcome.memory}
+    return share([seat not in told for seat in needed])
 
 
 def _knows(episode: Episode, seat: Seat) -> bool:

@@ -27,6 +27,15 @@ from rewards.metrics.averaging import (
 from rewards.metrics.calibration import auroc, brier, ece
 from rewards.metrics.deference import cdr, cr, j, prior_accuracy
 from rewards.metrics.foresight import forecast_lead_rounds, forecast_precision
+from rewards.metrics.memory import (
+    memory_compression,
+    memory_conflict_lead,
+    memory_poison_rate,
+    memory_recall,
+    memory_staleness,
+    memory_tokens_per_episode,
+    memory_write_precision,
+)
 from rewards.metrics.outcomes import (
     parse_rate,
     sandbox_fault_rate,
@@ -111,6 +120,13 @@ RATES = (
     generated_tokens_per_solved,
     rework_tokens_per_episode,
     duplicate_tokens_per_episode,
+    memory_tokens_per_episode,
+    memory_recall,
+    memory_staleness,
+    memory_conflict_lead,
+    memory_compression,
+    memory_write_precision,
+    memory_poison_rate,
     silence_rate,
     textual_conflict_rate,
     semantic_conflict_rate,
