@@ -251,7 +251,6 @@ def _bubblewrap(copy: Path, visible: list[str], *, as_root: bool) -> list[str]:
 
 
 def _give_to(user: int, tree: Path) -> None:
-    os.chmod(tree.parent, 0o711)
     for folder, folders, files in os.walk(tree):
         for name in (".", *folders, *files):
             os.lchown(os.path.join(folder, name), user, user)
