@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from envs import PairedFunctions, sandbox
-from envs.partners import NeverDefer
 from envs.sandbox import Part, run_expressions, run_in_tree
 
 RUNS, EPISODES, REPEATS = 200, 60, 7
@@ -26,10 +25,14 @@ def run(number: int) -> None:
 
 
 def play(seed: int) -> None:
+    """An episode in which both seats write working code for the first option."""
     env = PairedFunctions()
     env.reset(seed=seed)
+    decision = env.task.decisions[0]
+    option = decision.options[0]
     while env.agents:
-        env.step({seat: NeverDefer().reply(env, seat) for seat in env.agents})
+        stance = f"Answer {decision.id}: {option} (90%)"
+        env.step({seat: f"{stance}\n```python\n{env.reference_work(seat, option)}\n```" for seat in env.agents})
 
 
 def seconds(work) -> float:
