@@ -26,10 +26,14 @@ def run(number: int) -> None:
 
 
 def play(seed: int) -> None:
+    """An episode in which both seats write working code for the first option."""
     env = PairedFunctions()
     env.reset(seed=seed)
+    decision = env.task.decisions[0]
+    option = decision.options[0]
     while env.agents:
-        env.step({seat: NeverDefer().reply(env, seat) for seat in env.agents})
+        stance = f"Answer {decision.id}: {option} (90%)"
+        env.step({seat: f"{stance}\n```python\n{env.reference_work(seat, option)}\n```" for seat in env.agents})
 
 
 def seconds(work) -> float:

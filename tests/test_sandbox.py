@@ -163,6 +163,23 @@ def test_no_server_outlives_its_program(end):
     assert len(servers) == 1 and all(gone(pid) for pid in servers)
 
 
+def test_no_code_outlives_its_server():
+    if not Path("/proc/self/task").exists():
+        pytest.skip("only Linux ends a process with its parent")
+    sandbox.reset()
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(run, "import time; time.sleep(50)", timeout_s=60)
+        children, deadline = [], time.monotonic() + 20
+        while not children and time.monotonic() < deadline:
+            time.sleep(0.3)  # longer than the trials of the layers at the start take
+            for server in list(forks._POOL.alive):
+                pid = server.process.pid
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        assert verdict.result(timeout=20).status is Status.CRASH
+    assert len(children) == 1 and gone(int(children[0]))
+
+
 def test_a_forked_process_starts_its_own_servers_and_leaves_its_parents_alone():
     code = (
         "child = os.fork()\nif not child:\n  ok = ask(2) == (True,); os._exit(0 if ok else 1)\n"

@@ -102,7 +102,7 @@ class Question:
         return same(*sides) if isinstance(node, ast.Call) else not sides[0]
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def take_apart(expression: str) -> Question:
     """Raises ValueError if it is no Python expression."""
     try:

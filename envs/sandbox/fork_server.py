@@ -98,6 +98,8 @@ def confine(missing, cpu_s, memory):
     for layer, (lay_on, *_) in LAYERS.items():
         if layer == "seccomp":  # the last of all: it leaves no call to confine with
             os.closerange(4, 64)
+            if sys.platform == "linux":
+                kernel.end_with_parent()
             kernel.limit(CPU=cpu_s, FSIZE=0, NPROC=0, NOFILE=4, CORE=0)
         if layer not in missing:
             lay_on(memory)
@@ -169,7 +171,9 @@ class Process:
         poller.register(self.channel, select.POLLIN)
         first = os.read(self.channel, 1) if poller.poll(1000 * wire.START_S) else b""
         if first != wire.READY:  # its body may still be among the requests, so this server is of no more use
-            raise OSError(os.read(self.channel, 999) if first else b"the process did not become ready")
+            why = os.read(self.channel, 999) if first else b"the process did not become ready"
+            self.end()
+            raise OSError(why)
         self.said, self.ended = b"", None
         self.deadline = time.monotonic() + wall_s
 
@@ -207,11 +211,16 @@ def watch(processes):
 def serve(requests, replies, missing, number, *limits):
     """Answer one request: a process for each body, all at the same time."""
     sizes = [wire.SIZES.unpack(read_exactly(requests, wire.SIZES.size)) for _ in range(number)]
-    processes = [Process(requests, pair, missing, *limits) for pair in sizes]
-    os.write(replies, wire.READY)
-    watch(processes)
+    processes = []
+    try:
+        for pair in sizes:
+            processes.append(Process(requests, pair, missing, *limits))
+        os.write(replies, wire.READY)
+        watch(processes)
+    finally:
+        for process in processes:
+            process.end()
     for process in processes:
-        process.end()
         os.write(replies, wire.REPLY.pack(process.ended, len(process.said)) + process.said)
 
 

@@ -12,12 +12,13 @@ import errno
 import functools
 import os
 import resource
+import signal
 import struct
 import sys
 
 FIRST_USER, LAST_USER = 61184, 65519  # the range that systemd keeps for users who exist only while a job runs
 
-_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
+_PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 1, 38, 22, 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read a file, read a folder
 _OF_A_FILE = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14  # execute, write, read, truncate
@@ -79,6 +80,11 @@ def become(user: int) -> None:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
+
+
+def end_with_parent() -> None:
+    """The kernel kills this process as its parent ends. A change of user takes this back, so that comes first."""
+    _prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 @functools.cache

@@ -30,9 +30,11 @@ MAX_OUTPUT = 65_536  # bytes that are kept of what a command prints, and of each
 
 _HERE, _INSIDE = Path(__file__).parent, Path("/run/sandbox")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
-_SETTINGS = ("ld.so.cache", "alternatives", "localtime", "passwd", "group", "nsswitch.conf", "hosts", "ssl/openssl.cnf")
+_SETTINGS = tuple(
+    f"/etc/{name}"
+    for name in "ld.so.cache alternatives localtime passwd group nsswitch.conf hosts ssl/openssl.cnf".split()
+)
 _DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
-_SETTINGS = tuple(f"/etc/{name}" for name in _SETTINGS)
 _START = "import sys; sys.path.insert(0, sys.argv[1]); import tree_start; tree_start.main(sys.argv[2])"
 _TEMPORARY = str(2**28)  # bytes in /tmp, and as many in /dev/shm
 
@@ -46,7 +48,7 @@ class TreeRun:
     """
 
     status: Status  # OK: it ended by itself, whatever its exit code; TIMEOUT; FAULT: it could not be started
-    exit_code: int | None  # negative: ended by that signal; None unless the status is OK
+    exit_code: int | None  # -n or 128 + n: ended by signal n; None unless the status is OK
     output: bytes
     files: Mapping[str, bytes] = field(default_factory=dict)  # of `read_back`, those that are plain files
     seconds: float
@@ -70,7 +72,7 @@ def run_in_tree(
     Args:
         tree: the directory to copy, symbolic links as links.
         command: a program, found as the sandbox sees it, and its arguments.
-        timeout_s: wall time in seconds for everything that the command starts, above 0.
+        timeout_s: wall time in seconds for everything that the command starts; above 0, at most a day.
         memory_mb: address space in MiB of each process, at least 64.
         processes: how many there may be at once.
         file_mb: how large a file may become, in MiB.
@@ -82,8 +84,8 @@ def run_in_tree(
         ValueError: a limit is out of its range, or there is no such directory.
         SandboxError: MARL_COOP_SANDBOX demands bubblewrap, which does not work here.
     """
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds.")
+    if not 0 < timeout_s <= 86_400:
+        raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds and at most a day.")
     for name, value, least in (("memory_mb", memory_mb, 64), ("processes", processes, 1), ("file_mb", file_mb, 1)):
         if value < least:
             raise ValueError(f"{name} is {value!r}; it must be at least {least}.")
@@ -94,7 +96,7 @@ def run_in_tree(
         "AS": memory_mb * 2**20,
         "NPROC": processes,
         "FSIZE": file_mb * 2**20,
-        "CPU": math.ceil(timeout_s) * (os.cpu_count() or 1) + 1,
+        "CPU": math.ceil(timeout_s) * (os.cpu_count() or 1) + 1,  # of one process with all its threads
         "CORE": 0,
     }
     if "memory" in used.missing:
@@ -251,7 +253,6 @@ def _bubblewrap(copy: Path, visible: list[str], *, as_root: bool) -> list[str]:
 
 
 def _give_to(user: int, tree: Path) -> None:
-    os.chmod(tree.parent, 0o711)
     for folder, folders, files in os.walk(tree):
         for name in (".", *folders, *files):
             os.lchown(os.path.join(folder, name), user, user)

@@ -120,15 +120,15 @@ def _plan(parts: tuple[Part, ...], questions: list[Question]) -> list[list[Stage
     for question in questions:
         for text, used in question.asked(names).items():
             asked.setdefault(used, {})[text] = None
-    processes: list[tuple[frozenset[str], list[Stage]]] = []
+    chains: list[list[tuple[frozenset[str], Stage]]] = []
     for used in sorted(asked, key=len):
-        i, done = next(((i, done) for i, (done, _) in enumerate(processes) if done <= used), (None, frozenset()))
-        stage = Stage(tuple(part for part in parts if part.name in used - done), tuple(asked[used]))
-        if i is None:
-            processes.append((used, [stage]))
-        else:
-            processes[i] = (used, [*processes[i][1], stage])
-    return [stages for _, stages in processes]
+        chain = next((chain for chain in chains if chain[-1][0] <= used), None)
+        if chain is None:
+            chains.append(chain := [])
+        done = chain[-1][0] if chain else frozenset()
+        new = tuple(part for part in parts if part.name in used - done)
+        chain.append((used, Stage(new, tuple(asked[used]))))
+    return [[stage for _, stage in chain] for chain in chains]
 
 
 def _holds(question: Question, values: dict[str, Any]) -> bool:
