@@ -14,7 +14,6 @@ from pathlib import Path
 
 from envs import PairedFunctions, sandbox
 from envs.sandbox import Part, run_expressions, run_in_tree
-from envs.zoo import NeverDefer
 
 RUNS, EPISODES, REPEATS = 200, 60, 7
 

@@ -11,7 +11,23 @@ from envs import MoonSurvival, moon
 from envs.base import seats_of
 from envs.episode import ParseError
 from envs.moon import NASA_KEY, ranks, score
-from envs.partners import AlwaysDefer, Averager, Demonstrator, NeverDefer, play
+from envs.partners import Demonstrator, Scripted, named_option, play
+
+
+class Holds(Scripted):
+    def decide(self, env, seat, decision):
+        return decision.belief[seat], 0.8
+
+
+class Follows(Scripted):
+    def decide(self, env, seat, decision):
+        return named_option(env.heard(seat), decision), 0.8
+
+
+class Averages(Scripted):
+    def decide(self, env, seat, decision):
+        return decision.blends[0], 0.8
+
 
 RANKINGS = st.integers(2, 15).flatmap(lambda n: st.tuples(*[st.permutations(range(1, n + 1))] * 2))
 
@@ -116,10 +132,10 @@ def test_whether_to_average_or_to_defer_depends_on_the_noise(agents, expert_nois
 
 def test_scripted_partners_hold_defer_and_average_item_by_item():
     env = MoonSurvival(items=5)
-    episode = play(env, {"agent_0": NeverDefer(), "agent_1": AlwaysDefer()}, seed=4)
+    episode = play(env, {"agent_0": Holds(), "agent_1": Follows()}, seed=4)
     for decision in episode.task.decisions:
         assert {episode.final(seat, decision.id).option for seat in episode.seats} == {decision.belief["agent_0"]}
-    averaged = play(env, dict.fromkeys(env.seats, Averager()), seed=4)
+    averaged = play(env, dict.fromkeys(env.seats, Averages()), seed=4)
     for decision in averaged.task.decisions:
         a, b = (int(decision.belief[seat]) for seat in averaged.seats)
         assert int(averaged.final("agent_0", decision.id).option) == round((a + b) / 2)
@@ -151,8 +167,8 @@ def test_a_team_succeeds_when_no_seat_ends_worse_than_the_best_list_it_was_told(
         key = [int(decision.best) for decision in decisions]
         told = {seat: score([int(d.belief[seat]) for d in decisions], key) for seat in env.seats}
         best, other = sorted(env.seats, key=told.get, reverse=True)
-        assert play(env, {best: NeverDefer(), other: AlwaysDefer()}, seed).outcome.success
-        assert play(env, dict.fromkeys(env.seats, NeverDefer()), seed).outcome.success == (told[best] == told[other])
+        assert play(env, {best: Holds(), other: Follows()}, seed).outcome.success
+        assert play(env, dict.fromkeys(env.seats, Holds()), seed).outcome.success == (told[best] == told[other])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from envs import DesignReview, Handover
 from envs.episode import Phase, message_tokens
 from envs.handover import VALUES, NoteTaker
 from envs.parsing import MemoryAct, MemoryKind, parse_memory
-from envs.partners import NeverDefer, play
+from envs.partners import Calibrated, play
 from rewards.communication import Communication
 from rewards.metrics import measure
 from rewards.metrics.memory import (
@@ -282,7 +282,7 @@ def test_the_metrics_of_ideal_play():
 
 
 def test_without_a_memory_its_metrics_are_not_defined():
-    metrics = measure([play(DesignReview(), dict.fromkeys((A, B), NeverDefer()), 0)])
+    metrics = measure([play(DesignReview(), dict.fromkeys((A, B), Calibrated()), 0)])
     assert all(metric.n == 0 for name, metric in metrics.items() if name.startswith("memory_"))
 
 
