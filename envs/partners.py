@@ -264,11 +264,10 @@ class Demonstrator(Scripted):
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """`Mine is doubtful: 61. Theirs is reliable: 57.` Of two sources that are no estimates, one is the better."""
-        heard = named_option(env.heard(seat), decision)
+        heard, partners = named_option(env.heard(seat), decision), [other for other in env.seats if other != seat]
         said = [f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."]
-        if heard is not None and not decision.is_estimate:
-            (partner,) = (other for other in env.task.seats if other != seat)
-            said.append(f"Theirs is {decision.quality(partner)}: {heard}.")
+        if heard is not None and len(partners) == 1 and not decision.is_estimate:
+            said.append(f"Theirs is {decision.quality(*partners)}: {heard}.")
         return " ".join(said)
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:

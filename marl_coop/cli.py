@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 import envs
+from envs.episode import Phase
 from marl_coop import audit as audits
 from marl_coop.config import Config, load_config
 from marl_coop.config_error import ConfigError
@@ -79,8 +80,8 @@ def audit(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop audit",
         description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
-        "every other of the 2x2 design with what it shares of the settings; alone against an ideal partner, and with "
-        "its like.",
+        "every other of the 2x2 design that plays without a repository, with what it shares of the settings; alone "
+        "against an ideal partner, and with its like.",
     )
     _add_configuration(parser)
     parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
@@ -94,8 +95,10 @@ def audit(argv: Sequence[str]) -> int:
     common = inspect.signature(envs.CoopEnv).parameters.keys() - {"families"}  # each environment has its own
     shared = {key: value for key, value in config.env.items() if key in common}
     audited = {config.env["name"]: config.make_env()}
-    others = [cls for cls in envs.ENVIRONMENTS if cls.__name__ not in audited and audits.auditable(cls())]
-    audited |= {cls.__name__: cls(**shared) for cls in others}
+    others = {
+        cls.__name__: cls for cls in envs.ENVIRONMENTS if audits.auditable(cls()) and Phase.WORK not in cls().schedule
+    }
+    audited |= {name: cls(**shared) for name, cls in others.items() if name not in audited}
     for name, env in audited.items():
         played = audits.play_zoo(env, args.episodes)
         rows = audits.audit(stack, played)
