@@ -10,11 +10,9 @@ from pettingzoo import ParallelEnv
 
 from envs.cells import Cells
 from envs.episode import (
-    ActKind,
     Decision,
     Episode,
     Outcome,
-    ParseError,
     Phase,
     Seat,
     StopReason,
@@ -23,8 +21,8 @@ from envs.episode import (
     first_tokens,
     message_tokens,
 )
-from envs.lookup import find
-from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
+from envs.lookup import choose
+from envs.parsing import parse_reply
 from envs.prompts import Prompts
 from envs.spaces import UnicodeText
 from envs.transcript import joint_view, transcript
@@ -138,7 +136,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
-        self.families = self.chosen(families, self.FAMILIES, self.HELD_OUT, "families", kind="family")
+        self.families = choose(families, self.FAMILIES, self.HELD_OUT, argument="families", kind="family")
         self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
         self.cue_reliability = cue_reliability
         self.distractors = distractors
@@ -313,21 +311,6 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
 
     # -- how a step works
 
-    @classmethod
-    def chosen(
-        cls, choice: Sequence[str] | str, known: Sequence[Any], held_out: Sequence[str], argument: str, *, kind: str
-    ) -> tuple[Any, ...]:
-        """The families that an argument chooses: "train", "held_out", "all", or names."""
-        named = {family.name: family for family in known}
-        splits = {"train": [n for n in named if n not in held_out], "held_out": held_out, "all": list(named)}
-        names = splits.get(choice, ()) if isinstance(choice, str) else choice
-        if not names and named:
-            raise ValueError(
-                f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
-                f"{cls.__name__} holds out {', '.join(held_out) or 'none'}."
-            )
-        return tuple(find(name, named, kind=kind) for name in names)
-
     @property
     def allowance(self) -> int | None:
         """Words and symbols that each reply of the next step may have; None without a budget."""
@@ -350,18 +333,13 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
-        if phase is Phase.TALK:
-            parsed = parse_message(reply, acts_on=self.task.decisions if self.acts else ())
-        elif phase is Phase.STANCE:
-            parsed = parse_stance(reply, self.asked(seat))
-        else:
-            wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
-            parsed = parse_final(reply, self.asked(seat), wants_code=wants_code)
-        message = parsed if phase is Phase.TALK and not isinstance(parsed, ParseError) else ""
-        stances = parsed.stances if isinstance(parsed, Final) else parsed if isinstance(parsed, tuple) else ()
-        acts = parse_acts(reply, self.task.decisions) if self.acts and not isinstance(parsed, ParseError) else ()
-        if phase is not Phase.TALK:  # nobody hears it, so only what is sealed anyway can be meant
-            acts = tuple(act for act in acts if act.kind is ActKind.EXPECT)
+        read = parse_reply(
+            reply,
+            phase,
+            asked=self.asked(seat),
+            acts_on=self.task.decisions if self.acts else (),
+            wants_code=seat in self.task.stubs and Phase.WORK not in self._schedule,
+        )
         return Turn(
             index=sum(turn.agent == seat for turn in self._turns),
             round=self._step,
@@ -369,10 +347,10 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             agent=seat,
             observation=self._observations[seat],
             reply=reply,
-            message=message,
-            acts=acts,
-            stances=stances,
-            work=parsed.work if isinstance(parsed, Final) else "",
-            message_tokens=message_tokens(message),
-            parse_error=parsed if isinstance(parsed, ParseError) else None,
+            message=read.message,
+            acts=read.acts,
+            stances=read.stances,
+            work=read.work,
+            message_tokens=message_tokens(read.message),
+            parse_error=read.error,
         )

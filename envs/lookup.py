@@ -1,6 +1,6 @@
 """Finding a thing by its name, with the nearest match in the error."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -31,3 +31,27 @@ def find(name: str, known: Mapping[str, Any], *, kind: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         remedy = "Check the path, or add the folder of the module to PYTHONPATH."
         raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. {remedy}") from error
+
+
+def choose(
+    choice: Sequence[str] | str, known: Sequence[Any], held_out: Sequence[str], *, argument: str, kind: str
+) -> tuple[Any, ...]:
+    """Those of the `known`, each with a `name`, that an argument chooses.
+
+    Args:
+        choice: "train" (those that are not held out), "held_out", "all", or names or dotted paths.
+        held_out: names of those that are only for evaluation.
+        argument, kind: what the argument and one of the things are called, for the message.
+
+    Raises:
+        ValueError: nothing is chosen, or a name that does not exist.
+    """
+    named = {thing.name: thing for thing in known}
+    splits = {"train": [name for name in named if name not in held_out], "held_out": held_out, "all": list(named)}
+    names = splits.get(choice, ()) if isinstance(choice, str) else choice
+    if not names and named:
+        raise ValueError(
+            f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
+            f"Held out here: {', '.join(held_out) or 'none'}."
+        )
+    return tuple(find(name, named, kind=kind) for name in names)

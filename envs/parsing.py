@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from envs.episode import Act, ActKind, Decision, ParseError, Stance, message_tokens
+from envs.episode import Act, ActKind, Decision, ParseError, Phase, Stance, message_tokens
 
 _QUOTES = " \t\r\n'\"`"
 _KINDS = {kind.value: kind for kind in ActKind}
@@ -61,6 +61,44 @@ class MemoryAct:
     key: str | None = None
     text: str = ""
     id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that a reply says in a phase; where there is an `error` it says nothing."""
+
+    message: str = ""
+    stances: tuple[Stance, ...] = ()
+    work: str = ""
+    acts: tuple[Act, ...] = ()
+    error: ParseError | None = None
+
+
+def parse_reply(
+    reply: str, phase: Phase, *, asked: Sequence[Decision], acts_on: Sequence[Decision], wants_code: bool
+) -> Reading:
+    """What a reply says in a phase of talk, a stance, or the final one.
+
+    Args:
+        asked: the decisions that a stance must answer.
+        acts_on: the decisions that acts may be on; none where acts are not read.
+        wants_code: whether the final reply must hold code.
+    """
+    if phase is Phase.TALK:
+        parsed = parse_message(reply, acts_on=acts_on)
+    elif phase is Phase.STANCE:
+        parsed = parse_stance(reply, asked)
+    else:
+        parsed = parse_final(reply, asked, wants_code=wants_code)
+    if isinstance(parsed, ParseError):
+        return Reading(error=parsed)
+    acts = parse_acts(reply, acts_on)
+    if isinstance(parsed, str):
+        return Reading(message=parsed, acts=acts)
+    acts = tuple(act for act in acts if act.kind is ActKind.EXPECT)  # nobody hears it: only what is sealed is meant
+    if isinstance(parsed, Final):
+        return Reading(stances=parsed.stances, work=parsed.work, acts=acts)
+    return Reading(stances=parsed, acts=acts)
 
 
 def parse_stance(reply: str, decisions: Sequence[Decision]) -> tuple[Stance, ...] | ParseError:

@@ -10,7 +10,7 @@ import numpy as np
 from envs.base import SEATS, CoopEnv
 from envs.episode import Forecast, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
 from envs.families.base import FunctionFamily
-from envs.lookup import find
+from envs.lookup import choose, find
 from envs.merge import Policy, Repository
 from envs.paired_functions import PairedFunctions
 from envs.prompts import GAP
@@ -121,7 +121,9 @@ class PairedFeatures(CoopEnv):
         if not test_timeout_s > 0:
             raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
         need_git()
-        self.contracts = self.chosen(contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, "contracts", kind="contract")
+        self.contracts = choose(
+            contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, argument="contracts", kind="contract"
+        )
         self.tokens, self.order, self.policy = tokens, order, Policy(policy)
         self.forecast, self.test_timeout_s = forecast, test_timeout_s
         steps = rounds if order == "simultaneous" else 2 * rounds

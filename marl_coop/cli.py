@@ -95,10 +95,9 @@ def audit(argv: Sequence[str]) -> int:
     common = inspect.signature(envs.CoopEnv).parameters.keys() - {"families"}  # each environment has its own
     shared = {key: value for key, value in config.env.items() if key in common}
     audited = {config.env["name"]: config.make_env()}
-    others = {
-        cls.__name__: cls for cls in envs.ENVIRONMENTS if audits.auditable(cls()) and Phase.WORK not in cls().schedule
-    }
-    audited |= {name: cls(**shared) for name, cls in others.items() if name not in audited}
+    for cls in envs.ENVIRONMENTS:
+        if cls.__name__ not in audited and audits.auditable(cls()) and Phase.WORK not in cls().schedule:
+            audited[cls.__name__] = cls(**shared)
     for name, env in audited.items():
         played = audits.play_zoo(env, args.episodes)
         rows = audits.audit(stack, played)
