@@ -55,7 +55,7 @@ def named_option(messages: Sequence[str], decision: Decision) -> str | None:
     """The option that the messages name first, oldest message first; None where they name none.
 
     The first word counts because it is the partner's own: what it says later may be an echo. A message that names the
-    decision is read from there on, so `oxygen 1 water 2` names 2 for `water`. Longer options are tried first, so a
+    decision is read from there on, so `oxygen: 1 water: 2` names 2 for `water`. Longer options are tried first, so a
     blend is not mistaken for its first half.
     """
     options = sorted(decision.options, key=len, reverse=True)
@@ -109,7 +109,8 @@ class Scripted:
 
     def _on(self, env: CoopEnv, decision: Decision, text: str) -> str:
         """A message after the decision that it is on, where there are several; an act names its decision itself."""
-        plain = text and len(env.task.decisions) > 1 and not parse_acts(text, env.task.decisions)
+        first_line = text.partition("\n")[0]
+        plain = text and len(env.task.decisions) > 1 and not parse_acts(first_line, env.task.decisions)
         return f"{decision.id}: {text}" if plain else text
 
     def act(self, env: CoopEnv, seat: Seat) -> str:
@@ -264,11 +265,10 @@ class Demonstrator(Scripted):
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """`Mine is doubtful: 61. Theirs is reliable: 57.` Of two sources that are no estimates, one is the better."""
-        heard = named_option(env.heard(seat), decision)
+        heard, partners = named_option(env.heard(seat), decision), [other for other in env.seats if other != seat]
         said = [f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."]
-        if heard is not None and not decision.is_estimate:
-            (partner,) = (other for other in env.task.seats if other != seat)
-            said.append(f"Theirs is {decision.quality(partner)}: {heard}.")
+        if heard is not None and len(partners) == 1 and not decision.is_estimate:
+            said.append(f"Theirs is {decision.quality(*partners)}: {heard}.")
         return " ".join(said)
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
