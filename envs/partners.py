@@ -55,7 +55,7 @@ def named_option(messages: Sequence[str], decision: Decision) -> str | None:
     """The option that the messages name first, oldest message first; None where they name none.
 
     The first word counts because it is the partner's own: what it says later may be an echo. A message that names the
-    decision is read from there on, so `oxygen 1 water 2` names 2 for `water`. Longer options are tried first, so a
+    decision is read from there on, so `oxygen: 1 water: 2` names 2 for `water`. Longer options are tried first, so a
     blend is not mistaken for its first half.
     """
     options = sorted(decision.options, key=len, reverse=True)
@@ -109,7 +109,8 @@ class Scripted:
 
     def _on(self, env: CoopEnv, decision: Decision, text: str) -> str:
         """A message after the decision that it is on, where there are several; an act names its decision itself."""
-        plain = text and len(env.task.decisions) > 1 and not parse_acts(text, env.task.decisions)
+        first_line = text.partition("\n")[0]
+        plain = text and len(env.task.decisions) > 1 and not parse_acts(first_line, env.task.decisions)
         return f"{decision.id}: {text}" if plain else text
 
     def act(self, env: CoopEnv, seat: Seat) -> str:

@@ -140,7 +140,8 @@ class Collector:
         size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
         for start in range(0, len(episodes), size):  # as many at once as in learning
             part = episodes[start : start + size]
-            rows = sorted((r for rows in part for r in rows.values()), key=lambda r: str(r.trace.adapter))
+            order = lambda r: (str(self._reference(r.trace.player)), str(r.trace.adapter))  # noqa: E731
+            rows = sorted((r for rows in part for r in rows.values()), key=order)  # each of both in one piece
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
             spans = spans_of([self._reference(row.trace.player) for row in rows])
             ids_RT, mask_RT, trunk_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.trunk_RTH

@@ -198,3 +198,13 @@ def test_one_seat_reads_what_a_pair_would():
 
 def test_the_examples_in_the_docstrings_run():
     assert doctest.testmod(moon).failed == 0 < doctest.testmod(moon).attempted
+
+
+def test_a_demonstrated_act_leaves_the_words_before_it_under_the_name_of_their_item():
+    env = MoonSurvival(items=5, acts=True)
+    for seed in range(10):
+        episode = play(env, dict.fromkeys(env.seats, Demonstrator(np.random.default_rng(seed))), seed)
+        for seat in env.seats:
+            for decision in episode.task.decisions:
+                said = [turn.message for turn in episode.turns_of(seat)]
+                assert named_option(said, decision) in (decision.belief[seat], None)
