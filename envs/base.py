@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -9,22 +10,13 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from envs.cells import Cells
-from envs.episode import (
-    Decision,
-    Episode,
-    Outcome,
-    Phase,
-    Seat,
-    StopReason,
-    Task,
-    Turn,
-    first_tokens,
-    message_tokens,
-)
+from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.lookup import choose
 from envs.parsing import parse_reply
 from envs.prompts import Prompts
 from envs.spaces import UnicodeText
+from envs.task import Decision, Seat, Task
+from envs.tokens import first_tokens, message_tokens
 from envs.transcript import joint_view, transcript
 
 MAX_REPLY = 65_536  # characters
@@ -85,7 +77,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
     cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
     rounds: messages of each seat, 0 or more.
     agents: number of seats, one of the class's `TEAM_SIZES`.
-    budget: words and symbols (`envs.episode.message_tokens`) of all replies of all seats together; None for no limit.
+    budget: words and symbols (`envs.tokens.message_tokens`) of all replies of all seats together; None for no limit.
         Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
     distractors: wrong options that nobody claims, listed beside the usual four; 0 to 2. More of them make guessing
         harder.
@@ -97,8 +89,9 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         A seat need not write any.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
-    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options={"task": task})`
-    plays a given task. Raises ValueError for an argument out of range, in the constructor and in `reset`.
+    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options=...)`: `"task"` is a
+    task to play, `"muted"` are seats whose words reach nobody. Raises ValueError for an argument out of range, in the
+    constructor and in `reset`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -154,6 +147,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         self.budget = budget
         self._np_random: np.random.Generator | None = None
         self._task: Task | None = None
+        self._muted: frozenset[Seat] = frozenset()
         self._turns: list[Turn] = []
         self._observations: dict[Seat, str] = {}
         self._step = 0
@@ -202,10 +196,10 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         if task is None:
             task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
         elif not isinstance(task, Task):
-            raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.episode.Task.")
+            raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.task.Task.")
         elif tuple(task.seats) != self.seats:
             raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {self.seats}.")
-        self._task = task
+        self._task, self._muted = task, frozenset((options or {}).get("muted", ()))
         self._turns, self._step, self._episode = [], 0, None
         self.agents = list(self.seats)
         self._observations = {seat: f"{task.briefs[seat]}\n{self._ask(seat)}" for seat in self.seats}
@@ -219,7 +213,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             raise RuntimeError("step: no episode is running. Call reset() first.")
         self._check(actions)
         replies = {seat: self._within_budget(actions[seat]) for seat in self.acting}
-        turns = self.settle({seat: self._read(seat, phase, replies[seat]) for seat in self.acting})
+        turns = self.settle({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
         self._turns += turns.values()
         self._step += 1
         infos: dict[Seat, dict[str, Any]] = {
@@ -261,9 +255,6 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             return text
         print(text)
         return None
-
-    def close(self) -> None:
-        """Nothing to release: the sandbox ends its process after every call."""
 
     # -- what is being played
 
@@ -318,6 +309,11 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
             return None
         left = self.budget - sum(message_tokens(turn.reply) for turn in self._turns)
         return left // (len(self.seats) * (len(self._schedule) - self._step))
+
+    def _heard_of(self, turn: Turn) -> Turn:
+        """The turn without what it says, if its seat is muted."""
+        sealed = tuple(act for act in turn.acts if act.kind is ActKind.EXPECT)
+        return replace(turn, message="", message_tokens=0, acts=sealed) if turn.agent in self._muted else turn
 
     def _within_budget(self, reply: str) -> str:
         return reply if self.allowance is None else first_tokens(reply, self.allowance)

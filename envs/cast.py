@@ -8,8 +8,9 @@ seed, so an episode plays the same again.
 import numpy as np
 
 from envs.base import CoopEnv
-from envs.episode import Decision, Phase, Seat
+from envs.episode import Phase
 from envs.partners import Calibrated, Partner, Scripted, named_option
+from envs.task import Decision, Seat
 from envs.zoo import AlwaysDefer, Averager, Chatty, Contrarian, Silent
 
 

@@ -8,37 +8,11 @@ Utilities are in [0, 1]. Confidences are probabilities in [0, 1]. Token counts a
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from itertools import islice
 
-Seat = str  # "agent_0", "agent_1", ...
-QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a cue in one word
-
-_WORD_OR_SYMBOL = re.compile(r"\w+|[^\w\s]")
-
-
-def message_tokens(text: str) -> int:
-    """Length of a message in words and symbols, the unit in which talk is priced.
-
-    It depends on no model's tokenizer, so a price means the same for every base model.
-
-    >>> message_tokens("use RS256, please")
-    4
-    """
-    return len(_WORD_OR_SYMBOL.findall(text))
-
-
-def first_tokens(text: str, count: int) -> str:
-    """The text up to its `count`-th word or symbol; all of it where it has no more.
-
-    >>> first_tokens("use RS256, please", 3)
-    'use RS256,'
-    """
-    after = next(islice(_WORD_OR_SYMBOL.finditer(text), max(0, count), None), None)
-    return text if after is None else text[: after.start()].rstrip()
+from envs.task import Decision, HiddenTest, Numeric, Seat, Task
 
 
 class Phase(StrEnum):
@@ -75,95 +49,8 @@ class ActKind(StrEnum):
     EXPECT = "expect"  # I predict that the partner's part realises this option; sealed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numeric:
-    """The domain of a decision whose answer is a number.
-
-    An answer is right when it lies within `tolerance` of `truth`. `sigma` is the standard error of each seat's own
-    number, from which the precision-weighted pool of both follows (weights 1 / sigma^2). `estimate` is whether the
-    briefs give it: both numbers are then measurements of one quantity, and where they are equally good the right
-    answer lies between them. Elsewhere a source claims a number and one of the claims is to be followed.
-    """
-
-    truth: float
-    tolerance: float
-    sigma: Mapping[Seat, float]
-    estimate: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One contract that both seats must settle.
-
-    `options` are what a seat may answer, `utility` their worth in [0, 1], `blends` the options that are a compromise
-    between others. `belief` is what each seat's brief says, `expert` the seat that the cues point to and `cue` what
-    each seat was told of its own source ("strong" or "weak"). Briefs are private, so no seat reads another's belief.
-    """
-
-    id: str
-    options: tuple[str, ...]
-    utility: Mapping[str, float]
-    belief: Mapping[Seat, str]
-    expert: Seat
-    cue: Mapping[Seat, str]
-    blends: tuple[str, ...] = ()
-    numeric: Numeric | None = None
-    weight: float = 1.0
-
-    def utility_of(self, option: str | None) -> float:
-        """Worth in [0, 1] of an answer; 0 for no answer and for an option that does not exist."""
-        return 0.0 if option is None else self.utility.get(option, 0.0)
-
-    @property
-    def best(self) -> str:
-        """The option with the highest utility (the first of them)."""
-        return max(self.options, key=self.utility_of)
-
-    @property
-    def is_estimate(self) -> bool:
-        return self.numeric is not None and self.numeric.estimate
-
-    def quality(self, seat: Seat) -> str:
-        """How good the seat's source is: "reliable", "doubtful" or, of an estimate, its standard error, "+- 8"."""
-        return f"+- {self.numeric.sigma[seat]:g}" if self.is_estimate else QUALITY[self.cue[seat]]
-
-    def told(self, seat: Seat) -> str:
-        """What the seat's brief says: its belief, with the standard error where it is an estimate: "140 +- 8"."""
-        return f"{self.belief[seat]} {self.quality(seat)}" if self.is_estimate else self.belief[seat]
-
-    def is_right(self, option: str | None) -> bool:
-        return option is not None and self.utility_of(option) == self.utility_of(self.best)
-
-
 # What an EXPECT may predict besides the partner's part: whether the branches will merge. Nobody settles it.
 MERGE = Decision(id="merge", options=("conflict", "clean"), utility={}, belief={}, expert="", cue={})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HiddenTest:
-    """One test of the merged module: an expression that must be true. `part` is a seat, or "" for the whole."""
-
-    part: Seat | str
-    expression: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    id: str
-    family: str
-    seed: int
-    seats: tuple[Seat, ...]
-    briefs: Mapping[Seat, str]
-    decisions: tuple[Decision, ...]
-    cell: Mapping[Seat, bool]  # which seats' briefs are right on every decision: the 2x2 design
-    stubs: Mapping[Seat, str] = field(default_factory=dict)  # name of the function that each seat writes
-    probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
-    hidden_tests: tuple[HiddenTest, ...] = ()
-    reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
-    files: Mapping[str, str] = field(default_factory=dict)  # path -> text of the repository that both seats start from
-
-    def decision(self, id: str) -> Decision:
-        return next(d for d in self.decisions if d.id == id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

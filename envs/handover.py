@@ -8,20 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.base import CoopEnv
-from envs.episode import (
-    Decision,
-    Entry,
-    Outcome,
-    Phase,
-    Seat,
-    StopReason,
-    Task,
-    Turn,
-    first_tokens,
-    message_tokens,
-)
+from envs.episode import Entry, Outcome, Phase, StopReason, Turn
 from envs.memory import Conflict, Full, Memory, Summariser, extractive
 from envs.parsing import MemoryAct, MemoryKind, parse_memory
+from envs.task import Decision, Seat, Task
+from envs.tokens import first_tokens, message_tokens
 
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
 _SETTINGS = ("port", "limit", "timeout", "retries", "workers", "quota", "batch", "depth", "shards", "delay")

@@ -6,7 +6,7 @@ a reader meets a few lines, and follows them down with `expand` to whatever was 
 stays live as it is.
 
 Two seats that write one key cannot overwrite each other unseen: whoever has not read the latest version gets a
-`Conflict` (optimistic concurrency, Kung & Robinson 1981). Tokens are those of `envs.episode.message_tokens`, and all
+`Conflict` (optimistic concurrency, Kung & Robinson 1981). Tokens are those of `envs.tokens.message_tokens`, and all
 that is delivered is charged to its reader. The store knows what was written into it and nothing else.
 
 >>> memory = Memory(budget=100)
@@ -28,7 +28,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Self
 
-from envs.episode import Entry, Seat, first_tokens, message_tokens
+from envs.episode import Entry
+from envs.task import Seat
+from envs.tokens import first_tokens, message_tokens
 
 POLICY = "policy"  # the summariser that waits for a seat to call `summarise`
 TEAM = "team"  # the author of a summary that no seat asked for

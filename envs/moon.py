@@ -7,7 +7,8 @@ import numpy as np
 
 from envs.base import SEATS, CoopEnv
 from envs.cells import draw_expert
-from envs.episode import Decision, Numeric, Outcome, Seat, StopReason, Task, Turn
+from envs.episode import Outcome, StopReason, Turn
+from envs.task import Decision, Numeric, Seat, Task
 
 # From the most to the least useful, as NASA's crew equipment research section ranked them for the exercise of
 # Hall & Watson, "The effects of a normative intervention on group decision-making performance", Human Relations 23 (4),

@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.base import SEATS, CoopEnv
-from envs.episode import HiddenTest, Outcome, PartTests, Seat, StopReason, Task, Turn, message_tokens
+from envs.episode import Outcome, PartTests, StopReason, Turn
 from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily, claim
 from envs.lookup import find
 from envs.provenance import provenance
 from envs.sandbox import Part, Status, Verdict, run_expressions
+from envs.task import HiddenTest, Seat, Task
+from envs.tokens import message_tokens
 
 
 class PairedFunctions(CoopEnv):

@@ -30,7 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from envs.episode import Act, ActKind, Decision, ParseError, Phase, Stance, message_tokens
+from envs.episode import Act, ActKind, ParseError, Phase, Stance
+from envs.task import Decision
+from envs.tokens import message_tokens
 
 _QUOTES = " \t\r\n'\"`"
 _KINDS = {kind.value: kind for kind in ActKind}

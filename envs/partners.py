@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from envs.base import CoopEnv
-from envs.episode import ActKind, Decision, Episode, Phase, Seat, Turn
+from envs.episode import ActKind, Episode, Phase, Turn
 from envs.parsing import WITHOUT_OPTION, parse_acts
+from envs.task import Decision, Seat
 
 TALK_ACTS = tuple(kind for kind in ActKind if kind is not ActKind.EXPECT)
 

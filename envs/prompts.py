@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from envs.episode import Phase, Seat, Task, Turn
+from envs.episode import Phase, Turn
+from envs.task import Seat, Task
 
 GAP = "___"  # in the place of an option
 

@@ -3,7 +3,9 @@
 import ast
 from collections.abc import Iterable, Mapping
 
-from envs.episode import Provenance, Seat, message_tokens
+from envs.episode import Provenance
+from envs.task import Seat
+from envs.tokens import message_tokens
 
 
 def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenance:

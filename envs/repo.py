@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from envs.base import SEATS, CoopEnv
-from envs.episode import Forecast, Outcome, ParseError, Phase, Seat, StopReason, Task, Turn, message_tokens
+from envs.episode import Forecast, Outcome, ParseError, Phase, StopReason, Turn
 from envs.families.base import FunctionFamily
 from envs.lookup import choose, find
 from envs.merge import Policy, Repository
@@ -22,6 +22,8 @@ from envs.repository.desk import Desk
 from envs.repository.files import added, clipped
 from envs.repository.forecast import describe, forecast
 from envs.repository.merging import export, need_git
+from envs.task import Seat, Task
+from envs.tokens import message_tokens
 
 ORDERS = ("simultaneous", "alternating")
 GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:

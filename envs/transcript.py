@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from envs.episode import ActKind, Decision, Outcome, Phase, Task, Turn
+from envs.episode import ActKind, Outcome, Phase, Turn
+from envs.task import Decision, Task
 
 
 def transcript(task: Task, turns: Sequence[Turn] = (), outcome: Outcome | None = None) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from envs.base import CoopEnv
-from envs.episode import Decision, Phase, Seat
+from envs.episode import Phase
 from envs.partners import Calibrated, line, named_option
+from envs.task import Decision, Seat
 
 
 class Need(NamedTuple):

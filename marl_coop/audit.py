@@ -13,8 +13,9 @@ import numpy as np
 from rich.table import Table
 
 from envs.base import SEATS, CoopEnv
-from envs.episode import Episode, Seat, StopReason
+from envs.episode import Episode, StopReason
 from envs.partners import play
+from envs.task import Seat
 from envs.zoo import IDEAL, ZOO, Policy
 from rewards import RewardStack
 from rewards.metrics import flips

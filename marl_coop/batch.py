@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.episode import Seat
+from envs.task import Seat
 from marl_coop.policy import Span, spans_of
 from marl_coop.rollout import Trace
 

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from envs.episode import Seat
+from envs.task import Seat
 from marl_coop import ppo, whatif
 from marl_coop.batch import Row, collate, stack_turns
 from marl_coop.models import give_back_freed_memory

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import httpx
 
 from envs.base import CoopEnv
-from envs.episode import Phase, Seat
+from envs.episode import Phase
+from envs.task import Seat
 
 TIMEOUT_S = 120.0  # for one reply
 RETRIES = 3  # of a connection that fails

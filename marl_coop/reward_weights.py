@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards import RewardStack
 from rewards.schedules import DualAscent
 

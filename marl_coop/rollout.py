@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from envs.base import CoopEnv
-from envs.episode import Episode, Phase, Seat, StopReason, Task
+from envs.episode import Episode, Phase, StopReason
+from envs.task import Seat, Task
 from marl_coop.chat import Chat
 from marl_coop.engines import Engine, Generation, Request
 from marl_coop.seating import BASE, Mix, Player, label
@@ -69,12 +70,13 @@ class Rollout:
 class Variation:
     """An episode to play with something changed: another task text, others in the seats, replies that are given.
 
-    `given` maps (seat, index of its turn) to the ids of a reply that is not sampled.
+    `given` maps (seat, index of its turn) to the ids of a reply that is not sampled; nobody hears the `muted` seats.
     """
 
     task: Task
     policies: Mapping[Seat, Player]
     given: Mapping[tuple[Seat, int], list[int]]
+    muted: tuple[Seat, ...] = ()
 
 
 def stable_seed(*key: int) -> int:
@@ -144,7 +146,7 @@ class _Table:
         self.env = players.make_env()
         self.given = variation.given if variation else {}
         policies = variation.policies if variation else players.policies
-        options = {"task": variation.task} if variation else None
+        options = {"task": variation.task, "muted": variation.muted} if variation else None
         self.observations, _ = self.env.reset(seed=task_seed, options=options)
         self.traces = {
             seat: Trace(seat=seat, player=Mix.of(policies[seat]).draw(stable_seed(*self.key, i)))

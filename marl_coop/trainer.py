@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl.trainer.base_trainer import _BaseTrainer
 
 from envs.base import CoopEnv
-from envs.episode import Seat
+from envs.task import Seat
 from marl_coop import ppo
 from marl_coop.batch import Row, collate
 from marl_coop.chat import Chat

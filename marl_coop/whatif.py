@@ -5,44 +5,49 @@ replay, as in the difference rewards of Wolpert & Tumer 2001). Partners in it ar
 (`TeamPolicy.keep_start`): a partner that learned could else make messages look useful by playing worse without them.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from envs.episode import Episode, Phase, Seat, Task
+from envs.episode import Episode, Phase
+from envs.task import Seat, Task
 from marl_coop import ppo
 from marl_coop.rollout import Players, Rollout, Variation
 from marl_coop.seating import Player
 from rewards import RewardBreakdown
 
 NO_MESSAGE = "PASS"
+OPEN = (Phase.TALK, Phase.WORK)  # phases in which a seat can speak
 
 
 def silence(
     players: Players, rollouts: Sequence[Rollout], seat: Seat, frozen: Callable[[Player], Player], sampling_seed: int
 ) -> list[Rollout]:
-    """The same episodes in which `seat` says nothing: its messages are PASS, and all that follows is played anew.
+    """The same episodes in which nobody hears `seat`, and all that follows is played anew.
 
-    What was written before anybody spoke stays as it was. Episodes without talk come back as they are. `frozen` gives
-    who takes a partner's place.
+    In a phase of talk it says PASS; in a phase of work it acts, and its words are lost. What was written before anybody
+    spoke stays as it was. Episodes in which it never could speak come back as they are. `frozen` gives who takes a
+    partner's place.
     """
     silent = players.chat.reply_ids(NO_MESSAGE)
-    played, talked = list(rollouts), [i for i, r in enumerate(rollouts) if _talk_turns(r.episode, seat)]
+    played = list(rollouts)
+    could_speak = [i for i, r in enumerate(rollouts) if any(turn.phase in OPEN for turn in r.episode.turns_of(seat))]
     variations = []
-    for rollout in (rollouts[i] for i in talked):
+    for rollout in (rollouts[i] for i in could_speak):
         episode = rollout.episode
-        talk = min(turn.round for turn in episode.turns if turn.phase is Phase.TALK)
+        first = min(turn.round for turn in episode.turns if turn.phase in OPEN)
         given = {
             (turn.agent, turn.index): _reply_ids(rollout, turn.agent, turn.index)
             for turn in episode.turns
-            if turn.round < talk
+            if turn.round < first
         }
         given |= {(seat, k): silent for k in _talk_turns(episode, seat)}
         seated = {s: t.player if s == seat else frozen(t.player) for s, t in rollout.traces.items()}
-        variations.append(Variation(task=episode.task, policies=seated, given=given))
-    for i, rollout in zip(talked, players.vary(variations, sampling_seed), strict=True):
+        variations.append(Variation(task=episode.task, policies=seated, given=given, muted=(seat,)))
+    for i, rollout in zip(could_speak, players.vary(variations, sampling_seed), strict=True):
         played[i] = rollout
     return played
 
@@ -54,7 +59,8 @@ def message_baselines(
     score: Callable[[Episode], RewardBreakdown],
     gamma: float,
 ) -> list[Tensor]:
-    """For each episode (K,): what `seat` would have been paid from each of its messages on, had it said nothing.
+    """For each episode (K,): what `seat` would have been paid from the round of each of its messages on, had nobody
+    heard it.
 
     nan for turns that are no messages, and for all turns where the replay met a sandbox fault.
     """
@@ -62,10 +68,11 @@ def message_baselines(
     for rollout, other in zip(rollouts, silenced, strict=True):
         rewards_K = torch.tensor(score(other.episode).per_turn(seat), dtype=torch.float32)
         to_go_K = ppo.returns_to_go(rewards_K[None], gamma)[0]
-        messages = _talk_turns(rollout.episode, seat)
-        baseline_K = torch.full_like(to_go_K, torch.nan)
-        if not other.fault:
-            baseline_K[messages] = to_go_K[messages]
+        turns, rounds = rollout.episode.turns_of(seat), [turn.round for turn in other.episode.turns_of(seat)]
+        baseline_K = torch.full((len(turns),), torch.nan)
+        for k, turn in enumerate(turns):
+            if not other.fault and (turn.phase is Phase.TALK or (turn.phase is Phase.WORK and turn.message)):
+                baseline_K[k] = to_go_K[bisect_left(rounds, turn.round)]
         baselines.append(baseline_K)
     return baselines
 

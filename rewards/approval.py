@@ -1,6 +1,7 @@
 """Comparison arm: pay a seat for what its partner likes to hear, as training on a person's approval does."""
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions
 
 

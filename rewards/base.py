@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_serializer, field_validator
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.schedules import DualAscent, Schedule, Weight, from_config, to_config
 
 

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions, prior_option
 
 

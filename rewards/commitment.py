@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from envs.episode import ActKind, Decision, Episode, Seat
+from envs.episode import ActKind, Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions
 
 

@@ -4,7 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards.base import RewardTerm, Weight
 from rewards.schedules import DualAscent
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from envs.episode import Decision, Episode, Numeric, Seat
+from envs.episode import Episode
+from envs.task import Decision, Numeric, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, is_compromise, mean_over_decisions, prior_options
 from rewards.edits import mixing, surviving
 

@@ -1,6 +1,7 @@
 """Do no harm: charge what passed on the partner's own part and fails after the merge."""
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards.base import RewardTerm, Weight, at_last_turn
 
 

@@ -11,7 +11,8 @@ from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
-from envs.episode import Merge, Seat
+from envs.episode import Merge
+from envs.task import Seat
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -1,6 +1,7 @@
 """Expectation: pay for predicting the partner's part, and for being predictable."""
 
-from envs.episode import ActKind, Decision, Episode, Seat, Stance
+from envs.episode import ActKind, Episode, Stance
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions
 from rewards.deference import quadratic_score
 

@@ -1,6 +1,7 @@
 """Foresight: pay for knowing before the merge whether it will conflict."""
 
-from envs.episode import MERGE, ActKind, Episode, Phase, Seat, Stance
+from envs.episode import MERGE, ActKind, Episode, Phase, Stance
+from envs.task import Seat
 from rewards.base import RewardTerm, Weight
 from rewards.deference import quadratic_score
 

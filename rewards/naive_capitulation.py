@@ -1,6 +1,7 @@
 """Comparison arm: a charge for ending wrong after being right, with no thought of what switching is worth."""
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions, prior_option
 
 

@@ -1,6 +1,7 @@
 """Comparison arm: a bonus for taking over the partner's right answer. It pays for a bad first answer; do not use it."""
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions, prior_options
 
 

@@ -1,6 +1,7 @@
 """Comparison arm: a bonus for holding on in a disagreement, right or wrong. It pays for stubbornness."""
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, at_last_turn, mean_over_decisions, prior_options
 
 

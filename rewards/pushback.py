@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from envs.episode import ActKind, Decision, Episode, Seat
+from envs.episode import ActKind, Episode
+from envs.task import Decision, Seat
 from rewards.base import RewardTerm, Weight, mean_over_decisions
 
 POSITIONS = (ActKind.PROPOSE, ActKind.CHALLENGE, ActKind.CONCEDE)

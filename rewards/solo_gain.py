@@ -1,6 +1,7 @@
 """Solo gain: what the team added to, or took from, what one of the seats gets done alone."""
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards.base import RewardTerm, Weight, at_last_turn
 
 

@@ -1,6 +1,7 @@
 """The team's result: the one thing that is worth having, and what every other term must stay below."""
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards.base import RewardTerm, Weight, at_last_turn
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from envs import DesignReview, PairedFunctions, provenance
 from envs.base import SEATS
-from envs.episode import Act, ActKind, Episode, PartTests, Phase, Provenance, message_tokens
+from envs.episode import Act, ActKind, Episode, PartTests, Phase, Provenance
 from envs.partners import Scripted, play
+from envs.tokens import message_tokens
 
 
 class Holder(Scripted):

@@ -7,8 +7,9 @@ import tiny
 from envs import DesignReview, PairedFunctions
 from envs.base import seats_of
 from envs.cells import Cells
-from envs.episode import Phase, first_tokens, message_tokens
+from envs.episode import Phase
 from envs.partners import Calibrated, Scripted, named_option, play, replay
+from envs.tokens import first_tokens, message_tokens
 from marl_coop.audit import play_zoo
 from marl_coop.config import ConfigError, load_config
 from rewards.metrics import coordination

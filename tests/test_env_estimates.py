@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from envs.base import SEATS
-from envs.episode import Decision
 from envs.families import HELD_OUT, TRAINING
 from envs.paired_functions import PairedFunctions
 from envs.parsing import parse_final
 from envs.partners import Calibrated, play, pooled_option
+from envs.task import Decision
 from envs.zoo import Averager, NeverDefer
 from rewards.consensus import Consensus, pool
 from rewards.metrics import measure

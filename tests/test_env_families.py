@@ -16,10 +16,11 @@ import pytest
 from envs.base import MAX_DISTRACTORS, SEATS
 from envs.cells import Cells
 from envs.design_review import DesignReview
-from envs.episode import Phase, Task
+from envs.episode import Phase
 from envs.paired_functions import PairedFunctions
 from envs.prompts import GAP
 from envs.sandbox import Part, run_expressions, same
+from envs.task import Task
 from marl_coop.config import load_config
 
 ROOT = Path(__file__).parent.parent

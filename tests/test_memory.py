@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs import memory as module
-from envs.episode import Entry, message_tokens
+from envs.episode import Entry
 from envs.memory import POLICY, Conflict, Full, Memory, bm25, extractive, ranked
+from envs.tokens import message_tokens
 
 SEATS = ("agent_0", "agent_1", "agent_2")
 KEYS = ("port", "mail port", "limit")

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs import DesignReview, Handover
-from envs.episode import Phase, message_tokens
+from envs.episode import Phase
 from envs.handover import VALUES, NoteTaker
 from envs.parsing import MemoryAct, MemoryKind, parse_memory
 from envs.partners import Calibrated, play
+from envs.tokens import message_tokens
 from rewards.communication import Communication
 from rewards.metrics import measure
 from rewards.metrics.memory import (

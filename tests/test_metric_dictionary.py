@@ -10,7 +10,8 @@ from test_metrics import ends, values
 from test_reward_properties import episodes
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Merge, Numeric, PartTests, Provenance
+from envs.episode import Merge, PartTests, Provenance
+from envs.task import Numeric
 from rewards.metrics import NAMES, Metric, measure, prices, rates
 from rewards.metrics.tokens import LEDGER
 

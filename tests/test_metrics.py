@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from test_reward_terms import decide, play
 
-from envs.episode import Numeric, ParseError, StopReason
+from envs.episode import ParseError, StopReason
+from envs.task import Numeric
 from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
 
 

@@ -5,8 +5,9 @@ from test_repo_tasks import build
 
 from envs import PairedFeatures, PairedFunctions
 from envs.base import SEATS
-from envs.episode import ParseError, Phase, message_tokens
+from envs.episode import ParseError, Phase
 from envs.partners import play
+from envs.tokens import message_tokens
 from envs.zoo import NeverDefer
 
 

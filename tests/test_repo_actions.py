@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs import repo
-from envs.episode import Act, ActKind, Decision, ParseError
+from envs.episode import Act, ActKind, ParseError
 from envs.repository import actions, files, forecast, merging, verdict
 from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
 from envs.repository.files import added, edited, read, search, writable
+from envs.task import Decision
 
 DECISION = Decision(id="offset", options=("17", "23"), utility={"17": 1.0}, belief={}, expert="agent_0", cue={})
 SOURCE = (

@@ -14,11 +14,12 @@ from test_repo_tasks import build
 
 from envs import PairedFeatures
 from envs.base import SEATS
-from envs.episode import Episode, StopReason, message_tokens
+from envs.episode import Episode, StopReason
 from envs.partners import Calibrated, play, replay
 from envs.repository import desk
 from envs.repository.verdict import Verdict
 from envs.sandbox import Status
+from envs.tokens import message_tokens
 from envs.zoo import ZOO, AlwaysDefer, NeverDefer, Silent
 from rewards import TERMS, RewardStack
 

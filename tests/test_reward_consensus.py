@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Merge, Numeric
+from envs.episode import Merge
+from envs.task import Numeric
 from rewards import Consensus
 from rewards.consensus import excess_loss, log_rolling
 from rewards.edits import edits, mixing, surviving

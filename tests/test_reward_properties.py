@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Act, ActKind, Episode, Merge, Numeric, PartTests, Provenance, StopReason
+from envs.episode import Act, ActKind, Episode, Merge, PartTests, Provenance, StopReason
+from envs.task import Numeric
 from rewards import (
     TERMS,
     Capitulation,

@@ -6,7 +6,8 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from envs.episode import Decision, Episode, Outcome, Phase, Stance, StopReason, Task, Turn
+from envs.episode import Episode, Outcome, Phase, Stance, StopReason, Turn
+from envs.task import Decision, Task
 from rewards import (
     TERMS,
     Capitulation,

@@ -5,6 +5,8 @@ import pytest
 import tiny
 import torch
 
+from envs.episode import Phase
+from envs.repo import PairedFeatures
 from marl_coop.policy import start_of
 from marl_coop.whatif import message_baselines, silence, with_all_briefs, with_solo
 from rewards import RewardStack
@@ -144,3 +146,16 @@ def test_the_worth_of_messages_is_reported(tmp_path):
     trainer = tiny.cue_trainer(tmp_path, advantage="counterfactual")
     trainer.train()
     assert f"{A}/message_credit" in trainer.state.log_history[0]
+
+
+def test_in_a_phase_of_work_the_words_are_lost_and_the_deeds_stay(trainer):
+    env = PairedFeatures(rounds=2)
+    said = "Say: it is 17\nRead: README.md"
+    for muted in ((), (A,)):
+        env.reset(seed=3, options={"muted": muted})
+        env.step(dict.fromkeys(env.agents, "Answer: none"))
+        observations, *_ = env.step(dict.fromkeys(env.acting, said))
+        assert ("Partner: it is 17" in observations[B]) == (not muted)
+        assert "Partner: it is 17" in observations[A]
+        (turn,) = (turn for turn in env.turns if turn.agent == A and turn.phase is Phase.WORK)
+        assert (turn.message, turn.message_tokens) == (("", 0) if muted else ("it is 17", 3))

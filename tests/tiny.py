@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from envs import CoopEnv
 from envs.base import SEATS, seats_of
 from envs.cells import draw_expert
-from envs.episode import Decision, Outcome, Phase, StopReason, Task
+from envs.episode import Outcome, Phase, StopReason
+from envs.task import Decision, Task
 from marl_coop.policy import TeamPolicy
 from marl_coop.ppo_config import MultiAgentPPOConfig
 from marl_coop.trainer import MultiAgentPPOTrainer

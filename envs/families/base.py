@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from envs.cells import draw_expert
-from envs.episode import Decision, Numeric, Seat
+from envs.task import Decision, Numeric, Seat
 
 STRONG_SOURCES = (
     "the signed spec",

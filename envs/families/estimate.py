@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 
 from envs.cells import draw_expert
-from envs.episode import Decision, Numeric, Seat
 from envs.families.base import TOLERANCE, FunctionFamily, Readings, shuffled
+from envs.task import Decision, Numeric, Seat
 
 COMPROMISES = (20, 50, 80)  # per cent of the way from the lower measurement to the higher one
 SPARE = (35, 65)

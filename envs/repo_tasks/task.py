@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.episode import Decision, HiddenTest, Seat, Task, message_tokens
 from envs.families.base import FunctionFamily, claim
 from envs.repo_tasks.base import Draft, RepoFamily
 from envs.repository.actions import edits
 from envs.repository.verdict import bound
+from envs.task import Decision, HiddenTest, Seat, Task
+from envs.tokens import message_tokens
 
 
 def make(

@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.episode import MERGE, Act, ActKind, Decision, ParseError
+from envs.episode import MERGE, Act, ActKind, ParseError
 from envs.parsing import parse_acts
+from envs.task import Decision
 
 
 @dataclass(frozen=True, slots=True)

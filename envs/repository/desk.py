@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from envs.episode import message_tokens
 from envs.repository.actions import Action, Edit, Pass, Read, RunTests, Say, Search
 from envs.repository.files import Files, edited, read, search
 from envs.repository.verdict import judge, kept_tests
 from envs.sandbox import Status
+from envs.tokens import message_tokens
 
 
 @dataclass(slots=True)

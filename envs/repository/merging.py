@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from envs.episode import Seat
 from envs.merge import Policy, Repository, Strategy
 from envs.repository.files import Files
+from envs.task import Seat
 
 _OLDEST_GIT = (2, 38)  # the first with `git merge-tree --write-tree`
 

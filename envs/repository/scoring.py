@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, Seat, StopReason, Task, message_tokens
+from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
 from envs.merge import Policy
 from envs.provenance import definitions
 from envs.repository.files import Files, new_lines
 from envs.repository.merging import Merged, merge_branches
 from envs.repository.verdict import Verdict, judge, kept_tests
 from envs.sandbox import Status
+from envs.task import Seat, Task
+from envs.tokens import message_tokens
 
 
 class Suites:

@@ -7,8 +7,9 @@ the round; its worth is the mean of theirs. Acts that were not read, and environ
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envs.episode import Act, ActKind, Decision, Episode, Phase, Seat, Turn
+from envs.episode import Act, ActKind, Episode, Phase, Turn
 from envs.parsing import parse_acts
+from envs.task import Decision, Seat
 from rewards.commitment import standing_promise
 from rewards.expectation import expected
 from rewards.metrics.rate import Rate, seats_and_decisions, share

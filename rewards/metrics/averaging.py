@@ -6,7 +6,8 @@ Cases are disagreements: decisions on which two readable priors differ, in code 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envs.episode import Decision, Episode, Numeric, Seat
+from envs.episode import Episode
+from envs.task import Decision, Numeric, Seat
 from rewards.base import is_compromise, prior_options
 from rewards.consensus import differ, excess_loss, log_rolling, pool, settled_side
 from rewards.edits import mixing, surviving

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.episode import Episode, Seat
+from envs.episode import Episode
+from envs.task import Seat
 from rewards.base import prior_option, prior_options
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 

@@ -7,7 +7,8 @@ writing; in a round everybody writes before anybody reads. What a store is worth
 
 from collections.abc import Iterator
 
-from envs.episode import Entry, Episode, Seat, Turn
+from envs.episode import Entry, Episode, Turn
+from envs.task import Seat
 from rewards.metrics.rate import Rate, share
 
 

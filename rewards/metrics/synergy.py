@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from envs.episode import Decision, Episode, Seat
+from envs.episode import Episode
+from envs.task import Decision, Seat
 from rewards.base import mean_over_decisions, prior_option, prior_options
 from rewards.consensus import pool
 from rewards.metrics.rate import Rate, Statistic, divide
