@@ -89,9 +89,8 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         A seat need not write any.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
-    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. `reset(options=...)`: `"task"` is a
-    task to play, `"muted"` are seats whose words reach nobody. Raises ValueError for an argument out of range, in the
-    constructor and in `reset`.
+    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. Options of `reset`: `task` to play,
+    `muted` seats, whose words reach nobody. Raises ValueError for what is out of range, as the constructor does.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
