@@ -19,8 +19,7 @@ from envs.task import Decision, Seat, Task
 from envs.tokens import first_tokens, message_tokens
 from envs.transcript import joint_view, transcript
 
-MAX_REPLY = 65_536  # characters
-MAX_DISTRACTORS = 2
+MAX_REPLY, MAX_DISTRACTORS = 65_536, 2  # characters; options
 RENDER_MODES = ("human", "ansi")
 
 
@@ -89,8 +88,8 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         A seat need not write any.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
-    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. Options of `reset`: `task` to play,
-    `muted` seats, whose words reach nobody. Raises ValueError for what is out of range, as the constructor does.
+    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. Options of `reset`: the `task`, and
+    `muted` seats, whose words reach nobody. It raises ValueError for what is out of range, as the constructor does.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
