@@ -88,7 +88,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         A seat need not write any.
     render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
 
-    `reset(seed=...)` fixes the whole instance; without a seed the next one is drawn. Options of `reset`: the `task`, and
+    `reset(seed=...)` fixes the instance; without a seed the next one is drawn. Options of `reset`: the `task`, and
     `muted` seats, whose words reach nobody. It raises ValueError for what is out of range, as the constructor does.
     """
 
