@@ -48,7 +48,7 @@ def main() -> None:
     episodes = parser.parse_args().episodes
     stacks = [RewardStack.from_config(load_config([f"configs/presets/{name}.yaml"]).rewards) for name in PRESETS]
     lines = [INTRODUCTION.format(episodes=episodes)]
-    for env_class in envs.ENVIRONMENTS:
+    for env_class in (envs.DesignReview, envs.PairedFunctions):
         played = play_zoo(env_class(**SETTINGS), episodes)
         audited = [{(row.policy, row.mode): row for row in audit(stack, played)} for stack in stacks]
         lines += [f"## {env_class.__name__}", ""]

@@ -4,6 +4,7 @@ Each is the ideal partner with one habit changed, so what it gains or loses is t
 `marl-coop audit` plays all of them. To add one, subclass `Policy` and put it on the list.
 """
 
+import re
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -160,10 +161,9 @@ class CodePadder(Policy):
 
     def work(self, env: CoopEnv, seat: Seat, option: str) -> str:
         code = super().work(env, seat, option)
-        # on a branch, the block that defines the seat's function ends before the reply does
-        end = (
-            code.index("\nEnd", code.index(f"def {env.task.stubs[seat]}(")) if Phase.WORK in env.schedule else len(code)
-        )
+        end = len(code)
+        if Phase.WORK in env.schedule:  # the block that defines the seat's name ends before the reply does
+            end = code.index("\nEnd", re.search(rf"\b(def|class) {env.task.stubs[seat]}\b", code).start())
         padding = "".join(f"\n_unused_{i} = {i}" for i in range(20))
         return code and code[:end] + padding + code[end:]
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from envs import sandbox
 from envs.episode import Episode
 from marl_coop import seating
 from marl_coop.callbacks import CurriculumLevel, MetricsFile, ProgressBar
@@ -74,6 +75,8 @@ def run(config: Config, resume: Path | None = None) -> None:
     console = Console(file=sys.stdout, quiet=not main, soft_wrap=True)
     console.width = max(console.width, 100)  # of the table; a line of text is never broken
     console.print(f"run directory: {folder}")
+    for tier in sandbox.describe().splitlines():
+        console.print(f"sandbox of {tier}")
 
     base, tokenizer = load_base(config)
     try:

@@ -17,6 +17,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from envs import sandbox
 from marl_coop.config import Config
 from marl_coop.config_error import ConfigError
 
@@ -96,6 +97,7 @@ def record_start(directory: Path, config: Config) -> None:
             "config": config_file,
             "seed": config.seed,
             "git": _git_state(),
+            "sandbox": sandbox.describe().splitlines(),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         }
     )

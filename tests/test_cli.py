@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from envs import sandbox
 from marl_coop import cli, rundir
 from marl_coop.config import Config, load_config
 from marl_coop.config_error import ConfigError
@@ -164,5 +165,6 @@ def test_a_run_directory_explains_itself(tmp_path):
     assert (record["name"], first["seed"], first["config"]) == ("quickstart", 5, "config.yaml")
     assert load_config([tmp_path / second["config"]]).training["max_steps"] == 9
     assert {"python", "torch", "trl", "transformers", "peft", "accelerate"} <= first["versions"].keys()
+    assert first["sandbox"] == sandbox.describe().splitlines()
     assert first["command"]
     assert first["git"] is None or set(first["git"]) == {"commit", "dirty"}  # None: not a checkout, or no commit yet

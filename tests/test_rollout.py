@@ -54,7 +54,7 @@ def rows_of(rollouts, counted=True):
 
 def test_beside_a_turn_stands_the_partners_last_turn_that_is_not_later():
     def trace(*rounds):
-        return Trace(seat="", adapter=None, turns=[TokenTurn(start=0, stop=0, logprobs=[], round=r) for r in rounds])
+        return Trace(seat="", player=None, turns=[TokenTurn(start=0, stop=0, logprobs=[], round=r) for r in rounds])
 
     assert trace(0, 1, 3).latest(trace(0, 1, 3)) == [0, 1, 2]
     assert trace(0, 1, 5).latest(trace(0, 2, 3, 4, 5)) == [0, 1, 1, 1, 2]
@@ -207,7 +207,7 @@ def test_seats_with_different_numbers_of_turns_are_trained_beside_each_other(tmp
     monkeypatch.setattr(tiny, "CueTask", OneSpeaks)
     trainer = tiny.cue_trainer(tmp_path, num_updates=1)
     hidden = trainer.model.config.hidden_size
-    for rows in trainer.play_and_score(0):
+    for rows in trainer.collector.collect(0):
         first, second = (rows[seat].features_KF for seat in tiny.SEATS)
         assert (len(first), len(second)) == (3, 2)
         own_first, own_second = first[:, :hidden], second[:, :hidden]
