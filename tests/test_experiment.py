@@ -147,7 +147,9 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
 
 def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place):
     """The adapters of one run play on in another, beside partners that write text."""
-    assert start(place, "first", "training.num_updates=1").wait(timeout=200) == 0
+    process = start(place, "first", "training.num_updates=1")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
     frozen = f"frozen:{place / 'first' / 'agent_1'}"
     mix = "policies.agent_0={agent_0: 0.6, scripted:persuader: 0.2, base: 0.2}"
     process = start(place, "second", mix, f"policies.agent_1={frozen}", "training.num_updates=1")
