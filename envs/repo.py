@@ -1,45 +1,23 @@
-"""Two features of one repository: each seat works on a branch of its own, git merges them, both suites decide."""
+"""Two features of one generated package: each seat builds one on a branch of its own, both suites decide."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from envs.base import SEATS, CoopEnv
-from envs.episode import Forecast, Outcome, ParseError, Phase, StopReason, Turn
+from envs.base import SEATS
+from envs.branches import BranchEnv
+from envs.episode import Outcome, StopReason, Turn
 from envs.families.base import FunctionFamily
 from envs.lookup import choose, find
-from envs.merge import Policy, Repository
 from envs.paired_functions import PairedFunctions
-from envs.prompts import GAP
 from envs.repo_tasks import FAMILIES, task
 from envs.repo_tasks.base import RepoFamily
 from envs.repository import scoring
-from envs.repository.actions import Reply, expected_merge, parse_actions
-from envs.repository.desk import Desk
-from envs.repository.files import added, clipped
-from envs.repository.forecast import describe, forecast
-from envs.repository.merging import export, need_git
 from envs.task import Seat, Task
-from envs.tokens import message_tokens
-
-ORDERS = ("simultaneous", "alternating")
-GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:
-Say: <text to your partner>
-Read: <path>
-Search: <text>
-Insert <path> after: <line>  (or before; then new lines, then End)
-Replace <path>:  (then old lines, With:, new lines, End)
-Function <path> <name>:  (then the whole new function, End)
-Test
-Submit
-Pass"""
-EXPECT_MERGE = "Say what the merge will be, unseen by your partner: Expect merge: <conflict or clean> (<confidence>%)"
 
 
-class PairedFeatures(CoopEnv):
+class PairedFeatures(BranchEnv):
     """Each seat adds one of two features to a package, on a branch of its own; the merged tree must pass both suites.
 
     ## Description
@@ -69,14 +47,8 @@ class PairedFeatures(CoopEnv):
     the branches; `export(folder)` writes them as a git repository.
 
     ## Arguments
-    As in `CoopEnv`, where `families` are kinds of packages and `rounds` the turns of work of each seat, at least 1; and
+    As in `BranchEnv`, where `families` are kinds of packages; and
     contracts: what `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths.
-    tokens: words and symbols that a seat may write in all of its turns of work, at least 1. A reply beyond counts for
-        nothing and submits the branch.
-    order: "simultaneous", or "alternating" for one seat at a time.
-    policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.merge.Policy`.
-    forecast: tell the seats what a merge would meet now. It is made in any case.
-    test_timeout_s: wall time in seconds for the tests of one tree, above 0.
     With `scaffold` the first turn of work gives the seat's whole part, as one builds it who knows the partner's, with a
     gap for the option. Raises RuntimeError where there is no git of 2.38 or newer.
 
@@ -95,7 +67,7 @@ class PairedFeatures(CoopEnv):
     v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_features_v0"}
+    metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
     FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
     CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctions.FAMILIES
 
@@ -103,36 +75,12 @@ class PairedFeatures(CoopEnv):
         self,
         *,
         contracts: Sequence[str] | Literal["train", "held_out", "all"] = "train",
-        rounds: int = 6,
-        tokens: int = 1000,
-        order: Literal["simultaneous", "alternating"] = "simultaneous",
-        policy: str = "naive",
-        forecast: bool = False,
-        test_timeout_s: float = 2.0,
         **kwargs: Any,
     ):
-        super().__init__(rounds=rounds, **kwargs)
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 1.")
-        if not isinstance(tokens, int) or tokens < 1:
-            raise ValueError(f"tokens is {tokens!r}; it must be a whole number of at least 1.")
-        if order not in ORDERS:
-            raise ValueError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}.")
-        if policy not in tuple(Policy):
-            raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(Policy)}.")
-        if not test_timeout_s > 0:
-            raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
-        need_git()
+        super().__init__(**kwargs)
         self.contracts = choose(
             contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, argument="contracts", kind="contract"
         )
-        self.tokens, self.order, self.policy = tokens, order, Policy(policy)
-        self.forecast, self.test_timeout_s = forecast, test_timeout_s
-        steps = rounds if order == "simultaneous" else 2 * rounds
-        self._plan = self._schedule = (Phase.STANCE, *[Phase.WORK] * steps, Phase.FINAL)
-        self._desks: dict[Seat, Desk] = {}
-        self._forecasts: list[Forecast] = []
-        self._foreseen = 0  # changes of any branch that the last forecast knows of
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
@@ -162,121 +110,3 @@ class PairedFeatures(CoopEnv):
             find(contract, {family.name: family for family in self.contracts}, kind="contract"),
         )
         return task.reference_work(*families, self.task, seat, option, coordinated=coordinated)
-
-    def export(self, folder: str | Path) -> Repository:
-        """Write the branches as a bare git repository into a new folder: `main`, `agent_0` and `agent_1`, one commit
-        for each turn that changed something."""
-        return export(Path(folder), self.task.files, {seat: desk.states for seat, desk in self._desks.items()})
-
-    # -- the phase of work
-
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
-        self._schedule = self._plan
-        result = super().reset(seed, options)
-        if not self.task.files:
-            raise ValueError(
-                f"reset: the task {self.task.id!r} has no files; {type(self).__name__} plays a repository."
-            )
-        self._desks = {seat: Desk(self.task.files, self.rounds, self.tokens) for seat in SEATS}
-        self._forecasts = []
-        return result
-
-    @property
-    def acting(self) -> tuple[Seat, ...]:
-        if self.phase is not Phase.WORK:
-            return super().acting
-        working = tuple(seat for seat in SEATS if self._desks[seat].working)
-        if self.order == "simultaneous" or len(working) < 2:
-            return working
-        last = next((turn.agent for turn in reversed(self._turns) if turn.phase is Phase.WORK), None)
-        return (SEATS[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
-
-    def turns_left(self, seat: Seat) -> int:
-        """How many turns of work the seat may still take."""
-        return self._desks[seat].turns_left
-
-    def instruction(self, seat: Seat, phase: Phase) -> str:
-        if phase is Phase.FINAL and self.acts:
-            return f"{super().instruction(seat, phase)}\n{EXPECT_MERGE}"
-        if phase is not Phase.WORK:
-            return super().instruction(seat, phase)
-        desk = self._desks[seat]
-        left = f"{desk.turns_left} turns and {desk.tokens_left} tokens left."
-        if desk.turns_left < self.rounds:
-            return left
-        acts = [self._acts_instruction(), EXPECT_MERGE] if self.acts else []
-        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
-        return "\n".join([GRAMMAR, *acts, *gap, left])
-
-    def _final_instruction(self, seat: Seat) -> str:
-        return "Answer again."
-
-    def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
-        if phase is not Phase.WORK:
-            turn = super()._read(seat, phase, reply)
-            sealed = expected_merge(reply) if self.acts and turn.parse_error is None else ()
-            return replace(turn, acts=(*turn.acts, *sealed))
-        desk, spent = self._desks[seat], message_tokens(reply)
-        parsed: Reply | ParseError = parse_actions(reply, self.task.decisions, acts=self.acts)
-        if spent > desk.tokens_left:
-            parsed, desk.submitted = ParseError.OVER_BUDGET, True
-        desk.turns_left -= 1
-        desk.tokens_left = max(0, desk.tokens_left - spent)
-        before, message, acts, error = desk.files, "", (), None
-        if isinstance(parsed, ParseError):
-            error = parsed
-            desk.news.append(f"Your reply was not read: {error}.")
-        else:
-            message, acts = desk.do(parsed.actions, test_timeout_s=self.test_timeout_s), parsed.acts
-        return Turn(
-            index=sum(turn.agent == seat for turn in self._turns),
-            round=self._step,
-            phase=phase,
-            agent=seat,
-            observation=self._observations[seat],
-            reply=reply,
-            message=message,
-            acts=acts,
-            work=added(self.task.files, desk.files) if desk.files != before else "",
-            message_tokens=message_tokens(message),
-            parse_error=error,
-        )
-
-    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
-        if self.phase is Phase.WORK:
-            self._foresee()
-            for turn in turns.values():
-                self._tell_partners(turn)
-            if not any(desk.working for desk in self._desks.values()):
-                self._schedule = (*self._schedule[: self._step + 1], Phase.FINAL)
-        return turns
-
-    def _foresee(self) -> None:
-        """Add the forecast of this round; the last one still holds where no branch has changed since."""
-        edits = sum(len(desk.states) for desk in self._desks.values())
-        if self._forecasts and edits == self._foreseen:
-            self._forecasts.append(replace(self._forecasts[-1], round=self._step))
-        else:
-            branches = (self._desks[seat].files for seat in SEATS)
-            self._forecasts.append(forecast(self._step, self.task.files, *branches))
-        self._foreseen = edits
-
-    def _tell_partners(self, turn: Turn) -> None:
-        """Put on the partner's desk what a turn of work said, and whether it was the last."""
-        heard = [f"Partner: {turn.message}"] if turn.message else []
-        heard += ["Your partner has submitted."] if self._desks[turn.agent].submitted else []
-        for seat in SEATS:
-            if seat != turn.agent:
-                self._desks[seat].news += heard
-
-    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
-        if seat not in self.acting:
-            return ""
-        foreseen = [describe(self._forecasts[-1])] if self.forecast and self._forecasts else []
-        desk = self._desks[seat]
-        settling = self.phase is Phase.FINAL or desk.turns_left == self.rounds
-        recalled = self._sources(seat) if self.scaffold and settling else []
-        news = "\n".join([*desk.take_news(), *foreseen])
-        return "\n".join([*([clipped(news)] if news else []), *recalled, self._ask(seat)])

@@ -150,7 +150,7 @@ def test_a_whole_definition_is_replaced_with_its_decorators_at_its_own_depth():
         (Function("p/a.py", "f.size", "def g(): pass"), "no function or class f.size"),
         (Insert("p/b.py", "y = 1", "\0"), "not text"),
         (Insert("p/b.py", "y = 1", "\ud800"), "not text"),
-        (Insert("p/b.py", "y = 1", "x" * 100_001), "at most 100000"),
+        (Insert("p/b.py", "y = 1", "x" * 400_001), "at most 400000"),
     ],
 )
 def test_an_edit_that_cannot_be_made_says_why(edit, why):
@@ -168,6 +168,9 @@ def test_an_edit_leaves_the_old_files_as_they_were():
 
 
 def test_reading_numbers_the_lines_and_searching_names_the_places():
+    assert parse_actions("read: p/a.py 2-30").actions == (Read("p/a.py", 2, 30),)
+    assert read({"a.py": "x\ny\nz\n"}, "a.py", 2, 30) == "a.py:\n  2 y\n  3 z"
+    assert read(TREE, "p/b.py", 0, 0) == "p/b.py:\n"
     assert read(TREE, "p/b.py") == "p/b.py:\n  1 y = 1" and "There is no x" in read(TREE, "x")
     assert search(TREE, "= 1") == "'= 1' is on 2 lines.\np/b.py:1: y = 1\ntests/test_a.py:1: z = 1"
     long = {"a.py": "x = 1\n" * 9000}

@@ -21,9 +21,11 @@
 | `evaluation.py` | the verdict on a pair of patches |
 | `logs.py` | the official tree of logs, written and read |
 | `official.py` | the official evaluator without docker, for comparison |
+| `environment.py`, `playing.py` | the environment `CooperBench`, in which two seats play the pairs |
 """
 
 from envs.cooperbench.dataset import BenchTask, Dataset, DatasetError, Feature, Pair
+from envs.cooperbench.environment import CooperBench
 from envs.cooperbench.environments import Cache, PreparationError
 from envs.cooperbench.evaluation import Evaluator, PairVerdict, gradeable
 from envs.cooperbench.grading import FeatureVerdict, Suite
@@ -36,6 +38,7 @@ __all__ = [
     "AgentLog",
     "BenchTask",
     "Cache",
+    "CooperBench",
     "Dataset",
     "DatasetError",
     "Evaluator",

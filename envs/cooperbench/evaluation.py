@@ -70,6 +70,7 @@ class Evaluator:
         self.timeout_s = timeout_s
         self._benches: dict[str, Workbench] = {}
         self._suites: dict[tuple[str, int], Suite] = {}
+        self._refusals: dict[tuple[str, int], str] = {}
         self._verdicts: dict[tuple[str, int, str], FeatureVerdict] = {}
 
     def bench(self, task: BenchTask) -> Workbench:
@@ -94,6 +95,17 @@ class Evaluator:
             )
         return self._benches[task.key]
 
+    def check(self, task: BenchTask, feature: int) -> None:
+        """Look at what is known of a feature without a run.
+
+        Raises:
+            Refused: nothing may be paid for it; the message says why.
+        """
+        if defect := known_defect(task, feature):
+            raise Refused(f"{task.key} feature {feature}: {defect}.")
+        if self.isolation is not Isolation.DOCKER:
+            recipe(task, self.recipes)
+
     def suite(self, task: BenchTask, feature: int) -> Suite:
         """The studied hidden tests of a feature; studied once and then kept in the cache.
 
@@ -101,9 +113,10 @@ class Evaluator:
             Refused: nothing may be paid for this feature; the message says why.
             PreparationError: the machine failed, which says nothing of the feature.
         """
-        if defect := known_defect(task, feature):
-            raise Refused(f"{task.key} feature {feature}: {defect}.")
+        self.check(task, feature)
         bench = self.bench(task)
+        if (task.key, feature) in self._refusals:
+            raise Refused(self._refusals[task.key, feature])
         if (task.key, feature) not in self._suites:
             patches = task.features[feature]
             inputs = [bench.base, patches.gold, patches.tests, str(bench.place.python), bench.packages, _SUITE_VERSION]
@@ -113,8 +126,10 @@ class Evaluator:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     suite = study(bench, feature)
-                except PatchError as error:
-                    raise Refused(f"{task.key} feature {feature}: {error}") from error
+                except (PatchError, Refused) as error:
+                    why = str(error) if isinstance(error, Refused) else f"{task.key} feature {feature}: {error}"
+                    self._refusals[task.key, feature] = why
+                    raise Refused(why) from error
                 save(suite, file)
             self._suites[task.key, feature] = _readable(bench, task, feature, load(file))
         return self._suites[task.key, feature]

@@ -70,7 +70,7 @@ class FeatureVerdict:
     """Whether a tree has a feature.
 
     `new` and `kept` are (passed, total); all must pass. `forged`: a twin passed. `status` is the worse of the two
-    runs'; FAULT is the machine's failure and not the code's.
+    runs'; FAULT is the machine's failure and not the code's. `proven` are the ids of all tests that passed.
     """
 
     feature: int
@@ -79,6 +79,7 @@ class FeatureVerdict:
     kept: tuple[int, int]
     forged: bool
     status: RunStatus
+    proven: frozenset[str] = field(default=frozenset(), repr=False)
     guard: Mapping[str, int] = field(default_factory=dict)
     detail: str = field(default="", repr=False)
 
@@ -243,6 +244,7 @@ def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | Non
         kept=(len(proven & suite.kept), len(suite.kept)),
         forged=forged,
         status=max((report.status for report in reports), key=list(RunStatus).index),
+        proven=frozenset(proven),
         guard=suite.guard,
         detail="\n".join(report.detail for report in reports),
     )

@@ -1,7 +1,7 @@
 """From what a seat wrote in a phase of work to what it does on its branch: the grammar of actions.
 
     Say: <text>                           the partner reads it
-    Read: <path>
+    Read: <path>                          or `Read: <path> <first line>-<last line>`
     Search: <text>                        lines of any file that contain it
     Insert <path> after: <line>           or `before`; new lines follow, then a line `End`
     Replace <path>:                       old lines, a line `With:`, new lines, `End`
@@ -33,7 +33,11 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Read:
+    """The lines of a file from `first` to `last`, both included and from 1; to its end where `last` is None."""
+
     path: str
+    first: int = 1
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ _LINES: Sequence[tuple[re.Pattern[str], Callable[..., Action]]] = tuple(
     for pattern, make in (
         (r"say: *(.+)", Say),
         (r"read: *(\S+)", Read),
+        (r"read: *(\S+) +(\d{1,9})-(\d{1,9})", lambda path, first, last: Read(path, int(first), int(last))),
         (r"search: *(.+)", Search),
         (r"test", RunTests),
         (r"submit", Submit),
@@ -124,8 +129,8 @@ _SLIP = re.compile(r"(say|read|search) *:|(insert|replace|function)\b.*:|end$|wi
 def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool = False) -> Reply | ParseError:
     """The actions of a reply, in order.
 
-    >>> parse_actions("Look first.\\nRead: shop/core.py\\nInsert shop/core.py after: import math\\nx = 1\\nEnd").actions
-    (Read(path='shop/core.py'), Insert(path='shop/core.py', anchor='import math', text='x = 1', after=True))
+    >>> parse_actions("A note.\\nSearch: math\\nInsert shop/core.py after: import math\\nx = 1\\nEnd").actions
+    (Search(text='math'), Insert(path='shop/core.py', anchor='import math', text='x = 1', after=True))
     >>> parse_actions("Insert shop/core.py after: import math\\nx = 1")
     <ParseError.BAD_ACTION: 'bad_action'>
 

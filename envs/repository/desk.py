@@ -38,7 +38,7 @@ class Desk:
             if isinstance(action, Say):
                 said.append(action.text)
             elif isinstance(action, Read):
-                self.news.append(read(self.files, action.path))
+                self.news.append(read(self.files, action.path, action.first, action.last))
             elif isinstance(action, Search):
                 self.news.append(search(self.files, action.text))
             elif isinstance(action, Edit):
@@ -70,6 +70,8 @@ class Desk:
 def visible_report(files: Files, timeout_s: float) -> str:
     """What the visible tests say of a branch."""
     tests = kept_tests(files)
+    if not tests:
+        return "There are no visible tests."
     verdict = judge(files, tuple(tests.values()), timeout_s=timeout_s)
     failed = [name for name, passed in zip(tests, verdict.passed, strict=True) if not passed]
     report = f"Visible tests: {len(tests) - len(failed)} of {len(tests)} pass"

@@ -11,15 +11,16 @@ Files = Mapping[str, str]
 
 TESTS = "tests/"  # what lies here is for everybody to read and for nobody to write
 MAX_SHOWN = 6_000  # characters of a file or a search that a seat is shown at once
-MAX_FILE = 100_000  # characters of a file
+MAX_FILE = 400_000  # characters of a file
 MAX_HITS = 20
 
 
-def read(files: Files, path: str) -> str:
-    """The text of a file with numbered lines, or that there is none."""
+def read(files: Files, path: str, first: int = 1, last: int | None = None) -> str:
+    """The numbered lines of a file from `first` to `last`, both included, or that there is no such file."""
     if path not in files:
         return f"There is no {path}. Files: {', '.join(sorted(files))}."
-    text = "\n".join(f"{number:3} {line}" for number, line in enumerate(files[path].splitlines(), 1))
+    lines = list(enumerate(files[path].splitlines(), 1))[max(first - 1, 0) : last]
+    text = "\n".join(f"{number:3} {line}" for number, line in lines)
     return clipped(f"{path}:\n{text}")
 
 

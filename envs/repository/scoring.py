@@ -92,12 +92,12 @@ def settle(
         tests_passed=sum(hidden),
         tests_total=len(hidden),
         detail=_detail(merged, verdict, still),
-        provenance=_ledger(task, branches, authored, merged.files),
+        provenance=ledger(task, branches, authored, merged.files),
         parts={
             seat: PartTests(alone=suites.part(alone[seat], seat), merged=suites.part(verdict, seat))
             for seat in task.seats
         },
-        merge=_record(task, branches, merged, {seat: suites.worth(alone[seat]) for seat in task.seats}),
+        merge=record(task, branches, merged, {seat: suites.worth(alone[seat]) for seat in task.seats}),
         forecasts=tuple(forecasts),
     )
     fault = any(v.status is Status.FAULT for v in (verdict, *alone.values()))
@@ -116,7 +116,7 @@ def _detail(merged: Merged, verdict: Verdict, still: Sequence[bool]) -> str:
     return "; ".join(parts)
 
 
-def _record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: Mapping[Seat, float]) -> Merge:
+def record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: Mapping[Seat, float]) -> Merge:
     """The merge for the record, of the files that anybody changed."""
     touched = [path for path, text in task.files.items() if any(files[path] != text for files in branches.values())]
     return Merge(
@@ -129,9 +129,7 @@ def _record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: M
     )
 
 
-def _ledger(
-    task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, int], final: Files | None
-) -> Provenance:
+def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, int], final: Files | None) -> Provenance:
     """Who wrote how much: what a branch adds survives line by line, and a name that both add is written twice."""
     surviving, sizes = dict.fromkeys(task.seats, 0), []
     for seat in task.seats:

@@ -1,0 +1,219 @@
+"""CooperBench as an environment, on the toy dataset: who is dealt what, what is paid, what is on the record."""
+
+import math
+import pickle
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+from pettingzoo.utils.conversions import parallel_to_aec
+from pydantic import ValidationError
+from test_repo_actions import REPLIES
+
+import envs
+from envs.base import SEATS
+from envs.cooperbench import Evaluator, Refused
+from envs.cooperbench.environment import CooperBench
+from envs.episode import Episode, Phase
+from envs.paired_functions import PairedFunctions
+from envs.partners import Demonstrator, play, replay
+from marl_coop.config import arguments_of
+from rewards import TERMS, RewardStack
+from rewards.metrics import measure
+
+CORE = "shapes/core.py"
+
+
+@pytest.fixture
+def make(toy):
+    task, evaluator = toy
+    return partial(CooperBench, dataset=task.folder.parent.parent, evaluator=evaluator, rounds=2)
+
+
+def gold(env, seat):
+    """The feature's own patch, played as one `Replace` for each file."""
+    task = env.dataset.task(env.pair.repo, env.pair.number)
+    bench = env.evaluator.bench(task)
+    patch = task.features[env.pair.features[SEATS.index(seat)]].gold
+    solved = bench.repository.apply(bench.base, patch)
+    blocks = []
+    for path in bench.repository.changed(bench.base, solved):
+        old, new = env.task.files[path].rstrip("\n"), bench.repository.read(solved, path).decode().rstrip("\n")
+        blocks.append(f"Replace {path}:\n{old}\nWith:\n{new}\nEnd")
+    return "\n".join([*blocks, "Submit"])
+
+
+def played(env, reply=gold, seed=0):
+    env.reset(seed=seed)
+    while env.agents:
+        env.step({seat: reply(env, seat) for seat in env.acting})
+    return env.episode
+
+
+def test_gold_patches_that_merge_are_a_success(make):
+    episode = played(make(pairs=["shapes_task/7/1-3"]))
+    outcome = episode.outcome
+    assert outcome.success and outcome.utility == 1.0 and outcome.tests_passed == outcome.tests_total == 6
+    assert not outcome.merge.conflict and not outcome.forecasts[-1].conflict
+    assert "merge clean" in outcome.detail and "feature 3 passed: 3 of 3 new" in outcome.detail
+    assert "unit" in outcome.merge.final[CORE] and "def square" in outcome.merge.final[CORE]
+    assert outcome.merge.worth == {"agent_0": 0.5, "agent_1": 0.5}  # one feature each
+    assert all(all(part.alone) and all(part.merged) for part in outcome.parts.values())
+    assert sum(outcome.provenance.surviving.values()) == episode.task.reference_tokens
+
+
+def test_gold_patches_of_one_signature_conflict_and_pay_nothing(make):
+    outcome = played(make(pairs=["shapes_task/7/1-2"])).outcome
+    assert not outcome.success and outcome.utility == 0.0 and outcome.merge.conflict
+    assert outcome.forecasts[-1].ranges == {CORE: ((4, 5),)} and outcome.merge.final == {}
+    assert f"merge conflicts in {CORE}" in outcome.detail
+    assert all(all(part.alone) and not any(part.merged) for part in outcome.parts.values())
+
+
+def test_half_of_the_work_pays_its_share_and_a_clean_merge_of_nothing_pays_nothing(make):
+    env = make(pairs=["shapes_task/7/1-3"])
+    half = played(env, lambda env, seat: gold(env, seat) if seat == "agent_1" else "Submit").outcome
+    assert not half.success and half.utility == 0.5
+    nothing = played(env, lambda env, seat: "Submit").outcome
+    assert nothing.utility == 0.0 and not nothing.merge.conflict
+
+
+def test_breaking_what_worked_costs_what_the_new_tests_pay(make):
+    def careless(env, seat):
+        broken = "\nReplace shapes/core.py:\n    return width * height\nWith:\n    return 0\nEnd\nSubmit"
+        return gold(env, seat) if seat == "agent_1" else broken.strip()
+
+    outcome = played(make(pairs=["shapes_task/7/1-3"]), careless).outcome
+    assert outcome.tests_passed == 3 and outcome.utility == 0.0 and not outcome.success
+
+
+def test_a_pair_that_may_not_be_paid_for_is_never_dealt(make, toy, monkeypatch):
+    env = make()
+    assert len(env.pairs) == 6  # that feature 4 tells nothing is known only by studying it
+    dealt = [env.make_task(seed).id.rpartition(":")[0] for seed in range(20)]
+    assert set(dealt) == {f"shapes_task/7/{ids}" for ids in ("1-2", "1-3", "2-3")}
+    with pytest.raises(Refused, match="feature 4: its hidden tests tell nothing"):
+        make(pairs=["shapes_task/7/1-4"]).reset(seed=0)
+    monkeypatch.setattr("envs.cooperbench.evaluation.study", None)  # a refusal is found out once
+    with pytest.raises(Refused, match="feature 4: its hidden tests tell nothing"):
+        make(pairs=["shapes_task/7/2-4"]).reset(seed=0)
+    bare = Evaluator(toy[1].cache, isolation=toy[1].isolation)
+    with pytest.raises(Refused, match="there is no recipe"):
+        make(pairs=["shapes_task/7/1-3"], evaluator=bare)
+    with pytest.raises(ValueError, match="pairs is 'all'; none of these 6 pairs can be played: .*no recipe"):
+        make(evaluator=bare)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "count"), [("all", 6), ("tier1", 6), ("few", 1), (["shapes_task/7"], 6), (["shapes_task/7/2-3"], 1)]
+)
+def test_pairs_are_chosen_by_tier_subset_task_or_name(make, pairs, count):
+    assert len(make(pairs=pairs).pairs) == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pairs": "tier2"}, "pairs is 'tier2'; none of these 0 pairs"),
+        ({"pairs": "lite"}, "There is no subset 'lite'"),
+        ({"pairs": []}, "pairs is \\[\\]"),
+        ({"pairs": ["shapes_task/7/1-9"]}, "Nearest: shapes_task/7/"),
+        ({"repositories": "/nowhere", "evaluator": None}, "repositories is '/nowhere'; it must be a folder"),
+        ({"tokens": 0}, "tokens is 0"),
+    ],
+)
+def test_a_bad_argument_is_named_with_its_value(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_each_seat_is_told_its_own_feature_and_the_sources_and_no_test(make):
+    env = make(pairs=["shapes_task/7/1-3"])
+    seen, infos = env.reset(seed=0)
+    assert "feature 1 of shapes" in seen["agent_0"] and "feature 3" not in seen["agent_0"]
+    assert "feature 3 of shapes" in seen["agent_1"] and "Files: shapes/__init__.py, shapes/core.py." in seen["agent_1"]
+    assert infos["agent_0"]["phase"] is Phase.WORK and "Test\n" not in seen["agent_0"]
+    look = "Read: shapes/core.py 4-5\nRead: tests/test_shapes.py\nTest"
+    seen, *_ = env.step({"agent_0": look, "agent_1": "Pass"})
+    assert seen["agent_0"].startswith(
+        "shapes/core.py:\n  4 def area(width, height):\n  5     return width * height\nThere"
+    )
+    assert "There is no tests/test_shapes.py" in seen["agent_0"] and "no visible tests" in seen["agent_0"]
+
+
+def test_a_seat_that_waits_at_the_start_gets_its_brief_with_its_turn(make):
+    env = make(order="alternating", pairs=["shapes_task/7/1-3"])
+    seen, _ = env.reset(seed=0)
+    assert env.acting == ("agent_0",) and seen["agent_1"] == ""
+    seen, *_ = env.step({"agent_0": "Say: hello"})
+    assert seen["agent_1"].startswith("You and your partner add") and seen["agent_1"].count("feature 3 of shapes") == 1
+    assert "Partner: hello" in seen["agent_1"] and "Work on your branch" in seen["agent_1"]
+    env.step({"agent_1": "Pass"})
+    seen, *_ = env.step({"agent_0": "Submit"})
+    assert "feature 3 of shapes" not in seen["agent_1"]
+
+
+def test_a_record_survives_json_and_replays_and_every_term_and_metric_scores_it(make):
+    stack = RewardStack(tuple(term() for term in TERMS))
+    env = make(acts=True, forecast=True, order="alternating")
+    demonstrator = dict.fromkeys(SEATS, Demonstrator(np.random.default_rng(0)))
+    expecting = played(env, lambda env, seat: f"Expect merge: clean (80%)\n{gold(env, seat)}")
+    episodes = [played(env, seed=1), expecting, play(env, demonstrator, seed=2)]
+    for episode in episodes:
+        assert all(turn.parse_error is None and turn.phase is Phase.WORK for turn in episode.turns)
+        again = Episode.from_json(episode.to_json())
+        assert again == episode and replay(env, again) == episode
+        assert all(math.isfinite(stack.score(episode).total(seat)) for seat in SEATS)
+    assert measure(episodes)["utility"].n == 3
+    env.render_mode = "ansi"
+    assert "-- outcome" in env.render() and all(brief in env.state() for brief in env.task.briefs.values())
+
+
+def test_pettingzoos_tests_pass_without_a_warning(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel_api_test(make(), num_cycles=3)
+    parallel_seed_test(make, num_cycles=3)
+    game, env = parallel_to_aec(make(order="alternating")), make(order="alternating")
+    game.reset(seed=0)
+    for _ in game.agent_iter():
+        *_, done, _, _ = game.last()
+        game.step(None if done else "Read: shapes/core.py")
+    assert game.unwrapped.episode == played(env, lambda env, seat: "Read: shapes/core.py")
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_text_reaches_the_end_and_gives_a_record(make, data):
+    env = make(pairs=["shapes_task/7/1-3"], acts=True)
+    episode = played(env, lambda env, seat: data.draw(REPLIES))
+    assert Episode.from_json(episode.to_json()) == episode and 0 <= episode.outcome.utility <= 1
+
+
+def test_it_survives_pickle_in_the_middle_of_an_episode(make):
+    env = make(pairs=["shapes_task/7/1-3"])
+    env.reset(seed=2)
+    env.step(dict.fromkeys(SEATS, "Read: shapes/core.py"))
+    again = pickle.loads(pickle.dumps(env))
+    for each in (env, again):
+        each.step({seat: gold(each, seat) for seat in SEATS})
+    assert again.episode == env.episode and env.episode.outcome.success
+
+
+def test_a_configuration_names_it_by_its_dotted_path(toy, tmp_path):
+    arguments = {"dataset": str(toy[0].folder.parent.parent), "cache": str(tmp_path), "repositories": str(tmp_path)}
+    schema = arguments_of(CooperBench)
+    schema.model_validate(arguments | {"pairs": ["shapes_task/7"], "policy": "union"})
+    with pytest.raises(ValidationError, match="cue_reliability"):
+        schema.model_validate(arguments | {"cue_reliability": 1.0})
+    with pytest.raises(ValueError, match="there is no recipe"):  # the toy has none of its own
+        envs.make("envs.cooperbench:CooperBench", **arguments)
+
+
+def test_a_task_of_another_kind_is_refused(make):
+    with pytest.raises(ValueError, match="has no files"):
+        make().reset(options={"task": PairedFunctions().make_task(0)})
