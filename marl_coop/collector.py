@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs.task import Seat
 from marl_coop import ppo, whatif
@@ -160,7 +160,8 @@ class Collector:
         for rows in episodes:
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
-                beside = [own[id(r)][r.trace.latest(row.trace)] for r in others]
+                # turn -1, of who has had none yet, reads as zeros
+                beside = [nn.functional.pad(own[id(r)], (0, 0, 0, 1))[r.trace.latest(row.trace)] for r in others]
                 row.features_KF = torch.cat([own[id(row)], *beside], dim=-1)
                 row.values_K = torch.zeros(len(row.trace.turns))
                 if self.learns(row.trace.player):

@@ -50,7 +50,7 @@ class Trace:
         return self.player if isinstance(self.player, str) else None
 
     def latest(self, other: "Trace") -> list[int]:
-        """For each turn of another seat, the number of this seat's last turn that is not of a later round."""
+        """For each turn of another seat, the number of this seat's last turn that is not of a later round; -1: none."""
         rounds = [turn.round for turn in self.turns]
         return [bisect_right(rounds, turn.round) - 1 for turn in other.turns]
 

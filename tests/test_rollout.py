@@ -59,6 +59,7 @@ def test_beside_a_turn_stands_the_partners_last_turn_that_is_not_later():
     assert trace(0, 1, 3).latest(trace(0, 1, 3)) == [0, 1, 2]
     assert trace(0, 1, 5).latest(trace(0, 2, 3, 4, 5)) == [0, 1, 1, 1, 2]
     assert trace(0, 2, 3, 4, 5).latest(trace(0, 1, 5)) == [0, 0, 4]
+    assert trace(1, 2).latest(trace(0, 2)) == [-1, 1]
 
 
 def test_a_trace_is_made_of_what_was_asked_and_sampled(played):
@@ -214,3 +215,21 @@ def test_seats_with_different_numbers_of_turns_are_trained_beside_each_other(tmp
         assert torch.equal(first[:, hidden:], own_second[[0, 0, 1]])
         assert torch.equal(second[:, hidden:], own_first[[0, 2]])
     trainer.train()
+
+
+class OneBegins(tiny.CueTask):
+    """Only agent_0 acts in the first step."""
+
+    @property
+    def acting(self):
+        return tiny.SEATS[:1] if self.phase is Phase.STANCE else super().acting
+
+
+def test_a_critic_sees_nothing_of_a_partner_that_has_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "CueTask", OneBegins)
+    trainer = tiny.cue_trainer(tmp_path)
+    hidden = trainer.model.config.hidden_size
+    for rows in trainer.collector.collect(0):
+        beside = rows["agent_0"].features_KF[:, hidden:]
+        assert not beside[0].any() and beside[1].any()
+        assert torch.equal(beside[1:], rows["agent_1"].features_KF[:, :hidden])
