@@ -1,11 +1,13 @@
 """From two branches to an outcome: the merge, both suites on the merged tree, and each branch judged by itself."""
 
+import ast
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
 from envs.merge import Policy
-from envs.provenance import definitions
+from envs.provenance import definitions, nodes
 from envs.repository.files import Files, new_lines
 from envs.repository.merging import Merged, merge_branches
 from envs.repository.verdict import Verdict, judge, kept_tests
@@ -130,7 +132,8 @@ def record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: Ma
 
 
 def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, int], final: Files | None) -> Provenance:
-    """Who wrote how much: what a branch adds survives line by line, and a name that both add is written twice."""
+    """Who wrote how much: what a branch adds survives line by line, but for new names that nothing in the final tree
+    uses, and a name that both add is written twice."""
     surviving, sizes = dict.fromkeys(task.seats, 0), []
     for seat in task.seats:
         sizes.append({})
@@ -142,9 +145,25 @@ def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, i
             mine = Counter(new_lines(text, branches[seat][path]))
             kept = Counter(new_lines(text, final[path])) if final is not None else Counter()
             surviving[seat] += sum(message_tokens(line) * count for line, count in (mine & kept).items())
+        if final is not None:
+            surviving[seat] -= sum(size for (path, name), size in sizes[-1].items() if _unused(task, final, path, name))
     twice = set(sizes[0]) & set(sizes[1]) if final is not None else set()
     return Provenance(
         authored=dict(authored),
         surviving=surviving,
         duplicated=sum(min(side[name] for side in sizes) for name in twice),
     )
+
+
+def _unused(task: Task, final: Files, path: str, name: str) -> bool:
+    """Whether a new name is in the final tree, and nowhere outside of its own definition.
+
+    Those that the task asks for are used by its tests. Where it does not name them, only private names are judged.
+    """
+    asked = name in task.stubs.values() if task.stubs else not name.startswith("_")
+    definition = nodes(final[path]).get(name)
+    if asked or definition is None:
+        return False
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    inside = len(word.findall(ast.get_source_segment(final[path], definition) or ""))
+    return sum(len(word.findall(text)) for text in final.values()) == inside
