@@ -60,14 +60,37 @@ def nodes(source: str) -> dict[str, ast.stmt]:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote
         return {}
-    found: dict[str, ast.stmt] = {}
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-            found |= {name.id: node for name in names if isinstance(name.ctx, ast.Store)}
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).partition(".")[0]: node for alias in node.names}
-    return found
+    return {name: node for node in body for name in names_of(node)}
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """The names that a statement at the top level defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        return [name.id for name in names if isinstance(name.ctx, ast.Store)]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+    return []
+
+
+def uses(source: str, name: str) -> bool:
+    """Whether a module uses a name outside of what defines it: as a name, an attribute, an import or in a text.
+
+    >>> uses("x = 1\ndef f(n): return n + x", "x"), uses("def f(n): return f(n - 1)", "f")
+    (True, False)
+
+    What is not Python uses whatever it holds.
+    """
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return name in source
+    others = (node for statement in body if name not in names_of(statement) for node in ast.walk(statement))
+    return any(
+        name in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str) and name in node.value)
+        for node in others
+    )

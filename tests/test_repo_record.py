@@ -74,13 +74,15 @@ def test_a_partner_with_one_turn_speaks_and_works_in_it():
 
 
 def test_padding_goes_into_the_branch_and_does_not_survive():
-    lean, padded = (
-        play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO["ideal"]}, 5) for who in ("ideal", "code-padder")
-    )
-    ledgers = [episode.outcome.provenance for episode in (lean, padded)]
-    assert ledgers[1].authored["agent_0"] == ledgers[0].authored["agent_0"] + 60
-    assert ledgers[1].surviving == ledgers[0].surviving
-    assert padded.outcome.utility == lean.outcome.utility == 1
+    for other in ("ideal", "code-padder"):
+        lean, padded = (
+            play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO[partner]}, 5)
+            for who, partner in (("ideal", "ideal"), ("code-padder", other))
+        )
+        ledgers = [episode.outcome.provenance for episode in (lean, padded)]
+        assert ledgers[1].authored["agent_0"] == ledgers[0].authored["agent_0"] + 60
+        assert ledgers[1].surviving == ledgers[0].surviving
+        assert padded.outcome.utility == lean.outcome.utility == 1
 
 
 def test_the_scaffold_gives_the_work_with_a_gap():

@@ -1,13 +1,11 @@
 """From two branches to an outcome: the merge, both suites on the merged tree, and each branch judged by itself."""
 
-import ast
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
 from envs.merge import Policy
-from envs.provenance import definitions, nodes
+from envs.provenance import definitions, nodes, uses
 from envs.repository.files import Files, new_lines
 from envs.repository.merging import Merged, merge_branches
 from envs.repository.verdict import Verdict, judge, kept_tests
@@ -156,14 +154,9 @@ def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, i
 
 
 def _unused(task: Task, final: Files, path: str, name: str) -> bool:
-    """Whether a new name is in the final tree, and nowhere outside of its own definition.
+    """Whether a new name is in the final tree, and nothing there uses it.
 
     Those that the task asks for are used by its tests. Where it does not name them, only private names are judged.
     """
     asked = name in task.stubs.values() if task.stubs else not name.startswith("_")
-    definition = nodes(final[path]).get(name)
-    if asked or definition is None:
-        return False
-    word = re.compile(rf"\b{re.escape(name)}\b")
-    inside = len(word.findall(ast.get_source_segment(final[path], definition) or ""))
-    return sum(len(word.findall(text)) for text in final.values()) == inside
+    return not asked and name in nodes(final[path]) and not any(uses(text, name) for text in final.values())
