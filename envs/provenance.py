@@ -79,7 +79,7 @@ def names_of(node: ast.stmt) -> list[str]:
 def uses(source: str, name: str) -> bool:
     """Whether a module uses a name outside of what defines it: as a name, an attribute, an import or in a text.
 
-    >>> uses("x = 1\ndef f(n): return n + x", "x"), uses("def f(n): return f(n - 1)", "f")
+    >>> uses("x = 1\\ndef f(n): return n + x", "x"), uses("def f(n): return f(n - 1)", "f")
     (True, False)
 
     What is not Python uses whatever it holds.
