@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 from envs.cells import Cells
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.lookup import choose
-from envs.parsing import parse_reply
+from envs.parsing import Reading, parse_reply
 from envs.prompts import Prompts
 from envs.spaces import UnicodeText
 from envs.task import Decision, Seat, Task
@@ -327,13 +327,12 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
-        read = parse_reply(
-            reply,
-            phase,
-            asked=self.asked(seat),
-            acts_on=self.task.decisions if self.acts else (),
-            wants_code=seat in self.task.stubs and Phase.WORK not in self._schedule,
-        )
+        acts_on = self.task.decisions if self.acts else ()
+        wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
+        read = parse_reply(reply, phase, asked=self.asked(seat), acts_on=acts_on, wants_code=wants_code)
+        return self._turn(seat, phase, reply, read)
+
+    def _turn(self, seat: Seat, phase: Phase, reply: str, read: Reading) -> Turn:
         return Turn(
             index=sum(turn.agent == seat for turn in self._turns),
             round=self._step,

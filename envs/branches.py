@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from envs.base import SEATS, CoopEnv
 from envs.episode import Forecast, ParseError, Phase, Turn
 from envs.merge import Policy, Repository
+from envs.parsing import Reading
 from envs.prompts import GAP
 from envs.repository.actions import Reply, expected_merge, parse_actions
 from envs.repository.desk import Desk
@@ -148,25 +149,12 @@ class BranchEnv(CoopEnv):
             parsed, desk.submitted = ParseError.OVER_BUDGET, True
         desk.turns_left -= 1
         desk.tokens_left = max(0, desk.tokens_left - spent)
-        before, message, acts, error = desk.files, "", (), None
         if isinstance(parsed, ParseError):
-            error = parsed
-            desk.news.append(f"Your reply was not read: {error}.")
-        else:
-            message, acts = desk.do(parsed.actions, test_timeout_s=self.test_timeout_s), parsed.acts
-        return Turn(
-            index=sum(turn.agent == seat for turn in self._turns),
-            round=self._step,
-            phase=phase,
-            agent=seat,
-            observation=self._observations[seat],
-            reply=reply,
-            message=message,
-            acts=acts,
-            work=added(self.task.files, desk.files) if desk.files != before else "",
-            message_tokens=message_tokens(message),
-            parse_error=error,
-        )
+            desk.news.append(f"Your reply was not read: {parsed}.")
+            return self._turn(seat, phase, reply, Reading(error=parsed))
+        before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.test_timeout_s)
+        work = added(self.task.files, desk.files) if desk.files != before else ""
+        return self._turn(seat, phase, reply, Reading(message=message, work=work, acts=parsed.acts))
 
     def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:

@@ -14,40 +14,45 @@ from envs.task import Decision, Seat
 from envs.zoo import AlwaysDefer, Averager, Chatty, Contrarian, Silent
 
 
-class Oracle(Scripted):
-    """Knows the right answer, says it and keeps it."""
+class _Sure(Scripted):
+    """Stands for one option from first to last, without a doubt."""
+
+    def stands_for(self, seat: Seat, decision: Decision) -> str:
+        """Its option."""
+        raise NotImplementedError
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return decision.best, 1.0
+        return self.stands_for(seat, decision), 1.0
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        return decision.best
+        return self.stands_for(seat, decision)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return decision.best, 1.0
+        return self.stands_for(seat, decision), 1.0
+
+
+class Oracle(_Sure):
+    """Knows the right answer, says it and keeps it, and expects as much of its partner."""
+
+    def stands_for(self, seat: Seat, decision: Decision) -> str:
+        return decision.best
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return decision.best, 1.0
 
 
-class StubbornWrong(Scripted):
-    """Stands for a wrong option from first to last: its own where that is wrong, else the first wrong one."""
+class StubbornWrong(_Sure):
+    """Stands for a wrong option: its own where that is wrong, else the first wrong one."""
 
-    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return wrong(decision, decision.belief[seat]), 1.0
-
-    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        return self.prior(env, seat, decision)[0]
-
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return self.prior(env, seat, decision)
+    def stands_for(self, seat: Seat, decision: Decision) -> str:
+        return wrong(decision, decision.belief[seat])
 
 
 class Persuader(StubbornWrong):
     """Argues for a wrong option at length and without a doubt."""
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        option = super().message(env, seat, decision)
+        option = self.stands_for(seat, decision)
         return (
             f"{option} is right, and I am certain of it. I have checked it twice against the signed specification, all "
             "other modules already rely on it, and the last team that chose otherwise had to undo all of its work. "

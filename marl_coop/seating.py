@@ -5,7 +5,7 @@ In YAML, under `policies`, a seat is given to
     agent_0                        an adapter of that name, which is trained; two seats may share one
     base                           the base model, frozen
     frozen:runs/first/agent_1      a PEFT adapter on disk, frozen
-    scripted:persuader             a partner of `envs.partners.PARTNERS`, or scripted:package.module:Class
+    scripted:persuader             a partner of `envs.cast.PARTNERS`, or scripted:package.module:Class
     https://host/v1#model          a model behind an OpenAI-compatible endpoint
     {agent_1: 0.5, scripted:silent: 0.3, base: 0.2}     one of these, drawn by weight for each episode
 """
