@@ -3,12 +3,14 @@
     python benchmarks/cooperbench.py --dataset DATASET --cache CACHE merges
     python benchmarks/cooperbench.py --dataset DATASET --cache CACHE features --tiers 1 2
     python benchmarks/cooperbench.py --dataset DATASET --cache CACHE pairs --official PYTHON --tiers 1 2
+    python benchmarks/cooperbench.py --dataset DATASET --cache CACHE plays --tiers 1 --subset lite
     python benchmarks/cooperbench.py --dataset DATASET --cache CACHE report
 
 `merges`: every gold pair merged by us, by `git merge` in a work tree and by `git merge-file`. `features`: every gold
 feature studied, and its gold patch graded. `pairs`: every gold pair graded under lead_fallback, by us and by the
-official package's `evaluate()` (PYTHON is an interpreter that has it). Each result is added to CACHE/verified.jsonl at
-once, and what is there is not done again. `report` writes docs/cooperbench.md from that file.
+official package's `evaluate()` (PYTHON is an interpreter that has it). `plays`: the same pairs played in the
+environment by partners that write the gold patches as actions. Each result is added to CACHE/verified.jsonl at once,
+and what is there is not done again. `report` writes docs/cooperbench.md from that file.
 
 `--repositories` is a folder of upstream repositories named as in the dataset (`pallets_click_task`, ...); those that
 are missing are cloned. For merges alone a folder `<repo>_task/<number>` with the files that gold patches touch will do.
@@ -24,13 +26,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envs.cooperbench import official
-from envs.cooperbench.dataset import BenchTask, Dataset
+from envs.cooperbench.dataset import BenchTask, Dataset, Pair
+from envs.cooperbench.environment import CooperBench
 from envs.cooperbench.environments import Cache
 from envs.cooperbench.evaluation import Evaluator
+from envs.cooperbench.gold import Gold
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
 from envs.cooperbench.native import RECIPES, Refused
+from envs.cooperbench.playing import name_of
 from envs.cooperbench.submission import submit
 from envs.merge import Policy, Repository, merge
+from envs.partners import play
 
 DOCS = Path("docs/cooperbench.md")
 START, END = "<!-- figures -->\n", "<!-- end of figures -->"
@@ -45,10 +51,10 @@ def main() -> None:
     parser.add_argument("--constraint", help="a file of pip constraints, such as one that pins the CPU build of torch")
     parser.add_argument("--tiers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--tasks", nargs="+", help="only these, such as pallets_click_task/2956")
-    parser.add_argument("--subset", help="pairs: only those of a subset")
+    parser.add_argument("--subset", help="pairs, plays: only those of a subset")
     parser.add_argument("--official", type=Path, help="pairs: an interpreter that has the cooperbench package")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one run of tests")
-    parser.add_argument("step", choices=["merges", "features", "pairs", "report"])
+    parser.add_argument("step", choices=["merges", "features", "pairs", "plays", "report"])
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
     dataset, done = Dataset(args.dataset), Done(args.cache / "verified.jsonl")
@@ -70,11 +76,12 @@ def main() -> None:
     for task in chosen:
         if args.step == "features":
             features(task, evaluator, done)
+            continue
+        wanted = [p for p in dataset.pairs(args.subset) if (p.repo, p.number) == (task.repo, task.number)]
+        if args.step == "pairs":
+            pairs(task, [pair.features for pair in wanted], evaluator, args.official, done)
         else:
-            wanted = {(p.repo, p.number, p.features) for p in dataset.pairs(args.subset)}
-            pairs(
-                task, [p for p in task.pairs if (task.repo, task.number, p) in wanted], evaluator, args.official, done
-            )
+            plays(dataset, wanted, evaluator, done)
 
 
 class Done:
@@ -216,6 +223,22 @@ def pairs(
         done.add(("pair", task.key, *pair), ours=short(official_verdict(verdict)), official=official_one)
 
 
+def plays(dataset: Dataset, wanted: list[Pair], evaluator: Evaluator, done: Done) -> None:
+    """Gold pairs of a task played in the environment under lead_fallback."""
+    for pair in wanted:
+        key = ("play", f"{pair.repo}/{pair.number}", *pair.features)
+        if key in done:
+            continue
+        names, policy = [name_of(pair)], Policy.LEAD_FALLBACK
+        try:
+            env = CooperBench(dataset=dataset.path, pairs=names, evaluator=evaluator, policy=policy)
+            outcome = play(env, dict.fromkeys(env.possible_agents, Gold()), seed=0).outcome
+        except Refused as error:
+            done.add(key, refused=str(error).splitlines()[0][:200])
+            continue
+        done.add(key, success=outcome.success, utility=outcome.utility, conflict=outcome.merge.conflict)
+
+
 def gold(task: BenchTask, pair: tuple[int, int]) -> tuple[str, str]:
     return task.features[pair[0]].gold, task.features[pair[1]].gold
 
@@ -286,6 +309,12 @@ def report(done: Done) -> Iterator[str]:
     every = sum(r["ours"] == r["official"] for r in both)
     yield f"Gold pairs under `lead_fallback`, beside the official `evaluate()`: **{verdicts} of {len(both)}** joint"
     yield f"verdicts agree, {every} in every field (merge, strategy, each feature, error). {passing} of them pass."
+    yield ""
+    played = {key: r for key, r in done.of("play").items() if paired.get(key, {}).get("official")}
+    same = sum(r["success"] == paired[key]["official"]["both"] for key, r in played.items())
+    full = sum(r["utility"] == 1.0 for r in played.values())
+    yield f"Gold pairs played in the environment, with the patches written as actions: **{same} of {len(played)}** end"
+    yield f"as the official `evaluate()` has them; {full} are paid in full."
 
 
 if __name__ == "__main__":

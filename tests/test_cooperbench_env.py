@@ -18,9 +18,12 @@ import envs
 from envs.base import SEATS
 from envs.cooperbench import Evaluator, Refused
 from envs.cooperbench.environment import CooperBench
+from envs.cooperbench.gold import Gold, hunks, written
 from envs.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
 from envs.partners import Demonstrator, play, replay
+from envs.repository.actions import Replace
+from envs.repository.files import edited
 from marl_coop.config import arguments_of
 from rewards import TERMS, RewardStack
 from rewards.metrics import measure
@@ -34,17 +37,7 @@ def make(toy):
     return partial(CooperBench, dataset=task.folder.parent.parent, evaluator=evaluator, rounds=2)
 
 
-def gold(env, seat):
-    """The feature's own patch, played as one `Replace` for each file."""
-    task = env.dataset.task(env.pair.repo, env.pair.number)
-    bench = env.evaluator.bench(task)
-    patch = task.features[env.pair.features[SEATS.index(seat)]].gold
-    solved = bench.repository.apply(bench.base, patch)
-    blocks = []
-    for path in bench.repository.changed(bench.base, solved):
-        old, new = env.task.files[path].rstrip("\n"), bench.repository.read(solved, path).decode().rstrip("\n")
-        blocks.append(f"Replace {path}:\n{old}\nWith:\n{new}\nEnd")
-    return "\n".join([*blocks, "Submit"])
+gold = Gold().reply
 
 
 def played(env, reply=gold, seed=0):
@@ -64,6 +57,18 @@ def test_gold_patches_that_merge_are_a_success(make):
     assert outcome.merge.worth == {"agent_0": 0.5, "agent_1": 0.5}  # one feature each
     assert all(all(part.alone) and all(part.merged) for part in outcome.parts.values())
     assert sum(outcome.provenance.surviving.values()) == episode.task.reference_tokens
+
+
+def test_gold_is_written_with_as_few_lines_as_tell_the_place():
+    old = "def f():\n    return 1\n\n\ndef g():\n    return 1\n"
+    assert hunks({CORE: old}, CORE, old.replace("g():\n    return 1", "g():\n    return 2")) == [
+        Replace(CORE, "def g():\n    return 1\n", "def g():\n    return 2\n")
+    ]
+    twice = "x = 1\ny = 2\n" * 3  # one line around is not enough: x = 1 is between two y = 2 twice
+    (edit,) = hunks({CORE: twice}, CORE, "x = 1\ny = 2\nx = 9\ny = 2\nx = 1\ny = 2\n")
+    assert edited({CORE: twice}, edit)[CORE].count("x = 9") == 1 and edit.old.count("\n") > 2
+    with pytest.raises(ValueError, match="a line of the replacement reads End or With:"):
+        written(Replace(CORE, "x", "end"))
 
 
 def test_gold_patches_of_one_signature_conflict_and_pay_nothing(make):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.cooperbench import grading, playing, submission, twins
+from envs.cooperbench import gold, grading, playing, submission, twins
 from envs.cooperbench.twins import Kind, rewrite, twins_of
 
 CASES = {  # f gives its argument back, g raises ValueError of it
@@ -101,7 +101,7 @@ def test_another_value_is_of_the_same_type_and_differs(value, seed):
     assert type(other) is type(value) and other != value
 
 
-@pytest.mark.parametrize("module", [twins, grading, playing, submission])
+@pytest.mark.parametrize("module", [gold, twins, grading, playing, submission])
 def test_examples_in_docstrings_are_true(module):
     result = doctest.testmod(module)
     assert result.failed == 0 and result.attempted

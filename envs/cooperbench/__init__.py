@@ -22,6 +22,7 @@
 | `logs.py` | the official tree of logs, written and read |
 | `official.py` | the official evaluator without docker, for comparison |
 | `environment.py`, `playing.py` | the environment `CooperBench`, in which two seats play the pairs |
+| `gold.py` | a partner that has the gold patch |
 """
 
 from envs.cooperbench.dataset import BenchTask, Dataset, DatasetError, Feature, Pair
