@@ -33,9 +33,10 @@ def build(env, *, coordinated=True, option=None, seed=None):
 
 @PLACES
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_coordinated_work_merges_cleanly_and_passes_everything(place, contract):
+def test_coordinated_work_merges_cleanly_and_passes_everything_and_neither_branch_does_alone(place, contract):
     outcome = build(PairedFeatures(families=[place], contracts=[contract]), seed=3)
     assert outcome.success and outcome.utility == 1.0 and not outcome.merge.conflict
+    assert max(outcome.merge.worth.values()) < 1.0
 
 
 @PLACES
@@ -144,10 +145,11 @@ def test_one_seat_may_build_both_features(place):
 
 
 @PLACES
-def test_the_untouched_base_passes_every_visible_test_and_no_hidden_one(place):
-    env = PairedFeatures(families=[place])
-    for seed in range(4):
-        task = env.make_task(seed)
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_the_untouched_base_passes_every_visible_test_and_no_hidden_one(place, contract):
+    env = PairedFeatures(families=[place], contracts=[contract])
+    tasks = [env.make_task(seed) for seed in range(60 if contract == "error_type" else 1)]
+    for task in {task.decisions[0].best: task for task in tasks}.values():  # the base raises errors of its own
         visible = kept_tests(task.files)
         assert len(visible) >= 3 and all(judge(task.files, tuple(visible.values()), timeout_s=2.0).passed)
         assert not any(judge(task.files, [test.expression for test in task.hidden_tests], timeout_s=2.0).passed)

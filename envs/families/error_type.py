@@ -18,7 +18,7 @@ def kind(f, k):
     try:
         return f(k)
     except Exception as error:
-        return type(error).__name__
+        return type(error).__name__ if k in error.args else "not on purpose"
 
 def throws(name):
     def f(k):
@@ -35,7 +35,7 @@ class ErrorType(FunctionFamily):
     kind = "categorical"
     contract = "error"
     signatures = ("fail(k)", "safe(f, k)")
-    glosses = ("raise the error with k in it", "f(k), or None where it raises the error")
+    glosses = ("raise the error with k as its argument", "f(k), or None where it raises the error")
 
     def draw(self, rng: np.random.Generator) -> Readings:
         a, b, other = (_ERRORS[i] for i in rng.permutation(len(_ERRORS))[:3])
