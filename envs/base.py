@@ -16,7 +16,7 @@ from envs.parsing import Reading, parse_reply
 from envs.prompts import Prompts
 from envs.spaces import UnicodeText
 from envs.task import Decision, Seat, Task
-from envs.tokens import first_tokens, message_tokens
+from envs.tokens import first_tokens, message_tokens, written
 from envs.transcript import joint_view, transcript
 
 MAX_REPLY, MAX_DISTRACTORS = 65_536, 2  # characters; options
@@ -210,7 +210,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
         if phase is None:
             raise RuntimeError("step: no episode is running. Call reset() first.")
         self._check(actions)
-        replies = {seat: self._within_budget(actions[seat]) for seat in self.acting}
+        replies = {seat: self._within_budget(written(actions[seat])) for seat in self.acting}
         turns = self.settle({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
         self._turns += turns.values()
         self._step += 1

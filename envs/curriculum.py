@@ -68,11 +68,11 @@ class Curriculum:
         high: float = 0.7,
         window: int = 128,
     ):
-        if not levels:
-            raise ValueError("levels is empty; give at least one level, such as {scaffold: true}.")
+        if not levels or not all(isinstance(level, Mapping) for level in levels):
+            raise ValueError(f"levels is {levels!r}; give at least one level, each like {{scaffold: true}}.")
         if not 0 <= low < high <= 1:
             raise ValueError(f"low is {low!r} and high is {high!r}; they must be shares, the first below the second.")
-        if window < 1:
+        if not isinstance(window, int) or window < 1:
             raise ValueError(f"window is {window!r}; it must be a whole number of at least 1.")
         self.levels = tuple(levels)
         self.low, self.high, self.window = low, high, window
@@ -90,7 +90,12 @@ class Curriculum:
         Args:
             success: the share of them that succeeded, in [0, 1].
             episodes: how many they were.
+
+        Raises:
+            ValueError: success is no share.
         """
+        if not 0 <= success <= 1:
+            raise ValueError(f"record: success is {success!r}; it must be a share, from 0 to 1.")
         self._episodes += episodes
         self._successes += success * episodes
         if self._episodes >= self.window:
@@ -105,5 +110,5 @@ class Curriculum:
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from what `state` returned. A ladder that has become shorter ends at its last level."""
-        self.level = min(int(state["level"]), len(self.levels) - 1)
+        self.level = min(max(int(state["level"]), 0), len(self.levels) - 1)
         self._episodes, self._successes = int(state["episodes"]), float(state["successes"])

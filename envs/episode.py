@@ -249,7 +249,7 @@ class Episode:
         return any(turn.message for turn in self.turns if turn.agent != agent)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Episode":

@@ -7,13 +7,14 @@ constructor arguments.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
 from envs.base import CoopEnv
-from envs.episode import ActKind, Episode, Phase, Turn
+from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.parsing import WITHOUT_OPTION, parse_acts
 from envs.task import Decision, Seat
 
@@ -40,16 +41,24 @@ def replay(env: CoopEnv, episode: Episode) -> Episode:
     """Play the task of a record once more with its replies: an equal environment comes to an equal record.
 
     Raises:
-        ValueError: the record has fewer turns than this environment plays, or other seats.
+        ValueError: the record has more or fewer turns than this environment plays, other seats, or another end.
     """
     env.reset(options={"task": episode.task})
     for _, turns in groupby(episode.turns, key=lambda turn: turn.round):
+        if not env.agents:
+            raise _unequal(episode, f"goes on after {len(env.turns)} turns")
         env.step({turn.agent: turn.reply for turn in turns})
     if env.agents:
-        raise ValueError(
-            f"replay: the record of {episode.task.id} ends in phase {env.phase}. Use an equal environment."
-        )
-    return env.episode
+        raise _unequal(episode, f"ends in phase {env.phase}")
+    ended = env.episode.outcome, episode.outcome
+    if ended[0] != ended[1] and StopReason.SANDBOX_FAULT not in (env.episode.stop_reason, episode.stop_reason):
+        name = next(field.name for field in fields(Outcome) if len({repr(getattr(o, field.name)) for o in ended}) > 1)
+        raise _unequal(episode, f"has {name} {getattr(ended[1], name)!r} and not {getattr(ended[0], name)!r}")
+    return replace(env.episode, players=episode.players)
+
+
+def _unequal(episode: Episode, what: str) -> ValueError:
+    return ValueError(f"replay: the record of {episode.task.id} {what}. Use an environment with the same arguments.")
 
 
 def named_option(messages: Sequence[str], decision: Decision) -> str | None:

@@ -1,4 +1,4 @@
-"""The unit in which talk is priced: words and symbols, the same for every model."""
+"""Text as it is counted and kept. The unit in which talk is priced is words and symbols, the same for every model."""
 
 import re
 from itertools import islice
@@ -25,3 +25,12 @@ def first_tokens(text: str, count: int) -> str:
     """
     after = next(islice(_WORD_OR_SYMBOL.finditer(text), max(0, count), None), None)
     return text if after is None else text[: after.start()].rstrip()
+
+
+def written(text: str) -> str:
+    """The text as a file can hold it: halves of surrogate pairs, which no encoding has, become question marks.
+
+    >>> written("so \\ud83d be it")
+    'so ? be it'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -172,9 +172,9 @@ def write_episodes(file: Path, episodes: list[Episode], breakdowns: list | None 
             line = {"episode": json.loads(episode.to_json())}
             if breakdowns:
                 line["rewards"] = breakdowns[i].to_dict()
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.write(json.dumps(line) + "\n")
 
 
 def read_episodes(file: Path) -> list[Episode]:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [Episode.from_json(json.dumps(json.loads(line)["episode"])) for line in lines]
+    with file.open(encoding="utf-8") as lines:
+        return [Episode.from_json(json.dumps(json.loads(line)["episode"])) for line in lines]

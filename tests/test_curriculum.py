@@ -64,6 +64,11 @@ def test_a_shorter_ladder_goes_on_from_its_last_level():
     assert curriculum.arguments == THREE[1]
 
 
+def test_no_share_is_not_counted():
+    with pytest.raises(ValueError, match="record: success is nan"):
+        Curriculum(levels=THREE).record(float("nan"), episodes=8)
+
+
 @pytest.mark.parametrize("rate", [0.002, 0.01, 0.05])
 def test_a_learner_that_gets_better_is_kept_between_20_and_70_percent(rate):
     """A learner whose skill grows with every update succeeds in skill^(level + 1) of its episodes."""
@@ -79,7 +84,9 @@ def test_a_learner_that_gets_better_is_kept_between_20_and_70_percent(rate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": []}, "levels is empty"),
+        ({"levels": []}, "levels is \\[\\]; give at least one level"),
+        ({"levels": ["easy"]}, "levels is \\['easy'\\]; give at least one level"),
+        ({"window": 1.5}, "window is 1.5"),
         ({"low": 0.7}, "low is 0.7 and high is 0.7"),
         ({"high": 1.1}, "high is 1.1"),
         ({"window": 0}, "window is 0"),

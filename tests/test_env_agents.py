@@ -191,6 +191,8 @@ def test_a_record_replays_to_itself_and_not_in_another_environment():
     assert replay(DesignReview(agents=3, rounds=2, acts=True, budget=200), episode) == episode
     with pytest.raises(ValueError, match="ends in phase"):
         replay(DesignReview(agents=3, rounds=3), episode)
+    with pytest.raises(ValueError, match="goes on after 9 turns. Use an environment with the same arguments"):
+        replay(DesignReview(agents=3, rounds=1), episode)
 
 
 # ------------------------------------------------------------------------------------------------ configuration

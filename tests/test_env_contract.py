@@ -137,6 +137,18 @@ def test_any_text_reaches_the_end_and_gives_a_record(make, data):
 
 
 @EVERY
+def test_what_no_file_can_hold_is_replaced_once_for_all_readers(make, capsys):
+    env = make(render_mode="human")
+    env.reset(seed=0)
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, "one\u2028two \ud83d"))
+    assert all(turn.reply in ("one\u2028two ?", "one\u2028two") for turn in env.episode.turns)  # a budget may cut it
+    env.episode.to_json().encode("ascii")
+    env.render()
+    capsys.readouterr().out.encode("utf-8")
+
+
+@EVERY
 def test_render_tells_a_person_of_every_turn(make):
     env = make(render_mode="ansi")
     episode = shown(env, 1)

@@ -13,8 +13,9 @@ import tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from envs import PairedFunctions
 from marl_coop import seating
-from marl_coop.experiment import read_episodes
+from marl_coop.experiment import read_episodes, write_episodes
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,15 @@ def place(tmp_path_factory) -> Path:
     tokenizer.save_pretrained(folder / "model")
     tiny.base_model(len(tokenizer)).save_pretrained(folder / "model")
     return folder
+
+
+def test_what_a_seat_wrote_comes_back_from_a_file(tmp_path):
+    env = PairedFunctions()
+    env.reset(seed=0)
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, "one\u2028two\u0085three\r\x0b é🙂 \ud800"))
+    write_episodes(tmp_path / "episodes.jsonl", [env.episode] * 2)
+    assert read_episodes(tmp_path / "episodes.jsonl") == [env.episode] * 2
 
 
 def command(place: Path, run: str, *words: str | Path) -> list[str]:

@@ -114,6 +114,16 @@ def test_any_text_reaches_the_end_and_gives_an_episode(replies):
     assert replay(env, env.episode) == env.episode
 
 
+def test_a_record_under_another_merge_policy_is_not_replayed_in_silence():
+    env = PairedFeatures(families=["append"], policy="union")
+    env.reset(seed=3)
+    while env.agents:
+        env.step({seat: env.reference_work(seat, env.task.decisions[0].best, coordinated=False) for seat in env.acting})
+    assert env.episode.outcome.success
+    with pytest.raises(ValueError, match="has utility 1.0 and not 0.0. Use an environment with the same arguments"):
+        replay(PairedFeatures(families=["append"]), env.episode)
+
+
 def test_a_flood_of_reading_stays_within_the_observation_space():
     env, _ = started(tokens=100_000)
     path, _ = source_of(env)
