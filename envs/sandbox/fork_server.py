@@ -38,7 +38,6 @@ sys._getframemodulename sys._current_frames object.__getattr__ object.__setattr_
 sys.unraisablehook gc.get_objects gc.get_referrers gc.get_referents
 """.split())  # fmt: skip
 
-
 REQUESTS, REPLIES = 4, 5  # descriptors of the server
 
 # For the first parts of a child, because making such a copy in a child writes to 70 pages.
@@ -274,9 +273,9 @@ def main():
         except OSError as error:
             os.write(REPLIES, b"!" + error.args[0])
             break
-        ready += [Process(*limits) for _ in range(number - len(ready))]  # the next request may well be like this one
         for process in used + unfit:
             os.waitpid(process.pid, 0)
+        ready += [Process(*limits) for _ in range(number - len(ready))]  # the next request may well be like this one
 
 
 if __name__ == "__main__":
