@@ -1,7 +1,8 @@
-"""A warm interpreter with one thread that forks a child for every request, and the child. A script of `envs.sandbox`.
+"""A warm interpreter with one thread that forks children, and the child. A script of `envs.sandbox`.
 
-The protocol is in `wire`. The server reads the header of a request only, and the child its body, so no child finds an
-earlier request in the memory that it inherits. The server is trusted and never looks into what a child wrote.
+The protocol is in `wire`. Children are made ahead: each confines itself, waits, runs one body and ends. The server
+reads the header of a request only, and the child its body, so no child finds an earlier request in the memory that it
+inherits. The server is trusted and never looks into what a child wrote.
 """
 
 import builtins
@@ -36,6 +37,11 @@ import compile exec builtins.id code.__new__ function.__new__ array.__new__ time
 sys._getframemodulename sys._current_frames object.__getattr__ object.__setattr__ object.__delattr__ sys.excepthook
 sys.unraisablehook gc.get_objects gc.get_referrers gc.get_referents
 """.split())  # fmt: skip
+
+REQUESTS, REPLIES = 4, 5  # descriptors of the server
+
+# For the first parts of a child, because making such a copy in a child writes to 70 pages.
+BUILTINS = [dict(vars(builtins)) for _ in range(2)]
 
 
 def audit(event, args):
@@ -97,7 +103,7 @@ def missing_layers():
 def confine(missing, cpu_s, memory):
     for layer, (lay_on, *_) in LAYERS.items():
         if layer == "seccomp":  # the last of all: it leaves no call to confine with
-            os.closerange(4, 64)
+            os.closerange(6, 64)
             if sys.platform == "linux":
                 kernel.end_with_parent()
             kernel.limit(CPU=cpu_s, FSIZE=0, NPROC=0, NOFILE=4, CORE=0)
@@ -121,7 +127,7 @@ def run(stages, write):
     handed_over, end = {}, wire.DONE
     for parts, expressions in stages:
         for name, source in parts:
-            space = {"__builtins__": dict(vars(builtins)), "__name__": "part"}
+            space = {"__builtins__": BUILTINS.pop() if BUILTINS else dict(vars(builtins)), "__name__": "part"}
             try:
                 exec(compile(source, "part", "exec", dont_inherit=True), space)
             except BaseException as error:
@@ -129,7 +135,7 @@ def run(stages, write):
             if name in space:
                 handed_over[name] = space[name]
         for expression in expressions:
-            space = {"__builtins__": dict(vars(builtins)), **handed_over}
+            space = {"__builtins__": builtins, **handed_over}
             try:
                 line = wire.encode(eval(expression, space)).encode()
             except BaseException as error:
@@ -139,42 +145,55 @@ def run(stages, write):
     write(end)
 
 
-def child(requests, channel, size, missing, cpu_s, memory):
-    """Confine this process, then run what it was asked for. Never returns."""
-    leave, write = os._exit, os.write
+def child(channel, go, missing, cpu_s, memory):
+    """Confine this process, wait until the next body is for it, then run that. Never returns."""
+    leave, write, close = os._exit, os.write, os.closerange  # submitted code can change `os`
     try:
-        stages = marshal.loads(read_exactly(requests, size))
         os.dup2(channel, 3)
+        os.dup2(go, 5)
         try:
             confine(missing, cpu_s, memory)
         except OSError as error:
             write(3, b"!" + str(error).encode())
             leave(1)
+        size, _ = wire.SIZES.unpack(read_exactly(5, wire.SIZES.size))
+        stages = marshal.loads(read_exactly(REQUESTS, size))
+        close(4, 6)
         write(3, wire.READY)
         sys.addaudithook(audit)
         run(stages, lambda line: write(3, line))
     finally:
+        close(3, 4)  # the server hears of the end before the kernel has freed the memory
         leave(0)
 
 
 class Process:
-    """A child as the server sees it: confined, running, at some moment ended."""
+    """A child as the server sees it: confined and waiting, running, at some moment ended."""
 
-    def __init__(self, requests, sizes, missing, wall_s, cpu_s, memory):
-        size, self.longest = sizes
+    def __init__(self, *limits):
+        self.limits = limits
         self.channel, write_end = os.pipe()
+        read_end, self.go = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            child(requests, write_end, size, missing, cpu_s, memory)
+            child(write_end, read_end, *limits)
         os.close(write_end)
+        os.close(read_end)
+
+    def waits(self):
+        """It lives and could be confined: otherwise it has closed its end or has said why."""
+        return not select.select([self.channel], [], [], 0)[0]
+
+    def start(self, size, longest, wall_s):
+        """Let it take its body and run."""
+        with contextlib.suppress(BrokenPipeError):  # it could not be confined and says why
+            os.write(self.go, wire.SIZES.pack(size, longest))
         poller = select.poll()
         poller.register(self.channel, select.POLLIN)
         first = os.read(self.channel, 1) if poller.poll(1000 * wire.START_S) else b""
         if first != wire.READY:  # its body may still be among the requests, so this server is of no more use
-            why = os.read(self.channel, 999) if first else b"the process did not become ready"
-            self.end()
-            raise OSError(why)
-        self.said, self.ended = b"", None
+            raise OSError(os.read(self.channel, 999) if first else b"the process did not become ready")
+        self.longest, self.said, self.ended = longest, b"", None
         self.deadline = time.monotonic() + wall_s
 
     def listen(self):
@@ -186,8 +205,8 @@ class Process:
 
     def end(self):
         os.close(self.channel)
+        os.close(self.go)
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
 
 
 def watch(processes):
@@ -208,24 +227,24 @@ def watch(processes):
                 del running[channel]
 
 
-def serve(requests, replies, missing, number, *limits):
+def serve(processes, sizes, wall_s):
     """Answer one request: a process for each body, all at the same time."""
-    sizes = [wire.SIZES.unpack(read_exactly(requests, wire.SIZES.size)) for _ in range(number)]
-    processes = []
     try:
-        for pair in sizes:
-            processes.append(Process(requests, pair, missing, *limits))
-        os.write(replies, wire.READY)
+        for process, pair in zip(processes, sizes, strict=True):
+            process.start(*pair, wall_s)
+        os.write(REPLIES, wire.READY)
         watch(processes)
     finally:
         for process in processes:
             process.end()
     for process in processes:
-        os.write(replies, wire.REPLY.pack(process.ended, len(process.said)) + process.said)
+        os.write(REPLIES, wire.REPLY.pack(process.ended, len(process.said)) + process.said)
 
 
 def main():
-    requests, replies, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    os.dup2(0, REQUESTS)
+    os.dup2(1, REPLIES)
+    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     for module in MODULES:
@@ -237,13 +256,26 @@ def main():
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__name__ != "PathFinder"]
     gc.collect()
     gc.freeze()  # the collector of a child leaves these pages shared
-    os.write(replies, json.dumps(missing).encode() + b"\n")
-    while len(header := read_exactly(requests, wire.HEADER.size)) == wire.HEADER.size:
+    os.write(REPLIES, json.dumps(missing).encode() + b"\n")
+    ready = []
+    while len(header := read_exactly(REQUESTS, wire.HEADER.size)) == wire.HEADER.size:
+        number, wall_s, cpu_s, memory = wire.HEADER.unpack(header)
+        sizes = [wire.SIZES.unpack(read_exactly(REQUESTS, wire.SIZES.size)) for _ in range(number)]
+        limits = missing, cpu_s, memory
+        fit = [process for process in ready if process.limits == limits and process.waits()]
+        unfit = [process for process in ready if process not in fit]
+        for process in unfit:
+            process.end()
+        fit += [Process(*limits) for _ in range(number - len(fit))]
+        used, ready = fit[:number], fit[number:]
         try:
-            serve(requests, replies, missing, *wire.HEADER.unpack(header))
+            serve(used, sizes, wall_s)
         except OSError as error:
-            os.write(replies, b"!" + error.args[0])
+            os.write(REPLIES, b"!" + error.args[0])
             break
+        for process in used + unfit:
+            os.waitpid(process.pid, 0)
+        ready += [Process(*limits) for _ in range(number - len(ready))]  # the next request may well be like this one
 
 
 if __name__ == "__main__":

@@ -146,12 +146,12 @@ def _linux(name: str) -> None:
 
 def _prctl(option: int, *words: int | bytes) -> None:
     padded = [word if isinstance(word, bytes) else ctypes.c_ulong(word) for word in (*words, 0, 0, 0, 0)[:4]]
-    _check("prctl", _LIBC.prctl(ctypes.c_int(option), *padded))
+    _check("prctl", _PRCTL(ctypes.c_int(option), *padded))
 
 
 def _call(number: int, *words: int | bytes | None) -> int:
     padded = [ctypes.c_long(word) if isinstance(word, int) else word for word in words]
-    return _check(f"system call {number}", _LIBC.syscall(ctypes.c_long(number), *padded))
+    return _check(f"system call {number}", _SYSCALL(ctypes.c_long(number), *padded))
 
 
 def _check(what: str, result: int) -> int:
@@ -161,3 +161,4 @@ def _check(what: str, result: int) -> int:
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_PRCTL, _SYSCALL = _LIBC.prctl, _LIBC.syscall  # looked up here: a child pays for every page that it touches

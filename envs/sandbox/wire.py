@@ -2,6 +2,7 @@
 
     request   HEADER; for each process SIZES; for each process a body: its stages, by `marshal`
     stage     parts to run, expressions to evaluate on the names of all parts so far
+    word      SIZES, from the server to a child that waits: the next body is for it
     reply     READY once all are confined, then for each process REPLY and what it wrote; or a byte and a reason
     written   for each expression a line: its value as `encode` gives it, or NO_VALUE; then DONE or OUT_OF_MEMORY
 
