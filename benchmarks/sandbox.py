@@ -2,14 +2,17 @@
 
     python benchmarks/sandbox.py
 
-prints, from the best of several repeats: small runs per second with one caller and with two at a time, the same with
-the cache, the CPU time of one run, steps per second of `PairedFunctions`, and a whole tree with an empty command.
+prints a run after a pause and, from the best of several repeats: runs per second with one caller and with two at a
+time, the same with the cache, the CPU time of one run, steps per second of `PairedFunctions`, and a whole tree with an
+empty command.
 """
 
 import os
+import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from envs import PairedFunctions, sandbox
@@ -46,6 +49,15 @@ def best(work) -> float:
     return min(seconds(lambda base=1_000_000 * (1 + i): work(base)) for i in range(REPEATS))
 
 
+def after_pauses() -> float:
+    """The median time of a run that comes 5 ms after the last one, as runs do in play."""
+    times = []
+    for number in range(RUNS):
+        time.sleep(0.005)
+        times.append(seconds(partial(run, 80_000_000 + number)))
+    return statistics.median(times)
+
+
 def cpu_per_run() -> float:
     """CPU seconds of this process, its server and the server's children, for one run."""
 
@@ -65,6 +77,7 @@ def main() -> None:
     print(sandbox.describe())
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {REPEATS}")
     run(0)
+    print(f"a small run after a pause {1000 * after_pauses():6.1f} ms, the median")
     one = best(lambda base: [run(base + i) for i in range(RUNS)])
     print(f"small runs, one caller    {RUNS / one:6.0f} a second, {1000 * one / RUNS:.1f} ms each")
     with ThreadPoolExecutor(2) as pool:
