@@ -73,6 +73,8 @@ def run_expressions(
     >>> part = Part("double", "def double(n): return 2 * n")
     >>> run_expressions((part,), ("same(double(4), 8)", "double(1) > 2 or double(3) == 6", "double(4)")).passed
     (True, True, False)
+    >>> run_expressions((part,), ("triple(1) == 3",)).passed
+    (False,)
     """
     if not 0 < timeout_s <= 86_400:
         raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds and at most a day.")
