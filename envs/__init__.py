@@ -27,7 +27,8 @@ def make(name: str, **kwargs: Any) -> CoopEnv:
     Raises:
         ValueError: there is no such environment (the message has the nearest name), or an argument is out of range.
     """
-    return find(name, {cls.__name__: cls for cls in ENVIRONMENTS}, kind="environment")(**kwargs)
+    known = {cls.__name__: cls for cls in ENVIRONMENTS}
+    return find(name, known, kind="environment", example="envs.cooperbench:CooperBench")(**kwargs)
 
 
 __all__ = [

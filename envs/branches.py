@@ -72,8 +72,6 @@ class BranchEnv(CoopEnv):
             raise ValueError(f"tokens is {tokens!r}; it must be a whole number of at least 1.")
         if order not in ORDERS:
             raise ValueError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}.")
-        if policy not in tuple(Policy):
-            raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(Policy)}.")
         if not test_timeout_s > 0:
             raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
         need_git()
@@ -87,7 +85,7 @@ class BranchEnv(CoopEnv):
 
     def export(self, folder: str | Path) -> Repository:
         """Write the branches as a bare git repository into a new folder: `main`, `agent_0` and `agent_1`, one commit
-        for each turn that changed something."""
+        for each turn that changed something. Raises ValueError where the folder holds something."""
         return export(Path(folder), self.task.files, {seat: desk.states for seat, desk in self._desks.items()})
 
     # -- the phase of work

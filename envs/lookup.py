@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import Any
 
 
-def find(name: str, known: Mapping[str, Any], *, kind: str) -> Any:
+def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "package.module:Name") -> Any:
     """The value of `name` in `known`, or the attribute that a dotted path such as `my_lab.tasks:Rounding` leads to.
 
     Args:
         name: a key of `known`, or `package.module:attribute`.
         known: what comes with the library, by name.
         kind: what is looked for, in words, for the message ("environment", "family").
+        example: a dotted path, for the message.
 
     Raises:
         ValueError: there is no such name; the message gives the nearest one, or why the path leads nowhere.
@@ -24,7 +25,7 @@ def find(name: str, known: Mapping[str, Any], *, kind: str) -> Any:
         near = get_close_matches(name.casefold(), [key.casefold() for key in known], n=1, cutoff=0.5)
         hint = "".join(f" Did you mean {key!r}?" for key in known if key.casefold() in near)
         raise ValueError(
-            f"There is no {kind} {name!r}.{hint} Known: {', '.join(known)}; or a dotted path 'package.module:Name'."
+            f"There is no {kind} {name!r}.{hint} Known: {', '.join(known)}; or a dotted path such as {example!r}."
         )
     try:
         return getattr(import_module(module), attribute)

@@ -13,7 +13,7 @@ newer (`git merge-tree --write-tree`). A call of git takes about 3 ms, a merge t
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +32,10 @@ class Policy(StrEnum):
     UNION = "union"  # naive, and where that conflicts both sides' lines are kept (CooperBench up to 0.0.15)
     LEAD_FALLBACK = "lead_fallback"  # naive, and where that conflicts the first side alone (CooperBench from 0.0.16)
     IDENTICAL = "identical"  # the team itself must arrive at one tree: sides that differ are a conflict
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Policy":
+        raise ValueError(f"policy is {value!r}; it must be one of {', '.join(cls)}.")
 
 
 class Strategy(StrEnum):
@@ -152,6 +156,17 @@ class Repository:
         except GitError:
             return None
 
+    def blobs(self, names: Collection[str]) -> list[bytes]:
+        """Contents of the blobs of these names (see `entries`), in their order, by one call of git."""
+        output = self._git("cat-file", "--batch", input="".join(f"{name}\n" for name in names).encode())
+        found, at = [], 0
+        for _ in names:
+            start = output.index(b"\n", at) + 1  # after a line `<name> blob <size>`
+            end = start + int(output[at:start].split()[2])
+            found.append(output[start:end])
+            at = end + 1
+        return found
+
     def changed(self, old: str, new: str) -> tuple[str, ...]:
         """Paths that differ between two trees, sorted."""
         names = self._git("diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new)
@@ -167,16 +182,19 @@ class Repository:
         """The tree after a unified diff: `git apply`, and where that fails `git apply --3way`.
 
         Raises:
-            PatchError: neither works.
+            PatchError: neither works, or the patch has characters that are none (half of a surrogate pair).
         """
         if not patch.strip():
             return self.tree(tree)
+        try:
+            content = patch.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise PatchError(f"the patch does not apply to tree {tree[:12]}, for it is no text: {error}") from error
         spaces = ["--ignore-whitespace", "--ignore-space-change"] if ignore_space else []
         said = []
         for options in (spaces, ["--3way"]):
             with self._index(tree) as index:
                 try:
-                    content = patch.encode("utf-8", "surrogateescape")
                     self._git("apply", "--cached", *options, "-", input=content, index=index)
                     return self._git("write-tree", index=index).decode().strip()
                 except GitError as error:
@@ -236,7 +254,7 @@ class _Index:
         self.folder.cleanup()
 
 
-def merge(repository: Repository, base: str, first: str, second: str, policy: Policy) -> Merge:
+def merge(repository: Repository, base: str, first: str, second: str, policy: Policy | str) -> Merge:
     """Merge two sides of a base under a policy.
 
     As in CooperBench, the first side is merged into the second, so where both insert at one place a union has the
@@ -245,11 +263,13 @@ def merge(repository: Repository, base: str, first: str, second: str, policy: Po
     Args:
         repository: where the trees are.
         base, first, second: trees or commits.
-        policy: see `Policy`.
+        policy: a `Policy` or its name.
 
     Raises:
         GitError: a tree is not in the repository.
+        ValueError: there is no such policy.
     """
+    policy = Policy(policy)
     first, second = repository.tree(first), repository.tree(second)
     if first == second:
         return Merge(policy=policy, strategy=Strategy.IDENTICAL, tree=first)

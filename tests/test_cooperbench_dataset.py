@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from toy_bench import GOLD, write_toy
@@ -187,6 +188,50 @@ def test_logs_that_cannot_be_read_are_one_clear_error(tmp_path):
     (folder / "result.json").write_text("[]")
     with pytest.raises(LogError, match="result.json holds a list; it must be a dict"):
         read_logs(tmp_path)
-    (folder / "conversation.json").write_text("{")
-    with pytest.raises(LogError, match="conversation.json is not JSON"):
+    for text, message in {"{": "is not JSON", "[3]": "a list of messages must be", "{}": "it must be a list"}.items():
+        (folder / "conversation.json").write_text(text)
+        with pytest.raises(LogError, match=f"conversation.json .*{message}"):
+            read_logs(tmp_path)
+
+
+@pytest.mark.parametrize("chat", [3, [3], "text", {"role": "user"}])
+def test_a_trajectory_that_is_no_chat_is_one_clear_error(tmp_path, chat):
+    (write_log(tmp_path, LOG) / "agent1_traj.json").write_text(json.dumps({"messages": chat}))
+    with pytest.raises(LogError, match="agent1_traj.json has .* where a list of messages must be"):
         read_logs(tmp_path)
+
+
+def test_what_a_harness_stores_beside_a_message_may_be_anything(tmp_path):
+    odd = ({"role": "assistant", "content": None, "extra": 3, "tool_calls": [3, {"function": 3}]}, {"tool_calls": 3})
+    write_log(tmp_path, replace(LOG, agents=(replace(LOG.agents[0], chat=odd), LOG.agents[1])))
+    assert read_logs(tmp_path)[0].agents[0].chat == odd
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"setting": "copo"}, "setting is 'copo'; it must be one of solo, coop, team"),
+        ({"setting": "solo"}, r"have the features \[\(1,\), \(3,\)\]; in the setting solo it must be \[\(1, 3\)\]"),
+        ({"repo": "shapes"}, "repo is 'shapes'; it must end in _task"),
+        ({"messages": (Message(sender="", receiver="agent1", text="hi"),)}, "conversation.json has a message from ''"),
+        ({"agents": (replace(LOG.agents[0], patch="\ud800"), LOG.agents[1])}, "the patch of agent1 is no text"),
+    ],
+)
+def test_a_log_that_could_not_be_read_again_is_not_written(tmp_path, changed, message):
+    with pytest.raises(LogError, match=f"{tmp_path}.*f1_f3 cannot be written: .*{message}"):
+        write_log(tmp_path, replace(LOG, **changed))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_has_one_log_of_a_pair(tmp_path):
+    write_log(tmp_path, LOG)
+    with pytest.raises(LogError, match="f1_f3 has a log already. A run has one of each pair"):
+        write_log(tmp_path, LOG)
+
+
+def test_an_official_verdict_is_read_and_written_with_its_log(tmp_path):
+    (write_log(tmp_path / "a", LOG) / "eval.json").write_text('{"both_passed": true}')
+    (log,) = read_logs(tmp_path / "a")
+    assert log.evaluation == {"both_passed": True} and log.patches == ("diff --git a/x b/x\n", "")
+    write_log(tmp_path / "b", log)
+    assert read_logs(tmp_path / "b") == (log,)

@@ -114,7 +114,8 @@ def test_a_pair_that_may_not_be_paid_for_is_never_dealt(make, toy, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "count"), [("all", 6), ("tier1", 6), ("few", 1), (["shapes_task/7"], 6), (["shapes_task/7/2-3"], 1)]
+    ("pairs", "count"),
+    [("all", 6), ("tier1", 6), ("few", 1), (["shapes_task/7"], 6), ("shapes_task/7", 6), ("shapes_task/7/2-3", 1)],
 )
 def test_pairs_are_chosen_by_tier_subset_task_or_name(make, pairs, count):
     assert len(make(pairs=pairs).pairs) == count
@@ -124,9 +125,12 @@ def test_pairs_are_chosen_by_tier_subset_task_or_name(make, pairs, count):
     ("arguments", "message"),
     [
         ({"pairs": "tier2"}, "pairs is 'tier2'; none of these 0 pairs"),
-        ({"pairs": "lite"}, "There is no subset 'lite'"),
+        ({"pairs": "lite"}, "pairs is 'lite'; it must be one of all, tier1, tier2, tier3, few, or names of pairs"),
         ({"pairs": []}, "pairs is \\[\\]"),
+        ({"pairs": 3}, "pairs is 3; it must be a name or a list of names"),
+        ({"pairs": [3]}, "pairs is \\[3\\]; it must be a name or a list of names"),
         ({"pairs": ["shapes_task/7/1-9"]}, "Nearest: shapes_task/7/"),
+        ({"pairs": "shapes_task/8"}, "pairs names 'shapes_task/8', which"),
         ({"repositories": "/nowhere", "evaluator": None}, "repositories is '/nowhere'; it must be a folder"),
         ({"tokens": 0}, "tokens is 0"),
     ],
@@ -215,6 +219,8 @@ def test_a_configuration_names_it_by_its_dotted_path(toy, tmp_path):
     schema.model_validate(arguments | {"pairs": ["shapes_task/7"], "policy": "union"})
     with pytest.raises(ValidationError, match="cue_reliability"):
         schema.model_validate(arguments | {"cue_reliability": 1.0})
+    with pytest.raises(ValueError, match="dotted path such as 'envs.cooperbench:CooperBench'"):
+        envs.make("CooperBench", **arguments)
     with pytest.raises(ValueError, match="there is no recipe"):  # the toy has none of its own
         envs.make("envs.cooperbench:CooperBench", **arguments)
 

@@ -97,12 +97,44 @@ def test_a_patch_that_does_not_apply_is_missing_input(toy):
     assert not any(feature.passed for feature in verdict.features)
 
 
+def test_half_of_a_surrogate_pair_is_a_patch_that_does_not_apply(toy):
+    task, evaluator = toy
+    verdict = evaluator.evaluate(task, (1, 3), (task.features[1].gold + "\ud800", ""), Policy.NAIVE)
+    assert verdict.merge_status == "missing_input" and [a.value for a in verdict.applied] == ["failed", "skipped"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"policy": "typo"}, "policy is 'typo'; it must be one of naive, union, lead_fallback, identical"),
+        ({"features": (1, 9)}, "shapes_task/7 has no feature 9. It has 1, 2, 3, 4"),
+        ({"features": (1, 1)}, r"features is \(1, 1\); a pair has two different ones"),
+        ({"features": None}, "features is None; it must be two ids"),
+        ({"patches": None}, "patches is None; it must be two patches as text"),
+        ({"patches": ("",)}, r"patches is \('',\); it must be two patches"),
+        ({"patches": "ab"}, "patches is 'ab'; it must be two patches"),
+        ({"patches": ("", None)}, r"patches is \('', None\); it must be two patches"),
+    ],
+)
+def test_a_call_that_cannot_be_meant_is_one_clear_error(toy, changed, message):
+    arguments = {"features": (1, 3), "patches": ("", ""), "policy": "naive"} | changed
+    with pytest.raises(ValueError, match=message):
+        toy[1].evaluate(toy[0], **arguments)
+
+
+def test_a_policy_may_be_given_by_name(toy):
+    task, evaluator = toy
+    verdict = evaluator.evaluate(task, [1, 2], list(gold(task, 1, 2)), "lead_fallback")
+    assert verdict.policy is Policy.LEAD_FALLBACK and verdict.strategy is Strategy.LEAD
+    assert verdict.pair.features == (1, 2) and not verdict.both_passed
+
+
 def test_a_new_file_of_the_package_counts(toy):
     task, evaluator = toy
     core = "\n\nfrom shapes.squares import square\n"
     files = {"shapes/core.py": core, "shapes/squares.py": SQUARE}
-    verdict = evaluator.solo(task, (3, 3), submission(evaluator.bench(task), files))
-    assert verdict.both_passed and verdict.ignored == ((), ())
+    verdict = evaluator.solo(task, (1, 3), submission(evaluator.bench(task), files))
+    assert verdict.features[1].passed and verdict.ignored == ((), ())
 
 
 def test_the_same_tree_is_graded_once(toy, monkeypatch):

@@ -1,4 +1,4 @@
-"""Our verdicts beside those of the official package, on the toy dataset.
+"""Our verdicts and what episodes paid, beside the verdicts of the official package, on the toy dataset.
 
 The official package wants versions of its own, so it has an interpreter of its own: `make test` makes it.
 """
@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from toy_bench import FORCE_REPORTS, ISOLATION, submission
 
-from envs.cooperbench import official
+from envs.base import SEATS
+from envs.cooperbench import CooperBench, official, read_logs, write_episodes
+from envs.cooperbench.gold import Gold
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
 from envs.cooperbench.running import Isolation
-from envs.merge import Policy
+from envs.episode import Episode
+from envs.partners import play
 
 PYTHON = Path(os.environ.get("COOPERBENCH_PYTHON") or Path(sys.prefix, "cooperbench/bin/python"))
 pytestmark = [
@@ -24,40 +27,63 @@ pytestmark = [
 ]
 
 
+class Idle:
+    def reply(self, env, seat):
+        return "Submit"
+
+
 @pytest.fixture(scope="module")
-def compared(toy, tmp_path_factory):
-    """By name of a run: our verdict and the official package's."""
-    folder = tmp_path_factory.mktemp("official")
+def episodes(toy):
+    """By name: played toy pairs, as a run's `after.jsonl` has them."""
+    task, evaluator = toy
+    kinds = {"gold": ((1, 3), Gold()), "conflict": ((1, 2), Gold()), "half": ((1, 3), Idle())}
+    found = {}
+    for name, ((i, j), partner) in kinds.items():
+        pair = f"{task.key}/{i}-{j}"
+        dataset = task.folder.parent.parent
+        env = CooperBench(dataset=dataset, evaluator=evaluator, pairs=pair, policy="lead_fallback")
+        episode = play(env, dict(zip(SEATS, (Gold(), partner), strict=True)), seed=0)
+        found[name] = Episode.from_json(episode.to_json())
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(toy, episodes, tmp_path_factory):
+    """By name: our verdict on a log that was read again, and the official package's."""
+    logs = tmp_path_factory.mktemp("official")
     task, evaluator = toy
     bench = evaluator.bench(task)
-    gold = {id: feature.gold for id, feature in task.features.items()}
-    forged = submission(bench, {"conftest.py": FORCE_REPORTS})
-    runs = {
-        "gold": ((1, 3), gold[1], gold[3]),
-        "conflict": ((1, 2), gold[1], gold[2]),
-        "swapped": ((1, 3), gold[3], gold[1]),
-        "half": ((1, 3), gold[1], ""),
-        "broken": ((1, 3), gold[1].replace("return", "yield"), gold[3]),
-        "forged": ((1, 3), forged, ""),
+    assert write_episodes(logs, "played", episodes.values()) == ("played-1", "played-2")
+    names = {("played-1", (1, 3)): "gold", ("played-1", (1, 2)): "conflict", ("played-2", (1, 3)): "half"}
+    first, third = (task.features[feature].gold for feature in (1, 3))
+    written = {
+        "swapped": (third, first),
+        "broken": (first.replace("return", "yield"), third),
+        "forged": (submission(bench, {"conftest.py": FORCE_REPORTS}), ""),
     }
-    ours, written = {}, {}
-    for name, (features, *patches) in runs.items():
+    for name, patches in written.items():
         agents = tuple(
             AgentLog(agent=f"agent{seat}", features=(feature,), patch=patch)
-            for seat, (feature, patch) in enumerate(zip(features, patches, strict=True), 1)
+            for seat, feature, patch in zip((1, 2), (1, 3), patches, strict=True)
         )
-        log = PairLog(repo=task.repo, number=task.number, features=features, setting="coop", agents=agents)
-        written[name] = write_log(folder / "logs" / name, log)
-        ours[name] = official_verdict(evaluator.evaluate(task, features, tuple(patches), Policy.LEAD_FALLBACK))
-    config = {"dataset": str(task.folder.parent.parent), "logs": str(folder / "logs"), "runs": list(runs)}
+        log = PairLog(repo=task.repo, number=task.number, features=(1, 3), setting="coop", agents=agents)
+        write_log(logs / name, log)
+        names[name, (1, 3)] = name
+    runs = list(dict.fromkeys(run for run, _ in names))
+    config = {"dataset": str(task.folder.parent.parent), "logs": str(logs), "runs": runs}
     config["images"] = {task.image: official.image_entry(bench)}
-    (folder / "config.json").write_text(json.dumps(config))
-    result = subprocess.run([PYTHON, official.__file__, folder / "config.json"], capture_output=True, text=True)
+    (logs / "config.json").write_text(json.dumps(config))
+    result = subprocess.run([PYTHON, official.__file__, logs / "config.json"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return {name: (ours[name], json.loads((written[name] / "eval.json").read_text())) for name in runs}
+    verdicts = {}
+    for run in runs:
+        for log in read_logs(logs / run):
+            ours = evaluator.evaluate(task, log.features, log.patches, "lead_fallback")
+            verdicts[names[run, log.features]] = official_verdict(ours), log.evaluation
+    return verdicts
 
 
-@pytest.mark.parametrize("name", ["gold", "conflict", "swapped", "half", "broken"])
+@pytest.mark.parametrize("name", ["gold", "conflict", "half", "swapped", "broken"])
 def test_our_verdict_is_that_of_the_official_evaluator(compared, name):
     ours, theirs = compared[name]
     assert theirs["error"] is None
@@ -66,6 +92,18 @@ def test_our_verdict_is_that_of_the_official_evaluator(compared, name):
     assert [ours["merge"][k] for k in ("status", "strategy")] == [theirs["merge"][k] for k in ("status", "strategy")]
     for place in ("feature1", "feature2"):
         assert ours[place]["passed"] == theirs[place]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "success", "passed"),
+    [("gold", True, [True, True]), ("conflict", False, [False, False]), ("half", False, [True, False])],
+)
+def test_the_official_evaluator_confirms_what_a_played_episode_came_to(episodes, compared, name, success, passed):
+    outcome, theirs = episodes[name].outcome, compared[name][1]
+    assert outcome.success is theirs["both_passed"] is success
+    assert [theirs[f"feature{place}"]["passed"] for place in (1, 2)] == passed
+    assert [all(outcome.parts[seat].merged) for seat in SEATS] == passed
+    assert outcome.merge.conflict is (theirs["merge"]["status"] == "conflicts")
 
 
 def test_a_conftest_fools_the_official_evaluator_and_not_ours(compared):

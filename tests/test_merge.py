@@ -56,6 +56,20 @@ def test_a_union_cannot_settle_a_removed_file(repository):
     assert result.tree is None and [c.kind for c in result.conflicts] == ["modify/delete"]
 
 
+@pytest.mark.parametrize("policy", Policy)
+def test_a_policy_by_name_is_that_policy(repository, policy):
+    trees = sides(repository, {"a.py": TOP}, {"a.py": OTHER})
+    assert merge(repository, *trees, policy.value) == merge(repository, *trees, policy)
+    with pytest.raises(ValueError, match="policy is 'typo'; it must be one of naive, union, lead_fallback, identical"):
+        merge(repository, *trees, "typo")
+
+
+def test_many_blobs_are_read_at_once(repository):
+    files = {"a.py": TEXT, "b.bin": b"\n\0\n", "empty.py": b""}
+    names = [name for _, name in repository.entries(repository.write(files)).values()]
+    assert repository.blobs(names) == list(files.values()) and repository.blobs([]) == []
+
+
 def lines():
     return st.lists(st.sampled_from(["keep", "drop", "edit", "grow"]), min_size=9, max_size=9)
 
@@ -97,6 +111,11 @@ def test_a_patch_of_other_lines_is_refused_with_what_git_said(repository):
     base, first, second = sides(repository, {"a.py": TOP}, {"a.py": b"other\n"})
     with pytest.raises(PatchError, match="patch failed: a.py:1"):
         repository.apply(second, repository.diff(base, first))
+
+
+def test_a_patch_that_is_no_text_is_refused(repository):
+    with pytest.raises(PatchError, match="it is no text: .*surrogates not allowed"):
+        repository.apply(repository.write({"a.py": TEXT}), "diff --git a/a.py b/a.py\n\ud800")
 
 
 def test_an_export_has_every_file_whatever_attributes_say(repository, tmp_path):

@@ -57,6 +57,9 @@ def test_a_conflict_leaves_no_files_but_by_the_policy():
     assert results[Policy.NAIVE].files is None and results[Policy.IDENTICAL].files is None
     assert results[Policy.UNION].files == {"a.py": "one\n2\nTWO\nthree\nfour\nfive\n", "b.py": "x = 2\n"}
     assert results[Policy.LEAD_FALLBACK].files == first
+    assert {policy: merge_branches(BASE, first, second, policy.value) for policy in Policy} == results
+    with pytest.raises(ValueError, match="policy is 'typo'; it must be one of naive, union"):
+        merge_branches(BASE, first, second, "typo")
     assert results[Policy.IDENTICAL].conflicts == ("a.py", "b.py") and results[Policy.UNION].conflicts == ("a.py",)
     assert all(result.policy is policy for policy, result in results.items())
 

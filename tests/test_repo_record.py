@@ -180,6 +180,8 @@ def test_the_branches_can_be_looked_at_with_git(tmp_path):
     for seat in SEATS:
         assert repository.read(seat, path).decode() == outcome.merge.proposals[seat][path]
     assert repository.read("main", path).decode() == outcome.merge.base[path]
+    with pytest.raises(ValueError, match="bare.git is there already and not empty; give a new folder"):
+        env.export(tmp_path / "bare.git")
 
 
 def test_a_machine_fault_is_a_stop_reason(monkeypatch):

@@ -215,3 +215,9 @@ def test_limits_out_of_range_are_named(work, tmp_path):
             python(work, "", **limit)
     with pytest.raises(ValueError, match="is no directory"):
         run_in_tree(tmp_path / "none", ["true"], timeout_s=1)
+
+
+@pytest.mark.parametrize("command", ["ls", [], ["ls", 1]])
+def test_a_command_that_is_no_list_of_words_is_refused(work, command):
+    with pytest.raises(ValueError, match="it must be a list of a program and its arguments"):
+        run_in_tree(work, command, timeout_s=1)

@@ -22,6 +22,7 @@
 | `logs.py` | the official tree of logs, written and read |
 | `official.py` | the official evaluator without docker, for comparison |
 | `environment.py`, `playing.py` | the environment `CooperBench`, in which two seats play the pairs |
+| `played.py` | a played episode as a log of that tree |
 | `gold.py` | a partner that has the gold patch |
 """
 
@@ -32,6 +33,7 @@ from envs.cooperbench.evaluation import Evaluator, PairVerdict, gradeable
 from envs.cooperbench.grading import FeatureVerdict, Suite
 from envs.cooperbench.logs import AgentLog, LogError, Message, PairLog, read_logs, write_log
 from envs.cooperbench.native import RECIPES, Recipe, Refused
+from envs.cooperbench.played import pair_log, write_episodes
 from envs.cooperbench.running import Isolation, IsolationError, RunStatus
 
 __all__ = [
@@ -58,6 +60,8 @@ __all__ = [
     "RunStatus",
     "Suite",
     "gradeable",
+    "pair_log",
     "read_logs",
+    "write_episodes",
     "write_log",
 ]

@@ -113,6 +113,11 @@ class Dataset:
             raise DatasetError(f"{self.path} has no task {repo}/{number}. It has {', '.join(known)}.")
         return found
 
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The names of the subsets that it has, sorted."""
+        return tuple(sorted(file.stem for file in (self.path / "subsets").glob("*.json")))
+
     def pairs(self, subset: str | None = None) -> tuple[Pair, ...]:
         """Every pair of features of every task, or the pairs of a subset, in the official order.
 
@@ -138,8 +143,7 @@ class Dataset:
         """The pairs that a subset names for each task; None for all of them."""
         file = self.path / "subsets" / f"{name}.json"
         if not file.is_file():
-            known = sorted(path.stem for path in file.parent.glob("*.json"))
-            raise DatasetError(f"There is no subset {name!r} at {file}. Known: {', '.join(known) or 'none'}.")
+            raise DatasetError(f"There is no subset {name!r} at {file}. Known: {', '.join(self.subsets) or 'none'}.")
         try:
             tasks = json.loads(file.read_text())["tasks"]
             if any("groups" in task for task in tasks):

@@ -55,7 +55,8 @@ class CooperBench(BranchEnv):
     cache: where repositories, environments and studied tests are kept.
     repositories: folder of upstream repositories named as in the dataset (`pallets_click_task`); others are cloned.
     pairs: "all", "tier1", "tier2" or "tier3" (`envs.cooperbench.native`), a subset of the dataset such as "lite" or
-        "flash", or names of pairs such as "pallets_click_task/2956/1-3" or of tasks such as "pallets_click_task/2956".
+        "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such as
+        "pallets_click_task/2956", or a list of such names.
     rounds, tokens, order, policy, forecast: as in `BranchEnv`; agent_0 has the lower feature and leads.
     acts: read sealed predictions of the merge, `Expect merge: conflict (70%)`.
     test_timeout_s: wall time in seconds of one run of pytest, above 0.
@@ -165,7 +166,14 @@ class CooperBench(BranchEnv):
 
     def _choose(self, pairs: str | Sequence[str]) -> tuple[Pair, ...]:
         """The pairs that are dealt: those that are asked for, without those that are known to be refused."""
+        if isinstance(pairs, str) and "/" in pairs:
+            pairs = [pairs]
+        if not isinstance(pairs, Sequence) or not all(isinstance(name, str) for name in pairs):
+            raise ValueError(f"pairs is {pairs!r}; it must be a name or a list of names of pairs or tasks.")
         if isinstance(pairs, str):
+            if pairs not in ("all", *TIERS) and pairs not in self.dataset.subsets:
+                known = ", ".join(("all", *TIERS, *self.dataset.subsets))
+                raise ValueError(f"pairs is {pairs!r}; it must be one of {known}, or names of pairs or tasks.")
             found = self.dataset.pairs(None if pairs in ("all", *TIERS) else pairs)
             if pairs in TIERS:
                 found = [pair for pair in found if self._tier(pair) == pairs]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from envs.cooperbench.dataset import BenchTask, Pair
 from envs.cooperbench.environments import Cache, image_place, package_folders
@@ -88,6 +89,7 @@ class Evaluator:
             self._benches[task.key] = Workbench(
                 task=task,
                 repository=repository,
+                base=repository.tree(task.commit),
                 place=place,
                 packages=packages,
                 isolation=self.isolation,
@@ -100,7 +102,10 @@ class Evaluator:
 
         Raises:
             Refused: nothing may be paid for it; the message says why.
+            ValueError: the task has no such feature.
         """
+        if feature not in task.features:
+            raise ValueError(f"{task.key} has no feature {feature!r}. It has {', '.join(map(str, task.features))}.")
         if defect := known_defect(task, feature):
             raise Refused(f"{task.key} feature {feature}: {defect}.")
         if self.isolation is not Isolation.DOCKER:
@@ -111,6 +116,7 @@ class Evaluator:
 
         Raises:
             Refused: nothing may be paid for this feature; the message says why.
+            ValueError: the task has no such feature.
             PreparationError: the machine failed, which says nothing of the feature.
         """
         self.check(task, feature)
@@ -145,19 +151,27 @@ class Evaluator:
         return self._verdicts[key]
 
     def evaluate(
-        self, task: BenchTask, features: tuple[int, int], patches: tuple[str, str], policy: Policy
+        self, task: BenchTask, features: Sequence[int], patches: Sequence[str], policy: Policy | str
     ) -> PairVerdict:
         """Merge two patches and grade the result on both features.
 
         Args:
             task: the task.
-            features: their ids; the first is that of agent 1, the lead.
-            patches: unified diffs against the task's commit, in the order of `features`.
-            policy: what becomes of conflicts; comparable with published figures only under the same one.
+            features: two different ids; the first is that of agent 1, the lead.
+            patches: two unified diffs against the task's commit, in the order of `features`; "" where there is none.
+            policy: what becomes of conflicts, a `Policy` or its name; comparable with published figures only under
+                the same one.
 
         Raises:
             Refused: nothing may be paid for one of the features.
+            ValueError: an argument is not as above; the message has its value.
         """
+        policy, features = Policy(policy), _two(features, int, "features", "ids of features")
+        patches = _two(patches, str, "patches", "patches as text")
+        if features[0] == features[1]:
+            raise ValueError(f"features is {features!r}; a pair has two different ones.")
+        for feature in features:
+            self.check(task, feature)
         bench = self.bench(task)
         suites = [self.suite(task, feature) for feature in features]
         sides = [submit(bench.repository, bench.base, patch, bench.packages) for patch in patches]
@@ -181,7 +195,7 @@ class Evaluator:
             isolation=self.isolation,
         )
 
-    def solo(self, task: BenchTask, features: tuple[int, int], patch: str) -> PairVerdict:
+    def solo(self, task: BenchTask, features: Sequence[int], patch: str) -> PairVerdict:
         """Grade one patch that holds both features, as the benchmark's solo setting does."""
         return self.evaluate(task, features, (patch, patch), Policy.IDENTICAL)
 
@@ -206,6 +220,12 @@ def gradeable(evaluator: Evaluator, task: BenchTask) -> tuple[dict[int, Suite], 
         except Refused as error:
             refused[feature] = str(error)
     return suites, refused
+
+
+def _two(values: Any, kind: type, name: str, what: str) -> tuple[Any, Any]:
+    if not isinstance(values, list | tuple) or [isinstance(value, kind) for value in values] != [True, True]:
+        raise ValueError(f"{name} is {values!r:.80}; it must be two {what}.")
+    return values[0], values[1]
 
 
 def _none(suite: Suite) -> FeatureVerdict:

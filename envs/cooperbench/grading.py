@@ -91,18 +91,15 @@ class FeatureVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workbench:
-    """A task on disk: its repository, its environment, and the packages that a submission may write."""
+    """A task on disk: its repository and the tree of its commit, its environment, what a submission may write."""
 
     task: BenchTask
     repository: Repository
+    base: str
     place: Place
     packages: tuple[str, ...]
     isolation: Isolation
     timeout_s: float = 120.0
-
-    @property
-    def base(self) -> str:
-        return self.repository.tree(self.task.commit)
 
     def run(self, tree: str, targets: tuple[str, ...]) -> Report:
         """One run of the targets on a tree, from a fresh copy of its files."""

@@ -11,7 +11,7 @@ The number in a file's name is the feature and not the agent: `agent1` has the l
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from envs.cooperbench.evaluation import PairVerdict
 from envs.merge import Strategy
 
+SETTINGS = ("solo", "coop", "team")
 STRATEGIES = {
     Strategy.NAIVE: "naive",
     Strategy.UNION: "union",
@@ -56,7 +57,11 @@ class AgentLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairLog:
-    """One pair of features that was worked on: by two agents (setting coop) or one (setting solo)."""
+    """One pair of features that was worked on: by two agents (setting coop or team) or one (setting solo).
+
+    `result` is the content of result.json (where it is written, on top of what the other fields say), `evaluation` that
+    of eval.json, the official verdict; None where nobody has evaluated the pair yet.
+    """
 
     repo: str
     number: int
@@ -65,6 +70,13 @@ class PairLog:
     agents: tuple[AgentLog, ...]
     messages: tuple[Message, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] | None = None
+
+    @property
+    def patches(self) -> tuple[str, str]:
+        """The patch for each of the features, in their order, as `Evaluator.evaluate` takes them."""
+        first, second = (agent.patch for i in self.features for agent in self.agents if i in agent.features)
+        return first, second
 
     def folder(self, run: Path) -> Path:
         """Where the log of the pair lies inside the folder of a run."""
@@ -78,16 +90,22 @@ def write_log(run: Path, log: PairLog, verdict: PairVerdict | None = None) -> Pa
     Args:
         run: the folder of the run, `<logs>/<run>`.
         log: what to write.
-        verdict: written as eval.json, in the benchmark's words.
+        verdict: written as eval.json, in the benchmark's words; where None, `log.evaluation` if there is one.
 
     Returns the folder of the pair.
+
+    Raises:
+        LogError: the log is not one that `read_logs` would find and give back, or the run has one of this pair.
     """
     folder = log.folder(Path(run))
+    if why := _refusal(log):
+        raise LogError(f"{folder} cannot be written: {why}")
+    if (folder / "result.json").exists():
+        raise LogError(f"{folder} has a log already. A run has one of each pair; give another run, or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
-    for agent in log.agents:
-        name = "solo" if log.setting == "solo" else f"agent{agent.features[0]}"
+    for name, agent in zip(_names(log.setting, log.features), log.agents, strict=True):
         patch = agent.patch if not agent.patch or agent.patch.endswith("\n") else agent.patch + "\n"
-        (folder / f"{name}.patch").write_text(patch, encoding="utf-8", errors="surrogateescape")
+        (folder / f"{name}.patch").write_bytes(patch.encode("utf-8", "surrogateescape"))
         chat = {"feature_id": agent.features[0], "agent_id": agent.agent, "model": agent.model, "status": agent.status}
         head = {"repo": log.repo, "task_id": log.number}
         _dump(folder / f"{name}_traj.json", head | chat | {"steps": _steps(agent), "messages": list(agent.chat)})
@@ -114,9 +132,35 @@ def write_log(run: Path, log: PairLog, verdict: PairVerdict | None = None) -> Pa
     }
     result = {"repo": log.repo, "task_id": log.number, "features": list(log.features), "setting": log.setting}
     _dump(folder / "result.json", result | {"agents": agents, "messages_sent": len(sent)} | dict(log.result))
-    if verdict is not None:
-        _dump(folder / "eval.json", official_verdict(verdict, log.setting))
+    evaluation = log.evaluation if verdict is None else official_verdict(verdict, log.setting)
+    if evaluation is not None:
+        _dump(folder / "eval.json", evaluation)
     return folder
+
+
+def _names(setting: str, features: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The names of the agents' files, and the features of each."""
+    return {"solo": features} if setting == "solo" else {f"agent{i}": (i,) for i in features}
+
+
+def _refusal(log: PairLog) -> str | None:
+    """Why a log cannot be written, in words; None where it can."""
+    if log.setting not in SETTINGS:
+        return f"setting is {log.setting!r}; it must be one of {', '.join(SETTINGS)}."
+    if not log.repo.endswith("_task"):
+        return f"repo is {log.repo!r}; it must end in _task, as the dataset's folders do."
+    wanted = list(_names(log.setting, log.features).values())
+    if (found := [agent.features for agent in log.agents]) != wanted:
+        return f"the agents have the features {found}; in the setting {log.setting} it must be {wanted}."
+    known = [agent.agent for agent in log.agents]
+    if strange := [message.sender for message in log.messages if message.sender not in known]:
+        return f"conversation.json has a message from {strange[0]!r}; the agents are {', '.join(known)}."
+    for agent in log.agents:
+        try:
+            agent.patch.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            return f"the patch of {agent.agent} is no text: {error}."
+    return None
 
 
 def official_verdict(verdict: PairVerdict, setting: str = "coop") -> dict[str, Any]:
@@ -149,6 +193,10 @@ def official_verdict(verdict: PairVerdict, setting: str = "coop") -> dict[str, A
 def read_logs(run: str | Path) -> tuple[PairLog, ...]:
     """The logs of a run, `<logs>/<run>`, in the order of their paths.
 
+    What one can do with them: grade `log.patches` with an `Evaluator`, beside the official verdict in
+    `log.evaluation`; count what was said in `log.messages`; read each agent's `chat`, as its harness stored it. They
+    are no `Episode`s, so reward terms and metrics do not score them. docs/cooperbench.md has an example.
+
     Messages are in the order in which they were sent, as far as the trajectories tell: some harnesses store messages
     without a time, and then list one agent's messages after the other's.
 
@@ -158,7 +206,7 @@ def read_logs(run: str | Path) -> tuple[PairLog, ...]:
     run = Path(run)
     found = tuple(
         _read(file.parent, setting)
-        for setting in ("solo", "coop", "team")
+        for setting in SETTINGS
         for file in sorted(run.glob(f"{setting}/*_task/*/f*_f*/result.json"))
     )
     if not found:
@@ -173,8 +221,8 @@ def _read(folder: Path, setting: str) -> PairLog:
     if numbers is None or not folder.parent.name.isdigit():
         raise LogError(f"{folder} is not named <number>/f<i>_f<j>.")
     features = (int(numbers[1]), int(numbers[2]))
-    names = {"solo": features} if setting == "solo" else {f"agent{i}": (i,) for i in features}
-    agents = tuple(_agent(folder, name, ids, seat) for seat, (name, ids) in enumerate(names.items(), 1))
+    names = _names(setting, features).items()
+    agents = tuple(_agent(folder, name, ids, seat) for seat, (name, ids) in enumerate(names, 1))
     return PairLog(
         repo=folder.parent.parent.name,
         number=int(folder.parent.name),
@@ -183,16 +231,18 @@ def _read(folder: Path, setting: str) -> PairLog:
         agents=agents,
         messages=_messages(folder, agents),
         result=_load(folder / "result.json", dict),
+        evaluation=_load(folder / "eval.json", dict) or None,
     )
 
 
 def _agent(folder: Path, name: str, features: tuple[int, ...], seat: int) -> AgentLog:
-    patch, stored = folder / f"{name}.patch", _load(folder / f"{name}_traj.json", dict)
+    patch, file = folder / f"{name}.patch", folder / f"{name}_traj.json"
+    stored = _load(file, dict)
     return AgentLog(
         agent=stored.get("agent_id") or f"agent{seat}",
         features=features,
         patch=patch.read_text(encoding="utf-8", errors="surrogateescape") if patch.is_file() else "",
-        chat=tuple(stored.get("messages") or ()),
+        chat=_messages_of(stored.get("messages") or (), file),
         status=stored.get("status") or "",
         model=stored.get("model") or "",
     )
@@ -201,7 +251,8 @@ def _agent(folder: Path, name: str, features: tuple[int, ...], seat: int) -> Age
 def _messages(folder: Path, agents: tuple[AgentLog, ...]) -> tuple[Message, ...]:
     chats = {agent.agent: iter(list(_sayings(agent))) for agent in agents}
     found = []
-    for entry in _load(folder / "conversation.json", list):
+    file = folder / "conversation.json"
+    for entry in _messages_of(_load(file, list), file):
         sender, text = str(entry.get("from", "")), str(entry.get("message", ""))
         seconds = _number(entry.get("timestamp"))
         if seconds is None:  # the sender's next saying that has the text in it tells when
@@ -215,7 +266,7 @@ def _sayings(agent: AgentLog) -> Iterator[tuple[str, float | None]]:
     when = None
     later = []
     for entry in reversed(agent.chat):
-        when = _number((entry.get("extra") or {}).get("timestamp")) or when
+        when = _number(_fields(entry.get("extra")).get("timestamp")) or when
         if entry.get("role") == "assistant":
             later.append((_said(entry), when))
     return iter(reversed(later))
@@ -223,8 +274,9 @@ def _sayings(agent: AgentLog) -> Iterator[tuple[str, float | None]]:
 
 def _said(entry: Mapping[str, Any]) -> str:
     words = [entry.get("content") or ""]
-    for call in entry.get("tool_calls") or ():
-        arguments = call.get("function", {}).get("arguments", "")
+    calls = entry.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        arguments = _fields(_fields(call).get("function")).get("arguments", "")
         try:
             words += map(str, json.loads(arguments).values())
         except (ValueError, AttributeError, TypeError):
@@ -241,9 +293,20 @@ def _number(value: Any) -> float | None:
     if isinstance(value, str):
         try:
             return datetime.fromisoformat(value).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    """What a harness stored beside a message; nothing where that is no mapping, for harnesses differ in it."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _messages_of(entries: Any, file: Path) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(entries, Sequence) or not all(isinstance(entry, dict) for entry in entries):
+        raise LogError(f"{file} has {entries!r:.80} where a list of messages must be, each with fields such as 'role'.")
+    return tuple(entries)
 
 
 def _load(file: Path, kind: type) -> Any:

@@ -1,5 +1,6 @@
 """A pair of features as a task that seats can play, and two branches as an outcome with the evaluator's verdict."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -34,14 +35,15 @@ def name_of(pair: Pair) -> str:
 
 def sources(bench: Workbench) -> Files:
     """The files that a submission may change, by path: Python in the task's packages, and no tests."""
-    entries = bench.repository.entries(bench.base)
+    names = {
+        path: name
+        for path, (mode, name) in bench.repository.entries(bench.base).items()
+        if counts(path, bench.packages) and writable(path) and mode in ("100644", "100755")
+    }
     found = {}
-    for path, (mode, _) in entries.items():
-        if counts(path, bench.packages) and writable(path) and mode in ("100644", "100755"):
-            try:
-                found[path] = (bench.repository.read(bench.base, path) or b"").decode("utf-8")
-            except UnicodeDecodeError:  # no seat can write it
-                continue
+    for path, content in zip(names, bench.repository.blobs(names.values()), strict=True):
+        with contextlib.suppress(UnicodeDecodeError):  # no seat can write it
+            found[path] = content.decode("utf-8")
     return found
 
 

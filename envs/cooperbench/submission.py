@@ -36,8 +36,9 @@ class Submission:
 def submit(repository: Repository, base: str, patch: str, packages: Sequence[str]) -> Submission:
     """Apply a patch as the benchmark does: without its test files, by `git apply` or else `git apply --3way`.
 
-    A patch that does not apply gives the base. What is changed outside of the packages is merged (so that it can
-    conflict, as in the benchmark) and then does not count.
+    A patch that does not apply gives the base, and so does one that is no text (half of a surrogate pair), which the
+    official evaluator cannot read: it then ends without a verdict. What is changed outside of the packages is merged
+    (so that it can conflict, as in the benchmark) and then does not count.
     """
     text = patch.replace("'\\''", "'")  # what a shell made of an apostrophe
     sections = _SECTION.split(text if text.endswith("\n") else text + "\n")

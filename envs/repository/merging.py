@@ -30,13 +30,16 @@ class Merged(NamedTuple):
     conflicts: tuple[str, ...]
 
 
-def merge_branches(base: Files, first: Files, second: Files, policy: Policy) -> Merged:
-    """Merge two branches of a base under a policy; see `envs.merge.Policy`. About 4 ms for a file that both changed.
+def merge_branches(base: Files, first: Files, second: Files, policy: Policy | str) -> Merged:
+    """Merge two branches of a base under a policy, an `envs.merge.Policy` or its name (ValueError for another one).
+
+    About 4 ms for a file that both changed.
 
     >>> sides = {"a.py": "x = 1\\n\\ny = 1\\n"}, {"a.py": "x = 2\\n\\ny = 1\\n"}, {"a.py": "x = 1\\n\\ny = 2\\n"}
     >>> merge_branches(*sides, Policy.NAIVE).files
     {'a.py': 'x = 2\\n\\ny = 2\\n'}
     """
+    policy = Policy(policy)
     if first == second:
         return Merged(first, policy, Strategy.IDENTICAL, ())
     if policy is Policy.IDENTICAL:
@@ -101,7 +104,13 @@ def need_git() -> None:
 
 
 def export(folder: Path, base: Files, history: Mapping[Seat, Sequence[Files]]) -> Repository:
-    """A bare repository in a new folder: the base is `main`, and every seat's states are commits on its own branch."""
+    """A bare repository in a new folder: the base is `main`, and every seat's states are commits on its own branch.
+
+    Raises:
+        ValueError: there is something at the folder's path.
+    """
+    if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
+        raise ValueError(f"export: {folder} is there already and not empty; give a new folder for each episode.")
     repository = Repository.create(folder)
     stream = [_commit("main", "base", base)]
     for seat, states in history.items():

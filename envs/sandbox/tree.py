@@ -81,7 +81,7 @@ def run_in_tree(
         environment: more variables; PATH, HOME, LANG, TMPDIR and a few settings of Python and git are set.
 
     Raises:
-        ValueError: a limit is out of its range, or there is no such directory.
+        ValueError: a limit is out of its range, there is no such directory, or the command is no list of words.
         SandboxError: MARL_COOP_SANDBOX demands bubblewrap, which does not work here.
     """
     if not 0 < timeout_s <= 86_400:
@@ -91,6 +91,8 @@ def run_in_tree(
             raise ValueError(f"{name} is {value!r}; it must be at least {least}.")
     if not tree.is_dir():
         raise ValueError(f"tree is {str(tree)!r}, which is no directory.")
+    if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
+        raise ValueError(f"command is {command!r}; it must be a list of a program and its arguments, such as ['ls'].")
     used = tier()
     limits = {
         "AS": memory_mb * 2**20,

@@ -51,7 +51,8 @@ def run_expressions(
     An expression combines, with `and`, `or`, `not`, comparisons and `same(x, y)` (equal in value and type, see
     `envs.sandbox.same`), the values of calls and other sub-expressions. A fresh process computes these values; they are
     compared here, so it never learns what was expected. A value must be plain data (`envs.sandbox.wire`), at most
-    16,384 characters as JSON; with any other value, and with an exception, the expression is False.
+    16,384 characters as JSON; with any other value, and with an exception, the expression is False. That
+    holds for a name that no part has, too: it may be the function that nobody wrote.
 
     Before a sub-expression is evaluated, its process has run only the parts that it uses, so nobody's code is near
     tests that are only about the partner's. A part that fails (syntax error, exception) leaves the others usable. If a
@@ -72,6 +73,8 @@ def run_expressions(
     >>> part = Part("double", "def double(n): return 2 * n")
     >>> run_expressions((part,), ("same(double(4), 8)", "double(1) > 2 or double(3) == 6", "double(4)")).passed
     (True, True, False)
+    >>> run_expressions((part,), ("triple(1) == 3",)).passed
+    (False,)
     """
     if not 0 < timeout_s <= 86_400:
         raise ValueError(f"timeout_s is {timeout_s!r}; it must be above 0 seconds and at most a day.")

@@ -1,0 +1,79 @@
+"""A played episode as a log of CooperBench: who did what, and where it is written."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_bench import GOLD, LABEL
+
+from envs.base import SEATS
+from envs.cooperbench import CooperBench, LogError, Message, pair_log, read_logs, write_episodes
+from envs.design_review import DesignReview
+from envs.episode import Episode
+from envs.partners import Demonstrator, play
+
+SQUARE = GOLD[3][LABEL].removeprefix(LABEL).rstrip("\n")
+ANCHOR = LABEL.splitlines()[-1].strip()
+REPLIES = {
+    "agent_0": ["Say: I add unit.", "Say: I don't know how.\nRead: shapes/core.py", "Expect merge: clean (80%)"],
+    "agent_1": [f"Say: I add square.\nInsert shapes/core.py after: {ANCHOR}\n{SQUARE}\nEnd\nSubmit"],
+}
+
+
+class Scripted:
+    def reply(self, env, seat):
+        return REPLIES[seat][sum(turn.agent == seat for turn in env.turns)]
+
+
+@pytest.fixture(scope="module")
+def episode(toy):
+    task, evaluator = toy
+    dataset = task.folder.parent.parent
+    env = CooperBench(dataset=dataset, evaluator=evaluator, rounds=3, acts=True, pairs="shapes_task/7/1-3")
+    played = replace(play(env, dict.fromkeys(SEATS, Scripted()), seed=5), players={"agent_0": "my-adapter"})
+    assert [turn.parse_error for turn in played.turns] == [None] * 4
+    return Episode.from_json(played.to_json())
+
+
+def test_a_log_has_the_branches_as_patches_and_the_turns_as_steps(toy, episode, tmp_path):
+    log = pair_log(episode)
+    assert (log.repo, log.number, log.features, log.setting) == ("shapes_task", 7, (1, 3), "coop")
+    assert log.patches == ("", toy[0].features[3].gold)
+    for seat, agent in zip(SEATS, log.agents, strict=True):
+        said = [(entry["role"], entry["content"], entry["extra"]["round"]) for entry in agent.chat]
+        assert said[0] == ("user", episode.turns_of(seat)[0].observation, 0)
+        assert said[1::2] == [("assistant", reply, i) for i, reply in enumerate(REPLIES[seat])]
+    assert [(agent.agent, agent.status, agent.model) for agent in log.agents] == [
+        ("agent1", "LimitsExceeded", "my-adapter"),
+        ("agent2", "Submitted", ""),
+    ]
+    assert (log.result["seed"], log.result["policy"]) == (5, "naive")
+    assert (log.result["utility"], log.result["success"]) == (0.5, False)
+    assert write_episodes(tmp_path, "mine", [episode]) == ("mine-1",)
+    (read,) = read_logs(tmp_path / "mine-1")
+    assert [agent["steps"] for agent in read.result["agents"].values()] == [3, 1]
+    assert replace(read, result=log.result) == log
+
+
+def test_the_talk_of_an_episode_is_the_conversation_in_its_order(episode, tmp_path):
+    said = [("agent1", "I add unit."), ("agent2", "I add square."), ("agent1", "I don't know how.")]
+    messages = tuple(
+        Message(sender=sender, receiver={"agent1": "agent2", "agent2": "agent1"}[sender], text=text)
+        for sender, text in said
+    )
+    assert pair_log(episode).messages == messages
+    write_episodes(tmp_path, "mine", [episode])
+    assert read_logs(tmp_path / "mine-1")[0].messages == messages
+
+
+def test_a_pair_that_was_played_twice_is_in_two_runs_and_nothing_is_written_over(episode, tmp_path):
+    assert write_episodes(tmp_path, "mine", [episode, episode]) == ("mine-1", "mine-2")
+    assert read_logs(tmp_path / "mine-1") == read_logs(tmp_path / "mine-2")
+    with pytest.raises(LogError, match="mine-1/coop/shapes_task/7/f1_f3 has a log already"):
+        write_episodes(tmp_path, "mine", [episode])
+
+
+def test_an_episode_of_another_environment_is_refused():
+    other = play(DesignReview(), dict.fromkeys(SEATS, Demonstrator(np.random.default_rng(0))), seed=0)
+    with pytest.raises(ValueError, match="is none of envs.cooperbench:CooperBench"):
+        pair_log(other)
