@@ -46,6 +46,15 @@ def test_gold_patches_of_one_signature_conflict_and_nothing_is_paid(toy):
     assert [feature.fraction for feature in verdict.features] == [0.0, 0.0]
 
 
+def test_unfinished_code_that_a_flip_agrees_with_is_no_forgery(toy):
+    task, evaluator = toy
+    bench = evaluator.bench(task)
+    half = patch(bench.repository, bench.base, {AREA: "def area(width, height, *, unit=1):\n    return width * height"})
+    verdict = evaluator.grade(task, 1, bench.repository.apply(bench.base, half))  # 6 != 6 * unit
+    assert not verdict.forged and not verdict.passed
+    assert verdict.new == (1, 3) and verdict.kept == (1, 1)
+
+
 def test_a_lead_that_did_all_of_it_passes_only_where_the_policy_falls_back_to_it(toy):
     task, evaluator = toy
     bench = evaluator.bench(task)

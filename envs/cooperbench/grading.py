@@ -69,8 +69,9 @@ class Suite:
 class FeatureVerdict:
     """Whether a tree has a feature.
 
-    `new` and `kept` are (passed, total); all must pass. `forged`: a twin passed. `status` is the worse of the two
-    runs'; FAULT is the machine's failure and not the code's. `proven` are the ids of all tests that passed.
+    `new` and `kept` are (passed, total); all must pass. `forged`: a twin passed that honest code fails. `status` is the
+    worse of the two runs'; FAULT is the machine's failure and not the code's. `proven` are the ids of all tests that
+    passed.
     """
 
     feature: int
@@ -218,7 +219,8 @@ def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | Non
     sources = {path: _source(bench.repository, suite.tree, path) for path in {path for path, _ in chosen}}
     first = {function for function in chosen if rng.random() < 0.5}
     claims: Counter[str] = Counter()
-    forged, reports = False, []
+    passed_twins: set[str] = set()
+    reports = []
     for replaced in (first, chosen.keys() - first):
         twins = {function: chosen[function].twin for function in replaced}
         report = bench.run(_with_twins(bench.repository, final, sources, twins), suite.targets)
@@ -229,9 +231,12 @@ def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | Non
                 claims[id] += id in report.passed
             elif id in chosen[function].ids:
                 claims[id] += id in report.failed
-                forged |= id in report.passed
+                passed_twins |= {id} & report.passed
             else:
                 claims[id] += 1
+    # What a flip expects is true of code that lacks the feature, and then the test itself fails.
+    unfinished = {id for id in passed_twins if chosen[function_of(id)].twin.kind is Kind.FLIP and not claims[id]}
+    forged = bool(passed_twins - unfinished)
     proven = {id for id, count in claims.items() if count == 2} if not forged else set()
     everything = suite.new | suite.kept
     return FeatureVerdict(
