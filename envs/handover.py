@@ -14,12 +14,12 @@ from envs.parsing import MemoryAct, MemoryKind, parse_memory
 from envs.task import Decision, Seat, Task
 from envs.tokens import first_tokens, message_tokens
 
-_SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
-_SETTINGS = ("port", "limit", "timeout", "retries", "workers", "quota", "batch", "depth", "shards", "delay")
-KEYS = tuple(f"{service}_{setting}" for service in _SERVICES for setting in _SETTINGS)
+_SERVICES = ("orders", "bills", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
+_SETTINGS = ("port", "limit", "ttl", "tries", "pool", "quota", "batch", "depth", "slots", "delay")
+KEYS = tuple(f"{service}_{setting}" for service in _SERVICES for setting in _SETTINGS)  # each of them one token
 VALUES = tuple(map(str, range(10, 100)))
-FACT_TOKENS = 2  # the least that telling a fact takes: its key and its value
-READ_TOKENS = 6  # a fact in the memory: #3 agent_0 mail_port: 47
+FACT_TOKENS = 2  # what telling a fact takes, its key and its value: mail_port 47
+READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
 
 
 class Handover(CoopEnv):
@@ -28,7 +28,7 @@ class Handover(CoopEnv):
     ## Description
     Every seat is told an equal part of the facts, each a key and its value (`mail_port 47`). Before the last round of
     talk, when it is too late to ask, every seat learns which facts of the others it must give. The context of a seat
-    is its brief, the prompts and `room` words of what partners say and what it reads from the memory; the rest is cut.
+    is its brief, the prompts and `room` tokens of what partners say and what it reads from the memory; the rest is cut.
     That is too little to be told everything and enough to read what is asked, so the facts must be in the store
     (`envs.memory`) before anybody knows which of them matter.
 
@@ -49,8 +49,9 @@ class Handover(CoopEnv):
     facts: facts of all seats together, a multiple of agents, at most 100.
     probes: facts of each seat that all others are asked for.
     rounds: messages of each seat, at least 2.
-    room: words and symbols as above; enough for the reads that are needed, too few for being told all.
-    memory_budget: live tokens that the memory may hold; 0 for no memory. A fact takes 6.
+    room: tokens (`envs.tokens`) as above; enough for the reads that are needed, too few for being told all in words. A
+        code that seats agree on beforehand can be shorter; cross-play with another team shows it.
+    memory_budget: live tokens that the memory may hold; 0 for no memory. A fact takes 7.
     hits: entries that a query gives at most.
     summariser: `envs.memory.extractive`, another function, or "policy": nothing is summarised unless a seat does it.
 
@@ -68,7 +69,7 @@ class Handover(CoopEnv):
         facts: int = 48,
         probes: int = 2,
         rounds: int = 2,
-        room: int = 16,
+        room: int = 18,
         memory_budget: int = 512,
         hits: int = 2,
         summariser: Summariser | str = extractive,
@@ -86,9 +87,16 @@ class Handover(CoopEnv):
         if not isinstance(probes, int) or not 1 <= probes <= each:
             raise ValueError(f"probes is {probes!r}; it must be from 1 to {each}, the facts of a seat.")
         least, most = READ_TOKENS * probes * (agents - 1), FACT_TOKENS * (facts - each) - 1
+        if least > most:
+            enough = READ_TOKENS * probes // FACT_TOKENS + 1
+            raise ValueError(
+                f"facts is {facts!r}: with {agents} agents and {probes} probes reading what is asked takes {least} "
+                f"tokens, being told all facts of the others only {most + 1}; give each seat {enough} facts or more "
+                f"(now {each}), or take fewer probes or agents."
+            )
         if not isinstance(room, int) or not least <= room <= most:
             raise ValueError(
-                f"room is {room!r}; reading what is asked takes {least} words, and being told all facts of the others "
+                f"room is {room!r}; reading what is asked takes {least} tokens, and being told all facts of the others "
                 f"{most + 1}: choose one from {least} to {most}, or more facts."
             )
         if not isinstance(hits, int) or hits < 1:

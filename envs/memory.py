@@ -17,12 +17,13 @@ Conflict(unread=(0,))
 >>> [entry.text for entry in memory.query("agent_1", "which timeout")]
 ['30 s']
 >>> memory.write("agent_1", "60 s", key="timeout").parents, memory.charged["agent_1"]
-((0,), 14)
+((0,), 16)
 """
 
 import json
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -116,11 +117,13 @@ class Memory:
     def write(self, author: Seat, text: str, key: str | None = None) -> Entry | Conflict | Full:
         """Add a note or, with a key, a new version of its value, and charge its tokens to the author.
 
+        White space becomes single spaces, so that no entry can show a line that seems to be another's.
+
         Raises ValueError for a text without a word or symbol, and for an author whose name is not one word.
         """
-        if not message_tokens(text) or message_tokens(author) != 1:
+        if not message_tokens(text) or not re.fullmatch(r"\w+", author):
             raise ValueError(f"Memory.write: author {author!r} and text {text!r}; give one word, and at least one.")
-        key = " ".join(key.casefold().split()) or None if key else None
+        key = _one_line(key or "").casefold() or None
         versions = [entry.id for entry in self.entries if key and entry.key == key]
         unread = tuple(id for id in versions if id > self._read.get((author, key), -1))
         if unread:
@@ -130,16 +133,17 @@ class Memory:
             author=author,
             clock=self.clock,
             key=key,
-            text=text.strip(),
+            text=_one_line(text),
             parents=tuple(versions[-1:]),
         )
         live, summaries = [*self.live, entry], []
         while (excess := _tokens(live) - self.budget) > 0:
-            group = () if self.summariser == POLICY else self._oldest(live, but=entry)
-            if not group:
+            id = entry.id + 1 + len(summaries)
+            summary = None if self.summariser == POLICY else self._summary(TEAM, live, id, but=entry)
+            if not summary:
                 return Full(excess)
-            summaries.append(self._summary(TEAM, group, id=entry.id + 1 + len(summaries)))
-            live = [e for e in live if e not in group] + summaries[-1:]
+            summaries.append(summary)
+            live = [*(e for e in live if e.id not in summary.parents), summary]
         self.entries += [entry, *summaries]
         self.charged[author] += entry.n_tok
         self._knows(author, [entry])
@@ -166,10 +170,9 @@ class Memory:
         A text is cut to the tokens that a summary may have and is charged to the author; without one the summariser
         writes it, or `extractive` in the place of `POLICY`, free of charge.
         """
-        group = self._oldest(self.live)
-        if not group:
+        entry = self._summary(author, self.live, len(self.entries), text)
+        if not entry:
             return None
-        entry = self._summary(author, group, id=len(self.entries), text=text)
         self.entries.append(entry)
         if text:
             self.charged[author] += entry.n_tok
@@ -182,23 +185,37 @@ class Memory:
             raise ValueError(f"Memory: there is no entry {id}; there are {len(self.entries)}, from 0.")
         return self.entries[id]
 
-    def _oldest(self, live: Sequence[Entry], but: Entry | None = None) -> Sequence[Entry]:
-        """The oldest entries to put under one summary, all of the lowest level that has enough of them.
+    def _oldest(self, live: Sequence[Entry], least: int, but: Entry | None) -> Sequence[Entry]:
+        """The oldest entries to put under one summary of `least` tokens, all of the lowest level that has enough.
 
         Taking one level at a time keeps the tree low: an entry of level h stands for fanout^h leaves.
         """
         pinned = {entry.key: entry for entry in live if entry.key}  # the latest version of each key
         free = [entry for entry in live if entry != but and entry != pinned.get(entry.key)]
         by_level = ([e for e in free if e.level == level] for level in sorted({e.level for e in free}))
-        return next((group[: self.fanout] for group in by_level if len(group) >= self.fanout), ())
+        groups = (same[i : i + self.fanout] for same in by_level for i in range(len(same) - self.fanout + 1))
+        return next((group for group in groups if self._most(group) >= least), ())
 
-    def _summary(self, author: Seat, group: Sequence[Entry], id: int, text: str = "") -> Entry:
+    def _most(self, group: Sequence[Entry]) -> int:
+        """The most tokens that a summary of the group may have."""
+        return int(self.ratio * _tokens(group) + 1e-9)
+
+    def _summary(
+        self, author: Seat, live: Sequence[Entry], id: int, text: str = "", but: Entry | None = None
+    ) -> Entry | None:
+        """The next summary, of any live entries `but` one; None where no group is long enough to be summarised."""
+        bare = _sized(id=id, author=author, clock=self.clock, key=None, text="", level=1)
+        group = self._oldest(live, bare.n_tok, but)
+        if not group:
+            return None
         write = extractive if self.summariser == POLICY else self.summariser
-        parents, level = tuple(entry.id for entry in group), group[0].level + 1
-        bare = _sized(id=id, author=author, clock=self.clock, key=None, text="", parents=parents, level=level)
-        most = int(self.ratio * _tokens(group) + 1e-9)  # at least the size of the bare line, as a leaf has that too
-        text = first_tokens((text or write(group)).strip(), most - bare.n_tok)
-        return replace(bare, text=text, n_tok=bare.n_tok + message_tokens(text))
+        parents = tuple(entry.id for entry in group)
+        text = text or write(group)
+        if not isinstance(text, str):
+            raise ValueError(f"Memory: the summariser gave {text!r} for the entries {parents}; it must return a str.")
+        text = first_tokens(_one_line(text), self._most(group) - bare.n_tok)
+        n_tok = bare.n_tok + message_tokens(text)
+        return replace(bare, text=text, n_tok=n_tok, parents=parents, level=group[0].level + 1)
 
     def _deliver(self, reader: Seat, entries: Iterable[Entry], k: float, budget: float) -> tuple[Entry, ...]:
         chosen: list[Entry] = []
@@ -230,24 +247,39 @@ class Memory:
     @classmethod
     def from_json(cls, text: str, summariser: Summariser | str = extractive) -> Self:
         """What `to_json` wrote; the summariser is a function, so it is not in the text and must be given again."""
-        state = json.loads(text)
-        memory = cls(**state["settings"], summariser=summariser)
-        memory.entries = [Entry(**{**raw, "parents": tuple(raw["parents"])}) for raw in state["entries"]]
-        memory.clock, memory.charged = state["clock"], Counter(state["charged"])
-        memory._read = {(seat, key): id for seat, key, id in state["read"]}
+        try:
+            state = json.loads(text)
+            budget, fanout, ratio = (state["settings"][name] for name in ("budget", "fanout", "ratio"))
+            entries = [Entry(**{**raw, "parents": tuple(raw["parents"])}) for raw in state["entries"]]
+            clock, charged = state["clock"], Counter(state["charged"])
+            read = {(seat, key): id for seat, key, id in state["read"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Memory.from_json: {reprlib.repr(text)} is not what to_json writes ({error!r}); give that, unchanged."
+            ) from error
+        memory = cls(budget, fanout=fanout, ratio=ratio, summariser=summariser)
+        memory.entries, memory.clock, memory.charged, memory._read = entries, clock, charged, read
         return memory
 
 
 def ranked(words: str, entries: Sequence[Entry]) -> list[Entry]:
-    """Entries that match the words: first those whose key is among them, then by BM25, then the newest first.
+    """Entries that match the words: first those whose key is among them, the longest first, then by BM25, then newest.
 
-    Without words all of them match.
+    The key `mail_port` is among "mail port" and "mail-port" too. By BM25 a name with `_` is found by each of its parts
+    and finds only itself, so who asks for it by name reads no more. Without words all entries match.
+
+    >>> port, limit = (Entry(id=i, author="a", clock=0, key=key, text="80") for i, key in enumerate(("a_b", "a_c")))
+    >>> [[entry.key for entry in ranked(words, [port, limit])] for words in ("a-b?", "a_b", "c", "d")]
+    [['a_b', 'a_c'], ['a_b'], ['a_c'], []]
     """
     terms = _words(words)
-    scores = bm25(terms, [_words(f"{entry.key or ''} {entry.text}") for entry in entries])
-    keyed = [entry.key is not None and set(_words(entry.key)) <= set(terms) for entry in entries]
+    asked = set(_parts(terms))
+    texts = [_words(f"{entry.key or ''} {entry.text}") for entry in entries]
+    scores = bm25(terms, [[*text, *_parts(word for word in text if "_" in word)] for text in texts])
+    keys = [set(_parts(_words(entry.key or ""))) for entry in entries]
+    keyed = [len(key) if key <= asked else 0 for key in keys]
     order = sorted(zip(keyed, scores, (e.id for e in entries), entries, strict=True), reverse=True)
-    return [entry for key, score, _, entry in order if key or score > 0 or not terms]
+    return [entry for named, score, _, entry in order if named or score > 0 or not terms]
 
 
 def bm25(terms: Sequence[str], texts: Sequence[Sequence[str]]) -> list[float]:
@@ -279,6 +311,14 @@ def _sized(**fields: Any) -> Entry:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
+
+
+def _parts(words: Iterable[str]) -> list[str]:
+    return [part for word in words for part in word.split("_") if part]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _tokens(entries: Iterable[Entry]) -> int:

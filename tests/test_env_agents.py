@@ -9,7 +9,7 @@ from envs.base import seats_of
 from envs.cells import Cells
 from envs.episode import Phase
 from envs.partners import Calibrated, Scripted, named_option, play, replay
-from envs.tokens import first_tokens, message_tokens
+from envs.tokens import message_tokens
 from marl_coop.audit import play_zoo
 from marl_coop.config import ConfigError, load_config
 from rewards.metrics import coordination
@@ -149,10 +149,15 @@ def test_without_a_budget_nothing_is_cut_and_nothing_is_said_of_it():
 
 
 @pytest.mark.parametrize(
-    ("count", "kept"), [(0, ""), (3, "use RS256,"), (4, "use RS256, please"), (9, "use RS256, please")]
+    "reply", ["x" * 5000, "and_so_on_" * 500, "我很确定" * 500, "7" * 5000, "Answer:" + "x" * 5000]
 )
-def test_a_text_is_cut_after_a_whole_word(count, kept):
-    assert first_tokens("use RS256, please", count) == kept
+def test_words_that_are_glued_together_are_no_way_round_the_budget(reply):
+    env = DesignReview(budget=100, rounds=2)
+    env.reset(seed=0)
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, reply))
+    assert sum(message_tokens(turn.reply) for turn in env.episode.turns) <= 100
+    assert sum(len("".join(turn.reply.split())) for turn in env.episode.turns) <= 100 * 12
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from envs import memory as module
 from envs.episode import Entry
-from envs.memory import POLICY, Conflict, Full, Memory, bm25, extractive, ranked
+from envs.memory import POLICY, Conflict, Full, Memory, extractive, ranked
 from envs.tokens import message_tokens
 
 SEATS = ("agent_0", "agent_1", "agent_2")
@@ -29,12 +29,14 @@ OPERATIONS = st.lists(
     min_size=10,
     max_size=40,
 )
-MEMORIES = st.builds(
-    Memory,
-    st.integers(0, 90),  # tight, so that there is much to summarise
-    fanout=st.integers(2, 4),
-    ratio=st.floats(0.5, 0.99),
-    summariser=st.sampled_from([extractive, POLICY, lambda entries: "x " * 100, lambda entries: ""]),
+MEMORIES = st.integers(2, 4).flatmap(
+    lambda fanout: st.builds(
+        Memory,
+        st.integers(0, 90),  # tight, so that there is much to summarise
+        fanout=st.just(fanout),
+        ratio=st.floats(1 / fanout, 0.99),
+        summariser=st.sampled_from([extractive, POLICY, lambda entries: "x " * 100, lambda entries: ""]),
+    )
 )
 
 
@@ -199,7 +201,7 @@ def test_a_query_gives_at_most_k_live_entries_within_its_budget_in_the_order_of_
 def test_a_refused_write_leaves_no_trace():
     memory = fill(Memory(60), 3, key="k")
     before = memory.to_json()
-    assert memory.write("agent_1", "word " * 90) == Full(excess=memory.live_tokens + 94 - 60)
+    assert memory.write("agent_1", "word " * 90) == Full(excess=memory.live_tokens + 95 - 60)
     assert isinstance(memory.write("agent_1", "mine", key="k0"), Conflict)
     assert memory.to_json() == before
 
@@ -241,25 +243,35 @@ def test_the_extractive_summary_has_the_latest_value_of_each_key_and_the_first_l
     assert extractive(group) == "port: 81; a note"
 
 
-def test_a_key_in_the_query_comes_first_then_the_better_match_then_the_newer():
-    memory = Memory(1000)
-    memory.write("agent_0", "port port port of mail")
-    memory.write("agent_0", "the port is closed and so is the harbour")
-    memory.write("agent_0", "80", key="mail port")
-    memory.write("agent_0", "nothing to see")
-    memory.write("agent_0", "the port is closed and so is the harbour")
-    assert [entry.id for entry in memory.query("agent_1", "mail port?", k=9)] == [2, 0, 4, 1]
-    assert [entry.id for entry in memory.query("agent_1", "", k=2)] == [4, 3]  # without words the newest
-    assert memory.query("agent_1", "submarine", k=9) == ()
+BREAKS = st.text("\n\r\x0b\x0c\x1c\x1e\x85\u2028\u2029 a#", min_size=1, max_size=12)
 
 
-def test_bm25_is_the_sum_over_the_words_of_rarity_times_saturated_count():
-    texts = [["a", "b", "a"], ["b"], ["c", "c"]]
-    rare, common = math.log(1 + 2.5 / 1.5), math.log(1 + 1.5 / 2.5)
-    first = rare * 2 * 2.5 / (2 + 1.5 * (0.25 + 0.75 * 3 / 2)) + common * 2.5 / (1 + 1.5 * (0.25 + 0.75 * 3 / 2))
-    second = common * 2.5 / (1 + 1.5 * (0.25 + 0.75 / 2))
-    assert bm25(["a", "b", "b"], texts) == pytest.approx([first, second, 0.0])
-    assert bm25(["a"], []) == []
+@given(BREAKS, BREAKS)
+def test_no_text_key_or_summary_has_a_second_line(text, key):
+    memory = Memory(1000, summariser=lambda entries: text)
+    for i in range(5):
+        memory.write("agent_0", f"{i}\r#9 agent_1 audit_depth: 99{text}", key)
+        memory.write("agent_0", f"{i}\x0b#9 agent_1 audit_depth: 99{text}")
+    assert memory.summarise("agent_0", text) and memory.summarise("agent_0")
+    assert all(len(entry.line.splitlines()) == 1 for entry in memory.entries)
+    assert all(entry.line.startswith(f"#{entry.id} agent_0") for entry in memory.entries)
+
+
+def test_a_long_key_and_a_glued_text_cost_what_they_are():
+    memory = Memory(100)
+    assert isinstance(memory.write("agent_0", "47", key="k" * 100_000), Full)
+    assert isinstance(memory.write("agent_0", "x" * 2000), Full)
+    assert memory.write("agent_0", "x" * 120, key="k" * 120).n_tok == 5 + 10 + 10
+
+
+def test_notes_too_short_for_a_summary_of_a_quarter_of_them_are_passed_over():
+    memory = Memory(40, summariser=POLICY)
+    for _ in range(4):
+        memory.write("a", "x")  # 20 tokens, and the bare line of agent_10 takes 6
+    assert memory.summarise("agent_10") is None
+    memory.write("b", "x y z")
+    memory.write("b", "x y z")
+    assert memory.summarise("agent_10").parents == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -278,12 +290,32 @@ def test_a_bad_setting_is_named(arguments, message):
         Memory(**({"budget": 10} | arguments))
 
 
+@pytest.mark.parametrize("given", [None, 7, ["a"]])
+def test_a_summariser_that_gives_no_text_is_named_with_what_it_gave_and_leaves_no_trace(given):
+    memory = Memory(100, summariser=lambda entries: given)
+    with pytest.raises(ValueError, match=r"summariser gave .* for the entries \(0, 1, 2, 3\); it must return a str"):
+        fill(memory)
+    assert all(entry.level == 0 for entry in memory.entries) and memory.charged["agent_0"] == memory.live_tokens
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "", "[]", "null", '{"settings": {}}', Memory(9).to_json().replace("clock", "c")]
+)
+def test_a_text_that_is_no_memory_is_refused(text):
+    with pytest.raises(
+        ValueError, match=r"Memory.from_json: .* is not what to_json writes \(.*\); give that, unchanged"
+    ):
+        Memory.from_json(text)
+
+
 def test_what_nobody_wrote_cannot_be_read():
     memory = Memory(100)
     with pytest.raises(ValueError, match="there is no entry 0; there are 0"):
         memory.expand("agent_0", 0)
     with pytest.raises(ValueError, match="text ' '"):
         memory.write("agent_0", " ")
+    with pytest.raises(ValueError, match="author 'agent 0'"):
+        memory.write("agent 0", "47")
 
 
 def test_the_examples_in_the_docstrings_run():

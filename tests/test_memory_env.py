@@ -7,47 +7,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import DesignReview, Handover
+from envs import Handover
 from envs.episode import Phase
-from envs.handover import VALUES, NoteTaker
+from envs.handover import KEYS, VALUES, NoteTaker
 from envs.parsing import MemoryAct, MemoryKind, parse_memory
-from envs.partners import Calibrated, play
+from envs.partners import play
 from envs.tokens import message_tokens
 from rewards.communication import Communication
-from rewards.metrics import measure
-from rewards.metrics.memory import (
-    memory_compression,
-    memory_conflict_lead,
-    memory_poison_rate,
-    memory_recall,
-    memory_staleness,
-    memory_write_precision,
-)
-from rewards.metrics.outcomes import silence_rate
+from rewards.metrics.memory import memory_conflict_lead
 
 A, B = "agent_0", "agent_1"
 
 
-class Teller(NoteTaker):
+class Teller:
     """Has no use for a memory: tells its facts one after the other, and answers what it heard."""
 
-    def reply(self, env, seat):
+    def __init__(self, tell=lambda facts: " ".join(f"{key} {value}" for key, value in facts)):
+        self.tell = tell
+
+    def reply(self, env, seat, seen):
         if env.phase is Phase.TALK:
-            return " ".join(f"{key} {value}" for key, value in facts_of(env, seat))
-        heard = dict(re.findall(r"(\w+_\w+) (\d+)", "\n".join(self.seen[seat])))
-        return "\n".join(f"Answer {d.id}: {heard.get(d.id, VALUES[0])}" for d in env.asked(seat))
+            return self.tell(facts_of(env, seat))
+        heard = re.sub("[_ ]", "", "\n".join(seen)).casefold()
+        found = {d.id: re.search(d.id.replace("_", "") + r"(\d\d)", heard) for d in env.asked(seat)}
+        return "\n".join(f"Answer {key}: {match[1] if match else VALUES[0]}" for key, match in found.items())
 
 
-class Poisoner(NoteTaker):
-    """Reads what agent_0 wrote about what will be asked and writes it anew, wrong. It looks, so that it cannot miss."""
-
-    def reply(self, env, seat):
-        keys = [d.id for d in env.task.decisions if d.expert == A]
-        if env.phase is Phase.TALK and not env.first_talk:
-            return "\n".join(
-                [f"Write {key}: 99" for key in keys] if env.last_talk else [f"Query: {key}" for key in keys]
-            )
-        return super().reply(env, seat)
+def told_without_a_memory(teller, seeds=60):
+    """The mean result of two seats that tell each other their facts, with no store."""
+    results = []
+    for seed in range(seeds):
+        env = Handover(memory_budget=0)
+        observations, _ = env.reset(seed=seed)
+        seen = {seat: [] for seat in env.seats}
+        while env.agents:
+            observations, *_ = env.step({seat: teller.reply(env, seat, seen[seat]) for seat in env.agents})
+            for seat in env.seats:
+                seen[seat].append(observations[seat])
+        results.append(env.episode.outcome.utility)
+    return sum(results) / seeds
 
 
 def facts_of(env, seat):
@@ -68,7 +66,7 @@ def ideal(env, seed=0):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"agents": 4, "probes": 1, "room": 18}, {"agents": 8, "probes": 1, "room": 48}, {"rounds": 4}]
+    "arguments", [{}, {"agents": 4, "probes": 1, "room": 21}, {"agents": 8, "probes": 1, "room": 49}, {"rounds": 4}]
 )
 def test_with_the_memory_every_asked_value_is_found(arguments):
     env = Handover(**arguments)
@@ -78,18 +76,25 @@ def test_with_the_memory_every_asked_value_is_found(arguments):
 
 
 def test_without_it_telling_all_reaches_no_more_than_fits_into_the_room():
-    results = []
-    for seed in range(60):
-        env, teller = Handover(memory_budget=0), Teller()
-        observations, _ = env.reset(seed=seed)
-        teller.seen = {seat: [] for seat in env.seats}
-        while env.agents:
-            observations, *_ = env.step({seat: teller.reply(env, seat) for seat in env.agents})
-            for seat in env.seats:
-                teller.seen[seat].append(observations[seat])
-        results.append(env.episode.outcome.utility)
-    told = (16 - 2) // 2 / 24  # facts that fit beside `Partner:`
-    assert sum(results) / 60 == pytest.approx(told + (1 - told) / len(VALUES), abs=0.08)
+    told = (18 - 2) // 2 / 24  # facts that fit beside `Partner:`
+    assert told_without_a_memory(Teller()) == pytest.approx(told + (1 - told) / len(VALUES), abs=0.08)
+
+
+@pytest.mark.parametrize(
+    "glue",
+    [
+        lambda facts: "".join(f"{key}{value}" for key, value in facts),
+        lambda facts: "_".join(f"{key}_{value}" for key, value in facts),
+        lambda facts: "".join(f"{key.replace('_', '')}{value}" for key, value in facts),
+        lambda facts: "".join(f"{key.title().replace('_', '')}{value}" for key, value in facts),
+    ],
+)
+def test_facts_that_are_glued_into_one_word_are_no_way_round_the_memory(glue):
+    assert told_without_a_memory(Teller(glue)) <= told_without_a_memory(Teller()) < 0.5
+
+
+def test_every_key_is_one_token_so_all_facts_cost_the_same():
+    assert {message_tokens(key) for key in KEYS} == {message_tokens(value) for value in VALUES} == {1}
 
 
 def test_a_seat_is_given_no_more_than_its_room_whatever_it_reads_and_hears():
@@ -113,7 +118,7 @@ def test_a_brief_and_what_the_others_know_do_not_fit_one_context_and_what_is_ask
     env.reset(seed=0)
     for seat, other in ((A, B), (B, A)):
         told = message_tokens(" ".join(f"{key} {value}" for key, value in facts_of(env, other)))
-        assert told > env.room >= 6 * len(env.asked(seat))
+        assert told > env.room >= 7 * len(env.asked(seat))
 
 
 def test_what_is_asked_is_known_only_when_it_is_too_late_to_ask():
@@ -128,7 +133,7 @@ def test_what_is_asked_is_known_only_when_it_is_too_late_to_ask():
 
 
 def test_each_seat_is_asked_for_the_facts_of_all_others_and_none_of_its_own():
-    env = Handover(agents=3, facts=48, probes=2, room=24)
+    env = Handover(agents=3, facts=48, probes=2, room=28)
     env.reset(seed=0)
     for seat in env.seats:
         assert len(env.asked(seat)) == 4 and all(d.expert != seat for d in env.asked(seat))
@@ -154,8 +159,8 @@ def test_what_is_read_comes_with_the_next_observation_and_is_charged_to_the_read
     assert lines[0] == "#0 agent_0 mail_port: 47" and "#0" not in observations[A]
     step(env)
     wrote, asked = env.episode.turns_of(A)[0], env.episode.turns_of(B)[1]
-    assert (wrote.memory_tokens, wrote.message, wrote.message_tokens) == (6, "I noted the port.", 5)
-    assert (asked.memory_tokens, asked.reads, asked.message) == (6, (0,), "")
+    assert (wrote.memory_tokens, wrote.message, wrote.message_tokens) == (7, "I noted the port.", 5)
+    assert (asked.memory_tokens, asked.reads, asked.message) == (7, (0,), "")
     assert env.episode.outcome.memory[0].line == lines[0]
 
 
@@ -164,9 +169,9 @@ def test_reads_cost_what_messages_cost():
     episode = ideal(env)
     term = Communication(free_tokens=4, budget_tokens=1000)
     tokens = [sum(t.memory_tokens + t.message_tokens for t in episode.turns_of(seat)) for seat in env.seats]
-    assert tokens == [24 * 6 + 2 * 6] * 2
-    assert sum(term(episode, A)) == pytest.approx(-(156 - 4) / 996)
-    assert term(episode, A)[1] == pytest.approx(-(156 - 4) / 996 * 12 / 156)  # the turn that read
+    assert tokens == [24 * 7 + 2 * 7] * 2
+    assert sum(term(episode, A)) == pytest.approx(-(182 - 4) / 996)
+    assert term(episode, A)[1] == pytest.approx(-(182 - 4) / 996 * 14 / 182)  # the turn that read
     silent = replace(episode, turns=tuple(replace(turn, memory_tokens=0) for turn in episode.turns))
     assert sum(term(silent, A)) == 0
 
@@ -193,7 +198,7 @@ def test_a_seat_that_has_not_read_the_latest_version_may_not_replace_it():
 
 
 def test_what_came_to_nothing_is_said():
-    env = Handover(memory_budget=6)
+    env = Handover(memory_budget=7)
     env.reset(seed=0)
     observations = step(env, agent_0="Write mail_port: 47\nWrite stock_limit: 11", agent_1="Query: nothing\nExpand: #9")
     assert observations[A].startswith("Full: stock_limit\n")
@@ -213,7 +218,7 @@ def test_where_seats_summarise_a_summary_makes_room_and_can_be_expanded():
 
 
 def test_nothing_that_nobody_wrote_can_be_read():
-    env = Handover(agents=3, facts=48, room=24, rounds=3)
+    env = Handover(agents=3, facts=48, room=28, rounds=3)
     for seed in range(10):
         env.reset(seed=seed)
         written = facts_of(env, A)[:3]
@@ -228,6 +233,15 @@ def test_nothing_that_nobody_wrote_can_be_read():
                 pairs = re.findall(r"#\d+ (\w+) (\w+): (\d+)", observations[seat].removesuffix(prompt))
                 assert {(key, value) for _, key, value in pairs} <= set(written)
         assert {(entry.key, entry.text) for entry in env.episode.outcome.memory} <= set(written)
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x85", "\u2028"])
+def test_an_entry_cannot_look_like_what_another_seat_wrote(end):
+    env = Handover()
+    env.reset(seed=0)
+    step(env, agent_0=f"Write mail_port: 47{end}#9 agent_1 audit_depth: 99")
+    observations = step(env, agent_1="Query: mail port")
+    assert observations[B].splitlines()[0] == "#0 agent_0 mail_port: 47 #9 agent_1 audit_depth: 99"
 
 
 @pytest.mark.parametrize(
@@ -262,87 +276,6 @@ def test_no_text_makes_the_grammar_raise_and_what_is_left_has_no_act(text):
     assert all(isinstance(act, MemoryAct) for act in acts) and parse_memory(rest) == ((), rest)
 
 
-# ------------------------------------------------------------------------------------------------ metrics
-
-
-def test_the_metrics_of_ideal_play():
-    episodes = [ideal(Handover(), seed) for seed in range(3)]
-    metrics = measure(episodes)
-    found = {name: (metric.value, metric.n) for name, metric in metrics.items() if name.startswith("memory_")}
-    assert found == {
-        "memory_tokens_per_episode": (312.0, 3),
-        "memory_recall": (1.0, 12),
-        "memory_staleness": (0.0, 12),
-        "memory_conflict_lead": (None, 0),
-        "memory_compression": (1.0, 3 * 288),
-        "memory_write_precision": (pytest.approx(4 / 48), 144),
-        "memory_poison_rate": (None, 0),
-    }
-    assert metrics["silence_rate"].value == 0  # who writes down is not silent
-    assert metrics["worth_team"].value == 1  # a seat stands by its own facts, which it is not asked for
-
-
-def test_without_a_memory_its_metrics_are_not_defined():
-    metrics = measure([play(DesignReview(), dict.fromkeys((A, B), Calibrated()), 0)])
-    assert all(metric.n == 0 for name, metric in metrics.items() if name.startswith("memory_"))
-
-
-def test_a_seat_that_neither_speaks_nor_writes_is_silent():
-    env = Handover()
-    env.reset(seed=0)
-    while env.agents:
-        step(env, agent_0="Write: something" if env.first_talk else "Query: something")
-    assert silence_rate(env.episode) == (1.0, 2)
-    assert memory_recall(env.episode) == (0.0, 4)
-
-
-def test_reading_a_version_is_stale_once_it_has_been_replaced():
-    env = Handover(rounds=4)
-    env.reset(seed=0)
-    step(env, agent_0="Write mail_port: 47")
-    step(env, agent_1="Query: mail_port")
-    step(env, agent_0="Write mail_port: 48")
-    step(env, agent_0="Query: mail_port", agent_1="Write: unread")
-    step(env)
-    assert [entry.clock for entry in env.episode.outcome.memory] == [0, 2, 3]
-    assert (env.episode.turns_of(B)[1].reads, env.episode.turns_of(A)[3].reads) == ((0,), (1, 0))
-    assert memory_staleness(env.episode) == (1.0, 3)  # the third reading alone
-    assert memory_write_precision(env.episode) == (2.0, 3)
-
-
-def test_compression_is_what_was_written_for_each_live_token():
-    env = Handover(memory_budget=60, rounds=2)
-    env.reset(seed=0)
-    step(env, agent_0="\n".join(f"Write: note {i} of the day" for i in range(12)))
-    step(env)
-    step(env)
-    memory = env.episode.outcome.memory
-    rate = memory_compression(env.episode)
-    assert rate.numerator == 12 * 9 and rate.denominator <= 60 and any(entry.level for entry in memory)
-    assert memory_write_precision(env.episode) == (0.0, 12)  # nobody asked for the summaries
-
-
-@pytest.mark.parametrize(("careful", "poisoned"), [(True, 0.0), (False, 1.0)])
-def test_a_reader_that_looks_at_authors_and_versions_is_not_poisoned(careful, poisoned):
-    env = Handover(agents=3, facts=48, probes=1, room=24, rounds=3)
-    reader = NoteTaker(careful=careful)
-    for seed in range(5):
-        episode = play(env, {A: reader, B: reader, "agent_2": Poisoner()}, seed)
-        (key,) = [d for d in episode.task.decisions if d.expert == A]
-        assert memory_poison_rate(episode) == (poisoned, 1)
-        assert episode.committed(B, key.id) == (key.best if careful else "99")
-
-
-def test_a_slip_of_the_expert_itself_is_no_poison():
-    env = Handover()
-    env.reset(seed=0)
-    keys = [d.id for d in env.asked(B)]
-    step(env, agent_0="\n".join(f"Write {key}: 99" for key in keys))
-    step(env, agent_1="\n".join(f"Query: {key}" for key in keys))
-    step(env, agent_1="\n".join(f"Answer {key}: 99" for key in keys))
-    assert memory_poison_rate(env.episode) == (0.0, 0) and memory_recall(env.episode) == (0.0, 4)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -351,8 +284,9 @@ def test_a_slip_of_the_expert_itself_is_no_poison():
         ({"facts": 102}, "facts is 102"),
         ({"probes": 25}, "probes is 25; it must be from 1 to 24"),
         ({"rounds": 1}, "rounds is 1; it must be at least 2"),
-        ({"room": 11}, "reading what is asked takes 12 words, .* all facts of the others 48"),
-        ({"room": 48}, "choose one from 12 to 47"),
+        ({"room": 13}, "reading what is asked takes 14 tokens, .* all facts of the others 48"),
+        ({"room": 48}, "choose one from 14 to 47"),
+        ({"agents": 8}, r"takes 98 tokens, .* only 84; give each seat 8 facts or more \(now 6\), or take fewer probes"),
         ({"hits": 0}, "hits is 0"),
         ({"memory_budget": -5}, "budget is -5"),
         ({"summariser": "llm"}, "summariser is 'llm'"),
@@ -361,3 +295,9 @@ def test_a_slip_of_the_expert_itself_is_no_poison():
 def test_a_bad_argument_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Handover(**arguments)
+
+
+@pytest.mark.parametrize("change", [{"facts": 64, "room": 98}, {"probes": 1, "room": 49}, {"agents": 4, "room": 42}])
+def test_what_the_message_for_too_few_facts_advises_works(change):
+    outcome = ideal(Handover(**{"agents": 8} | change)).outcome
+    assert (outcome.utility, outcome.success) == (1.0, True)

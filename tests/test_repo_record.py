@@ -80,7 +80,7 @@ def test_padding_goes_into_the_branch_and_does_not_survive():
             for who, partner in (("ideal", "ideal"), ("code-padder", other))
         )
         ledgers = [episode.outcome.provenance for episode in (lean, padded)]
-        assert ledgers[1].authored["agent_0"] == ledgers[0].authored["agent_0"] + 60
+        assert ledgers[1].authored["agent_0"] == ledgers[0].authored["agent_0"] + 20 * message_tokens("_unused_0 = 0")
         assert ledgers[1].surviving == ledgers[0].surviving
         assert padded.outcome.utility == lean.outcome.utility == 1
 
