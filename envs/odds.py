@@ -87,10 +87,10 @@ class Odds:
     def experts(self, seat: Seat, decision: Decision) -> tuple[Seat, ...]:
         """Who may have the source that sounds reliable, which one seat has, as far as this seat can tell: itself, else
         who says so, else those that have named nothing, else any partner."""
-        others = tuple(partner for partner in self.seats if partner != seat)
-        claims = self.claims(seat, decision)
         if decision.cue[seat] == "strong":
             return (seat,)
+        claims = self.claims(seat, decision)
+        others = tuple(partner for partner in self.seats if partner != seat)
         reliable = tuple(partner for partner in claims if claims[partner].quality == QUALITY["strong"])
         return reliable or tuple(partner for partner in others if partner not in claims) or others
 

@@ -149,7 +149,7 @@ def test_an_ideal_team_is_no_worse_than_the_best_of_holding_deferring_and_averag
     knobs = {"expert_noise": expert_noise, "novice_noise": novice_noise, "cue_reliability": reliability}
     env, pair = MoonSurvival(agents=agents, **knobs), MoonSurvival(agents=max(2, agents), **knobs)
     scores = {"ideal": [], "hold": [], "defer": [], "average": []}
-    for seed in range(60):
+    for seed in range(50):
         scores["ideal"].append(play(env, dict.fromkeys(env.seats, Calibrated()), seed).outcome.utility)
         decisions = pair.make_task(seed).decisions  # one seat alone reads what a pair would
         key = [int(decision.best) for decision in decisions]
