@@ -10,14 +10,15 @@ second with merge and tests, the first time and again, when caches know the verd
 import time
 
 import envs
+from envs.cast import find_partner
 from envs.episode import Episode
-from envs.partners import Calibrated, play, replay
+from envs.partners import play, replay
 
 EPISODES = 60
 
 
 def recorded(env: envs.CoopEnv) -> list[Episode]:
-    return [play(env, dict.fromkeys(env.possible_agents, Calibrated()), seed) for seed in range(EPISODES)]
+    return [play(env, dict.fromkeys(env.possible_agents, find_partner("ideal", env)), seed) for seed in range(EPISODES)]
 
 
 def unfinished(env: envs.CoopEnv, episode: Episode) -> tuple[int, float]:

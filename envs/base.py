@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 from envs.cells import Cells
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.lookup import choose
+from envs.odds import Odds
 from envs.parsing import Reading, parse_reply
 from envs.prompts import Prompts
 from envs.spaces import UnicodeText
@@ -35,7 +36,7 @@ def seats_of(agents: int) -> tuple[Seat, ...]:
 SEATS = seats_of(2)  # of a pair
 
 
-class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
+class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
     """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
@@ -100,6 +101,7 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
     FAMILIES: ClassVar[tuple[Any, ...]] = ()
     HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
     TEAM_SIZES: ClassVar[range] = range(2, 3)
+    CAST: ClassVar[Mapping[str, type] | None] = None  # scripted partners by name; None: those of `envs.cast`
 
     def __init__(
         self,
@@ -293,10 +295,6 @@ class CoopEnv(Prompts, ParallelEnv[Seat, str, str]):
     def observe(self, seat: Seat) -> str:
         """What the seat was last told."""
         return self._observations[seat]
-
-    def heard(self, seat: Seat) -> tuple[str, ...]:
-        """What the partners have said to this seat so far, oldest first."""
-        return tuple(turn.message for turn in self._turns if turn.agent != seat and turn.message)
 
     # -- how a step works
 

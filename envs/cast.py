@@ -2,14 +2,19 @@
 
 Where `envs.zoo` asks whether a habit pays, these ask what a policy does beside a partner of some kind. Some know the
 right answer, which no seat may know: an oracle, and those that must be wrong. What looks random is fixed by the task's
-seed, so an episode plays the same again.
+seed, so an episode plays the same again. An environment in which other things are done has a cast of its own, under
+names of these where they fit (`CoopEnv.CAST`).
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from envs.base import CoopEnv
 from envs.episode import Phase
-from envs.partners import Calibrated, Partner, Scripted, named_option
+from envs.lookup import find
+from envs.odds import named_option
+from envs.partners import Calibrated, Partner, Scripted
 from envs.task import Decision, Seat
 from envs.zoo import AlwaysDefer, Averager, Chatty, Contrarian, Silent
 
@@ -95,25 +100,25 @@ class FlipsAtHalfTime(Calibrated):
     """Ideal in the first half of its turns; in the second it says and does something else than it was told."""
 
     def _flipped(self, env: CoopEnv, seat: Seat) -> bool:
-        turns = env.rounds + 2  # the stance, the talk and the end
+        working = Phase.WORK in env.schedule  # then it takes two turns of work at most
+        turns = 2 + (min(env.rounds, 2) if working else len(env.schedule) - 2)  # the stance, what is between, the end
         return 2 * sum(turn.agent == seat for turn in env.turns) >= turns
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         own = decision.belief[seat]
         return another(decision, own) if self._flipped(env, seat) else super().message(env, seat, decision)
 
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return another(decision, super().decide(env, seat, decision)[0]), 1.0
+    def realise(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        option, confidence = super().realise(env, seat, decision)
+        return (another(decision, option), 1.0) if self._flipped(env, seat) else (option, confidence)
 
 
 class Saboteur(Calibrated):
     """Talks like the ideal partner and does otherwise."""
 
-    def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        option, confidence = super().decide(env, seat, decision)
-        if env.phase is Phase.FINAL:
-            return another(decision, option), confidence
-        return option, confidence  # what it promises
+    def realise(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        option, confidence = super().realise(env, seat, decision)
+        return another(decision, option), confidence
 
 
 class Echo(AlwaysDefer):
@@ -151,3 +156,35 @@ PARTNERS: dict[str, type[Partner]] = {
     "saboteur": Saboteur,
     "echo": Echo,
 }
+
+
+def cast_of(env: CoopEnv) -> Mapping[str, type[Partner]]:
+    """The partners that can play an environment, by name; none where it neither knows its odds nor has a cast."""
+    return {name: partner for name, partner in PARTNERS.items() if partner.plays(env)} if env.CAST is None else env.CAST
+
+
+def find_partner(name: str, env: CoopEnv, *others: CoopEnv) -> Partner:
+    """The partner that plays an environment under a name of its cast, or by dotted path, `my_lab.partners:Grumpy`.
+
+    A class says by a method `plays` which environments it can play; one without it is taken to play all.
+
+    >>> from envs.handover import Handover
+    >>> type(find_partner("ideal", Handover())).__name__
+    'NoteTaker'
+
+    Args:
+        others: further environments that this partner will play.
+
+    Raises:
+        ValueError: there is no such partner, it cannot play one of the environments, or it needs arguments.
+    """
+    cast = cast_of(env)
+    kind = cast[name] if name in cast else find(name, PARTNERS | dict(cast), kind="scripted partner")
+    for played in (env, *others):
+        if not getattr(kind, "plays", lambda env: True)(played):
+            can = f"{', '.join(found)} can" if (found := cast_of(played)) else "none of envs.cast can; write one for it"
+            raise ValueError(f"'scripted:{name}' cannot play {type(played).__name__}; {can}.")
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"'scripted:{name}' cannot be made: {error}. Name a class that needs no arguments.") from error

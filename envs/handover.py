@@ -1,6 +1,5 @@
 """Handover: what one seat is told early another needs late, and it does not all fit into anybody's context."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ import numpy as np
 from envs.base import CoopEnv
 from envs.episode import Entry, Outcome, Phase, StopReason, Turn
 from envs.memory import Conflict, Full, Memory, Summariser, extractive
+from envs.note_takers import NOTE_TAKERS, NoteTaker
 from envs.parsing import MemoryAct, MemoryKind, parse_memory
 from envs.task import Decision, Seat, Task
 from envs.tokens import first_tokens, message_tokens
@@ -61,6 +61,7 @@ class Handover(CoopEnv):
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "handover_v0"}
     TEAM_SIZES: ClassVar[range] = range(2, 9)
+    CAST: ClassVar[Mapping[str, type]] = NOTE_TAKERS
     DECISION, OPTION = "key", "value"
 
     def __init__(
@@ -253,33 +254,3 @@ class Handover(CoopEnv):
 
     def demonstration(self, seat: Seat, rng: np.random.Generator) -> str:
         return NoteTaker(0.5, rng).reply(self, seat)
-
-
-class NoteTaker:
-    """A partner for `Handover`: writes down what only it knows, reads what it is asked for, answers what it read.
-
-    It believes the newest version by the seat whose fact it is (`careful`) or by anybody, and guesses what it did not
-    find. It writes each fact and makes each query with probability `share`: 1 is ideal play.
-    """
-
-    def __init__(self, share: float = 1.0, rng: np.random.Generator | None = None, *, careful: bool = True):
-        self.share, self.careful = share, careful
-        self.rng = rng or np.random.default_rng(0)
-
-    def reply(self, env: Handover, seat: Seat) -> str:
-        if env.phase is Phase.FINAL:
-            return "\n".join(self._answer(env, seat, decision) for decision in env.asked(seat))
-        lines = []
-        if env.first_talk:
-            lines = [f"Write {key}: {value}" for key, value in re.findall(r"(\w+_\w+) (\d+)", env.task.briefs[seat])]
-        elif env.last_talk:
-            lines = [f"Query: {decision.id}" for decision in env.asked(seat)]
-        return "\n".join(line for line in lines if self.rng.random() < self.share) or "PASS"
-
-    def _answer(self, env: Handover, seat: Seat, decision: Decision) -> str:
-        found = [e for e in env.delivered(seat) if e.key == decision.id and e.text in VALUES]
-        if self.careful:
-            found = [entry for entry in found if entry.author == decision.expert]
-        value = max(found, key=lambda entry: entry.id).text if found else VALUES[self.rng.integers(len(VALUES))]
-        certainty = f" ({100 if found else round(100 / len(VALUES))}%)" if env.confidences else ""
-        return f"Answer {decision.id}: {value}{certainty}"

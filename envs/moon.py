@@ -1,6 +1,8 @@
 """Moon survival: a team ranks fifteen items, and whether to average or to defer depends on how noisy each seat is."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +32,7 @@ NASA_KEY = (
     "compass",
     "matches",
 )
+TABLE_LISTS = 20_000
 LETTERS = "ABCDEFGHIJKLMNO"
 SOURCES = {
     "strong": ("the flight manual", "a crew surgeon", "the rescue handbook", "a lunar geologist"),
@@ -56,6 +59,56 @@ def score(ranking: Sequence[int], key: Sequence[int]) -> float:
     0.75
     """
     return 1 - sum(abs(r - k) for r, k in zip(ranking, key, strict=True)) / (len(key) ** 2 // 2)
+
+
+@lru_cache(maxsize=32)
+def rank_table(items: int, noise: float) -> np.ndarray:
+    """[rank in the key, rank told]: how likely a list of that noise is to give an item a rank, from 20,000 lists.
+
+    >>> rank_table(3, 0.01).round(2)[0]
+    array([1., 0., 0.])
+    """
+    lists = np.arange(items) + noise * np.random.default_rng(0).standard_normal((TABLE_LISTS, items))
+    told = lists.argsort(axis=1).argsort(axis=1)
+    counts = np.ones((items, items))  # nothing is impossible
+    np.add.at(counts, (np.broadcast_to(np.arange(items), told.shape), told), 1)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+@lru_cache(maxsize=256)  # asked for each item
+def rank_odds(
+    told: tuple[tuple[int | None, ...], ...],
+    experts: tuple[int, ...],
+    cue_reliability: float,
+    expert_noise: float,
+    novice_noise: float,
+) -> np.ndarray:
+    """[item, rank]: how likely each item has each rank in the key, by Bayes' rule over which list has less noise.
+
+    Args:
+        told: of each list, of which there are two or more, the rank of each item, from 1; None where it is not known.
+        experts: the lists that may be the one that sounds reliable, each as likely.
+
+    Items are taken as independent.
+
+    >>> rank_odds(((1, 2, 3), (3, 2, 1)), (1,), 1.0, 0.1, 9.0).argmax(axis=1) + 1
+    array([3, 2, 1])
+    """
+    lists, items = len(told), len(told[0])
+    unknown = np.ones(items)
+    loud_LIR, quiet_LIR = (
+        np.log([[table[:, rank - 1] if rank else unknown for rank in ranking] for ranking in told])
+        for table in (rank_table(items, novice_noise), rank_table(items, expert_noise))
+    )
+    log_QIR = loud_LIR.sum(axis=0) + (quiet_LIR - loud_LIR)  # where list q is the quiet one
+    peak_QIR = log_QIR.max(axis=2, keepdims=True)
+    mass_QIR = np.exp(log_QIR - peak_QIR)
+    total_QIR = mass_QIR.sum(axis=2, keepdims=True)
+    pointed_at_QL = np.where(np.eye(lists, dtype=bool), cue_reliability, (1 - cue_reliability) / (lists - 1))
+    with np.errstate(divide="ignore"):  # a list that cannot be the quiet one
+        log_Q = np.log(pointed_at_QL[:, list(experts)].sum(axis=1)) + (np.log(total_QIR) + peak_QIR).sum(axis=(1, 2))
+    mass_Q = np.exp(log_Q - log_Q.max())
+    return np.tensordot(mass_Q / mass_Q.sum(), mass_QIR / total_QIR, axes=1)
 
 
 class MoonSurvival(CoopEnv):
@@ -169,6 +222,34 @@ class MoonSurvival(CoopEnv):
     def _list(self, cue: str, names: Sequence[str], told: Sequence[int], rng: np.random.Generator) -> str:
         ranked = ", ".join(f"{name} {rank}" for name, rank in zip(names, told, strict=True))
         return f"Your source, {rng.choice(SOURCES[cue])}, says {ranked}."
+
+    def pools(self, decision: Decision) -> bool:
+        return True
+
+    def pooled(self, seat: Seat, decision: Decision) -> str | None:
+        return next(iter(self.odds(seat, decision))) if self.claims(seat, decision) else None
+
+    def odds(self, seat: Seat, decision: Decision) -> dict[str, float]:
+        """As in `CoopEnv`, by all rankings that the seat was told; the ranks to choose make a whole ranking."""
+        told, experts = self._told_to(seat)
+        odds_IR = rank_odds(told, experts, self.cue_reliability, self.expert_noise, self.novice_noise)
+        # `score` counts distances, and the median is the answer from which they are least
+        ranking = ranks([np.interp(0.5, odds_R.cumsum(), range(self.items)) for odds_R in odds_IR])
+        i = self.task.decisions.index(decision)
+        odds = dict(zip(decision.options, odds_IR[i].tolist(), strict=True))
+        return {str(ranking[i]): odds.pop(str(ranking[i]))} | odds
+
+    def _told_to(self, seat: Seat) -> tuple[tuple[tuple[int | None, ...], ...], tuple[int, ...]]:
+        """The lists that the seat knows of, its own first, and the places of those that may sound reliable."""
+        decisions = self.task.decisions
+        if len(self.seats) == 1:  # its brief has both
+            lists = re.findall(r"Your source, (.+?), says (.+?)\.", self.task.briefs[seat])
+            told = tuple(tuple(map(int, re.findall(r" (\d+)(?:,|$)", listed))) for _, listed in lists)
+            return told, tuple(i for i, (source, _) in enumerate(lists) if source in SOURCES["strong"])
+        order = [seat, *(partner for partner in self.seats if partner != seat)]
+        named = [{seat: d.belief[seat]} | {s: c.option for s, c in self.claims(seat, d).items()} for d in decisions]
+        told = tuple(tuple(int(given[s]) if s in given else None for given in named) for s in order)
+        return told, tuple(order.index(expert) for expert in self.experts(seat, decisions[0]))
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         decisions = self.task.decisions

@@ -1,12 +1,11 @@
 """Scripted partners: they play on text, know only what their seat may know, and never miss the grammar.
 
 For tests, baselines and format demonstrations. A partner reads its own beliefs and cues, the options and the messages
-that it heard; where it needs to know how instances are made (`Calibrated`), that is public: the environment's
-constructor arguments.
+that it heard; what follows from them by the way that instances are made (`Calibrated`) is `CoopEnv.odds`.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from itertools import groupby
 from typing import Protocol
@@ -15,6 +14,7 @@ import numpy as np
 
 from envs.base import CoopEnv
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
+from envs.odds import named_option
 from envs.parsing import WITHOUT_OPTION, parse_acts
 from envs.task import Decision, Seat
 
@@ -61,25 +61,6 @@ def _unequal(episode: Episode, what: str) -> ValueError:
     return ValueError(f"replay: the record of {episode.task.id} {what}. Use an environment with the same arguments.")
 
 
-def named_option(messages: Sequence[str], decision: Decision) -> str | None:
-    """The option that the messages name first, oldest message first; None where they name none.
-
-    The first word counts because it is the partner's own: what it says later may be an echo. A message that names the
-    decision is read from there on, so `oxygen: 1 water: 2` names 2 for `water`. Longer options are tried first, so a
-    blend is not mistaken for its first half.
-    """
-    options = sorted(decision.options, key=len, reverse=True)
-    edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
-    patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in options]
-    named = re.compile(rf"\b{re.escape(decision.id)}\b", re.IGNORECASE)
-    for message in messages:
-        on_it = named.split(message, maxsplit=1)[-1]
-        match = re.search("|".join(f"({pattern})" for pattern in patterns), on_it, re.IGNORECASE)
-        if match:
-            return options[match.lastindex - 1]
-    return None
-
-
 def promised(turns: Iterable[Turn], decision: Decision) -> str | None:
     """The option that the turns of a seat commit it to in the end; None where they do not."""
     option = None
@@ -100,6 +81,11 @@ def line(env: CoopEnv, word: str, decision: Decision, option: str = "", confiden
 class Scripted:
     """The frame of a scripted partner: subclasses say what to answer, how sure they are and what to say."""
 
+    @classmethod
+    def plays(cls, env: CoopEnv) -> bool:
+        """Whether it can play an environment: one that knows its odds and has no cast of its own."""
+        return env.CAST is None and env.knows_odds
+
     def reply(self, env: CoopEnv, seat: Seat) -> str:
         decisions = env.task.decisions
         if env.phase is Phase.WORK:
@@ -112,7 +98,7 @@ class Scripted:
         expected = [(d, self.expect(env, seat, d)) for d in decisions if env.acts]
         lines, work = [line(env, "Expect", d, *guess) for d, guess in expected if guess], []
         for decision in decisions:
-            option, confidence = self.decide(env, seat, decision)
+            option, confidence = self.realise(env, seat, decision)
             lines.append(line(env, "Answer", decision, option, confidence))
             work += [] if Phase.WORK in env.schedule else [self.work(env, seat, option)]
         return "\n".join([*lines, *filter(None, work)])
@@ -129,7 +115,7 @@ class Scripted:
         words = self.message(env, seat, decision).splitlines()
         said = "\n".join(w if env.acts and parse_acts(w, [decision]) else f"Say: {w}" for w in words) or "Pass"
         first, last = env.turns_left(seat) == env.rounds, env.turns_left(seat) == 1
-        work = "" if first and not last else f"{self.work(env, seat, self.decide(env, seat, decision)[0])}\nSubmit"
+        work = "" if first and not last else f"{self.work(env, seat, self.realise(env, seat, decision)[0])}\nSubmit"
         return "\n".join(([said] if first else []) + ([work] if work else []))
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
@@ -141,8 +127,12 @@ class Scripted:
         return decision.told(seat)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        """The final option and the confidence in it, in [0, 1]."""
+        """The option that it chooses by what it knows now and the confidence in it, in [0, 1]."""
         raise NotImplementedError
+
+    def realise(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        """The option that it works by and ends on, and the confidence: what it decides, unless it plays false."""
+        return self.decide(env, seat, decision)
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float] | None:
         """The option that the partner's part will realise and how likely, said where acts are on; None: no word."""
@@ -153,20 +143,6 @@ class Scripted:
         return env.reference_work(seat, option)
 
 
-def pooled_option(messages: Sequence[str], decision: Decision, seat: Seat) -> str | None:
-    """The option nearest to the seat's own estimate and the partner's, weighted by 1 / error^2.
-
-    None where the decision is no estimate, or where no message gives the partner's number and its standard error.
-    """
-    heard = named_option(messages, decision) if decision.is_estimate else None
-    error = re.search(rf"(?<!\w){heard} \+- (\d+)", " ".join(messages))
-    if heard is None or error is None:
-        return None
-    weights = decision.numeric.sigma[seat] ** -2, float(error[1]) ** -2
-    pool = (weights[0] * float(decision.belief[seat]) + weights[1] * float(heard)) / sum(weights)
-    return min(decision.options, key=lambda option: abs(float(option) - pool))
-
-
 class Calibrated(Scripted):
     """The ideal partner: says what it was told, follows the cue, pools estimates by their standard errors, and is as
     sure as the odds of the design allow.
@@ -175,74 +151,47 @@ class Calibrated(Scripted):
     agree. It says nothing twice, and nothing that the partner can tell by itself.
     """
 
-    def odds(self, env: CoopEnv, seat: Seat, decision: Decision) -> dict[str, float]:
-        """How likely its own belief is right and, once it was told another option, how likely that one is; a
-        compromise of two estimates comes between them.
-
-        Raises ValueError where these are not the odds of the 2x2 design.
-        """
-        if env.cells is None or len(env.seats) > 2:
-            problem = f"{type(env).__name__} with {len(env.seats)} seats"
-            raise ValueError(f"{problem}: {type(self).__name__} plays pairs of the 2x2 design.")
-        own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
-        pool = pooled_option(env.heard(seat), decision, seat)
-        if pool is not None:
-            if own == heard or pool not in (own, heard):
-                return {option: float(option == pool) for option in (own, pool, heard)}
-            trust = env.cue_reliability if pool == own else 1 - env.cue_reliability
-            return {own: trust, heard: 1 - trust}
-        both, one, none = (env.cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
-        trust = env.cue_reliability if decision.cue[seat] == "strong" else 1 - env.cue_reliability
-        if heard is None:
-            return {own: both + trust * one}
-        if heard == own:  # wrong pairs agree half of the time
-            return {own: both / ((both + none / 2) or 1.0)}
-        conflict = one / ((one + none / 2) or 1.0)
-        return {own: trust * conflict, heard: (1 - trust) * conflict}
-
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         option = decision.belief[seat]
-        return option, self.odds(env, seat, decision)[option]
+        return option, env.odds(seat, decision)[option]
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        odds = self.odds(env, seat, decision)
-        own, *heard = odds
-        # by the cue and not by the larger number: they are equal at reliability 1/2
-        option = heard[0] if heard and decision.cue[seat] != "strong" else own
-        option = pooled_option(env.heard(seat), decision, seat) or option
-        return option, odds[option]
+        return next(iter(env.odds(seat, decision).items()))
 
     def claim(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """The option that it says its source says."""
         return decision.belief[seat]
 
     def promise(self, env: CoopEnv, seat: Seat, decision: Decision) -> str | None:
-        """What it can commit to; None while the partner's word may change it, and where the partner knows it anyway."""
-        heard = named_option(env.heard(seat), decision)
-        open_yet = heard is None and decision.cue[seat] != "strong"
-        known = heard == self.claim(env, seat, decision) or decision.is_estimate  # of estimates both know the pool
-        return None if open_yet or known else self.decide(env, seat, decision)[0]
+        """What it can commit to; None while a partner's word may change it, and where the partners know it anyway."""
+        claims = env.claims(seat, decision)
+        open_yet = decision.cue[seat] != "strong" and len(claims) < len(env.seats) - 1
+        agreed = bool(claims) and {claim.option for claim in claims.values()} == {self.claim(env, seat, decision)}
+        return None if open_yet or agreed or env.pools(decision) else self.decide(env, seat, decision)[0]
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         mine = [turn for turn in env.turns if turn.agent == seat]
         promise = self.promise(env, seat, decision) if env.acts else None
-        if promise not in (None, promised(mine, decision)):
-            return line(env, "Commit", decision, promise)
-        if mine[-1].phase is Phase.TALK:
-            return ""
+        commit = line(env, "Commit", decision, promise) if promise not in (None, promised(mine, decision)) else ""
+        spoken, pair = mine[-1].phase is Phase.TALK, len(env.seats) == 2
+        if spoken or (commit and pair):  # in a pair a promise at once says whose source is reliable
+            return commit
         claim = self.claim(env, seat, decision)
-        return decision.told(seat) if claim == decision.belief[seat] else claim
+        said = decision.told(seat) if claim == decision.belief[seat] else claim
+        reliable = not pair and decision.cue[seat] == "strong"  # more than two cannot tell who has that source
+        return "\n".join(filter(None, [f"{said} {decision.quality(seat)}" if reliable else said, commit]))
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         """A promise is believed, and so is a word that agrees with its own. Who named something else may hold or yield,
         with even odds, and who said nothing may do anything."""
         theirs = [turn for turn in env.turns if turn.agent != seat]
-        own, heard = self.claim(env, seat, decision), named_option(env.heard(seat), decision)
-        if known := promised(theirs, decision) or pooled_option(env.heard(seat), decision, seat):
+        own, heard = self.claim(env, seat, decision), [claim.option for claim in env.claims(seat, decision).values()]
+        if known := promised(theirs, decision) or env.pooled(seat, decision):
             return known, 1.0
-        if heard is None:
+        if not heard:
             return own, 1 / len(decision.options)
-        return heard, 1.0 if heard == own else 0.5
+        other = next((option for option in heard if option != own), None)
+        return (own, 1.0) if other is None else (other, 0.5)
 
 
 class Demonstrator(Scripted):

@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple
 
 from envs.base import CoopEnv
 from envs.episode import Phase
-from envs.partners import Calibrated, line, named_option
+from envs.odds import named_option
+from envs.partners import Calibrated, line
 from envs.task import Decision, Seat
 
 
@@ -45,9 +46,8 @@ class AlwaysDefer(Policy):
     needs = (TALK,)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        odds = self.odds(env, seat, decision)
-        option = list(odds)[-1]
-        return option, odds[option]
+        option = named_option(env.heard(seat), decision) or decision.belief[seat]
+        return option, env.odds(seat, decision)[option]
 
 
 class NeverDefer(Policy):
@@ -57,7 +57,7 @@ class NeverDefer(Policy):
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         option = decision.belief[seat]
-        return option, self.odds(env, seat, decision)[option]
+        return option, env.odds(seat, decision)[option]
 
 
 class Silent(Policy):
@@ -106,7 +106,7 @@ class Contrarian(Policy):
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own, heard = decision.belief[seat], named_option(env.heard(seat), decision)
         if own != heard:
-            return own, self.odds(env, seat, decision)[own]
+            return own, env.odds(seat, decision)[own]
         return _another(decision, own), 1 / len(decision.options)
 
 

@@ -114,27 +114,23 @@ class Config(Section):
             raise ConfigError(str(error), ("rewards",)) from error
         return {name: term.model_dump() for name, term in terms.items()}
 
-    @field_validator("policies")
-    @classmethod
-    def _players_exist(cls, section: dict[str, str | dict[str, float]]) -> dict[str, str | dict[str, float]]:
-        for seat, policy in section.items():
-            try:
-                seating.check(policy)
-            except ValueError as error:
-                raise ConfigError(str(error), ("policies", seat)) from error
-        return section
-
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
-        """Builds every environment that is asked for once, compares its seats with `policies` and fills those."""
-        seats = _build_env(self._env, ("env",)).possible_agents
-        _build_env(self._env | self.evaluation.env, ("evaluation", "env"))
+        """Builds every environment that is asked for once, compares its seats and those who can play it with
+        `policies`, and fills these."""
+        env = _build_env(self._env, ("env",))
+        others = [_build_env(self._env | self.evaluation.env, ("evaluation", "env"))]
         curriculum = self.make_curriculum()
         for i, level in enumerate(curriculum.levels if curriculum else ()):
-            _build_env(self._env | dict(level), ("env", "curriculum", "levels", i))
-        for seat in self.policies:
+            others.append(_build_env(self._env | dict(level), ("env", "curriculum", "levels", i)))
+        seats = env.possible_agents
+        for seat, policy in self.policies.items():
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
+            try:
+                seating.check(policy, env, *others)
+            except ValueError as error:
+                raise ConfigError(str(error), ("policies", seat)) from error
         object.__setattr__(self, "policies", {seat: self.policies.get(seat, seat) for seat in seats})
         if not seating.learners(self.policies):
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))

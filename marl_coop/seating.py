@@ -5,7 +5,7 @@ In YAML, under `policies`, a seat is given to
     agent_0                        an adapter of that name, which is trained; two seats may share one
     base                           the base model, frozen
     frozen:runs/first/agent_1      a PEFT adapter on disk, frozen
-    scripted:persuader             a partner of `envs.cast.PARTNERS`, or scripted:package.module:Class
+    scripted:persuader             a partner of `envs.cast` that plays the environment, or scripted:package.module:Class
     https://host/v1#model          a model behind an OpenAI-compatible endpoint
     {agent_1: 0.5, scripted:silent: 0.3, base: 0.2}     one of these, drawn by weight for each episode
 """
@@ -18,8 +18,8 @@ from typing import Self
 
 import numpy as np
 
-from envs.cast import PARTNERS
-from envs.lookup import find
+from envs import CoopEnv
+from envs.cast import find_partner
 from envs.partners import Partner
 
 BASE = None  # the player that is the frozen base alone
@@ -78,8 +78,10 @@ def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
     return {_frozen_name(name): Path(_value(name)) for name in sorted(names)}
 
 
-def seated(policies: Mapping[str, Entry], endpoint: Callable[[str, str], Partner]) -> dict[str, Player | Mix]:
-    """Who sits in each seat; `endpoint` makes a partner of a url and the name of a model."""
+def seated(
+    policies: Mapping[str, Entry], env: CoopEnv, endpoint: Callable[[str, str], Partner]
+) -> dict[str, Player | Mix]:
+    """Who sits in each seat of an environment; `endpoint` makes a partner of a url and the name of a model."""
 
     def player(name: str) -> Player:
         match _kind(name):
@@ -88,7 +90,7 @@ def seated(policies: Mapping[str, Entry], endpoint: Callable[[str, str], Partner
             case "frozen":
                 return _frozen_name(name)
             case "scripted":
-                return _partner(name)()
+                return find_partner(_value(name), env)
             case "endpoint":
                 return endpoint(*name.split("#"))
         return name
@@ -99,14 +101,15 @@ def seated(policies: Mapping[str, Entry], endpoint: Callable[[str, str], Partner
     }
 
 
-def check(entry: Entry) -> None:
-    """Raises ValueError where an entry of a configuration names nobody, and says what it could be."""
+def check(entry: Entry, *environments: CoopEnv) -> None:
+    """Raises ValueError where an entry of a configuration names nobody, or a scripted partner that cannot play one of
+    the environments, and says who or what it could be."""
     if isinstance(entry, Mapping):
         Mix(tuple(entry), tuple(entry.values()))
     for name in _names(entry):
         match _kind(name):
             case "scripted":
-                _partner(name)
+                find_partner(_value(name), *environments)
             case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
                 raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
             case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):
@@ -135,7 +138,3 @@ def _value(name: str) -> str:
 
 def _frozen_name(name: str) -> str:
     return re.sub(r"\W+", "_", name)
-
-
-def _partner(name: str) -> type[Partner]:
-    return find(_value(name), PARTNERS, kind="scripted partner")

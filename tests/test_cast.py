@@ -1,16 +1,32 @@
 """What each partner of the cast does, in every environment that it can play."""
 
+import doctest
+
 import pytest
 
 import envs
-from envs.cast import PARTNERS
-from envs.episode import Phase
-from envs.partners import Calibrated, play
+from envs import cast, odds
+from envs.cast import PARTNERS, cast_of, find_partner
+from envs.episode import ActKind, Phase
+from envs.partners import Calibrated, play, replay
 from rewards.metrics import rates
 
 A, B = "agent_0", "agent_1"
 EPISODES = range(60)
-GAMES = [("PairedFunctions", {}), ("DesignReview", {"decisions": 2}), ("DesignReview", {"rounds": 2, "acts": True})]
+GAMES = [
+    ("PairedFunctions", {}, 12),
+    ("PairedFunctions", {"families": "all", "rounds": 2, "acts": True}, 12),
+    *(("DesignReview", {"agents": n, "decisions": 2}, 4) for n in (1, 2, 3, 8)),
+    *(("DesignReview", {"agents": n, "rounds": 2, "acts": True}, 4) for n in (1, 2, 5)),
+    ("PairedFeatures", {}, 2),
+    ("PairedFeatures", {"acts": True, "forecast": True, "rounds": 3}, 2),
+    ("PairedFeatures", {"rounds": 1, "order": "alternating"}, 2),
+    ("MoonSurvival", {}, 2),
+    *(("MoonSurvival", {"agents": n, "items": 5, "renamed": True}, 2) for n in (1, 3, 8)),
+    ("MoonSurvival", {"items": 5, "rounds": 2, "acts": True}, 2),
+    ("Handover", {}, 2),
+    ("Handover", {"agents": 4, "probes": 1, "room": 24, "confidences": False}, 2),
+]
 
 
 def played(name, environment="DesignReview", partner=None, **options):
@@ -22,12 +38,61 @@ def right(episode, seat=B):
     return all(d.is_right(episode.committed(seat, d.id)) for d in episode.task.decisions)
 
 
-@pytest.mark.parametrize("name", PARTNERS)
-@pytest.mark.parametrize("environment, options", GAMES)
-def test_every_partner_plays_by_the_grammar_and_again_the_same(name, environment, options):
-    episodes = played(name, environment, **options)
-    assert rates(episodes)["parse_rate"] == 1
-    assert played(name, environment, **options) == episodes
+@pytest.mark.parametrize(("environment", "options", "episodes"), GAMES, ids=str)
+def test_all_that_can_play_an_environment_keep_its_grammar_and_play_again_the_same(environment, options, episodes):
+    env, again = envs.make(environment, **options), envs.make(environment, **options)
+    for name in cast_of(env):
+        for others in ("ideal", name):
+            for seed in range(episodes):
+                team = {seat: find_partner(name if seat == env.seats[-1] else others, env) for seat in env.seats}
+                episode = play(env, team, seed)
+                assert [turn.reply for turn in episode.turns if turn.parse_error is not None] == []
+                assert replay(again, episode) == episode
+                if not seed:
+                    team = {seat: find_partner(name if seat == env.seats[-1] else others, env) for seat in env.seats}
+                    assert play(env, team, seed) == episode
+
+
+@pytest.mark.parametrize("environment", ["DesignReview", "PairedFunctions", "PairedFeatures", "MoonSurvival"])
+def test_the_whole_cast_plays_what_it_knows_the_odds_of(environment):
+    assert cast_of(envs.make(environment)) == PARTNERS
+
+
+def test_an_environment_without_odds_has_no_cast_and_says_who_else_could_play():
+    env = envs.make("DesignReview")
+    env.reset(seed=0)
+    env.cells = None
+    assert cast_of(env) == {}
+    with pytest.raises(ValueError, match="'scripted:echo' cannot play DesignReview; none of envs.cast can"):
+        find_partner("echo", env)
+    with pytest.raises(ValueError, match="DesignReview does not say how likely its options are right"):
+        Calibrated().reply(env, A)
+
+
+def test_in_a_handover_the_cast_helps_by_its_notes():
+    env = envs.make("Handover")
+
+    def share(name):
+        """The share of agent_0's answers that are right beside a partner."""
+        right = []
+        for seed in range(10):
+            episode = play(env, {A: find_partner("ideal", env), B: find_partner(name, env)}, seed)
+            right += [d.is_right(episode.committed(A, d.id)) for d in episode.task.decisions if d.expert == B]
+        return sum(right) / len(right)
+
+    assert (share("ideal"), share("oracle"), share("saboteur")) == (1, 1, 0)
+    assert share("silent") < 0.2  # a guess
+
+
+def test_an_oracle_of_a_handover_is_right_beside_a_saboteur():
+    env = envs.make("Handover")
+    episode = play(env, {A: find_partner("oracle", env), B: find_partner("saboteur", env)}, 0)
+    assert all(d.is_right(episode.committed(A, d.id)) for d in episode.task.decisions)
+
+
+def test_the_examples_in_the_docstrings_run():
+    for module in (cast, odds):
+        assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
 
 
 def test_an_oracle_is_always_right():
@@ -106,3 +171,37 @@ def test_a_saboteur_talks_like_the_ideal_and_does_otherwise():
         assert [t.reply for t in episode.turns_of(B)[:-1]] == [t.reply for t in ideal.turns_of(B)[:-1]]
         (decision,) = episode.task.decisions
         assert episode.committed(B, decision.id) != ideal.committed(B, decision.id)
+
+
+def test_a_saboteur_builds_something_else_than_it_says():
+    env = envs.make("PairedFeatures", acts=True)
+    for seed in range(6):
+        false, honest = (play(env, {A: Calibrated(), B: PARTNERS[name]()}, seed=seed) for name in ("saboteur", "ideal"))
+        (decision,) = honest.task.decisions
+        assert [turn.message for turn in false.turns] == [turn.message for turn in honest.turns]
+        assert false.committed(B, decision.id) != honest.committed(B, decision.id)
+
+
+@pytest.mark.parametrize("environment", ["DesignReview", "PairedFeatures"])
+def test_who_flips_at_half_time_is_ideal_before_acts_included(environment):
+    options = {"acts": True, "rounds": 2}
+    env, promises = envs.make(environment, **options), 0
+    for seed in range(12):
+        flipped, ideal = (
+            play(env, {A: Calibrated(), B: PARTNERS[name]()}, seed=seed) for name in ("flips-at-half-time", "ideal")
+        )
+        mine, honest = flipped.turns_of(B), ideal.turns_of(B)
+        assert [turn.reply for turn in mine[:2]] == [turn.reply for turn in honest[:2]]
+        promises += any(act.kind is ActKind.COMMIT for act in mine[1].acts)
+        (decision,) = flipped.task.decisions
+        assert flipped.committed(B, decision.id) != ideal.committed(B, decision.id)
+    assert promises
+
+
+def test_in_a_team_only_the_reliable_source_is_called_so():
+    env = envs.make("DesignReview", agents=3)
+    episode = play(env, dict.fromkeys(env.seats, Calibrated()), 0)
+    (decision,) = episode.task.decisions
+    for seat in env.seats:
+        said = " ".join(turn.message for turn in episode.turns_of(seat)).strip()
+        assert said == decision.belief[seat] + (" reliable" if decision.expert == seat else "")

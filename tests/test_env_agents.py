@@ -10,6 +10,7 @@ from envs.cells import Cells
 from envs.episode import Phase
 from envs.partners import Calibrated, Scripted, named_option, play, replay
 from envs.tokens import message_tokens
+from envs.zoo import Silent
 from marl_coop.audit import play_zoo
 from marl_coop.config import ConfigError, load_config
 from rewards.metrics import coordination
@@ -102,6 +103,40 @@ def test_solo_runs_stand_beside_a_team_on_the_same_tasks():
     assert results["curse_of_coordination"].value == pytest.approx(0)  # who plays without a mistake loses nothing
 
 
+@pytest.mark.parametrize(("agents", "silent"), [(3, ()), (4, ("agent_1",)), (4, ("agent_1", "agent_2")), (8, ())])
+def test_the_ideal_partner_is_as_sure_as_it_is_right_in_any_team(agents, silent):
+    env = DesignReview(agents=agents, cue_reliability=0.9)
+    players = dict.fromkeys(env.seats, Calibrated()) | dict.fromkeys(silent, Silent())
+    groups = {}
+    for seed in range(700):
+        episode = play(env, players, seed)
+        (decision,) = episode.task.decisions
+        for stance in (episode.prior("agent_0", decision.id), episode.final("agent_0", decision.id)):
+            groups.setdefault(stance.confidence, []).append(decision.is_right(stance.option))
+    for confidence, right in groups.items():
+        assert abs(np.mean(right) - confidence) < 2.5 * np.sqrt(0.25 / len(right)), (confidence, np.mean(right))
+
+
+def test_an_ideal_team_follows_the_reliable_source_and_not_the_majority():
+    env = DesignReview(agents=5, cells={"both_right": 0, "both_wrong": 0}, cue_reliability=1.0)
+    for seed in range(60):
+        assert told(env, Calibrated(), seed).outcome.success
+
+
+def test_of_three_options_the_ideal_partner_reckons_with_the_one_that_most_have_named():
+    env = DesignReview(agents=4)
+    env.reset(seed=2)
+    (decision,) = env.task.decisions
+    own, (first, second, _) = (
+        decision.belief["agent_0"],
+        [o for o in decision.options if o != decision.belief["agent_0"]],
+    )
+    env.step(dict.fromkeys(env.agents, f"Answer: {own}"))
+    env.step({"agent_0": own, "agent_1": first, "agent_2": f"{second} reliable", "agent_3": second})
+    odds = env.odds("agent_0", decision)
+    assert odds[first] == 0 < odds[second] and set(odds) == {own, first, second}
+
+
 def test_one_seat_of_eight_can_block_the_change():
     env = DesignReview(agents=8)
     env.reset(seed=0)
@@ -178,9 +213,7 @@ def test_a_team_that_cannot_play_is_refused(env_class, arguments, message):
         env_class(**arguments)
 
 
-def test_what_reckons_with_a_pair_refuses_a_larger_team():
-    with pytest.raises(ValueError, match="DesignReview with 3 seats: Calibrated plays pairs of the 2x2 design"):
-        told(DesignReview(agents=3), Calibrated(), 0)
+def test_the_audit_refuses_a_larger_team():
     with pytest.raises(ValueError, match="DesignReview with 3 seats: the audit plays pairs"):
         play_zoo(DesignReview(agents=3), 2)
 

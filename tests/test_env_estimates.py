@@ -9,7 +9,7 @@ from envs.base import SEATS
 from envs.families import HELD_OUT, TRAINING
 from envs.paired_functions import PairedFunctions
 from envs.parsing import parse_final
-from envs.partners import Calibrated, play, pooled_option
+from envs.partners import Calibrated, play
 from envs.task import Decision
 from envs.zoo import Averager, NeverDefer
 from rewards.consensus import Consensus, pool
@@ -122,11 +122,22 @@ def test_the_ideal_partner_is_as_sure_of_an_estimate_as_it_is_right():
 
 
 def test_a_pool_needs_the_partners_error():
-    decision = instances("drift", 1, cells={"both_right": 0, "one_right": 0})[0]
-    own, other = decision.belief["agent_0"], decision.belief["agent_1"]
-    assert pooled_option([f"I have {other}"], decision, "agent_0") is None
-    assert pooled_option([f"{decision.told('agent_1')}, so not {own}"], decision, "agent_0") == decision.best
-    assert pooled_option(["17 +- 4"], instances("offset", 1)[0], "agent_0") is None
+    env = PairedFunctions(families=["drift"], cells={"both_right": 0, "one_right": 0})
+    for text, pools in [("I have {}", False), ("{} +- 0", False), ("{told}, so not {own}", True)]:
+        env.reset(seed=0)
+        (decision,) = env.task.decisions
+        said = text.format(decision.belief["agent_1"], told=decision.told("agent_1"), own=decision.belief["agent_0"])
+        for reply in ("Answer:", said):
+            env.step({"agent_0": "PASS", "agent_1": reply})
+        assert env.pooled("agent_0", decision) == (decision.best if pools else None)
+
+
+def test_what_is_no_estimate_is_not_pooled():
+    env = PairedFunctions(families=["offset"])
+    env.reset(seed=0)
+    for reply in ("Answer:", f"{env.task.decisions[0].belief['agent_1']} +- 4"):
+        env.step({"agent_0": "PASS", "agent_1": reply})
+    assert env.pooled("agent_0", env.task.decisions[0]) is None
 
 
 class SureAverager(Averager):

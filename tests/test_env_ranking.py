@@ -11,7 +11,7 @@ from envs import MoonSurvival, moon
 from envs.base import seats_of
 from envs.episode import ParseError
 from envs.moon import NASA_KEY, ranks, score
-from envs.partners import Demonstrator, Scripted, named_option, play
+from envs.partners import Calibrated, Demonstrator, Scripted, named_option, play
 
 
 class Holds(Scripted):
@@ -128,6 +128,71 @@ def test_whether_to_average_or_to_defer_depends_on_the_noise(agents, expert_nois
     )
     assert (averaged > deferred + 0.01) == averaging_is_better
     assert (deferred > averaged + 0.01) != averaging_is_better
+
+
+@pytest.mark.parametrize(
+    ("agents", "expert_noise", "novice_noise", "reliability", "best"),
+    [
+        (2, 3.0, 3.0, 0.95, "average"),
+        (2, 1.0, 4.0, 0.95, "defer"),
+        (2, 1.0, 2.0, 0.95, "defer"),
+        (2, 2.0, 3.0, 0.95, "average"),
+        (4, 1.0, 4.0, 0.6, "average"),
+        (4, 1.0, 2.0, 0.95, "average"),
+        (4, 0.5, 6.0, 1.0, "defer"),
+        (1, 3.0, 3.0, 0.95, "average"),
+    ],
+)
+def test_an_ideal_team_is_no_worse_than_the_best_of_holding_deferring_and_averaging(
+    agents, expert_noise, novice_noise, reliability, best
+):
+    knobs = {"expert_noise": expert_noise, "novice_noise": novice_noise, "cue_reliability": reliability}
+    env, pair = MoonSurvival(agents=agents, **knobs), MoonSurvival(agents=max(2, agents), **knobs)
+    scores = {"ideal": [], "hold": [], "defer": [], "average": []}
+    for seed in range(50):
+        scores["ideal"].append(play(env, dict.fromkeys(env.seats, Calibrated()), seed).outcome.utility)
+        decisions = pair.make_task(seed).decisions  # one seat alone reads what a pair would
+        key = [int(decision.best) for decision in decisions]
+        lists = {seat: [int(decision.belief[seat]) for decision in decisions] for seat in pair.seats}
+        scores["hold"].append(np.mean([score(ranking, key) for ranking in lists.values()]))
+        scores["defer"].append(score(lists[decisions[0].expert], key))
+        scores["average"].append(score(ranks(np.mean([*lists.values()], axis=0)), key))
+    means = {rule: np.mean(values) for rule, values in scores.items()}
+    ideal = means.pop("ideal")
+    assert max(means, key=means.get) == best
+    assert ideal > means[best] - 0.004, (ideal, means)
+
+
+def test_the_ideal_partner_is_as_sure_of_a_rank_as_the_noise_allows():
+    for expert_noise, novice_noise in ((0.5, 6.0), (1.0, 4.0), (3.0, 3.0)):
+        env, sure, right = MoonSurvival(expert_noise=expert_noise, novice_noise=novice_noise), [], []
+        for seed in range(40):
+            episode = play(env, dict.fromkeys(env.seats, Calibrated()), seed)
+            stances = [
+                (d, turn.stances[i])
+                for turn in episode.turns
+                if turn.stances
+                for i, d in enumerate(episode.task.decisions)
+            ]
+            sure += [stance.confidence for _, stance in stances]
+            right += [d.is_right(stance.option) for d, stance in stances]
+        assert np.mean(sure) == pytest.approx(np.mean(right), abs=0.05)
+
+
+def test_an_ideal_teams_answers_are_one_whole_ranking():
+    env = MoonSurvival(agents=3)
+    for seed in range(10):
+        episode = play(env, dict.fromkeys(env.seats, Calibrated()), seed)
+        for seat in env.seats:
+            answers = sorted(int(episode.final(seat, d.id).option) for d in episode.task.decisions)
+            assert answers == list(range(1, 16))
+
+
+def test_the_ideal_partner_finds_the_quiet_list_by_its_likeness_to_the_others_too():
+    """Two that agree and one that does not: with a cue that says nothing the odd one is not believed."""
+    ranking, odd = tuple(range(1, 16)), tuple(range(15, 0, -1))
+    odds = moon.rank_odds((odd, ranking, ranking), (0,), 1 / 3, 1.0, 4.0)
+    assert ranks(odds @ np.arange(15)) == ranking
 
 
 def test_scripted_partners_hold_defer_and_average_item_by_item():

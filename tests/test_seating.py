@@ -7,7 +7,10 @@ import pytest
 import tiny
 import torch
 
+from envs import DesignReview, Handover
 from envs.cast import PARTNERS, AlwaysDefer
+from envs.note_takers import Poisoner
+from marl_coop.config import ConfigError, load_config
 from marl_coop.seating import BASE, Mix, frozen, label, learners, seated
 
 A, B = tiny.SEATS
@@ -45,13 +48,54 @@ def test_a_mix_that_cannot_be_drawn_from(players, weights):
 
 def test_what_a_configuration_says_of_seats():
     entries = {A: "x", B: {"y": 1.0, "base": 2.0, "frozen:runs/a.b/x": 3.0, "scripted:echo": 4.0, "http://h/v1#m": 5.0}}
-    seats = seated(entries, lambda url, model: Says(f"{url} {model}"))
+    seats = seated(entries, DesignReview(), lambda url, model: Says(f"{url} {model}"))
     first, base, frozen_adapter, scripted, endpoint = seats[B].players
     assert (seats[A], first, base, frozen_adapter) == ("x", "y", BASE, "frozen_runs_a_b_x")
     assert isinstance(scripted, PARTNERS["echo"]) and endpoint.text == "http://h/v1 m"
     assert seats[B].weights == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert learners(entries) == ("x", "y")
     assert frozen(entries) == {"frozen_runs_a_b_x": Path("runs/a.b/x")}
+
+
+def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
+    seats = seated({B: "scripted:saboteur"}, Handover(), lambda url, model: None)
+    assert isinstance(seats[B], Poisoner)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["env.name=Handover", "policies.agent_1=scripted:persuader"],
+            "policies.agent_1: 'scripted:persuader' cannot play Handover; ideal, oracle, silent, saboteur can.",
+        ),
+        (
+            ["env.name=Handover", "policies.agent_1={agent_1: 1, 'scripted:envs.zoo:Hedger': 1}"],
+            "policies.agent_1: 'scripted:envs.zoo:Hedger' cannot play Handover; ideal, oracle",
+        ),
+        (
+            ["evaluation.env.name=Handover", "policies.agent_1=scripted:ideal"],
+            "policies.agent_1: 'scripted:ideal' cannot play Handover; ideal",
+        ),
+        (
+            ["policies.agent_1=scripted:envs.note_takers:NoteTaker"],
+            "policies.agent_1: 'scripted:envs.note_takers:NoteTaker' cannot play PairedFunctions; ideal, oracle,",
+        ),
+        (
+            ["policies.agent_1=scripted:envs.partners:Demonstrator"],
+            "policies.agent_1: 'scripted:envs.partners:Demonstrator' cannot be made: ",
+        ),
+    ],
+)
+def test_a_partner_that_cannot_play_is_refused_when_the_configuration_is_read(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config([], overrides)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("env", ["MoonSurvival", "Handover", "DesignReview"])
+def test_a_partner_that_can_play_is_taken(env):
+    assert load_config([], [f"env.name={env}", "policies.agent_1=scripted:oracle"]).policies[B] == "scripted:oracle"
 
 
 def test_a_partner_in_a_seat_writes_its_replies_and_hears_the_other(tmp_path):

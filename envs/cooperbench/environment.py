@@ -13,6 +13,7 @@ from envs.cooperbench import playing
 from envs.cooperbench.dataset import BenchTask, Dataset, Pair
 from envs.cooperbench.environments import Cache
 from envs.cooperbench.evaluation import Evaluator
+from envs.cooperbench.gold import BENCH_CAST
 from envs.cooperbench.native import Refused
 from envs.episode import Outcome, Phase, StopReason, Turn
 from envs.repository.files import Files
@@ -74,6 +75,7 @@ class CooperBench(BranchEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "cooperbench_v0"}
+    CAST: ClassVar[Mapping[str, type]] = BENCH_CAST
     GRAMMAR: ClassVar[str] = GRAMMAR.replace("\nTest\n", "\n").replace("<path>\nSearch", "<path> <line>-<line>\nSearch")
     BEFORE: ClassVar[tuple[Phase, ...]] = ()
     AFTER: ClassVar[tuple[Phase, ...]] = ()

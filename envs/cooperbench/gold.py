@@ -1,12 +1,15 @@
 """The partner that has the gold patch: a colleague whose work is right, and a check of the environment itself."""
 
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
-from envs.base import SEATS
-from envs.cooperbench.environment import CooperBench
+from envs.base import SEATS, CoopEnv
 from envs.repository.actions import Replace, parse_actions
 from envs.repository.files import Files, edited
 from envs.task import Seat
+
+if TYPE_CHECKING:
+    from envs.cooperbench.environment import CooperBench
 
 
 class Gold:
@@ -15,10 +18,15 @@ class Gold:
     It leaves out what no action can do: files that a patch makes or removes, or that are no sources of the task.
     """
 
-    def reply(self, env: CooperBench, seat: Seat) -> str:
+    @classmethod
+    def plays(cls, env: CoopEnv) -> bool:
+        """Whether it can play an environment: `CooperBench`."""
+        return env.CAST is BENCH_CAST
+
+    def reply(self, env: "CooperBench", seat: Seat) -> str:
         return "\n".join([*(written(edit) for edit in self.edits(env, seat)), "Submit"])
 
-    def edits(self, env: CooperBench, seat: Seat) -> list[Replace]:
+    def edits(self, env: "CooperBench", seat: Seat) -> list[Replace]:
         """The patch as replacements, which apply in their order.
 
         Raises:
@@ -70,3 +78,6 @@ def written(edit: Replace) -> str:
     if parse_actions(text) != ((edit,), ()):
         raise ValueError(f"{edit.path}: a line of the replacement reads End or With:, which the grammar cannot say.")
     return text
+
+
+BENCH_CAST = {"oracle": Gold}

@@ -20,13 +20,13 @@ def kind(f, k):
     except Exception as error:
         return type(error).__name__ if k in error.args else "not on purpose"
 
-def throws(name):
+def throws(error):
     def f(k):
-        raise __builtins__[name](k)
+        raise error(k)
     return f
 
 def handled():
-    return [name for name in {_ERRORS} if kind(lambda k: safe(throws(name), k), 1) is None]
+    return [error.__name__ for error in ({", ".join(_ERRORS)}) if kind(lambda k: safe(throws(error), k), 1) is None]
 """
 
 
