@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from envs import repo
 from envs.episode import Act, ActKind, ParseError
-from envs.repository import actions, files, forecast, merging, verdict
+from envs.repository import actions, files, forecast, merging, outline, verdict
 from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
 from envs.repository.files import added, edited, read, search, writable
 from envs.task import Decision
@@ -21,7 +21,7 @@ TREE = {"p/a.py": SOURCE, "p/b.py": "y = 1\n", "tests/test_a.py": "z = 1\n", "RE
 
 
 @pytest.mark.parametrize(
-    "module", [actions, files, forecast, merging, repo, verdict], ids=lambda module: module.__name__
+    "module", [actions, files, forecast, merging, outline, repo, verdict], ids=lambda module: module.__name__
 )
 def test_the_examples_in_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
