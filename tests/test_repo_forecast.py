@@ -117,6 +117,7 @@ def test_changes_of_two_methods_of_one_class_have_nothing_in_common():
         (use("cart.Cart.add(x, 1)", "from . import cart"), True),
         (edit(".remove(item)", ".remove(item) or self.add(item)"), True),
         (use("Cart.drop(x, 1)"), False),
+        (use("x.add = x.add or 1"), False),  # a value of some object, and not called
         (use("add(x, 1)"), False),  # a name of nobody's
         (use("np.add(x, 1)", "import numpy as np"), False),
         (use("cart.add(x, 1)", "from p import cart"), False),  # a function of the module, which has none
@@ -137,8 +138,10 @@ def test_a_function_is_relied_on_under_the_name_it_is_imported_by():
 
 def test_who_calls_a_class_relies_on_how_it_is_made():
     base = {"a.py": "class A:\n    def __init__(self, x):\n        self.x = x\n", "b.py": "y = 1\n"}
-    second = base | {"b.py": "from a import A\ny = A(1)\n"}
-    assert shared(edit("(self, x)", "(self, x, z)", "a.py", base), second, base) == (("a.py:A.__init__",),) * 2
+    changes = edit("(self, x)", "(self, x, z)", "a.py", base)
+    for line in ("y = A(1)\n", "class B(A):\n    pass\n"):
+        assert shared(changes, base | {"b.py": f"from a import A\n{line}"}, base) == (("a.py:A.__init__",),) * 2
+    assert shared(changes, base | {"b.py": "from a import A\ny: A\nz = super().__init__(1)\n"}, base) == ((), ())
 
 
 def test_an_untouched_caller_hands_on_what_it_relies_on():

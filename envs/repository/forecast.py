@@ -118,4 +118,4 @@ def _by_last(uses: Iterable[Parts]) -> dict[str, set[Parts]]:
 
 
 def _meant(used: Mapping[str, Set[Parts]], path: str, name: str) -> bool:
-    return any(names(use, path, name) for use in used.get(name.removesuffix(".__init__").rpartition(".")[2], ()))
+    return any(names(use, path, name) for use in used.get(name.rpartition(".")[2], ()))

@@ -10,7 +10,7 @@ from envs.provenance import names_of, statements
 
 Parts = tuple[str, ...]  # of a dotted name: p.core.Cart is ("p", "core", "Cart")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_ANY = ""  # the first part of what is used of an object whose class cannot be told
+_ANY = ""  # the first part of what is called on an object whose class cannot be told
 
 
 class Definition(NamedTuple):
@@ -33,11 +33,13 @@ class Definition(NamedTuple):
 def outline(path: str, source: str) -> Mapping[str, Definition]:
     """Name -> what is defined at the top level of a module or in a class there, imports left out; {} for no Python.
 
-    A method is `Class.method`, a class in a class `Outer.Inner`.
+    A method is `Class.method`, a class in a class `Outer.Inner`. Uses are the module's own names, imported ones by what
+    they stand for, methods of `self`, and of other objects the methods that are called. Calling a class, or making a
+    subclass of it, uses its `__init__` too.
 
     >>> found = outline("p/a.py", "from p.b import f as g\\nclass Cart:\\n    def add(self, x=1): return g(x)")
-    >>> list(found), found["Cart.add"].signature, set(found["Cart.add"].uses)
-    (['Cart', 'Cart.add'], 'self, x=1', {('p', 'b', 'f')})
+    >>> list(found), found["Cart.add"].signature, sorted(found["Cart.add"].uses)
+    (['Cart', 'Cart.add'], 'self, x=1', [('p', 'b', 'f'), ('p', 'b', 'f', '__init__')])
     """
     body, lines = statements(source), source.split("\n")
     found: dict[str, list[_Defined]] = {}
@@ -60,12 +62,12 @@ def names(use: Parts, path: str, name: str) -> bool:
     """Whether a use may mean what a module defines under a name.
 
     A dotted use may leave out parts of the module's path, as an import from a package does that takes the name from one
-    of its modules. What is used of an unknown object may be any method of that name. Who calls a class uses `__init__`.
+    of its modules. What is called on an unknown object may be any method of that name.
 
     >>> names(("p", "Cart", "add"), "src/p/core.py", "Cart.add"), names(("p", "add"), "src/p/core.py", "Cart.add")
     (True, False)
     """
-    parts = tuple(name.removesuffix(".__init__").split("."))
+    parts = tuple(name.split("."))
     if use[0] == _ANY:
         return len(parts) > 1 and use[-1] == parts[-1]
     where = iter(module_parts(path))
@@ -133,24 +135,34 @@ class _Module(NamedTuple):
 
     def uses(self, defined: _Defined, scope: str) -> Iterator[Parts]:
         """What a definition in a class (`scope`; "" for none) uses."""
+        for base in getattr(defined.node, "bases", ()):
+            yield from self._made(base, scope)
         for node in defined.inner:
-            if isinstance(node, ast.Attribute):
-                yield self._attribute(node, scope)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                if node.id in self.imported:
-                    yield self.imported[node.id]
-                elif node.id in self.defined:
-                    yield (*self.parts, node.id)
+            if isinstance(node, ast.Attribute | ast.Name):
+                meant = self._meant(node, scope)
+                yield from [meant] if meant else ()
+            elif isinstance(node, ast.Call):
+                yield from self._made(node.func, scope)
 
-    def _attribute(self, node: ast.Attribute, scope: str) -> Parts:
-        attributes, root = [node.attr], node.value
+    def _made(self, node: ast.expr, scope: str) -> Iterator[Parts]:
+        """What calling something uses beyond its name."""
+        if meant := self._meant(node, scope):
+            yield (*meant, "__init__")
+        elif isinstance(node, ast.Attribute) and not node.attr.startswith("__"):  # that is some super().__init__()
+            yield (_ANY, node.attr)
+
+    def _meant(self, node: ast.expr, scope: str) -> Parts | None:
+        """What a dotted name stands for, where the module says so."""
+        attributes, root = [], node
         while isinstance(root, ast.Attribute):
             attributes, root = [root.attr, *attributes], root.value
-        name = root.id if isinstance(root, ast.Name) else ""
-        if name in self.imported:
-            return (*self.imported[name], *attributes)
-        if any(isinstance(known.node, ast.ClassDef) for known in self.defined.get(name, ())):
-            return (*self.parts, name, *attributes)
-        if name in ("self", "cls") and len(attributes) == 1 and f"{scope}.{node.attr}" in self.defined:
-            return (*self.parts, *scope.split("."), node.attr)
-        return (_ANY, node.attr)
+        if not isinstance(root, ast.Name) or not isinstance(getattr(node, "ctx", None), ast.Load):
+            return None
+        if root.id in self.imported:
+            return (*self.imported[root.id], *attributes)
+        known = self.defined.get(root.id, ())
+        if known and not attributes or any(isinstance(defined.node, ast.ClassDef) for defined in known):
+            return (*self.parts, root.id, *attributes)
+        if root.id in ("self", "cls") and len(attributes) == 1 and f"{scope}.{attributes[0]}" in self.defined:
+            return (*self.parts, *scope.split("."), *attributes)
+        return None
