@@ -46,7 +46,8 @@ class BranchEnv(CoopEnv):
         nothing and submits the branch.
     order: "simultaneous", or "alternating" for one seat at a time.
     policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.merge.Policy`.
-    forecast: tell the seats what a merge would meet now. It is made in any case.
+    forecast: tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they
+        agree (`envs.repository.forecast`). It is made in any case.
     test_timeout_s: wall time in seconds for the tests of one tree, above 0.
     """
 
