@@ -10,7 +10,7 @@ from envs.episode import Forecast, ParseError, Phase, Turn
 from envs.merge import Policy, Repository
 from envs.parsing import Reading
 from envs.prompts import GAP
-from envs.repository.actions import Reply, expected_merge, parse_actions
+from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
 from envs.repository.desk import Desk
 from envs.repository.files import added, clipped
 from envs.repository.forecast import describe, forecast
@@ -151,7 +151,8 @@ class BranchEnv(CoopEnv):
         desk.turns_left -= 1
         desk.tokens_left = max(0, desk.tokens_left - spent)
         if isinstance(parsed, ParseError):
-            desk.news.append(f"Your reply was not read: {parsed}.")
+            where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
+            desk.news.append(f"Your reply was not read: {parsed}{where}.")
             return self._turn(seat, phase, reply, Reading(error=parsed))
         before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.test_timeout_s)
         work = added(self.task.files, desk.files) if desk.files != before else ""

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from envs import repo
 from envs.episode import Act, ActKind, ParseError
 from envs.repository import actions, files, forecast, merging, outline, verdict
-from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
+from envs.repository.actions import (
+    Function,
+    Insert,
+    Pass,
+    Read,
+    Replace,
+    RunTests,
+    Say,
+    Search,
+    Submit,
+    broken_line,
+    parse_actions,
+)
 from envs.repository.files import added, edited, read, search, writable
 from envs.task import Decision
 
@@ -89,6 +101,7 @@ def test_a_reply_is_any_number_of_actions_in_order():
 )
 def test_what_breaks_the_grammar_is_a_value(reply, error):
     assert parse_actions(reply) is error
+    assert (broken_line(reply) == "") == (error is not ParseError.BAD_ACTION)
 
 
 def test_one_broken_action_voids_the_whole_reply():

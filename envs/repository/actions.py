@@ -156,8 +156,22 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
     Returns:
         The actions, or EMPTY (nothing written), NO_ACTION (nothing but notes), BAD_ACTION (a broken one).
     """
+    return _parsed(reply, decisions, acts)[0]
+
+
+def broken_line(reply: str) -> str:
+    """The first line of a reply that is a BAD_ACTION, of a block its head; "" where there is none.
+
+    >>> broken_line("Say: I start\\nInsert shop/core.py after: import math\\nx = 1")
+    'Insert shop/core.py after: import math'
+    """
+    return _parsed(reply, (), False)[1]
+
+
+def _parsed(reply: str, decisions: Sequence[Decision], acts: bool) -> tuple[Reply | ParseError, str]:
+    """The actions or the error of a reply, and the line that is broken, "" for none."""
     if not reply.strip():
-        return ParseError.EMPTY
+        return ParseError.EMPTY, ""
     lines = [line.rstrip("\r") for line in reply.split("\n")]
     actions: list[Action] = []
     made: list[Act] = []
@@ -168,7 +182,7 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
             end = next((i for i in range(at, len(lines)) if _END.fullmatch(lines[i].strip())), None)
             edit = None if end is None else block[0](lines[at:end], *block[1])
             if edit is None:
-                return ParseError.BAD_ACTION
+                return ParseError.BAD_ACTION, line
             actions.append(edit)
             at = end + 1
         elif single := _match(_LINES, line):
@@ -177,8 +191,8 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
             made.append(act)
             actions += [Say(line)] if act.kind is not ActKind.EXPECT else []
         elif _SLIP.match(line):
-            return ParseError.BAD_ACTION
-    return Reply(tuple(actions), tuple(made)) if actions or made else ParseError.NO_ACTION
+            return ParseError.BAD_ACTION, line
+    return Reply(tuple(actions), tuple(made)) if actions or made else ParseError.NO_ACTION, ""
 
 
 def edits(reply: str) -> tuple[Edit, ...]:

@@ -75,7 +75,7 @@ def _shared(base: Files, first: Files, second: Files) -> tuple[tuple[str, ...], 
     symbols, signatures = [], []
     for path, name in sorted(changed[0].keys() | changed[1].keys()):
         mine, theirs = ((path, name) in side for side in changed)
-        relied_on = theirs and _meant(used[0], path, name) or mine and _meant(used[1], path, name)
+        relied_on = theirs and _relies(used[0], path, name) or mine and _relies(used[1], path, name)
         if not (mine and theirs or relied_on and name in outline(path, base[path])):
             continue
         symbols.append(f"{path}:{name}")
@@ -105,7 +105,7 @@ def _used(base: Files, side: _Changes, touched: Set[tuple[str, str]]) -> Mapping
         for path in base
         if writable(path)
         for name, definition in outline(path, base[path]).items()
-        if (path, name) not in touched and _meant(direct, path, name)
+        if (path, name) not in touched and _relies(direct, path, name)
     )
     return _by_last(chain(*direct.values(), *further))
 
@@ -117,5 +117,5 @@ def _by_last(uses: Iterable[Parts]) -> dict[str, set[Parts]]:
     return found
 
 
-def _meant(used: Mapping[str, Set[Parts]], path: str, name: str) -> bool:
+def _relies(used: Mapping[str, Set[Parts]], path: str, name: str) -> bool:
     return any(names(use, path, name) for use in used.get(name.rpartition(".")[2], ()))

@@ -156,7 +156,7 @@ class _Module(NamedTuple):
         attributes, root = [], node
         while isinstance(root, ast.Attribute):
             attributes, root = [root.attr, *attributes], root.value
-        if not isinstance(root, ast.Name) or not isinstance(getattr(node, "ctx", None), ast.Load):
+        if not isinstance(root, ast.Name) or not isinstance(root.ctx, ast.Load):
             return None
         if root.id in self.imported:
             return (*self.imported[root.id], *attributes)
