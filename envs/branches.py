@@ -37,7 +37,8 @@ class BranchEnv(CoopEnv):
 
     An abstract base: a subclass says what a task is (`make_task`, with `Task.files`) and what becomes of the branches
     (`finish`). `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
-    nothing. Observations then are what the seat's actions showed, what the partner said, the forecast, what is left.
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
     `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
 
     Arguments, beside those of `CoopEnv`:

@@ -31,7 +31,8 @@ class PairedFeatures(BranchEnv):
 
     ## Action space, observation space, state, infos
     As in `CoopEnv`. `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
-    nothing. Observations then are what the seat's actions showed, what the partner said, the forecast, what is left.
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
 
     ## Phases
     `stance` (sealed) -> `work` until both have submitted or spent their turns -> `final` (sealed, without code).

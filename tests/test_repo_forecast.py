@@ -136,6 +136,16 @@ def test_a_function_is_relied_on_under_the_name_it_is_imported_by():
     assert shared(changes, base | {"p/b.py": "def f(x): return x\ny = f(1)\n"}, base) == ((), ())
 
 
+def test_a_call_on_some_object_is_of_a_method_and_one_on_self_of_the_own_class():
+    base = {
+        "a.py": "def f():\n    return 1\n\n\nclass A:\n    def g(self):\n        return 1\n",
+        "b.py": "class B:\n    def g(self):\n        return 2\n",
+    }
+    assert shared(edit("def f()", "def f(z)", "a.py", base), base | {"b.py": "y = x.f()\n"}, base) == ((), ())
+    calls = base | {"b.py": f"{base['b.py']}\n    def h(self):\n        return self.g()\n"}
+    assert shared(edit("g(self)", "g(self, z)", "a.py", base), calls, base) == ((), ())
+
+
 def test_who_calls_a_class_relies_on_how_it_is_made():
     base = {"a.py": "class A:\n    def __init__(self, x):\n        self.x = x\n", "b.py": "y = 1\n"}
     changes = edit("(self, x)", "(self, x, z)", "a.py", base)
@@ -154,6 +164,10 @@ def test_an_untouched_caller_hands_on_what_it_relies_on():
     calls = base | {"c.py": "def h(b):\n    return b.g()\n"}
     assert shared(changes, calls, base) == (("a.py:f",), ())
     assert shared(changes, base | {"c.py": "def h(b):\n    return b.k()\n"}, base) == ((), ())
+    assert shared(changes, edit("ff(1)", "2", "b.py", calls), base) == ((), ())  # the caller calls it no more
+    unknown = edit("ff(1)", "x.f(1)", "b.py", base)  # of two guesses nothing is made
+    method = unknown | {"a.py": "class A:\n    def f(self, x):\n        return x\n"}
+    assert shared(edit("return x", "return -x", "a.py", method), method | {"c.py": calls["c.py"]}, method) == ((), ())
 
 
 def test_a_decorator_and_every_definition_of_a_name_count_as_the_definition():
