@@ -10,7 +10,7 @@ from envs.episode import Forecast, ParseError, Phase, Turn
 from envs.merge import Policy, Repository
 from envs.parsing import Reading
 from envs.prompts import GAP
-from envs.repository.actions import Reply, expected_merge, parse_actions
+from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
 from envs.repository.desk import Desk
 from envs.repository.files import added, clipped
 from envs.repository.forecast import describe, forecast
@@ -37,7 +37,8 @@ class BranchEnv(CoopEnv):
 
     An abstract base: a subclass says what a task is (`make_task`, with `Task.files`) and what becomes of the branches
     (`finish`). `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
-    nothing. Observations then are what the seat's actions showed, what the partner said, the forecast, what is left.
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
     `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
 
     Arguments, beside those of `CoopEnv`:
@@ -46,7 +47,8 @@ class BranchEnv(CoopEnv):
         nothing and submits the branch.
     order: "simultaneous", or "alternating" for one seat at a time.
     policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.merge.Policy`.
-    forecast: tell the seats what a merge would meet now. It is made in any case.
+    forecast: tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they
+        agree (`envs.repository.forecast`). It is made in any case.
     test_timeout_s: wall time in seconds for the tests of one tree, above 0.
     """
 
@@ -148,7 +150,8 @@ class BranchEnv(CoopEnv):
         desk.turns_left -= 1
         desk.tokens_left = max(0, desk.tokens_left - spent)
         if isinstance(parsed, ParseError):
-            desk.news.append(f"Your reply was not read: {parsed}.")
+            where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
+            desk.news.append(f"Your reply was not read: {parsed}{where}.")
             return self._turn(seat, phase, reply, Reading(error=parsed))
         before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.test_timeout_s)
         work = added(self.task.files, desk.files) if desk.files != before else ""

@@ -170,8 +170,9 @@ class Forecast:
     """What a merge of the branches would have met after a round.
 
     `ranges` maps each file on which git reports a conflict to the lines of the common base, from 1, that it is about.
-    `symbols` are the names, as `path:name`, that one side changes and the other changes or newly uses; `signatures`
-    those of them whose parameters are no longer the same on both sides. These two are told of a clean merge too.
+    `symbols` are the names, `path:name` or `path:Class.method`, that one side changes and the other changes or uses in
+    what it changes; `signatures` those of them whose parameters are no longer the same on both sides. These two are
+    told of a clean merge too.
     """
 
     round: int

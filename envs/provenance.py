@@ -56,11 +56,15 @@ def _size(source: str, statements: Iterable[ast.stmt]) -> int:
 
 def nodes(source: str) -> dict[str, ast.stmt]:
     """What defines each name at the top level, the last definition of a name; {} for what is not Python."""
+    return {name: node for node in statements(source) for name in names_of(node)}
+
+
+def statements(source: str) -> list[ast.stmt]:
+    """The statements at the top level; none of what is not Python."""
     try:
-        body = ast.parse(source).body
+        return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote
-        return {}
-    return {name: node for node in body for name in names_of(node)}
+        return []
 
 
 def names_of(node: ast.stmt) -> list[str]:

@@ -24,12 +24,15 @@ class PairedFeatures(BranchEnv):
     The package is generated. Each feature needs a function that shares a contract with the partner's (an offset, a
     separator ...), of which each brief privately claims one reading, as in `PairedFunctions`; and it has a place in the
     package where the partner's feature is in the way. `append`, `registry` and `dispatch` conflict in space: the
-    natural places of both are the same line. `keywords`, `defaults` and `returns` conflict in meaning: both extend one
-    signature, or each relies on what the other changes, where git sees no conflict at all.
+    natural places of both are the same line. `keywords`, `defaults` and `returns` conflict in meaning. In `keywords`
+    both extend one signature: git reports that too, as it is one line, but keeping both sides' lines mends nothing. In
+    `defaults` and `returns` each relies on what the other changes: git merges the branches without a conflict, each
+    passes its own tests alone, and some of those fail on the merged tree.
 
     ## Action space, observation space, state, infos
     As in `CoopEnv`. `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
-    nothing. Observations then are what the seat's actions showed, what the partner said, the forecast, what is left.
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
 
     ## Phases
     `stance` (sealed) -> `work` until both have submitted or spent their turns -> `final` (sealed, without code).

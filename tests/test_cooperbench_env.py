@@ -22,7 +22,7 @@ from envs.cooperbench.gold import Gold, hunks, written
 from envs.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
 from envs.partners import Demonstrator, play, replay
-from envs.repository.actions import Replace
+from envs.repository.actions import Replace, parse_actions
 from envs.repository.files import edited
 from marl_coop.config import arguments_of
 from rewards import TERMS, RewardStack
@@ -69,6 +69,15 @@ def test_gold_is_written_with_as_few_lines_as_tell_the_place():
     assert edited({CORE: twice}, edit)[CORE].count("x = 9") == 1 and edit.old.count("\n") > 2
     with pytest.raises(ValueError, match="a line of the replacement reads End or With:"):
         written(Replace(CORE, "x", "end"))
+
+
+def test_gold_in_fences_or_with_other_line_ends_is_written_as_it_is():
+    for part in ("```\nx = 1\n```", "```\nx = 1"):
+        edit = Replace(CORE, part, "y = 1")
+        assert parse_actions(written(edit)).actions == (edit,)
+    old = "x = 1\r\ny = 2\r\n"
+    (edit,) = hunks({CORE: old}, CORE, old.replace("y", "z"))
+    assert edited({CORE: old}, *parse_actions(written(edit)).actions) == {CORE: "x = 1\r\nz = 2\r\n"}
 
 
 def test_gold_patches_of_one_signature_conflict_and_pay_nothing(make):

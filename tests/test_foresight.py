@@ -7,7 +7,7 @@ from test_repo_tasks import build
 
 from envs import PairedFeatures
 from envs.base import SEATS
-from envs.episode import Act, ActKind, Episode, Forecast, Phase
+from envs.episode import Act, ActKind, Episode, Forecast, PartTests, Phase
 from envs.partners import play
 from envs.zoo import NeverDefer
 from rewards import Foresight
@@ -124,3 +124,58 @@ def test_a_conflict_of_the_last_round_is_seen_in_play_with_no_lead_and_an_early_
     assert measure([env.episode])["forecast_lead_rounds"].value == 3
     assert [turn.phase for turn in env.episode.turns_of("agent_0")].count(Phase.WORK) == 4
     assert play(env, dict.fromkeys(SEATS, NeverDefer()), 3).outcome.forecasts
+
+
+# metrics of meaning
+
+
+def warned(episode, rounds, *, harm, conflict=False, alone=True):
+    """The same episode, with these forecasts: "x" where both rely on a symbol; one test of a part, and what became of
+    it."""
+    made = tuple(Forecast(round=i, symbols=("a.py:f",) if mark == "x" else ()) for i, mark in enumerate(rounds))
+    parts = {"agent_0": PartTests(alone=(alone, False), merged=(not harm, False))}
+    merge = replace(episode.outcome.merge, conflict=conflict)
+    return replace(episode, outcome=replace(episode.outcome, forecasts=made, merge=merge, parts=parts))
+
+
+def semantic(episodes):
+    """(value, cases) of precision, recall and lead of the forecasts of meaning."""
+    metrics = measure(episodes)
+    return [
+        (metrics[f"semantic_forecast_{name}"].value, metrics[f"semantic_forecast_{name}"].n)
+        for name in ("precision", "recall", "lead_rounds")
+    ]
+
+
+def test_forecasts_of_meaning_are_held_against_harm_after_a_clean_merge(base):
+    assert semantic([warned(base, ".xx", harm=True), warned(base, ".xx", harm=False)])[0] == (2 / 4, 4)
+    assert semantic([warned(base, rounds, harm=True) for rounds in (".xx", "..x", "x..")])[1] == (2 / 3, 3)
+    assert semantic([warned(base, "x.xx", harm=True)])[2] == (1, 1)
+    mixed = [warned(base, "xxx", harm=True), warned(base, "xx.", harm=True), warned(base, "..x", harm=False)]
+    assert semantic(mixed) == [(5 / 6, 6), (1 / 2, 2), (2, 1)]
+
+
+def test_a_conflict_that_git_reports_and_a_part_that_never_worked_say_nothing_of_meaning(base):
+    no_merge = replace(base, outcome=replace(base.outcome, merge=None, forecasts=()))
+    none = [
+        warned(base, "xx", harm=True, conflict=True),
+        warned(base, "xx", harm=True, alone=False),
+        no_merge,
+    ]
+    assert semantic(none) == [(None, 0)] * 3
+
+
+@pytest.mark.parametrize("family", ["defaults", "returns"])
+def test_played_harm_is_forecast_and_so_is_what_coordinated_work_relies_on(family):
+    env, episodes = PairedFeatures(families=[family]), []
+    for coordinated in (False, True):
+        build(env, coordinated=coordinated, seed=3)
+        episodes.append(env.episode)
+    assert semantic(episodes[:1]) == [(1, 1), (1, 1), (0, 1)]
+    assert semantic(episodes) == [(1 / 2, 2), (1, 1), (0, 1)]
+
+
+def test_harm_that_git_reports_as_a_conflict_is_no_case_of_meaning():
+    env = PairedFeatures(families=["keywords"])
+    build(env, coordinated=False, seed=3)
+    assert env.episode.outcome.forecasts[-1].signatures and semantic([env.episode]) == [(None, 0)] * 3

@@ -49,7 +49,7 @@ RANGE = {  # where it is not [0, 1]
     "j": (-1, 1),
     **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
     **{name: (0, np.inf) for name in NAMES if name in LEDGER or name.endswith("_per_episode")},
-    **dict.fromkeys(("forecast_lead_rounds", "memory_conflict_lead"), (0, np.inf)),
+    **{name: (0, np.inf) for name in NAMES if name.endswith("_lead_rounds") or name == "memory_conflict_lead"},
     "memory_compression": (1, np.inf),
     **{name: (-np.inf, 1) for name in NAMES if name.startswith("gap_")},
 }
@@ -228,7 +228,9 @@ def merged(conflict=False, alone=(True, True), utility=0.0, final="x = 1"):
     merge = Merge(
         base={"a.py": "x = 0"}, proposals=code, final={"a.py": final}, worth={}, conflict=conflict, policy="union"
     )
-    parts = {seat: PartTests(alone=(True, passes), merged=(False,)) for seat, passes in zip(PAIR, alone, strict=False)}
+    parts = {
+        seat: PartTests(alone=(True, passes), merged=(False, False)) for seat, passes in zip(PAIR, alone, strict=False)
+    }
     return with_code(ends("ab", "ab", utility=utility), merge=merge, parts=parts)
 
 

@@ -106,7 +106,8 @@ def test_a_reply_that_breaks_the_grammar_costs_a_turn_and_does_nothing():
     half = f"Say: I start\nInsert {path} after: {line}\nx = 1"
     seen, _, _, _, infos = env.step({"agent_0": half, "agent_1": "Pass"})
     assert infos["agent_0"]["parse_error"] is ParseError.BAD_ACTION and env.turns_left("agent_0") == 1
-    assert "Your reply was not read: bad_action." in seen["agent_0"] and "I start" not in seen["agent_1"]
+    told = f'Your reply was not read: bad_action in the line "Insert {path} after: {line}".'
+    assert told in seen["agent_0"] and "I start" not in seen["agent_1"]
     assert env._desks["agent_0"].files == env.task.files
 
 

@@ -8,8 +8,20 @@ from hypothesis import strategies as st
 
 from envs import repo
 from envs.episode import Act, ActKind, ParseError
-from envs.repository import actions, files, forecast, merging, verdict
-from envs.repository.actions import Function, Insert, Pass, Read, Replace, RunTests, Say, Search, Submit, parse_actions
+from envs.repository import actions, files, forecast, merging, outline, verdict
+from envs.repository.actions import (
+    Function,
+    Insert,
+    Pass,
+    Read,
+    Replace,
+    RunTests,
+    Say,
+    Search,
+    Submit,
+    broken_line,
+    parse_actions,
+)
 from envs.repository.files import added, edited, read, search, writable
 from envs.task import Decision
 
@@ -21,7 +33,7 @@ TREE = {"p/a.py": SOURCE, "p/b.py": "y = 1\n", "tests/test_a.py": "z = 1\n", "RE
 
 
 @pytest.mark.parametrize(
-    "module", [actions, files, forecast, merging, repo, verdict], ids=lambda module: module.__name__
+    "module", [actions, files, forecast, merging, outline, repo, verdict], ids=lambda module: module.__name__
 )
 def test_the_examples_in_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
@@ -89,6 +101,7 @@ def test_a_reply_is_any_number_of_actions_in_order():
 )
 def test_what_breaks_the_grammar_is_a_value(reply, error):
     assert parse_actions(reply) is error
+    assert (broken_line(reply) == "") == (error is not ParseError.BAD_ACTION)
 
 
 def test_one_broken_action_voids_the_whole_reply():
@@ -114,6 +127,78 @@ def test_acts_are_said_to_the_partner_and_expectations_are_sealed():
     assert parse_actions(reply, [DECISION]) is ParseError.NO_ACTION  # not where acts are not read
 
 
+@pytest.mark.parametrize("word", ["{}.", "**{}**", "**{}.**", "**{}**.", "`{}`", "*{}*", "{}!", "  {}  "])
+def test_a_word_alone_may_be_bold_or_have_a_full_stop(word):
+    reply = "\n".join(word.format(name) for name in ("Test", "Pass", "submit"))
+    assert parse_actions(reply).actions == (RunTests(), Pass(), Submit())
+    block = f"Replace p/a.py:\nx = 1\n{word.format('With:')}\nx = 2\n{word.format('End')}"
+    assert parse_actions(block).actions == (Replace("p/a.py", "x = 1", "x = 2"),)
+
+
+@pytest.mark.parametrize("line", ["Submit it", "test_end", "Submit, please", "I pass", "**Submit", "'Submit'"])
+def test_a_word_among_others_is_a_note(line):
+    assert parse_actions(f"Say: x\n{line}").actions == (Say("x"),)
+
+
+@pytest.mark.parametrize("line", ["'end',", "**end", "'end'", "end_", "end = 1", "with: 1"])
+def test_a_line_of_python_ends_no_block(line):
+    assert parse_actions(f"Insert p/a.py after: x\n{line}\nEnd").actions == (Insert("p/a.py", "x", line),)
+
+
+@pytest.mark.parametrize("path", ["p/a.py", "`p/a.py`", "'p/a.py'", '"p/a.py"', "`'p/a.py'`"])
+def test_a_path_may_stand_in_quotes_or_backticks(path):
+    edits = f"Insert {path} after: `x`\ny\nEnd\nReplace {path}:\nx\nWith:\ny\nEnd\nFunction {path} `f`:\ny\nEnd"
+    reply = f"Read: {path}\n{edits}"
+    assert parse_actions(reply).actions == (
+        Read("p/a.py"),
+        Insert("p/a.py", "`x`", "y"),
+        Replace("p/a.py", "x", "y"),
+        Function("p/a.py", "f", "y"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        *(("p/a.py 3", (3, 3)), ("p/a.py line 3", (3, 3)), ("p/a.py: 3", (3, 3)), ("p/a.py:3-5", (3, 5))),
+        *(("p/a.py 3 - 5", (3, 5)), ("p/a.py lines 3-5", (3, 5)), ("p/a.py, lines 3 to 5", (3, 5))),
+        *(("p/a.py 3\u20135", (3, 5)), ("`p/a.py` 3-5", (3, 5)), ("p/a.py", (1, None))),
+    ],
+)
+def test_lines_to_read_may_be_said_in_several_ways(said, lines):
+    assert parse_actions(f"Read: {said}").actions == (Read("p/a.py", *lines),)
+
+
+FENCED = "```python\ny = 2\n```"
+
+
+@pytest.mark.parametrize(
+    ("block", "edit"),
+    [
+        (f"Insert p/a.py after: x\n{FENCED}\nEnd", Insert("p/a.py", "x", "y = 2")),
+        (f"Insert p/a.py after: x\n\n{FENCED}\n\nEnd", Insert("p/a.py", "x", "y = 2")),
+        ("Insert p/a.py after: x\n```python\ny = 2\nEnd\n```", Insert("p/a.py", "x", "y = 2")),
+        (f"Function p/a.py f:\n{FENCED}\nEnd", Function("p/a.py", "f", "y = 2")),
+        (f"Replace p/a.py:\n```\ny = 1\n```\nWith:\n{FENCED}\nEnd", Replace("p/a.py", "y = 1", "y = 2")),
+        (f"Replace p/a.py:\ny = 1\nWith:\n{FENCED}\nEnd", Replace("p/a.py", "y = 1", "y = 2")),
+        ("Replace p/a.py:\n```\ny = 1\nWith:\ny = 2\n```\nEnd", Replace("p/a.py", "y = 1", "y = 2")),
+        ("Replace p/a.py:\n```\ny = 1\nWith:\ny = 2\nEnd\n```", Replace("p/a.py", "y = 1", "y = 2")),
+        ("Replace p/a.py:\n```\ny = 1\nWith:\n```\nEnd", Replace("p/a.py", "y = 1", "")),
+        ("Insert p/a.py after: x\na\n```\nb\n```\nEnd", Insert("p/a.py", "x", "a\n```\nb\n```")),
+        ("Insert p/a.py after: x\n```\na\n```\nb\nEnd", Insert("p/a.py", "x", "```\na\n```\nb")),
+        ("Insert p/a.py after: x\n```\n```py\na\n```\n```\nEnd", Insert("p/a.py", "x", "```py\na\n```")),
+        ("Insert p/a.py after: x\n\n\nEnd", Insert("p/a.py", "x", "\n")),
+    ],
+)
+def test_a_fence_around_lines_is_none_of_them_and_one_among_them_is(block, edit):
+    assert parse_actions(block).actions == (edit,)
+
+
+@pytest.mark.parametrize("block", ["Insert p/a.py after: x\n```\n```\nEnd", "Replace p/a.py:\n```\nWith:\nx\n```\nEnd"])
+def test_a_fence_around_nothing_is_nothing(block):
+    assert parse_actions(block) is ParseError.BAD_ACTION
+
+
 # edits
 
 
@@ -130,10 +215,33 @@ def test_a_replacement_takes_the_place_of_the_one_run_of_lines_that_is_named():
     assert edited(TREE, Replace("p/a.py", "import math", ""))["p/a.py"] == SOURCE.replace("import math\n", "")
 
 
-def test_a_whole_definition_is_replaced_with_its_decorators_at_its_own_depth():
-    new = edited(TREE, Function("p/a.py", "C.size", "def size(self):\n    return 2"))["p/a.py"]
-    assert new.endswith("class C:\n    def size(self):\n        return 2\n") and "@property" not in new
+def test_a_whole_definition_is_replaced_at_its_own_depth():
     assert "def f(x, y):\n    return y" in edited(TREE, Function("p/a.py", "f", "def f(x, y):\n    return y"))["p/a.py"]
+    new = edited(TREE, Function("p/a.py", "C.size", "def size(self):\n    return 2"))["p/a.py"]
+    assert new.endswith("class C:\n    @property\n    def size(self):\n        return 2\n")
+
+
+def test_decorators_stay_unless_the_new_definition_has_its_own():
+    new = edited(TREE, Function("p/a.py", "C.size", "# now cached\n@cached\ndef size(self):\n    return 2"))["p/a.py"]
+    assert new.endswith("class C:\n    # now cached\n    @cached\n    def size(self):\n        return 2\n")
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_file_keeps_its_line_ends(end):
+    text = SOURCE.rstrip("\n") + end
+    for edit in (
+        Insert("p/a.py", "import math", "x = 1\ny = 2"),
+        Insert("p/a.py", "return 1", "        # end"),
+        Replace("p/a.py", "def f(x):\n    return x", "def f(x, y):\n    return y"),
+        Replace("p/a.py", "        return 1", "        return 2"),
+        Function("p/a.py", "C.size", "def size(self):\n    return 2"),
+    ):
+        plain = edited(TREE | {"p/a.py": text}, edit)["p/a.py"]
+        assert edited(TREE | {"p/a.py": text.replace("\n", "\r\n")}, edit)["p/a.py"] == plain.replace("\n", "\r\n")
+
+
+def test_lines_that_are_not_edited_keep_mixed_ends():
+    assert edited({"a.py": "x = 1\r\ny = 2\n"}, Insert("a.py", "x = 1", "z = 3"))["a.py"] == "x = 1\r\nz = 3\ny = 2\n"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +278,7 @@ def test_an_edit_leaves_the_old_files_as_they_were():
 def test_reading_numbers_the_lines_and_searching_names_the_places():
     assert parse_actions("read: p/a.py 2-30").actions == (Read("p/a.py", 2, 30),)
     assert read({"a.py": "x\ny\nz\n"}, "a.py", 2, 30) == "a.py:\n  2 y\n  3 z"
-    assert read(TREE, "p/b.py", 0, 0) == "p/b.py:\n"
+    assert read(TREE, "p/b.py", 0, 0) == read(TREE, "p/b.py", 2) == "p/b.py has 1 lines."
     assert read(TREE, "p/b.py") == "p/b.py:\n  1 y = 1" and "There is no x" in read(TREE, "x")
     assert search(TREE, "= 1") == "'= 1' is on 2 lines.\np/b.py:1: y = 1\ntests/test_a.py:1: z = 1"
     long = {"a.py": "x = 1\n" * 9000}
@@ -196,6 +304,7 @@ PIECES = [
         "y = 1",
         "import math",
     ),
+    *("```python\n", "```", "**End**", "`p/a.py`", "Read: p/a.py 3", ":"),
     *("def f(x):\n    return 1", "p/a.py", "\n", " ", "\r", "\0", "\ud800", "Expect merge: clean (50%)", "Propose: 17"),
 ]
 REPLIES = st.lists(st.sampled_from(PIECES) | st.text(max_size=10) | st.just("\n"), max_size=14).map("".join)

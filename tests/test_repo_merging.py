@@ -1,4 +1,4 @@
-"""Merges and forecasts beside git's own: policies, whole trees, exported branches."""
+"""Merges beside git's own: policies, whole trees, exported branches."""
 
 import subprocess
 
@@ -7,7 +7,6 @@ import pytest
 
 from envs.merge import Policy, Repository, Strategy, merge
 from envs.repository import merging
-from envs.repository.forecast import describe, forecast
 from envs.repository.merging import export, merge_branches, need_git
 
 BASE = {"a.py": "one\ntwo\nthree\nfour\nfive\n", "b.py": "x = 1\n"}
@@ -103,50 +102,3 @@ def test_an_exported_repository_has_a_branch_for_each_seat_with_its_history(tmp_
     ]
     assert repository.read("agent_0", "b.py") == b"x = 3\n" and repository.read("agent_1", "b.py") == b"x = 1\n"
     assert isinstance(repository, Repository)
-
-
-# forecasts
-
-CODE = {"m.py": "def f(x, size=2):\n    return x\n\n\ndef g(x):\n    return x\n\n\nLIMIT = 3\n"}
-
-
-def told(first, second):
-    return forecast(0, CODE, {"m.py": first}, {"m.py": second})
-
-
-def test_a_forecast_names_the_lines_of_the_base_on_which_changes_meet():
-    base = CODE["m.py"]
-    met = told(base.replace("return x", "return 1", 1), base.replace("return x", "return 2", 1))
-    assert met.conflict and met.ranges == {"m.py": ((2, 2),)} and met.symbols == ("m.py:f",)
-    assert describe(met) == "Merge forecast: conflict in m.py lines 2-2; both rely on m.py:f."
-    apart = told(base.replace("size=2", "size=3"), base.replace("LIMIT = 3", "LIMIT = 4"))
-    assert not apart.conflict and describe(apart) == "Merge forecast: clean."
-
-
-def test_two_insertions_at_one_place_meet_there():
-    base = CODE["m.py"]
-    met = told(base + "a = 1\n", base + "b = 1\n")
-    assert met.conflict and list(met.ranges["m.py"]) == [(10, 10)]
-
-
-def test_a_forecast_tells_of_a_clean_merge_what_one_side_changes_and_the_other_builds_on():
-    base = CODE["m.py"]
-    changes = base.replace("size=2", "size=3")
-    builds = base.replace("LIMIT = 3", "LIMIT = f(3)")
-    told_of = told(changes, builds)
-    assert not told_of.conflict and told_of.symbols == told_of.signatures == ("m.py:f",)
-    assert told(builds, changes).symbols == ("m.py:f",)
-    body = base.replace("return x", "return -x", 1)
-    assert told(body, builds).symbols == ("m.py:f",) and told(body, builds).signatures == ()
-    assert "signatures disagree: m.py:f" in describe(told_of)
-
-
-def test_a_signature_that_both_change_alike_does_not_disagree():
-    both = CODE["m.py"].replace("size=2", "size=2, mode=1")
-    assert told(both, both).signatures == () and told(both, both).symbols == ("m.py:f",)
-
-
-@pytest.mark.parametrize("text", ["def f(:", "\ufeff", "x" * 50_000, "(" * 500, "f(" * 90 + ")" * 90, ""])
-def test_a_forecast_takes_any_text_for_a_file(text):
-    assert told(text, CODE["m.py"] + "y = 1\n").round == 0
-    assert told(CODE["m.py"] + "y = 1\n", text).round == 0

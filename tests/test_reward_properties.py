@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Act, ActKind, Episode, Merge, PartTests, Provenance, StopReason
+from envs.episode import Act, ActKind, Episode, Forecast, Merge, PartTests, Provenance, StopReason
 from envs.task import Numeric
 from rewards import (
     TERMS,
@@ -98,8 +98,15 @@ def episodes(draw):
         conflict=draw(st.booleans()),
         policy="union",
     )
+    rounds = st.builds(
+        Forecast,
+        round=st.just(0),
+        ranges=st.sampled_from([{}, {"a.py": ((1, 1),)}]),
+        symbols=st.sampled_from([(), ("a.py:f",)]),
+    )
     outcome = replace(
         episode.outcome,
+        forecasts=tuple(draw(st.lists(rounds, max_size=3))),
         provenance=draw(st.sampled_from([None, ledger])),
         parts=draw(st.fixed_dictionaries({}, optional={seat: tests for seat in seats})),
         merge=draw(st.sampled_from([None, merge])),

@@ -32,7 +32,7 @@ class CooperBench(BranchEnv):
     clones its repository, makes its environment and studies its tests, which takes minutes; the cache keeps all three.
 
     ## Action space, observation space, state, infos
-    As in `PairedFeatures`, and `Read: <path> 120-180` for some lines: a seat is shown 6,000 characters at once. The
+    As in `PairedFeatures`; `Read: <path> 120-180` matters here, as a seat is shown 6,000 characters at once. The
     brief is the feature's description and the paths of the package's sources. Only these can be read, searched and
     changed, and no action makes or removes a file, so a feature that needs a new module cannot be built. There are no
     visible tests.

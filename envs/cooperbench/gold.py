@@ -50,7 +50,7 @@ def hunks(files: Files, path: str, new: str) -> list[Replace]:
     >>> hunks({"a.py": "x = 1\\ny = 2\\nz = 3\\n"}, "a.py", "x = 1\\ny = 4\\nz = 3\\n")
     [Replace(path='a.py', old='x = 1\\ny = 2\\nz = 3', text='x = 1\\ny = 4\\nz = 3')]
     """
-    a, b = files[path].split("\n"), new.split("\n")
+    a, b = (text.replace("\r\n", "\n").split("\n") for text in (files[path], new))
     context = 1
     while True:
         groups = SequenceMatcher(None, a, b, autojunk=False).get_grouped_opcodes(context)
@@ -73,11 +73,13 @@ def _apply(files: Files, made: list[Replace]) -> Files | None:
 
 
 def written(edit: Replace) -> str:
-    """The replacement as a reply has it."""
-    text = f"Replace {edit.path}:\n{edit.old}\nWith:\n{edit.text}\nEnd"
-    if parse_actions(text) != ((edit,), ()):
-        raise ValueError(f"{edit.path}: a line of the replacement reads End or With:, which the grammar cannot say.")
-    return text
+    """The replacement as a reply has it; in fences, where its own lines would be taken for some."""
+    for before, after in (("", ""), ("```\n", "\n```")):
+        old, new = (f"{before}{part}{after}" for part in (edit.old, edit.text))
+        text = f"Replace {edit.path}:\n{old}\nWith:\n{new}\nEnd"
+        if parse_actions(text) == ((edit,), ()):
+            return text
+    raise ValueError(f"{edit.path}: a line of the replacement reads End or With:, which the grammar cannot say.")
 
 
 BENCH_CAST = {"oracle": Gold}

@@ -58,7 +58,10 @@ class Draft:
 
 
 class RepoFamily(ABC):
-    """A kind of package whose two features get in each other's way."""
+    """A kind of package whose two features get in each other's way.
+
+    `conflict` is why: "spatial", both insert at one place, or "semantic", both change or rely on what one thing means.
+    """
 
     name: str
     conflict: Literal["spatial", "semantic"]

@@ -1,7 +1,8 @@
 """Keywords: both features extend the signature of one function.
 
-Semantic. Uncoordinated, each seat writes a signature with its own keyword only. Coordinated, both write the same line
-with both keywords, for which each must know the other's name and default, and change the body in different places.
+Semantic, and textual too. Uncoordinated, each seat writes a signature with its own keyword only: git reports the line,
+and neither version of it serves both. Coordinated, both write the same line with both keywords, for which each must
+know the other's name and default, and change the body in different places.
 """
 
 import numpy as np

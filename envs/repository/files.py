@@ -16,11 +16,14 @@ MAX_HITS = 20
 
 
 def read(files: Files, path: str, first: int = 1, last: int | None = None) -> str:
-    """The numbered lines of a file from `first` to `last`, both included, or that there is no such file."""
+    """The numbered lines of a file from `first` to `last`, both included, or what is not there: the file, or those."""
     if path not in files:
         return f"There is no {path}. Files: {', '.join(sorted(files))}."
-    lines = list(enumerate(files[path].splitlines(), 1))[max(first - 1, 0) : last]
-    text = "\n".join(f"{number:3} {line}" for number, line in lines)
+    lines = files[path].splitlines()
+    shown = list(enumerate(lines, 1))[max(first - 1, 0) : last]
+    if not shown:
+        return f"{path} has {len(lines)} lines."
+    text = "\n".join(f"{number:3} {line}" for number, line in shown)
     return clipped(f"{path}:\n{text}")
 
 
@@ -41,7 +44,7 @@ def clipped(text: str) -> str:
 
 
 def edited(files: Files, edit: Edit) -> Files | str:
-    """The files after an edit, or why it cannot be made.
+    """The files after an edit, or why it cannot be made. A file whose lines all end in CR LF keeps such ends.
 
     >>> edited({"a.py": "x = 1\\ny = 2\\n"}, Insert("a.py", "x = 1", "z = 3"))
     {'a.py': 'x = 1\\nz = 3\\ny = 2\\n'}
@@ -53,8 +56,11 @@ def edited(files: Files, edit: Edit) -> Files | str:
         return f"There is no {path}. Files: {', '.join(sorted(files))}."
     if not writable(path):
         return f"{path} is not yours to change."
-    lines = files[path].split("\n")
-    span = _definition(files[path], edit) if isinstance(edit, Function) else _lines(lines, edit)
+    source, ends = files[path].replace("\r\n", "\n"), files[path].count("\r\n")
+    crlf = ends > 0 and ends == source.count("\n")
+    source = source if crlf else files[path]
+    lines = source.split("\n")
+    span = _definition(source, edit) if isinstance(edit, Function) else _lines(lines, edit)
     if isinstance(span, str):
         return span
     first, last = span
@@ -62,7 +68,7 @@ def edited(files: Files, edit: Edit) -> Files | str:
     if isinstance(edit, Function):
         indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
         new = textwrap.indent(textwrap.dedent(edit.text), indent).split("\n")
-    text = "\n".join([*lines[:first], *new, *lines[last:]])
+    text = "\n".join([*lines[:first], *new, *lines[last:]]).replace("\n", "\r\n" if crlf else "\n")
     if len(text) > MAX_FILE:
         return f"{path} would have {len(text)} characters; a file has at most {MAX_FILE}."
     if not _is_text(text):
@@ -119,7 +125,7 @@ def _lines(lines: list[str], edit: Edit) -> tuple[int, int] | str:
 
 
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:
-    """The lines [first, last) of the definition that an edit names, decorators included."""
+    """The lines [first, last) of the definition that an edit names, with its decorators where the new text has some."""
     try:
         scope: ast.AST | None = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -129,5 +135,7 @@ def _definition(source: str, edit: Function) -> tuple[int, int] | str:
         scope = next((n for n in getattr(scope, "body", []) if isinstance(n, kinds) and n.name == name), None)
     if scope is None:
         return f"{edit.path} has no function or class {edit.name}. Use Insert to add one."
-    first = min([scope.lineno, *(decorator.lineno for decorator in scope.decorator_list)])
-    return first - 1, scope.end_lineno
+    code = (line.strip() for line in edit.text.split("\n"))
+    decorated = next((line for line in code if line and not line.startswith("#")), "").startswith("@")
+    marks = [mark.lineno for mark in scope.decorator_list] if decorated else []
+    return min([scope.lineno, *marks]) - 1, scope.end_lineno

@@ -1,20 +1,27 @@
 """What a merge of two branches would meet, before anybody merges: conflicts from git, symbols from the syntax tree."""
 
-import ast
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from difflib import SequenceMatcher
-from typing import NamedTuple
+from itertools import chain
 
 from envs.episode import Forecast
 from envs.merge import Policy
-from envs.provenance import nodes
-from envs.repository.files import Files
+from envs.repository.files import Files, writable
 from envs.repository.merging import merge_branches
+from envs.repository.outline import Definition, Parts, certain, names, outline
 
 
 def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
-    """The forecast for two branches of a base. Its conflicts are the naive merge's, whatever is done about them."""
+    """The forecast for two branches of a base. Its conflicts are the naive merge's, whatever is done about them.
+
+    Its symbols are a warning and no verdict: two branches may rely on one name and agree. A side relies on what its own
+    changes use, and on what is used by a definition that they use and nobody changed.
+
+    >>> base = {"a.py": "def f(x):\\n    return x\\n", "b.py": "y = 1\\n"}
+    >>> other = {**base, "b.py": "from a import f as g\\ny = g(1)\\n"}
+    >>> describe(forecast(0, base, {**base, "a.py": "def f(x, z):\\n    return x\\n"}, other))
+    'Merge forecast: clean; both rely on a.py:f; signatures disagree: a.py:f.'
+    """
     clashing = merge_branches(base, first, second, Policy.NAIVE).conflicts
     symbols, signatures = _shared(base, first, second)
     return Forecast(
@@ -56,60 +63,59 @@ def _hunks(base: str, side: str) -> Iterator[tuple[int, int]]:
     return ((a, b) for tag, a, b, *_ in matcher.get_opcodes() if tag != "equal")
 
 
-class _Definition(NamedTuple):
-    """What a name at the top level is: its lines, the names in it, and its parameters where it is a function."""
-
-    text: str
-    words: frozenset[str]
-    parameters: str | None
+_Changes = dict[tuple[str, str], Definition | None]
 
 
 def _shared(base: Files, first: Files, second: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`path:name` of what one side changes and the other changes or newly uses, and those with two signatures."""
+    """`path:name` of what one side changes and the other changes or relies on, and those with two signatures."""
     changed = [_changed(base, side) for side in (first, second)]
-    used = [frozenset().union(*(new.words for new in side.values() if new is not None)) for side in changed]
+    if not all(changed):
+        return (), ()
+    used = [_used(base, side, changed[0].keys() | changed[1].keys()) for side in changed]
     symbols, signatures = [], []
     for path, name in sorted(changed[0].keys() | changed[1].keys()):
         mine, theirs = ((path, name) in side for side in changed)
-        known = name in _outline(base[path])
-        if not (mine and theirs or known and (theirs and name in used[0] or mine and name in used[1])):
+        relied_on = theirs and _relies(used[0], path, name) or mine and _relies(used[1], path, name)
+        if not (mine and theirs or relied_on and name in outline(path, base[path])):
             continue
         symbols.append(f"{path}:{name}")
-        versions = (_outline(side[path]).get(name) for side in (first, second))
-        if len({version and version.parameters for version in versions}) > 1:
+        versions = (outline(path, side[path]).get(name) for side in (first, second))
+        if len({version and version.signature for version in versions}) > 1:
             signatures.append(f"{path}:{name}")
     return tuple(symbols), tuple(signatures)
 
 
-def _changed(base: Files, side: Files) -> dict[tuple[str, str], _Definition | None]:
+def _changed(base: Files, side: Files) -> _Changes:
     """(path, name) -> what it is now, None where it is no more, of all that a side defines, changes or removes."""
-    found = {}
+    found: _Changes = {}
     for path in base:
-        if base[path] != side[path] and path.endswith(".py"):
-            old, new = _outline(base[path]), _outline(side[path])
-            found |= {(path, name): new.get(name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        if base[path] != side[path] and writable(path):
+            old, new = outline(path, base[path]), outline(path, side[path])
+            for name in old.keys() | new.keys():
+                if name not in old or name not in new or old[name].text != new[name].text:
+                    found[path, name] = new.get(name)
     return found
 
 
-@functools.lru_cache(maxsize=2048)
-def _outline(source: str) -> dict[str, _Definition]:
-    """What is defined at the top level of a module; {} for what is not Python."""
-    lines = source.split("\n")
-    return {
-        name: _Definition("\n".join(lines[node.lineno - 1 : node.end_lineno]), _words(node), _parameters(node))
-        for name, node in nodes(source).items()
-    }
+def _used(base: Files, side: _Changes, touched: Set[tuple[str, str]]) -> Mapping[str, Set[Parts]]:
+    """What a side's changes use, by its last part; and what that uses in turn, where nobody touched it."""
+    direct = _by_last(use for new in side.values() if new is not None for use in new.uses)
+    further = (
+        certain(definition.uses)
+        for path in base
+        if writable(path)
+        for name, definition in outline(path, base[path]).items()
+        if (path, name) not in touched and _relies(direct, path, name)
+    )
+    return _by_last(chain(*direct.values(), *further))
 
 
-def _words(node: ast.stmt) -> frozenset[str]:
-    found = (inner for inner in ast.walk(node) if isinstance(inner, ast.Name | ast.Attribute))
-    return frozenset(inner.id if isinstance(inner, ast.Name) else inner.attr for inner in found)
+def _by_last(uses: Iterable[Parts]) -> dict[str, set[Parts]]:
+    found: dict[str, set[Parts]] = {}
+    for use in uses:
+        found.setdefault(use[-1], set()).add(use)
+    return found
 
 
-def _parameters(node: ast.stmt) -> str | None:
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    try:
-        return ast.unparse(node.args)
-    except RecursionError:  # a default of a thousand brackets
-        return "..."
+def _relies(used: Mapping[str, Set[Parts]], path: str, name: str) -> bool:
+    return any(names(use, path, name) for use in used.get(name.rpartition(".")[2], ()))

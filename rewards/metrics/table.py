@@ -26,7 +26,13 @@ from rewards.metrics.averaging import (
 )
 from rewards.metrics.calibration import auroc, brier, ece
 from rewards.metrics.deference import cdr, cr, j, prior_accuracy
-from rewards.metrics.foresight import forecast_lead_rounds, forecast_precision
+from rewards.metrics.foresight import (
+    forecast_lead_rounds,
+    forecast_precision,
+    semantic_forecast_lead_rounds,
+    semantic_forecast_precision,
+    semantic_forecast_recall,
+)
 from rewards.metrics.memory import (
     memory_compression,
     memory_conflict_lead,
@@ -132,6 +138,9 @@ RATES = (
     semantic_conflict_rate,
     forecast_precision,
     forecast_lead_rounds,
+    semantic_forecast_precision,
+    semantic_forecast_recall,
+    semantic_forecast_lead_rounds,
     brier,
     worth_team,
     worth_expert,

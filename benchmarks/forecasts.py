@@ -1,0 +1,61 @@
+"""What the forecasts of `PairedFeatures` are worth: on work of seats that know of each other, and of seats that do not.
+
+    python benchmarks/forecasts.py
+
+Every kind of package is built on seeds 0 to 11, in one turn by each seat and under the right contract: as one builds it
+who has read its own brief only, and as one who knows the partner's feature. For each it prints how many of the episodes
+ended in a conflict that git reports, in harm after a clean merge, in success, and how many of the last forecasts named
+what both rely on, and signatures that disagree. Then the metrics of forecasts of meaning over all episodes.
+"""
+
+from envs import PairedFeatures
+from envs.episode import Episode, Phase
+from rewards.metrics import measure
+
+SEEDS = range(12)
+METRICS = ("precision", "recall", "lead_rounds")
+
+
+def built(env: PairedFeatures, seed: int, coordinated: bool) -> Episode:
+    env.reset(seed=seed)
+    option = env.task.decisions[0].best
+    while env.agents:
+        work = {seat: env.reference_work(seat, option, coordinated=coordinated) for seat in env.acting}
+        final = dict.fromkeys(env.acting, f"Answer: {option}")
+        env.step({seat: f"{text}\nSubmit" for seat, text in work.items()} if env.phase is Phase.WORK else final)
+    return env.episode
+
+
+def harmed(episode: Episode) -> bool:
+    parts = episode.outcome.parts.values()
+    broken = any(a and not m for part in parts for a, m in zip(part.alone, part.merged, strict=True))
+    return broken and not episode.outcome.merge.conflict
+
+
+def main() -> None:
+    print("| kind | seats know of each other | conflict | harm | success | both rely on | signatures |")
+    print("|---|---|---|---|---|---|---|")
+    played = []
+    for coordinated in (False, True):
+        for family in PairedFeatures.FAMILIES:
+            env = PairedFeatures(families=[family.name])
+            episodes = [built(env, seed, coordinated) for seed in SEEDS]
+            outcomes = [episode.outcome for episode in episodes]
+            counts = (
+                sum(outcome.merge.conflict for outcome in outcomes),
+                sum(map(harmed, episodes)),
+                sum(outcome.success for outcome in outcomes),
+                sum(bool(outcome.forecasts[-1].symbols) for outcome in outcomes),
+                sum(bool(outcome.forecasts[-1].signatures) for outcome in outcomes),
+            )
+            know = "yes" if coordinated else "no"
+            print(f"| `{family.name}` | {know} | {' | '.join(map(str, counts))} |", flush=True)
+            played += episodes
+    metrics = measure(played)
+    for name in METRICS:
+        metric = metrics[f"semantic_forecast_{name}"]
+        print(f"semantic_forecast_{name}: {metric.value:.2f} [{metric.low:.2f}, {metric.high:.2f}], {metric.n} cases")
+
+
+if __name__ == "__main__":
+    main()
