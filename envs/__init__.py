@@ -25,10 +25,19 @@ def make(name: str, **kwargs: Any) -> CoopEnv:
         kwargs: the constructor arguments of that class.
 
     Raises:
-        ValueError: there is no such environment (the message has the nearest name), or an argument is out of range.
+        ValueError: there is no such environment (the message has the nearest name), or an argument is of another type
+            or out of range.
     """
+    return find_environment(name)(**kwargs)
+
+
+def find_environment(name: str) -> type[CoopEnv]:
+    """The class of a name, as `make` takes it. Raises ValueError where it is none."""
     known = {cls.__name__: cls for cls in ENVIRONMENTS}
-    return find(name, known, kind="environment", example="envs.cooperbench:CooperBench")(**kwargs)
+    found = find(name, known, kind="environment", example="envs.cooperbench:CooperBench")
+    if not (isinstance(found, type) and issubclass(found, CoopEnv)):
+        raise ValueError(f"{name!r} is {found!r}, not a subclass of envs.CoopEnv.")
+    return found
 
 
 __all__ = [
@@ -39,5 +48,6 @@ __all__ = [
     "MoonSurvival",
     "PairedFeatures",
     "PairedFunctions",
+    "find_environment",
     "make",
 ]

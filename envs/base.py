@@ -3,12 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
+from envs.arguments import check_arguments, reset_options
 from envs.cells import Cells
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.lookup import choose
@@ -103,6 +104,10 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
     TEAM_SIZES: ClassVar[range] = range(2, 3)
     CAST: ClassVar[Mapping[str, type] | None] = None  # scripted partners by name; None: those of `envs.cast`
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_arguments(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -192,14 +197,10 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
             raise ValueError(f"reset: seed is {seed!r}; it must be a whole number of at least 0, or None.")
         if seed is not None or self._np_random is None:
             self._np_random, _ = seeding.np_random(None if seed is None else int(seed))
-        task = (options or {}).get("task")
+        task, self._muted = reset_options(options, self.seats)
         if task is None:
             task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
-        elif not isinstance(task, Task):
-            raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.task.Task.")
-        elif tuple(task.seats) != self.seats:
-            raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {self.seats}.")
-        self._task, self._muted = task, frozenset((options or {}).get("muted", ()))
+        self._task = task
         self._turns, self._step, self._episode = [], 0, None
         self.agents = list(self.seats)
         self._observations = {seat: f"{task.briefs[seat]}\n{self._ask(seat)}" for seat in self.seats}

@@ -8,7 +8,7 @@ not fit is a ConfigError that names the value, the file it came from, the dotted
 import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
 from pydantic import (
@@ -17,15 +17,14 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
-    create_model,
     field_validator,
     model_validator,
 )
 
 import envs
 import rewards
+from envs.arguments import arguments_of
 from envs.curriculum import Curriculum
-from envs.lookup import find
 from marl_coop import seating
 from marl_coop.config_error import ConfigError, Keys, explain
 from marl_coop.config_layers import COMMAND_LINE, merge, parse_override, read_file, source_of
@@ -201,11 +200,9 @@ def _build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
     if not isinstance(name, str):
         raise ConfigError(f"{name!r} is refused: input should be the name of an environment", ("env", "name"))
     try:
-        env_class = find(name, {known.__name__: known for known in envs.ENVIRONMENTS}, kind="environment")
+        env_class = envs.find_environment(name)
     except ValueError as error:
         raise ConfigError(str(error), ("env", "name")) from error
-    if not (isinstance(env_class, type) and issubclass(env_class, envs.CoopEnv)):
-        raise ConfigError(f"{name!r} is {env_class!r}, not a subclass of envs.CoopEnv", ("env", "name"))
     return _construct(env_class, arguments, keys)
 
 
@@ -218,22 +215,3 @@ def _construct(cls: type, arguments: dict[str, Any], keys: Keys) -> Any:
         raise explain(error, schema, arguments, keys) from error
     except ValueError as error:  # in range by type and not by meaning: the class says why
         raise ConfigError(str(error), keys) from error
-
-
-def arguments_of(env_class: type) -> type[BaseModel]:
-    """The constructor's keyword arguments as a schema: their names, annotations and defaults, as far up the base
-    classes as `**kwargs` are handed on."""
-    fields: dict[str, Any] = {}
-    for cls in env_class.__mro__:
-        if "__init__" in vars(cls):
-            hints = get_type_hints(cls.__init__)
-            _, *parameters = inspect.signature(cls.__init__).parameters.values()
-            for parameter in parameters:
-                if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                    default = ... if parameter.default is parameter.empty else parameter.default
-                    fields.setdefault(parameter.name, (hints.get(parameter.name, Any), default))
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                break
-    return create_model(
-        env_class.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields
-    )

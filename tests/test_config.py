@@ -8,7 +8,8 @@ from pydantic_core import to_jsonable_python
 
 import envs
 import rewards
-from marl_coop.config import Config, arguments_of, load_config
+from envs.arguments import arguments_of
+from marl_coop.config import Config, load_config
 from marl_coop.config_error import ConfigError, dotted, nearest
 
 ROOT = Path(__file__).parent.parent

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from test_repo_actions import REPLIES
 
 import envs
+from envs.arguments import arguments_of
 from envs.base import SEATS
 from envs.cooperbench import Evaluator, Refused
 from envs.cooperbench.environment import CooperBench
@@ -24,7 +25,6 @@ from envs.paired_functions import PairedFunctions
 from envs.partners import Demonstrator, play, replay
 from envs.repository.actions import Replace, parse_actions
 from envs.repository.files import edited
-from marl_coop.config import arguments_of
 from rewards import TERMS, RewardStack
 from rewards.metrics import measure
 
@@ -136,8 +136,8 @@ def test_pairs_are_chosen_by_tier_subset_task_or_name(make, pairs, count):
         ({"pairs": "tier2"}, "pairs is 'tier2'; none of these 0 pairs"),
         ({"pairs": "lite"}, "pairs is 'lite'; it must be one of all, tier1, tier2, tier3, few, or names of pairs"),
         ({"pairs": []}, "pairs is \\[\\]"),
-        ({"pairs": 3}, "pairs is 3; it must be a name or a list of names"),
-        ({"pairs": [3]}, "pairs is \\[3\\]; it must be a name or a list of names"),
+        ({"pairs": 3}, "pairs is 3; it should be a valid string"),
+        ({"pairs": [3]}, "pairs is \\[3\\]; it should be a valid string"),
         ({"pairs": ["shapes_task/7/1-9"]}, "Nearest: shapes_task/7/"),
         ({"pairs": "shapes_task/8"}, "pairs names 'shapes_task/8', which"),
         ({"repositories": "/nowhere", "evaluator": None}, "repositories is '/nowhere'; it must be a folder"),

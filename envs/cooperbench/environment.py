@@ -170,8 +170,6 @@ class CooperBench(BranchEnv):
         """The pairs that are dealt: those that are asked for, without those that are known to be refused."""
         if isinstance(pairs, str) and "/" in pairs:
             pairs = [pairs]
-        if not isinstance(pairs, Sequence) or not all(isinstance(name, str) for name in pairs):
-            raise ValueError(f"pairs is {pairs!r}; it must be a name or a list of names of pairs or tasks.")
         if isinstance(pairs, str):
             if pairs not in ("all", *TIERS) and pairs not in self.dataset.subsets:
                 known = ", ".join(("all", *TIERS, *self.dataset.subsets))
