@@ -11,6 +11,7 @@ from pettingzoo import ParallelEnv
 
 from envs.arguments import check_arguments, reset_options
 from envs.cells import Cells
+from envs.curriculum import LADDER
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
 from envs.lookup import choose
 from envs.odds import Odds
@@ -102,6 +103,7 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
     FAMILIES: ClassVar[tuple[Any, ...]] = ()
     HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
     TEAM_SIZES: ClassVar[range] = range(2, 3)
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
     CAST: ClassVar[Mapping[str, type] | None] = None  # scripted partners by name; None: those of `envs.cast`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -1,6 +1,6 @@
 """Handover: what one seat is told early another needs late, and it does not all fit into anybody's context."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -61,6 +61,12 @@ class Handover(CoopEnv):
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "handover_v0"}
     TEAM_SIZES: ClassVar[range] = range(2, 9)
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (  # of pairs
+        {"facts": 16, "probes": 1, "room": 14, "memory_budget": 512},
+        {"facts": 32, "probes": 1, "room": 14, "memory_budget": 512},
+        {"facts": 48, "probes": 2, "room": 18, "memory_budget": 512},
+        {"facts": 96, "probes": 4, "room": 30, "memory_budget": 768},
+    )
     CAST: ClassVar[Mapping[str, type]] = NOTE_TAKERS
     DECISION, OPTION = "key", "value"
 

@@ -144,6 +144,13 @@ class MoonSurvival(CoopEnv):
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "moon_survival_v0"}
     TEAM_SIZES: ClassVar[range] = range(1, 9)
     DECISION, OPTION = "item", "rank"
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"items": 4, "cue_reliability": 1.0, "expert_noise": 0.5, "novice_noise": 4.0},
+        {"items": 6, "cue_reliability": 1.0, "expert_noise": 1.0, "novice_noise": 4.0},
+        {"items": 10, "cue_reliability": 0.95, "expert_noise": 1.0, "novice_noise": 4.0},
+        {"items": 15, "cue_reliability": 0.95, "expert_noise": 1.0, "novice_noise": 4.0},
+        {"items": 15, "cue_reliability": 0.8, "expert_noise": 1.0, "novice_noise": 2.0},
+    )
 
     def __init__(
         self,

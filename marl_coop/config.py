@@ -152,7 +152,12 @@ class Config(Section):
         section = self.env.get("curriculum")
         if not isinstance(section, dict | None):
             raise ConfigError(f"{section!r} is refused: input should be null or keys", ("env", "curriculum"))
-        return None if section is None else _construct(Curriculum, section, ("env", "curriculum"))
+        if section is None:
+            return None
+        ladder = envs.find_environment(self.env["name"]).LADDER
+        if not ladder and "levels" not in section:
+            raise ConfigError(f"{self.env['name']} has no ladder of its own; give levels", ("env", "curriculum"))
+        return _construct(Curriculum, {"levels": ladder} | section, ("env", "curriculum"))
 
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""

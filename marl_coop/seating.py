@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from envs import CoopEnv
-from envs.cast import find_partner
+from envs.cast import PARTNERS, find_partner
 from envs.partners import Partner
 
 BASE = None  # the player that is the frozen base alone
@@ -119,6 +119,9 @@ def check(entry: Entry, *environments: CoopEnv) -> None:
                     f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "
                     "else it is base, frozen:FOLDER, scripted:NAME or a URL#MODEL"
                 )
+            case "adapter" if name in PARTNERS or name.casefold() == "base":  # else a slip would train an adapter
+                meant = "base" if name.casefold() == "base" else f"scripted:{name}"
+                raise ValueError(f"{name!r} is no name for an adapter. Did you mean {meant!r}?")
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerCallback
 
+import envs
 from envs import DesignReview, PairedFunctions
 from envs import curriculum as module
+from envs.cast import find_partner
 from envs.curriculum import LADDER, Curriculum
+from envs.partners import play
 from marl_coop.callbacks import CurriculumLevel
 from marl_coop.config import ConfigError, load_config
 
@@ -150,6 +153,27 @@ def test_unseen_instances_may_be_of_held_out_families():
     assert [family.name for family in unseen.families] == ["signing", "page_size", "return_type", "row_size"]
     assert [family.name for family in config.make_env().families] == ["offset", "scale", "timeout", "padding"]
     assert unseen.scaffold is True  # the rest is as in `env`
+
+
+@pytest.mark.parametrize("environment", envs.ENVIRONMENTS)
+def test_every_environment_has_a_ladder_whose_levels_can_be_played(environment):
+    config = load_config([], [f"env.name={environment.__name__}", "env.curriculum={}"])
+    curriculum = config.make_curriculum()
+    assert len(curriculum.levels) >= 4 and curriculum.levels == environment.LADDER
+    for level in curriculum.levels:
+        env = config.make_env(**level)
+        play(env, dict.fromkeys(env.possible_agents, find_partner("ideal", env)), seed=0)
+    assert curriculum.arguments == environment.LADDER[0]
+
+
+class WithoutLadder(PairedFunctions):
+    LADDER = ()
+
+
+def test_an_environment_without_a_ladder_asks_for_levels():
+    name = "test_curriculum:WithoutLadder"
+    with pytest.raises(ConfigError, match=f"env.curriculum: {name} has no ladder of its own; give levels"):
+        load_config([], [f"env.name={name}", "env.curriculum={}"])
 
 
 @pytest.mark.parametrize(

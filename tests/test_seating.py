@@ -66,6 +66,11 @@ def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
     ("overrides", "message"),
     [
         (
+            ["policies.agent_1=oracle"],
+            "policies.agent_1: 'oracle' is no name for an adapter. Did you mean 'scripted:oracle'?",
+        ),
+        (["policies.agent_1=Base"], "policies.agent_1: 'Base' is no name for an adapter. Did you mean 'base'?"),
+        (
             ["env.name=Handover", "policies.agent_1=scripted:persuader"],
             "policies.agent_1: 'scripted:persuader' cannot play Handover; ideal, oracle, silent, saboteur can.",
         ),

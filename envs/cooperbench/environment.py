@@ -75,6 +75,7 @@ class CooperBench(BranchEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "cooperbench_v0"}
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = ()  # how hard a pair is nobody has measured
     CAST: ClassVar[Mapping[str, type]] = BENCH_CAST
     GRAMMAR: ClassVar[str] = GRAMMAR.replace("\nTest\n", "\n").replace("<path>\nSearch", "<path> <line>-<line>\nSearch")
     BEFORE: ClassVar[tuple[Phase, ...]] = ()
