@@ -46,6 +46,15 @@ class DesignReview(CoopEnv):
     ## Families
     auth_scheme, pagination, error_style, date_format, schema_version; none is held out.
 
+    ## Example
+    >>> env = DesignReview()
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:  # here each seat would reply to its observation
+    ...     replies = {seat: f"Answer: {env.task.decisions[0].best} (80%)" for seat in env.agents}
+    ...     observations, rewards, *_ = env.step(replies)
+    >>> rewards
+    {'agent_0': 1.0, 'agent_1': 1.0}
+
     ## Version history
     v0: first version.
     """

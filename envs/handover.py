@@ -55,6 +55,15 @@ class Handover(CoopEnv):
     hits: entries that a query gives at most.
     summariser: `envs.memory.extractive`, another function, or "policy": nothing is summarised unless a seat does it.
 
+    ## Example
+    >>> env = Handover()
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:
+    ...     replies = {seat: NoteTaker().reply(env, seat) for seat in env.agents}
+    ...     observations, rewards, *_ = env.step(replies)
+    >>> rewards
+    {'agent_0': 1.0, 'agent_1': 1.0}
+
     ## Version history
     v0: first version.
     """

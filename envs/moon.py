@@ -137,6 +137,15 @@ class MoonSurvival(CoopEnv):
     expert_noise, novice_noise: standard deviation of the error, in ranks, of one seat and of all others; above 0.
     renamed: call the items A, B, C ... in the order of the brief.
 
+    ## Example
+    >>> env = MoonSurvival(items=3)
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:  # here each seat would reply to its observation
+    ...     ranks = "\\n".join(f"Answer {item.id}: {item.best}" for item in env.task.decisions)
+    ...     observations, rewards, *_ = env.step(dict.fromkeys(env.agents, ranks))
+    >>> rewards
+    {'agent_0': 1.0, 'agent_1': 1.0}
+
     ## Version history
     v0: first version.
     """

@@ -43,6 +43,16 @@ class PairedFunctions(CoopEnv):
     decimals, signature, attribute, capacity, drift. Held out: signing, page_size, return_type, row_size. Estimates are
     capacity, drift and row_size. `docs/families.md` has a table.
 
+    ## Example
+    >>> env = PairedFunctions(families=["offset"])
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:  # here each seat would reply to its observation
+    ...     best = env.task.decisions[0].best
+    ...     replies = {seat: f"Answer: {best}\\n{env.reference_work(seat, best)}" for seat in env.agents}
+    ...     observations, rewards, *_ = env.step(replies)
+    >>> rewards
+    {'agent_0': 1.0, 'agent_1': 1.0}
+
     ## Version history
     v0: first version.
     """
