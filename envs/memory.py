@@ -27,6 +27,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from envs.episode import Entry
@@ -309,8 +310,9 @@ def _sized(**fields: Any) -> Entry:
     return replace(entry, n_tok=message_tokens(entry.line))
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+@lru_cache(maxsize=4096)  # every query reads every entry
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
 
 
 def _parts(words: Iterable[str]) -> list[str]:
