@@ -1,48 +1,94 @@
 """What a constructor and `reset` are given, checked before it is used."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from abc import ABCMeta
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
+from pydantic_core import SchemaError
 
 from envs.task import Seat, Task
 
 RESET_OPTIONS = ("task", "muted")
 
 
+class UnknownArgument(ValueError):
+    """An argument that a class does not take; `name` is its name."""
+
+    def __init__(self, cls: type, name: str):
+        self.name = name
+        near = did_you_mean(name, arguments_of(cls).model_fields)
+        super().__init__(f"{cls.__name__} has no argument {name!r}.{near}")
+
+
+class Checked(ABCMeta):
+    """A class whose keyword arguments are checked before they are used; numpy's scalars arrive as Python's.
+
+    Raises:
+        UnknownArgument: the class has no such argument (the message has the nearest).
+        ValueError: an argument is of another type. What a value may be is for the class to say.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in kwargs.items()}
+        unknown = [name for name in given if name not in arguments_of(cls).model_fields]
+        _check_types(cls, {name: value for name, value in given.items() if name not in unknown})
+        try:
+            return super().__call__(*args, **given)
+        except TypeError as error:  # the class may take what is not in its schema: only Python knows
+            found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if found is None or found[1] not in unknown:
+                raise
+            raise UnknownArgument(cls, found[1]) from error
+
+
 @cache
 def arguments_of(cls: type) -> type[BaseModel]:
     """The constructor's keyword arguments as a schema: their names, annotations and defaults, as far up the base
-    classes as `**kwargs` are handed on."""
+    classes as `**kwargs` are handed on. An annotation that cannot be checked is Any; an argument whose name cannot be
+    a field's is left out.
+    """
     fields: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            hints = get_type_hints(base.__init__)
             _, *parameters = inspect.signature(base.__init__).parameters.values()
             for parameter in parameters:
-                if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+                if named and not parameter.name.startswith("_") and not hasattr(BaseModel, parameter.name):
                     default = ... if parameter.default is parameter.empty else parameter.default
-                    fields.setdefault(parameter.name, (hints.get(parameter.name, Any), default))
+                    fields.setdefault(parameter.name, (_annotation(base.__init__, parameter.name), default))
             if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
                 break
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    return _schema(cls.__name__, fields)
 
 
-def check_arguments(cls: type, given: Mapping[str, Any]) -> None:
-    """Checks names and types; what a value may be is for the class to say.
+def _schema(name: str, fields: Mapping[str, Any]) -> type[BaseModel]:
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(name, __config__=config, **fields)
 
-    Raises:
-        ValueError: the class has no such argument (the message has the nearest), or one is of another type.
-    """
-    schema = arguments_of(cls)
-    for name in given:
-        if name not in schema.model_fields:
-            raise ValueError(f"{cls.__name__} has no argument {name!r}.{did_you_mean(name, schema.model_fields)}")
+
+def _annotation(init: Callable, name: str) -> Any:
+    """The annotation of a parameter; Any where there is none, or none that can be checked."""
     try:
-        schema.model_validate(given, strict=True)
+        holder = SimpleNamespace(__annotations__={name: init.__annotations__[name]})
+        hint = get_type_hints(holder, init.__globals__, include_extras=True)[name]
+        _schema("argument", {"value": (hint, ...)}).model_validate({}, strict=True)
+    except ValidationError:  # that nothing was given: so it can be checked
+        return hint
+    except (KeyError, NameError, TypeError, AttributeError, PydanticUserError, SchemaError):
+        return Any
+    return Any
+
+
+def _check_types(cls: type, given: Mapping[str, Any]) -> None:
+    try:
+        arguments_of(cls).model_validate(given, strict=True)
     except ValidationError as error:
         words = {found["loc"][0] for found in error.errors() if found["type"] == "literal_error"}
         for found in error.errors():
@@ -70,7 +116,8 @@ def reset_options(options: Mapping[str, Any] | None, seats: Sequence[Seat]) -> t
         raise ValueError(f"reset: options['task'] is a {type(task).__name__}; it must be an envs.task.Task.")
     if task is not None and tuple(task.seats) != tuple(seats):
         raise ValueError(f"reset: the task has the seats {task.seats}; this environment plays {tuple(seats)}.")
-    if isinstance(muted, str) or not set(muted) <= set(seats):
+    muted = () if muted is None else muted
+    if isinstance(muted, str) or not isinstance(muted, Collection) or not all(seat in seats for seat in muted):
         raise ValueError(f"reset: options['muted'] is {muted!r}; it must be a list of seats, of {', '.join(seats)}.")
     return task, frozenset(muted)
 

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
-from envs.arguments import check_arguments, reset_options
+from envs.arguments import Checked, reset_options
 from envs.cells import Cells
 from envs.curriculum import LADDER
 from envs.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
@@ -38,7 +38,7 @@ def seats_of(agents: int) -> tuple[Seat, ...]:
 SEATS = seats_of(2)  # of a pair
 
 
-class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
+class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
     """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
@@ -105,10 +105,6 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str]):
     TEAM_SIZES: ClassVar[range] = range(2, 3)
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
     CAST: ClassVar[Mapping[str, type] | None] = None  # scripted partners by name; None: those of `envs.cast`
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_arguments(cls, kwargs)
-        return super().__new__(cls)
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from envs.arguments import Checked
+
 LADDER: tuple[Mapping[str, Any], ...] = (
     {
         "cells": {"both_right": 0.5, "one_right": 0.5, "both_wrong": 0.0},
@@ -37,7 +39,7 @@ LADDER: tuple[Mapping[str, Any], ...] = (
 )
 
 
-class Curriculum:
+class Curriculum(metaclass=Checked):
     """Climbs a ladder of levels, and down again, so that success stays between `low` and `high`.
 
     A level is what an environment's arguments are there, in the place of its own. Success is measured over at least
@@ -57,7 +59,7 @@ class Curriculum:
         window: episodes, at least 1.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is of another type or out of its range.
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class Curriculum:
         high: float = 0.7,
         window: int = 128,
     ):
-        if not levels or not all(isinstance(level, Mapping) for level in levels):
+        if not levels:
             raise ValueError(f"levels is {levels!r}; give at least one level, each like {{scaffold: true}}.")
         if not 0 <= low < high <= 1:
             raise ValueError(f"low is {low!r} and high is {high!r}; they must be shares, the first below the second.")
-        if not isinstance(window, int) or window < 1:
+        if window < 1:
             raise ValueError(f"window is {window!r}; it must be a whole number of at least 1.")
         self.levels = tuple(levels)
         self.low, self.high, self.window = low, high, window

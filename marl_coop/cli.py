@@ -5,7 +5,6 @@ has passed, so a typing error is answered at once.
 """
 
 import argparse
-import inspect
 import netrc
 import os
 import sys
@@ -16,9 +15,10 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 import envs
+from envs.arguments import arguments_of
 from envs.episode import Phase
 from marl_coop import audit as audits
-from marl_coop.config import Config, load_config
+from marl_coop.config import Config, build_env, load_config
 from marl_coop.config_error import ConfigError
 from marl_coop.config_layers import COMMAND_LINE
 from marl_coop.rundir import find_checkpoint
@@ -92,12 +92,12 @@ def audit(argv: Sequence[str]) -> int:
     if not audits.auditable(config.make_env()):
         raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
     stack, console, beaten = RewardStack.from_config(config.rewards), Console(width=100), False
-    common = inspect.signature(envs.CoopEnv).parameters.keys() - {"families"}  # each environment has its own
+    common = arguments_of(envs.CoopEnv).model_fields.keys() - {"families"}  # each environment has its own
     shared = {key: value for key, value in config.env.items() if key in common}
     audited = {config.env["name"]: config.make_env()}
     for cls in envs.ENVIRONMENTS:
         if cls.__name__ not in audited and audits.auditable(cls()) and Phase.WORK not in cls().schedule:
-            audited[cls.__name__] = cls(**shared)
+            audited[cls.__name__] = build_env({"name": cls.__name__} | shared, ("env",))
     for name, env in audited.items():
         played = audits.play_zoo(env, args.episodes)
         rows = audits.audit(stack, played)

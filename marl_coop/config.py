@@ -23,10 +23,10 @@ from pydantic import (
 
 import envs
 import rewards
-from envs.arguments import arguments_of
+from envs.arguments import Checked, UnknownArgument, arguments_of
 from envs.curriculum import Curriculum
 from marl_coop import seating
-from marl_coop.config_error import ConfigError, Keys, explain
+from marl_coop.config_error import ConfigError, Keys, explain, nearest
 from marl_coop.config_layers import COMMAND_LINE, merge, parse_override, read_file, source_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -117,11 +117,11 @@ class Config(Section):
     def _seats_match(self) -> Self:
         """Builds every environment that is asked for once, compares its seats and those who can play it with
         `policies`, and fills these."""
-        env = _build_env(self._env, ("env",))
-        others = [_build_env(self._env | self.evaluation.env, ("evaluation", "env"))]
+        env = build_env(self._env, ("env",))
+        others = [build_env(self._env | self.evaluation.env, ("evaluation", "env"))]
         curriculum = self.make_curriculum()
         for i, level in enumerate(curriculum.levels if curriculum else ()):
-            others.append(_build_env(self._env | dict(level), ("env", "curriculum", "levels", i)))
+            others.append(build_env(self._env | dict(level), ("env", "curriculum", "levels", i)))
         seats = env.possible_agents
         for seat, policy in self.policies.items():
             if seat not in seats:
@@ -141,7 +141,7 @@ class Config(Section):
 
     def make_env(self, **changes: Any) -> envs.CoopEnv:
         """A fresh environment, as the `env` section says, but for what `changes` says."""
-        return envs.make(**self._env | changes)
+        return build_env(self._env | changes, ("env",))
 
     @property
     def _env(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
         raise explain(error, term, fields, ("rewards", name)) from error
 
 
-def _build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
+def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
     arguments = dict(section)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
@@ -211,12 +211,21 @@ def _build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
     return _construct(env_class, arguments, keys)
 
 
-def _construct(cls: type, arguments: dict[str, Any], keys: Keys) -> Any:
+def _construct(cls: Checked, arguments: dict[str, Any], keys: Keys) -> Any:
+    """An object of the values that the class's schema makes of YAML's: a path of a text, a tuple of a list."""
     schema = arguments_of(cls)
+    known = {key: value for key, value in arguments.items() if key in schema.model_fields}
     try:
-        schema.model_validate(arguments)
-        return cls(**arguments)
+        read = schema.model_validate(known)
+        return cls(**arguments | {key: getattr(read, key) for key in known})
     except ValidationError as error:
-        raise explain(error, schema, arguments, keys) from error
+        misspelt = next((key for key in arguments if key not in known), None)
+        raise explain(error, schema, known, keys) if misspelt is None else _unknown(misspelt, schema, keys) from error
+    except UnknownArgument as error:
+        raise _unknown(error.name, schema, keys) from error
     except ValueError as error:  # in range by type and not by meaning: the class says why
         raise ConfigError(str(error), keys) from error
+
+
+def _unknown(key: str, schema: type[BaseModel], keys: Keys) -> ConfigError:
+    return ConfigError(f"unknown key; did you mean {nearest(key, schema.model_fields)!r}?", (*keys, key))

@@ -208,3 +208,12 @@ def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
     unbeaten = [" ".join(part.split()) for part in said["0.5"].split("not beaten for certain: ")[1:]]
     assert len(unbeaten) == 2 and all("chatty (unilateral)" in part for part in unbeaten)
     assert "chatty (" not in " ".join(said["0"].split())
+
+
+def test_the_command_gives_the_settings_that_are_shared_to_every_environment(monkeypatch):
+    audited = []
+    monkeypatch.setattr(audits, "play_zoo", lambda env, episodes: audited.append(env) or play_zoo(env, 2))
+    overrides = ["env={name: DesignReview, acts: true, rounds: 2}", "env.cue_reliability=0.8"]
+    main(["audit", "--config", "configs/presets/balanced.yaml", "--episodes", "2", *overrides])
+    assert {type(env) for env in audited} == {envs.DesignReview, envs.PairedFunctions}
+    assert {(env.acts, env.rounds, env.cue_reliability) for env in audited} == {(True, 2, 0.8)}

@@ -120,6 +120,29 @@ def test_yaml_round_trip(tmp_path):
     assert load_config([write(tmp_path, config.to_yaml())]) == config
 
 
+def test_an_environment_gets_what_its_annotations_make_of_yaml(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        "from enum import Enum\nfrom pathlib import Path\nfrom envs import DesignReview\n"
+        "class Colour(Enum):\n    RED = 'red'\n"
+        "class Typed(DesignReview):\n"
+        "    def __init__(self, *, folder: Path, colour: Colour, pair: tuple[int, int], names: set[str], **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.got = (folder, colour, pair, names)\n",
+        "typed_lab.py",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write(tmp_path, "env: {name: 'typed_lab:Typed', folder: a/b, colour: red, pair: [1, 2], names: [x, x]}")
+    import typed_lab
+
+    for env in (load_config([file]).make_env(), load_config([file]).make_env(rounds=2)):
+        assert env.got == (Path("a/b"), typed_lab.Colour.RED, (1, 2), {"x"})
+    with pytest.raises(ConfigError, match="env.foldr: unknown key; did you mean 'folder'"):
+        load_config([write(tmp_path, "env: {name: 'typed_lab:Typed', foldr: a/b}", "slip.yaml")])
+    with pytest.raises(ConfigError, match="env.curriculum.windw: unknown key; did you mean 'window'"):
+        load_config([], ["env.curriculum={windw: 3}"])
+
+
 def test_all_fields_of_a_term_are_in_the_resolved_configuration():
     section = load_config([], ["rewards.capitulation.weight=0.5"]).rewards["capitulation"]
     assert section == {"weight": 0.5, "loss_aversion": 1.5}

@@ -88,7 +88,7 @@ def test_a_learner_that_gets_better_is_kept_between_20_and_70_percent(rate):
     ("arguments", "message"),
     [
         ({"levels": []}, "levels is \\[\\]; give at least one level"),
-        ({"levels": ["easy"]}, "levels is \\['easy'\\]; give at least one level"),
+        ({"levels": ["easy"]}, "levels is \\['easy'\\]; it should be a valid dictionary"),
         ({"window": 1.5}, "window is 1.5"),
         ({"low": 0.7}, "low is 0.7 and high is 0.7"),
         ({"high": 1.1}, "high is 1.1"),
