@@ -41,13 +41,19 @@ def replay(env: CoopEnv, episode: Episode) -> Episode:
     """Play the task of a record once more with its replies: an equal environment comes to an equal record.
 
     Raises:
-        ValueError: the record has more or fewer turns than this environment plays, other seats, or another end.
+        ValueError: the record is of another environment, has more or fewer turns than this one plays, or another end.
     """
-    env.reset(options={"task": episode.task})
-    for _, turns in groupby(episode.turns, key=lambda turn: turn.round):
-        if not env.agents:
-            raise _unequal(episode, f"goes on after {len(env.turns)} turns")
-        env.step({turn.agent: turn.reply for turn in turns})
+    rounds = [
+        {turn.agent: turn.reply for turn in turns} for _, turns in groupby(episode.turns, lambda turn: turn.round)
+    ]
+    try:
+        env.reset(options={"task": episode.task})
+        while rounds and env.agents:
+            env.step(rounds.pop(0))
+    except (ValueError, LookupError, AttributeError, StopIteration) as error:
+        raise _unequal(episode, f"cannot be played in {type(env).__name__} ({error!r})") from error
+    if rounds:
+        raise _unequal(episode, f"goes on after {len(env.turns)} turns")
     if env.agents:
         raise _unequal(episode, f"ends in phase {env.phase}")
     ended = env.episode.outcome, episode.outcome
@@ -197,10 +203,10 @@ class Calibrated(Scripted):
 class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
-    The prior stance is its own belief; the final option is its own, the partner's or the blend with equal chance, and
-    its code realises that option. Before it answers for good it says what each source says and how good it is: whoever
-    is to weigh the sources must first bring them to mind. Where acts are on, half of its messages are one, of a random
-    kind, and what it expects of the partner is as random as what it does.
+    The prior stance is its own belief; the final option is its own, the partner's or the blend (where there is one)
+    with equal chance, and its code realises that option. Before it answers for good it says what each source says and how
+    good it is: whoever is to weigh the sources must first bring them to mind. Where acts are on, half of its messages
+    are one, of a random kind, and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -251,8 +257,8 @@ class Demonstrator(Scripted):
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own = decision.belief[seat]
-        choices = (own, named_option(env.heard(seat), decision) or own, decision.blends[0])
-        option = choices[self.rng.integers(3)]
+        choices = (own, named_option(env.heard(seat), decision) or own, *decision.blends[:1])
+        option = choices[self.rng.integers(len(choices))]
         return option, self.prior(env, seat, decision)[1]
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:

@@ -144,14 +144,14 @@ class Overconfident(_Claims):
 
 
 class Averager(Policy):
-    """Settles for the blend as soon as the partner names something else."""
+    """Settles for the blend as soon as the partner names something else; where there is none it plays honestly."""
 
     needs = (TALK, BLENDS)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         option, confidence = super().decide(env, seat, decision)
         disagree = named_option(env.heard(seat), decision) not in (None, decision.belief[seat])
-        return (decision.blends[0], 1 / len(decision.options)) if disagree else (option, confidence)
+        return (decision.blends[0], 1 / len(decision.options)) if disagree and decision.blends else (option, confidence)
 
 
 class CodePadder(Policy):

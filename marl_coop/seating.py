@@ -13,6 +13,7 @@ In YAML, under `policies`, a seat is given to
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Self
 
@@ -74,21 +75,21 @@ def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
 
 def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
     """The frozen adapters: the name that the team has for each, and its folder."""
-    names = {name for entry in policies.values() for name in _names(entry) if _kind(name) == "frozen"}
-    return {_frozen_name(name): Path(_value(name)) for name in sorted(names)}
+    return {adapter: Path(_value(name)) for name, adapter in _frozen_names(policies).items()}
 
 
 def seated(
     policies: Mapping[str, Entry], env: CoopEnv, endpoint: Callable[[str, str], Partner]
 ) -> dict[str, Player | Mix]:
     """Who sits in each seat of an environment; `endpoint` makes a partner of a url and the name of a model."""
+    adapters = _frozen_names(policies)
 
     def player(name: str) -> Player:
         match _kind(name):
             case "base":
                 return BASE
             case "frozen":
-                return _frozen_name(name)
+                return adapters[name]
             case "scripted":
                 return find_partner(_value(name), env)
             case "endpoint":
@@ -139,5 +140,13 @@ def _value(name: str) -> str:
     return name.partition(":")[2]
 
 
-def _frozen_name(name: str) -> str:
-    return re.sub(r"\W+", "_", name)
+def _frozen_names(policies: Mapping[str, Entry]) -> dict[str, str]:
+    """The adapter of each entry `frozen:FOLDER`, none called like another: the entry with _ for what no name can have,
+    and with a number where that is taken."""
+    taken, found = set(learners(policies)), {}
+    for name in sorted({name for entry in policies.values() for name in _names(entry) if _kind(name) == "frozen"}):
+        plain = re.sub(r"\W+", "_", name)
+        numbered = (f"{plain}_{number}" for number in count(2))
+        found[name] = next(adapter for adapter in chain([plain], numbered) if adapter not in taken)
+        taken.add(found[name])
+    return found

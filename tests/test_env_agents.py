@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
+import envs
 from envs import DesignReview, PairedFunctions
 from envs.base import seats_of
 from envs.cells import Cells
@@ -231,6 +232,14 @@ def test_a_record_replays_to_itself_and_not_in_another_environment():
         replay(DesignReview(agents=3, rounds=3), episode)
     with pytest.raises(ValueError, match="goes on after 9 turns. Use an environment with the same arguments"):
         replay(DesignReview(agents=3, rounds=1), episode)
+
+
+@pytest.mark.parametrize("name", ["MoonSurvival", "Handover", "PairedFeatures"])
+def test_a_record_of_another_environment_is_refused(name):
+    env = PairedFunctions()
+    episode = play(env, dict.fromkeys(env.seats, Calibrated()), 0)
+    with pytest.raises(ValueError, match=r"replay: the record of .*\. Use an environment with the same arguments"):
+        replay(envs.make(name), episode)
 
 
 # ------------------------------------------------------------------------------------------------ configuration

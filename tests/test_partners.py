@@ -5,11 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from envs import DesignReview, PairedFunctions
+from envs import CoopEnv, DesignReview, PairedFunctions
 from envs.base import SEATS
-from envs.episode import ActKind, Phase
+from envs.episode import ActKind, Outcome, Phase, StopReason
 from envs.partners import Calibrated, Demonstrator, named_option, play, promised
+from envs.task import Decision, Task
 from envs.zoo import ZOO, AlwaysDefer, Averager, NeverDefer
+from rewards import TERMS, RewardStack
 
 ENVIRONMENTS = [
     PairedFunctions(rounds=1),
@@ -242,3 +244,48 @@ def test_a_message_names_an_option_in_any_case_but_no_part_of_a_longer_word():
     assert named_option([], decision) is None
     (decision,) = DesignReview(families=["auth_scheme"]).make_task(0).decisions
     assert named_option([decision.options[0].upper()], decision) == decision.options[0]
+
+
+class Recipe(CoopEnv):
+    """What one must write of an environment and no more: briefs, one decision without blends, and what comes of it."""
+
+    def make_task(self, seed):
+        true, false = ("red", "blue") if seed % 2 else ("blue", "red")
+        decision = Decision(
+            id="colour",
+            options=("red", "blue"),
+            utility={true: 1.0, false: 0.0},
+            belief={"agent_0": true, "agent_1": false},
+            expert="agent_0",
+            cue={"agent_0": "strong", "agent_1": "weak"},
+        )
+        return Task(
+            id=f"recipe-{seed}",
+            family="recipe",
+            seed=seed,
+            seats=SEATS,
+            briefs={seat: f"You were told {decision.belief[seat]}." for seat in SEATS},
+            decisions=(decision,),
+            cell={"agent_0": True, "agent_1": False},
+        )
+
+    def finish(self, turns):
+        held = {seat: turns[seat].stances[0].option for seat in SEATS}
+        right = [self.task.decisions[0].is_right(option) for option in held.values()]
+        committed = {seat: {"colour": option} for seat, option in held.items()}
+        return Outcome(utility=sum(right) / 2, success=all(right), committed=committed), StopReason.FINISHED
+
+
+@pytest.mark.parametrize("acts", [False, True])
+@pytest.mark.parametrize("partner", NO_BLAME, ids=lambda p: type(p).__name__)
+def test_an_environment_of_the_least_that_one_can_write_is_played_and_paid(partner, acts):
+    stack = RewardStack.from_config({term.name: {} for term in TERMS})
+    for episode in episodes(Recipe(acts=acts), partner, 6):
+        assert [turn.reply for turn in episode.turns if turn.parse_error is not None] == []
+        values = stack.score(episode).values
+        assert all(np.isfinite(paid).all() for seat in SEATS for paid in values[seat].values())
+
+
+def test_without_blends_the_demonstrator_still_ends_on_both_options():
+    ends = Counter(e.committed("agent_0", "colour") == "red" for e in episodes(Recipe(), NO_BLAME[-1], 60))
+    assert min(ends[True], ends[False]) > 10

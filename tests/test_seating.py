@@ -57,6 +57,14 @@ def test_what_a_configuration_says_of_seats():
     assert frozen(entries) == {"frozen_runs_a_b_x": Path("runs/a.b/x")}
 
 
+def test_two_frozen_adapters_never_share_a_name():
+    entries = {A: "frozen:runs/seed-1/a", B: {"frozen:runs/seed_1/a": 1.0, "frozen_runs_seed_1_a": 1.0}}
+    seats = seated(entries, DesignReview(), lambda url, model: None)
+    names = [seats[A], *seats[B].players]
+    assert names == ["frozen_runs_seed_1_a_2", "frozen_runs_seed_1_a_3", "frozen_runs_seed_1_a"]
+    assert frozen(entries) == {names[0]: Path("runs/seed-1/a"), names[1]: Path("runs/seed_1/a")}
+
+
 def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
     seats = seated({B: "scripted:saboteur"}, Handover(), lambda url, model: None)
     assert isinstance(seats[B], Poisoner)
