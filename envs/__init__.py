@@ -37,6 +37,8 @@ def find_environment(name: str) -> type[CoopEnv]:
     found = find(name, known, kind="environment", example="envs.cooperbench:CooperBench")
     if not (isinstance(found, type) and issubclass(found, CoopEnv)):
         raise ValueError(f"{name!r} is {found!r}, not a subclass of envs.CoopEnv.")
+    if missing := ", ".join(sorted(found.__abstractmethods__)):
+        raise ValueError(f"{name!r} is abstract: it has no {missing}. Use a subclass that has.")
     return found
 
 

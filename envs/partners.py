@@ -204,9 +204,9 @@ class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
     The prior stance is its own belief; the final option is its own, the partner's or the blend (where there is one)
-    with equal chance, and its code realises that option. Before it answers for good it says what each source says and how
-    good it is: whoever is to weigh the sources must first bring them to mind. Where acts are on, half of its messages
-    are one, of a random kind, and what it expects of the partner is as random as what it does.
+    with equal chance, and its code realises that option. Before it answers for good it says what each source says and
+    how good it is: whoever is to weigh the sources must first bring them to mind. Where acts are on, half of its
+    messages are one, of a random kind, and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (

@@ -73,7 +73,15 @@ def test_a_pair_that_was_played_twice_is_in_two_runs_and_nothing_is_written_over
         write_episodes(tmp_path, "mine", [episode])
 
 
-def test_an_episode_of_another_environment_is_refused():
+def test_an_episode_of_another_environment_is_refused_before_anything_is_written(episode, tmp_path):
     other = play(DesignReview(), dict.fromkeys(SEATS, Demonstrator(np.random.default_rng(0))), seed=0)
     with pytest.raises(ValueError, match="is none of envs.cooperbench:CooperBench"):
-        pair_log(other)
+        write_episodes(tmp_path, "mine", [episode, other])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", ["", "../esc", "a/b", "a b"])
+def test_a_run_needs_the_name_of_a_folder(episode, tmp_path, run):
+    with pytest.raises(ValueError, match="write_episodes: run is .*; give a name of letters"):
+        write_episodes(tmp_path / "logs", run, [episode])
+    assert list(tmp_path.iterdir()) == []

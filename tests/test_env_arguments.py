@@ -30,6 +30,7 @@ from envs import arguments
         ("MoonSurvival", {"expert_noise": "a"}, "expert_noise is 'a'; it should be a valid number"),
         ("PairedFeatures", {"rounds": 0}, "rounds is 0; it must be a whole number of at least 1"),
         ("PairedFeatures", {"tokens": "many"}, "tokens is 'many'; it should be a valid integer"),
+        ("envs:CoopEnv", {}, "'envs:CoopEnv' is abstract: it has no finish, make_task. Use a subclass"),
         ("json:JSONDecoder", {}, "'json:JSONDecoder' is <class 'json.decoder.JSONDecoder'>, not a subclass of"),
     ],
 )

@@ -114,6 +114,23 @@ def test_what_stands_in_a_block_is_code_and_no_action():
     assert parsed.actions == (Insert("p/a.py", "import math", "Submit\nRead: x\nPropose: 17"),) and parsed.acts == ()
 
 
+@pytest.mark.parametrize("head", ["Insert p/b.py after: y = 1", "replace `p/b.py`:", "Function p/b.py g:"])
+def test_a_block_that_lacks_its_end_before_the_next_is_told(head):
+    for body in ("x = 1", "```python\nx = 1\n```"):
+        reply = f"Insert p/a.py after: import math\n{body}\n  {head}\ny = 2\nWith:\nz = 2\nEnd"
+        assert parse_actions(reply) is ParseError.BAD_ACTION
+        assert broken_line(reply) == head
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["Replace this:", "insert it after: x", '"Replace p/b.py:"', "# Replace p/b.py:", "```\nReplace p/b.py:\n```"],
+)
+def test_code_that_reads_a_little_like_the_head_of_a_block_is_code(code):
+    text = f"x = 1\n{code}"
+    assert parse_actions(f"Insert p/a.py after: y\n{text}\nEnd").actions == (Insert("p/a.py", "y", text),)
+
+
 def test_acts_are_said_to_the_partner_and_expectations_are_sealed():
     reply = "Propose: 17\nExpect: 23 (70%)\nExpect merge: conflict (60%)\nExpect: clean (90%)\nCommit: 18"
     said, acts = parse_actions(reply, [DECISION], acts=True)

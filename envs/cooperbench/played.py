@@ -78,10 +78,13 @@ def write_episodes(logs: str | Path, run: str, episodes: Iterable[Episode]) -> t
     A run has one log of each pair. So `<run>-1` has the first episode of every pair, `<run>-2` the second, and so on.
 
     Raises:
-        ValueError: an episode is of another environment, or a run has a log of its pair already (`LogError`).
+        ValueError: the name is no name for a folder, an episode is of another environment (nothing is written then),
+            or a run has a log of its pair already (`LogError`).
     """
+    if not re.fullmatch(r"[\w.-]+", run):
+        raise ValueError(f"write_episodes: run is {run!r}; give a name of letters, digits, _, . and - only.")
     played: Counter[Path] = Counter()
-    for log in map(pair_log, episodes):
+    for log in [pair_log(episode) for episode in episodes]:
         pair = log.folder(Path())
         played[pair] += 1
         write_log(Path(logs, f"{run}-{played[pair]}"), log)

@@ -16,7 +16,8 @@ A reply is any number of them, done from top to bottom. The words may be in any 
 which is no part of them. Where the environment reads acts, a line of `envs.parsing` such as `Propose: 17` is said to
 the partner, and `Expect` is sealed. Any other line outside of a block is a private note.
 
-A reply without an action, with a block that has no `End`, a `Replace` without a `With:` or an action without what it
+A reply without an action, with a block that has no `End` before the next one (in a fence, the head of a block is code),
+a `Replace` without a `With:` or an action without what it
 needs is a `ParseError` value and counts for nothing, its other actions too: they were meant to be done together, and
 half of a change could be submitted. Nothing here raises on any text.
 """
@@ -160,7 +161,8 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
 
 
 def broken_line(reply: str) -> str:
-    """The first line of a reply that is a BAD_ACTION, of a block its head; "" where there is none.
+    """The first line of a reply that is a BAD_ACTION; "" where there is none. Of a block it is the head, and of one
+    without an `End` before the next block the head of that.
 
     >>> broken_line("Say: I start\\nInsert shop/core.py after: import math\\nx = 1")
     'Insert shop/core.py after: import math'
@@ -180,6 +182,8 @@ def _parsed(reply: str, decisions: Sequence[Decision], acts: bool) -> tuple[Repl
         line, at = lines[at].strip(), at + 1
         if block := _match(_BLOCKS, line):
             end = next((i for i in range(at, len(lines)) if _END.fullmatch(lines[i].strip())), None)
+            if head := _head_within(lines[at:end]):
+                return ParseError.BAD_ACTION, head
             edit = None if end is None else block[0](lines[at:end], *block[1])
             if edit is None:
                 return ParseError.BAD_ACTION, line
@@ -208,6 +212,16 @@ def expected_merge(reply: str) -> tuple[Act, ...]:
 
 def _match(table: Sequence[tuple[re.Pattern[str], Callable]], line: str) -> tuple[Callable, tuple[str, ...]] | None:
     return next(((make, found.groups()) for pattern, make in table if (found := pattern.fullmatch(line))), None)
+
+
+def _head_within(body: list[str]) -> str:
+    """The head of a further block in the body of one, which so lacks its End; "" for none. In a fence it is code."""
+    fences = _fences(body)
+    for i, line in enumerate(body):
+        found = _match(_BLOCKS, line.strip())
+        if found and re.search(r"\.\w+$", found[1][0]) and sum(fence < i for fence in fences) % 2 == 0:
+            return line.strip()
+    return ""
 
 
 def _act(line: str, decisions: Sequence[Decision]) -> Act | None:

@@ -1,9 +1,12 @@
 """One seat's working copy: reading, searching and changing it. Files are text by path and never change in place."""
 
 import ast
-import textwrap
+import os
+import re
+import tokenize
 from collections import Counter
 from collections.abc import Mapping
+from io import StringIO
 
 from envs.repository.actions import Edit, Function, Insert
 
@@ -13,6 +16,7 @@ TESTS = "tests/"  # what lies here is for everybody to read and for nobody to wr
 MAX_SHOWN = 6_000  # characters of a file or a search that a seat is shown at once
 MAX_FILE = 400_000  # characters of a file
 MAX_HITS = 20
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def read(files: Files, path: str, first: int = 1, last: int | None = None) -> str:
@@ -67,7 +71,7 @@ def edited(files: Files, edit: Edit) -> Files | str:
     new = edit.text.split("\n") if edit.text else []
     if isinstance(edit, Function):
         indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-        new = textwrap.indent(textwrap.dedent(edit.text), indent).split("\n")
+        new = _at_depth(edit.text, indent).split("\n")
     text = "\n".join([*lines[:first], *new, *lines[last:]]).replace("\n", "\r\n" if crlf else "\n")
     if len(text) > MAX_FILE:
         return f"{path} would have {len(text)} characters; a file has at most {MAX_FILE}."
@@ -127,15 +131,50 @@ def _lines(lines: list[str], edit: Edit) -> tuple[int, int] | str:
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:
     """The lines [first, last) of the definition that an edit names, with its decorators where the new text has some."""
     try:
-        scope: ast.AST | None = ast.parse(source)
+        scopes: list[ast.AST] = [ast.parse(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"{edit.path} is not Python now: {error}. Use Replace."
     for name in edit.name.split("."):
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        scope = next((n for n in getattr(scope, "body", []) if isinstance(n, kinds) and n.name == name), None)
-    if scope is None:
+        inside = [node for scope in scopes for node in getattr(scope, "body", [])]
+        scopes = [node for node in inside if isinstance(node, _DEFINITIONS) and node.name == name]
+    if not scopes:
         return f"{edit.path} has no function or class {edit.name}. Use Insert to add one."
+    alike = [node for node in scopes if _decorators(node) == _decorators(_first(edit.text))] if scopes[1:] else scopes
+    if len(alike) != 1:
+        return f"{edit.path} has {len(scopes)} definitions of {edit.name}; use Replace."
     code = (line.strip() for line in edit.text.split("\n"))
     decorated = next((line for line in code if line and not line.startswith("#")), "").startswith("@")
-    marks = [mark.lineno for mark in scope.decorator_list] if decorated else []
-    return min([scope.lineno, *marks]) - 1, scope.end_lineno
+    marks = [mark.lineno for mark in alike[0].decorator_list] if decorated else []
+    return min([alike[0].lineno, *marks]) - 1, alike[0].end_lineno
+
+
+def _first(text: str) -> ast.AST | None:
+    """The first statement of a text; None where it is not Python."""
+    try:
+        return next(iter(ast.parse(_at_depth(text, "")).body), None)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _decorators(node: ast.AST | None) -> list[str] | None:
+    return [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, _DEFINITIONS) else None
+
+
+def _at_depth(text: str, indent: str) -> str:
+    """The text with its code at an indentation. Lines that start within a string are its contents and stay.
+
+    >>> _at_depth("def f():\\n    return '''a\\n b'''", "  ")
+    "  def f():\\n      return '''a\\n b'''"
+    """
+    lines, kept = text.split("\n"), set()
+    try:
+        for token in tokenize.generate_tokens(StringIO(text).readline):
+            kept.update(range(token.start[0], token.end[0]))
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        pass  # not Python: what was read until here is all that is known
+    code = [i for i in range(len(lines)) if i not in kept]
+    starts = [re.match(r"[ \t]*", lines[i])[0] for i in code if lines[i].strip()]
+    margin = len(os.path.commonprefix(starts))
+    for i in code:
+        lines[i] = indent + lines[i][margin:] if lines[i].strip() else ""
+    return "\n".join(lines)
