@@ -81,8 +81,8 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
     agents: number of seats, one of the class's `TEAM_SIZES`.
     budget: words and symbols (`envs.tokens.message_tokens`) of all replies of all seats together; None for no limit.
         Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
-    distractors: wrong options that nobody claims, listed beside the usual four; 0 to 2. More of them make guessing
-        harder.
+    distractors: wrong options beside the four that an instance is made of, 0 to 2: the blends that the third plain
+        option has with the others. With both the list tells nothing of what the partner claims; with fewer it does.
     scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
         function with a gap for the option. It adds nothing about which option is right; a small model then need not
         look back. Makes the task easier.
@@ -113,7 +113,7 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
         cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
         cue_reliability: float = 0.95,
         rounds: int = 1,
-        distractors: int = 0,
+        distractors: int = MAX_DISTRACTORS,
         scaffold: bool = False,
         confidences: bool = True,
         acts: bool = False,

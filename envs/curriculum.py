@@ -10,31 +10,26 @@ LADDER: tuple[Mapping[str, Any], ...] = (
         "cells": {"both_right": 0.5, "one_right": 0.5, "both_wrong": 0.0},
         "cue_reliability": 1.0,
         "scaffold": True,
-        "distractors": 0,
     },
     {
         "cells": {"both_right": 0.3, "one_right": 0.6, "both_wrong": 0.1},
         "cue_reliability": 1.0,
         "scaffold": True,
-        "distractors": 0,
     },
     {
         "cells": {"both_right": 0.25, "one_right": 0.5, "both_wrong": 0.25},
         "cue_reliability": 0.95,
         "scaffold": True,
-        "distractors": 0,
     },
     {
         "cells": {"both_right": 0.25, "one_right": 0.5, "both_wrong": 0.25},
         "cue_reliability": 0.95,
         "scaffold": False,
-        "distractors": 0,
     },
     {
         "cells": {"both_right": 0.2, "one_right": 0.55, "both_wrong": 0.25},
         "cue_reliability": 0.9,
         "scaffold": False,
-        "distractors": 2,
     },
 )
 

@@ -24,9 +24,9 @@ class DesignReview(CoopEnv):
     """All seats review one change and must end with the same answer to every decision.
 
     ## Description
-    Each decision has four options: two that sources claim, a blend of them, and another. Each brief privately gives
-    one source's claim with a requirement that speaks for it; every option has one, so only the source tells whom to
-    trust. Who has the reliable source is drawn anew for each decision: one seat, however many there are.
+    Each decision has three plain options, of which sources claim two, and a blend of each pair. Each brief privately
+    gives one source's claim with a requirement that speaks for it; every plain option has one, so only the source tells
+    whom to trust. Who has the reliable source is drawn anew for each decision: one seat, however many there are.
 
     A single seat (`agents=1`) is the solo baseline: it plays the tasks of a pair and reads both briefs, so that with an
     equal `budget` the two differ in nothing but the need to coordinate.

@@ -21,9 +21,9 @@ class PairedFunctions(CoopEnv):
 
     ## Description
     The two functions share one contract (an offset, a separator, an error type ...). Each brief privately claims one of
-    four readings of it. One reading is right, the sources claim either of two, and one is a blend of these two, which
-    is wrong. Of an estimate both sources measured the same number and say how exactly: two readings are blends, and
-    the one nearest to the precision-weighted pool is right. Which function a seat writes, which seat has the better
+    three plain readings of it; the list has a blend of each pair too. One reading is right and no blend is, but of an
+    estimate: there both sources measured the same number and say how exactly, and what is nearest to the
+    precision-weighted pool is right. Which function a seat writes, which seat has the better
     source, names and the order of options are random.
 
     ## Action space, observation space, phases, episode end, state, infos

@@ -133,7 +133,7 @@ class Hedger(_Claims):
     """Chooses well and claims to know nothing."""
 
     def claimed(self, decision: Decision) -> float:
-        return 1 / len(decision.options)
+        return int(100 / len(decision.options)) / 100  # whole per cent, and not above even odds
 
 
 class Overconfident(_Claims):

@@ -125,7 +125,7 @@ def test_an_ideal_team_follows_the_reliable_source_and_not_the_majority():
 
 
 def test_of_three_options_the_ideal_partner_reckons_with_the_one_that_most_have_named():
-    env = DesignReview(agents=4)
+    env = DesignReview(agents=4, distractors=0)
     env.reset(seed=2)
     (decision,) = env.task.decisions
     own, (first, second, _) = (

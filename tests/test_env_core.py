@@ -79,11 +79,11 @@ def test_sealed_stances_never_reach_the_partner(env_class):
 
 
 @BOTH
-def test_a_brief_and_its_reply_format_have_at_most_55_words(env_class):
+def test_a_brief_and_its_reply_format_have_at_most_65_words(env_class):
     env = env_class()
     for seed in range(300):
         observations, _ = env.reset(seed=seed)
-        assert max(len(text.split()) for text in observations.values()) <= 55
+        assert max(len(text.split()) for text in observations.values()) <= 65
 
 
 def test_utility_is_paid_to_both_seats_at_the_end_and_nothing_before():

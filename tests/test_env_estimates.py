@@ -55,7 +55,7 @@ def test_always_and_never_blending_and_the_plain_mean_all_lose_to_the_pool(name)
 
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_no_seat_can_tell_from_its_own_error_whether_its_claim_is_right_or_both_are_wrong(name):
-    """In units of the gap, which the options give away: each error is as frequent in every cell."""
+    """In units of the span of the list, which says nothing of the claims: each error is as frequent in every cell."""
     env = PairedFunctions(families=[name], cue_reliability=0.5)
     cells = {}
     for seed in range(1500):
@@ -65,20 +65,18 @@ def test_no_seat_can_tell_from_its_own_error_whether_its_claim_is_right_or_both_
         for seat in SEATS:
             error = round(decision.numeric.sigma[seat] / (max(ends) - min(ends)), 3)
             cells.setdefault(error, Counter())[tuple(task.cell.values())] += 1
-    assert sorted(cells) == [0.2, 0.4, 0.8, 1.6]
+    assert sorted(cells) == [0.05, 0.1, 0.2, 0.4]
     for seen in cells.values():
         assert all(abs(count / seen.total() - 0.25) < 0.06 for count in seen.values()), seen
 
 
 @pytest.mark.parametrize("name", ESTIMATES)
-def test_where_both_are_wrong_either_compromise_is_right_equally_often_for_the_options_shown(name):
-    places = Counter()
-    for decision in instances(name, 1000, cells={"both_right": 0, "one_right": 0, "both_wrong": 1}):
-        low, high = sorted(numbers(decision).values())
-        shown = tuple(sorted(round((float(o) - low) / (high - low), 2) for o in decision.blends))
-        places[shown, round((decision.numeric.truth - low) / (high - low), 2)] += 1
-    assert len(places) == 6
-    assert all(abs(count / 1000 - 1 / 6) < 0.045 for count in places.values()), places
+def test_where_both_are_wrong_several_compromises_are_listed_and_the_plain_mean_is_seldom_the_right_one(name):
+    both_wrong = instances(name, 600, cells={"both_right": 0, "one_right": 0, "both_wrong": 1})
+    middle = [nearest(decision, np.mean(list(numbers(decision).values()))) == decision.best for decision in both_wrong]
+    assert np.mean(middle) < 0.6
+    assert np.mean([len(decision.blends) for decision in both_wrong]) > 1.5
+    assert all(decision.best == decision.blends[0] for decision in both_wrong)
 
 
 def test_an_estimate_is_told_with_its_error_and_any_other_number_without():
@@ -110,7 +108,7 @@ def test_the_ideal_partner_pools_and_fixed_habits_fail():
         for partner in (Calibrated(), NeverDefer(), Averager())
     }
     assert success.pop("Calibrated") == 1.0
-    assert max(success.values()) < 0.5
+    assert max(success.values()) < 0.6
 
 
 def test_the_ideal_partner_is_as_sure_of_an_estimate_as_it_is_right():

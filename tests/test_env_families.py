@@ -133,7 +133,7 @@ def test_a_blend_is_right_only_of_estimates_that_are_both_wrong(env_class, name)
 def test_the_right_option_stands_in_every_place_equally_often(env_class, name):
     decisions = [task.decisions[0] for task in tasks(env_class, name)]
     places = Counter(decision.options.index(decision.best) for decision in decisions)
-    assert all(abs(places[place] / 1000 - 0.25) < 0.055 for place in range(4)), places
+    assert all(abs(places[place] / 1000 - 1 / 6) < 0.045 for place in range(6)), places
 
 
 @pytest.mark.parametrize(("env_class", "name"), ALL_FAMILIES)
@@ -181,7 +181,39 @@ def test_a_bag_of_words_over_2000_briefs_predicts_neither_place_nor_claim(env_cl
     claim_right = np.array([decision.is_right(decision.belief[seat]) for _, decision, seat in cases])
     place = np.array([decision.options.index(decision.best) for _, decision, _ in cases])
     assert abs(bag_of_words_accuracy(texts, claim_right) - 0.5) < 0.05
-    assert bag_of_words_accuracy(texts, place) < 0.25 + 0.05
+    assert bag_of_words_accuracy(texts, place) < 1 / 6 + 0.05
+
+
+@pytest.mark.parametrize(("env_class", "name"), ALL_FAMILIES)
+def test_the_options_do_not_tell_what_the_partner_claims(env_class, name):
+    """Of the two plain options beside the own claim, the partner's cannot be told: not by order, size, distance or by
+    the blends that the list has of it and the own claim."""
+    (family,) = env_class(families=[name]).families
+    favours = Counter()
+    for seed in range(1000):
+        readings = family.draw(np.random.default_rng(seed))
+        blends = readings.options(MAX_DISTRACTORS)[2:3] + readings.options(MAX_DISTRACTORS)[4:]
+        for own, partner in (readings.claims, readings.claims[::-1]):
+
+            def looks(option, own=own, blends=blends, numeric=readings.numeric):
+                near = {"near": abs(float(option) - float(own))} if numeric else {}
+                shared = [blend.startswith(own) - blend.endswith(own) for blend in blends if option in blend]
+                return {"order": option, "size": (len(option), option), "first": sum(shared)} | near
+
+            mine, third = looks(partner), looks(readings.other)
+            for feature in mine:
+                favours[feature] += (mine[feature] > third[feature]) - (mine[feature] < third[feature])
+    assert all(abs(count) / 2000 < 0.07 for count in favours.values()), favours
+
+
+@pytest.mark.parametrize("name", ["key", "error_type", "offset", "capacity"])
+def test_a_list_without_the_other_blends_does_give_it_away(name):
+    """The only pair of options with a blend in the list are the claims."""
+    (family,) = PairedFunctions(families=[name]).families
+    for seed in range(50):
+        readings = family.draw(np.random.default_rng(seed))
+        assert len(readings.options(0)) == 4 and len(set(readings.options(MAX_DISTRACTORS))) == 6
+        assert readings.blends[0] in readings.options(0) and not set(readings.blends[1:]) & set(readings.options(0))
 
 
 @pytest.mark.parametrize("name", ["offset", "unit"])

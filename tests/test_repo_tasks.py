@@ -213,4 +213,4 @@ def test_who_is_right_is_balanced_and_cannot_be_read_off_the_feature_or_the_orde
     ]
     assert abs(sum(first) / len(first) - 0.5) < 0.1
     places = [task.decisions[0].options.index(task.decisions[0].best) for task in tasks]
-    assert all(abs(places.count(place) / 400 - 0.25) < 0.08 for place in range(4))
+    assert all(abs(places.count(place) / 400 - 1 / 6) < 0.08 for place in range(6))

@@ -5,7 +5,7 @@ Claims: two names of the attribute. Blend: both names joined, which is neither's
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _NAMES = ("retries", "attempts", "tries", "limit", "rounds", "runs", "repeats", "chances")
 
@@ -18,8 +18,7 @@ class Attribute(FunctionFamily):
     glosses = ("a class that keeps v in the attribute", "the attribute of job")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (_NAMES[i] for i in rng.permutation(len(_NAMES))[:3])
-        return Readings(claims=(a, b), blend=f"{a}_{b}", other=other)
+        return Readings.of(shuffled(_NAMES, rng)[:3], "{}_{}".format)
 
     def source(self, part: int, option: str) -> str:
         return (

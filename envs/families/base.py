@@ -1,9 +1,9 @@
 """What every family gives: readings of one contract, and for code how two functions realise each of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -46,19 +46,27 @@ TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never righ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Four readings of a contract. Sources only ever claim one of the `claims`; `blend` is the compromise of both.
+    """Three plain readings of a contract and their blends. Sources only ever claim one of the `claims`.
 
-    Which of the two claims is right is drawn later, so nothing in a reading's wording or size can give it away.
+    Which of the two claims is right is drawn later, so nothing in a reading's wording or size can give it away. Nor can
+    the list of all six: any two of the three plain readings might as well be the claims, and each pair has its blend.
+    `blends` are those of the claims, of the second claim and `other`, and of `other` and the first claim.
     """
 
     claims: tuple[str, str]
-    blend: str
     other: str
+    blends: tuple[str, str, str]
     numeric: bool = False
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        return (*self.claims, self.blend, self.other)
+    @classmethod
+    def of(cls, plain: Sequence[str], blend: Callable[[str, str], str]) -> Self:
+        """Readings of three that come in any order, as likely; a blend may have one of its two first."""
+        a, b, c = plain
+        return cls(claims=(a, b), other=c, blends=(blend(a, b), blend(b, c), blend(c, a)))
+
+    def options(self, distractors: int) -> tuple[str, ...]:
+        """Both claims, their blend, the third reading, and as many of the other blends."""
+        return (*self.claims, self.blends[0], self.other, *self.blends[1 : 1 + distractors])
 
 
 class Family(ABC):
@@ -68,16 +76,7 @@ class Family(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Readings:
-        """Four different readings of the contract."""
-
-    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
-        """Whether an option of another draw can stand beside these readings and what else is `taken`: told apart from
-        each of them by its code, and no odd one out. A number is also out of the tolerance of what may be right.
-        """
-        may_be_right = (*readings.claims, readings.other)
-        if readings.numeric and any(abs(float(option) - float(known)) < 2 for known in may_be_right):
-            return False
-        return option not in taken
+        """Different readings of the contract, any two of the plain ones as likely to be the claims."""
 
     def decide(
         self,
@@ -88,13 +87,8 @@ class Family(ABC):
         cue_reliability: float,
         distractors: int = 0,
     ) -> Decision:
-        """A decision on which `right` says whose claim is right, with `distractors` further options, all wrong."""
-        readings, spare = self.draw(rng), []
-        while len(spare) < distractors:
-            option = self.draw(rng).other
-            if self.fits(option, readings, (*readings.options, *spare)):
-                spare.append(option)
-        return draw_decision(self.name, readings, right, cue_reliability, seats, rng, tuple(spare))
+        """A decision on which `right` says whose claim is right, with `distractors` blends of the third reading."""
+        return draw_decision(self.name, self.draw(rng), right, cue_reliability, seats, rng, distractors)
 
 
 class FunctionFamily(Family):
@@ -126,16 +120,17 @@ class FunctionFamily(Family):
 
 
 def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
-    """Readings that are whole numbers in [low, high]; the blend is the exact mean of the two claims.
+    """Readings that are whole numbers in [low, high], at least 12 apart; blends are exact means.
 
-    All four are at least 2 apart, and the claims at most 12, so no other reading lies within the tolerance of one.
+    All are at least 2 apart, and claims at most 18, so no other reading lies within the tolerance of one.
     """
     while True:
-        a, b, other = (int(x) for x in rng.integers(low, high + 1, size=3))
-        mean = (a + b) // 2
-        gaps = [abs(x - y) for x, y in ((a, mean), (other, a), (other, b), (other, mean))]
-        if (a + b) % 2 == 0 and abs(a - b) <= 12 and min(gaps) >= 2:
-            return Readings(claims=(str(a), str(b)), blend=str(mean), other=str(other), numeric=True)
+        near, far = (2 * int(half) for half in rng.integers(2, 8, size=2))
+        if abs(near - far) >= 4 and near + far <= min(18, high - low):
+            break
+    lowest = int(rng.integers(low, high - near - far + 1))
+    plain = shuffled([str(lowest), str(lowest + near), str(lowest + near + far)], rng)
+    return replace(Readings.of(plain, lambda a, b: str((int(a) + int(b)) // 2)), numeric=True)
 
 
 def draw_decision(
@@ -145,13 +140,12 @@ def draw_decision(
     cue_reliability: float,
     seats: tuple[Seat, ...],
     rng: np.random.Generator,
-    spare: tuple[str, ...] = (),
+    distractors: int,
 ) -> Decision:
     """Decide which reading is right and who claims what, such that `right` says which seats claim the right one.
 
     Where all are wrong, they claim the same reading or different ones with equal chance. Every seat always claims
     one of `readings.claims`, whether it is right or not, so the options tell a seat nothing about its own claim.
-    `spare` are further options, which nobody claims and which are never right.
     """
     first, second = (readings.claims[i] for i in rng.permutation(2))
     if not any(right):
@@ -166,7 +160,7 @@ def draw_decision(
         beliefs = tuple(truth if is_right else second for is_right in right)
     expert = draw_expert(right, cue_reliability, rng)
     cue = {seat: "strong" if i == expert else "weak" for i, seat in enumerate(seats)}
-    options = shuffled((*readings.options, *spare), rng)
+    options = shuffled(readings.options(distractors), rng)
     numeric = None
     if readings.numeric:
         gap = abs(float(first) - float(second))
@@ -179,7 +173,7 @@ def draw_decision(
         belief=dict(zip(seats, beliefs, strict=True)),
         expert=seats[expert],
         cue=cue,
-        blends=(readings.blend,),
+        blends=readings.blends[:1],
         numeric=numeric,
     )
 
@@ -214,6 +208,4 @@ class ReviewFamily(Family):
     blend: str  # a template of two options: "{} inside {}"
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        names = tuple(self.reasons)
-        a, b, other = (names[i] for i in rng.permutation(len(names))[:3])
-        return Readings(claims=(a, b), blend=self.blend.format(a, b), other=other)
+        return Readings.of(shuffled(tuple(self.reasons), rng)[:3], self.blend.format)

@@ -24,8 +24,7 @@ class DayFormat(FunctionFamily):
     def draw(self, rng: np.random.Generator) -> Readings:
         orders = [_ORDERS[i] for i in rng.permutation(4)[:3]]
         marks = [_SEPARATORS[i] for i in rng.permutation(4)[:3]]
-        a, b, other = (mark.join(order) for mark, order in zip(marks, orders, strict=True))
-        return Readings(claims=(a, b), blend=marks[1].join(orders[0]), other=other)
+        return Readings.of([mark.join(order) for mark, order in zip(marks, orders, strict=True)], _blend)
 
     def source(self, part: int, option: str) -> str:
         return (
@@ -41,6 +40,10 @@ class DayFormat(FunctionFamily):
     def round_trip(self, n: int) -> str:
         day = _day(n)
         return f"same(str(read(write({_code(day)}))), '{day}')"
+
+
+def _blend(order: str, separator: str) -> str:
+    return order.replace(order[2], separator[2])
 
 
 def _day(n: int) -> datetime:

@@ -1,6 +1,6 @@
 """Decimals: one function rounds to a number of decimals, the other accepts exactly that many.
 
-Claims: two numbers from 1 to 13. Blend: their mean.
+Claims: two numbers from 1 to 15. Blend: their mean.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ class Decimals(FunctionFamily):
     glosses = ("x rounded to the decimals", "has s the decimals")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        return draw_numbers(rng, 1, 13)
+        return draw_numbers(rng, 1, 15)
 
     def source(self, part: int, option: str) -> str:
         return (

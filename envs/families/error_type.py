@@ -6,7 +6,7 @@ must be handled.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _ERRORS = (
     *("ValueError", "TypeError", "KeyError", "RuntimeError"),
@@ -38,8 +38,7 @@ class ErrorType(FunctionFamily):
     glosses = ("raise the error with k as its argument", "f(k), or None where it raises the error")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (_ERRORS[i] for i in rng.permutation(len(_ERRORS))[:3])
-        return Readings(claims=(a, b), blend=f"{a}{_OR}{b}", other=other)
+        return Readings.of(shuffled(_ERRORS, rng)[:3], f"{{}}{_OR}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         first, _, second = option.partition(_OR)

@@ -1,6 +1,6 @@
 """Index base: one function looks an item up by number, the other finds the number of an item.
 
-Claims: two numbers of the first item, from 0 to 12. Blend: their mean.
+Claims: two numbers of the first item, from 0 to 16. Blend: their mean.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ class IndexBase(FunctionFamily):
     glosses = ("item number i of xs", "the number of x in xs")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        return draw_numbers(rng, 0, 12)
+        return draw_numbers(rng, 0, 16)
 
     def source(self, part: int, option: str) -> str:
         return (f"def pick(xs, i): return xs[i - {option}]", f"def find(xs, x): return xs.index(x) + {option}")[part]

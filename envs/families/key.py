@@ -3,8 +3,6 @@
 Claims: two key names. Blend: both names joined, which is neither's key.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from envs.families.base import FunctionFamily, Readings
@@ -22,12 +20,7 @@ class Key(FunctionFamily):
 
     def draw(self, rng: np.random.Generator) -> Readings:
         owner = _OWNERS[rng.integers(len(_OWNERS))]
-        a, b, other = (f"{owner}_{_FIELDS[i]}" for i in rng.permutation(len(_FIELDS))[:3])
-        return Readings(claims=(a, b), blend=f"{a}_{b}", other=other)
-
-    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
-        owner = readings.other.partition("_")[0]
-        return option.partition("_")[0] == owner and super().fits(option, readings, taken)
+        return Readings.of([f"{owner}_{_FIELDS[i]}" for i in rng.permutation(len(_FIELDS))[:3]], "{}_{}".format)
 
     def source(self, part: int, option: str) -> str:
         return (f"def save(v): return {{'{option}': v}}", f"def load(d): return d['{option}']")[part]

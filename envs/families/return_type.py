@@ -5,7 +5,7 @@ Claims: two types. Blend: one of each in a tuple, which no reader of either take
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _FORMS = {  # type: (how to make it of {lo} and {hi}, its class, how to read lo and hi from {r})
     "tuple": ("({lo}, {hi})", "tuple", "{r}[0]", "{r}[1]"),
@@ -26,8 +26,7 @@ class ReturnType(FunctionFamily):
     glosses = ("least and greatest number of xs", "greatest minus least of what bounds returned")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (list(_FORMS)[i] for i in rng.permutation(len(_FORMS))[:3])
-        return Readings(claims=(a, b), blend=f"{a}{_AND}{b}", other=other)
+        return Readings.of(shuffled(list(_FORMS), rng)[:3], f"{{}}{_AND}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         if part == 0:

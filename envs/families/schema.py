@@ -18,8 +18,7 @@ class Schema(FunctionFamily):
     glosses = ("message with version 'v' and number 'n'", "n of message m, None for other versions")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (f"v{1 + i}" for i in rng.permutation(9)[:3])
-        return Readings(claims=(a, b), blend=f"{a}{_IN}{b}", other=other)
+        return Readings.of([f"v{1 + i}" for i in rng.permutation(9)[:3]], f"{{}}{_IN}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         if part == 0:

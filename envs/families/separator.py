@@ -3,8 +3,6 @@
 Claims: two separators of two symbols. Blend: both, one after the other, which splits neither's lines.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from envs.families.base import FunctionFamily, Readings
@@ -22,13 +20,10 @@ class Separator(FunctionFamily):
 
     def draw(self, rng: np.random.Generator) -> Readings:
         while True:
-            a, b, other = ("".join(_SYMBOLS[i] for i in rng.integers(len(_SYMBOLS), size=2)) for _ in range(3))
-            blend = a + b
-            if len({a, b, other}) == 3 and other not in blend and blend.count(a) == blend.count(b) == 1:
-                return Readings(claims=(a, b), blend=blend, other=other)
-
-    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
-        return not any(option in known or known in option for known in taken)
+            plain = ["".join(_SYMBOLS[i] for i in rng.integers(len(_SYMBOLS), size=2)) for _ in range(3)]
+            readings = Readings.of(plain, "{}{}".format)
+            if all(sum(blend.count(one) for one in plain) == 2 for blend in readings.blends):
+                return readings
 
     def source(self, part: int, option: str) -> str:
         return (f"def join(xs): return '{option}'.join(xs)", f"def split(s): return s.split('{option}')")[part]

@@ -3,11 +3,9 @@
 Claims: two orders of the arguments. Blend: the first argument as in one, the rest as in the other.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _ARGUMENTS = (
     ("host", "port", "path"),
@@ -27,16 +25,8 @@ class Signature(FunctionFamily):
     glosses = ("its three arguments as a dict", "f on the three values of dict d")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        names = _ARGUMENTS[rng.integers(len(_ARGUMENTS))]
-        x, y, z = (names[i] for i in rng.permutation(3))
-        a, blend = "-".join((x, y, z)), "-".join((x, z, y))
-        rest = ["-".join((z, x, y)), "-".join((z, y, x))]  # z stands before y, as in the blend
-        b = rest.pop(rng.integers(2))
-        rest += ["-".join((y, x, z)), "-".join((y, z, x))]
-        return Readings(claims=(a, b), blend=blend, other=rest[rng.integers(3)])
-
-    def fits(self, option: str, readings: Readings, taken: Sequence[str]) -> bool:
-        return set(option.split("-")) == set(readings.other.split("-")) and super().fits(option, readings, taken)
+        x, y, z = shuffled(_ARGUMENTS[rng.integers(len(_ARGUMENTS))], rng)
+        return Readings.of([f"{x}-{y}-{z}", f"{z}-{x}-{y}", f"{y}-{z}-{x}"], _blend)  # the blends are the other orders
 
     def source(self, part: int, option: str) -> str:
         names = option.split("-")
@@ -55,3 +45,9 @@ class Signature(FunctionFamily):
     def round_trip(self, n: int) -> str:
         values = {name: n + i for i, name in enumerate(sum(_ARGUMENTS, ()))}
         return f"same([{values}[name] - x for name, x in call(make, {values}).items()], [0, 0, 0])"
+
+
+def _blend(first: str, rest: str) -> str:
+    """The first argument of one order, then the others as the other order has them."""
+    name = first.partition("-")[0]
+    return "-".join([name, *(other for other in rest.split("-") if other != name)])

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _SCHEMES = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256", "sha3_512", "blake2b", "blake2s")
 _OVER = " over "
@@ -21,8 +21,7 @@ class Signing(FunctionFamily):
     glosses = ("hex signature of s", "is h the signature of s")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (_SCHEMES[i] for i in rng.permutation(len(_SCHEMES))[:3])
-        return Readings(claims=(a, b), blend=f"{a}{_OVER}{b}", other=other)
+        return Readings.of(shuffled(_SCHEMES, rng)[:3], f"{{}}{_OVER}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         outer, _, inner = option.partition(_OVER)

@@ -5,7 +5,7 @@ Claims: two units of time. Blend: both at once, so many of the longer one and th
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import FunctionFamily, Readings, shuffled
 
 _MILLISECONDS = {
     "fortnights": 1_209_600_000,
@@ -26,9 +26,7 @@ class Unit(FunctionFamily):
     glosses = ("milliseconds ms in the unit", "value w in the unit as milliseconds")
 
     def draw(self, rng: np.random.Generator) -> Readings:
-        a, b, other = (list(_MILLISECONDS)[i] for i in rng.permutation(len(_MILLISECONDS))[:3])
-        longer, shorter = sorted((a, b), key=list(_MILLISECONDS).index)
-        return Readings(claims=(a, b), blend=f"{longer}{_AND}{shorter}", other=other)
+        return Readings.of(shuffled(list(_MILLISECONDS), rng)[:3], _both)
 
     def source(self, part: int, option: str) -> str:
         longer, _, shorter = option.partition(_AND)
@@ -49,3 +47,7 @@ class Unit(FunctionFamily):
     def round_trip(self, n: int) -> str:
         ms = n * _MILLISECONDS["fortnights"]
         return f"same(recv(send({ms})), {ms})"
+
+
+def _both(one: str, other: str) -> str:
+    return _AND.join(sorted((one, other), key=list(_MILLISECONDS).index))
