@@ -1,8 +1,8 @@
 """The command line: `marl-coop train | audit`. train.py is `marl-coop train`.
 
-A configuration that cannot be used is one line on stderr and exit code 2; an endpoint that gives no reply is one line and
-exit code 1, and the run can be resumed. torch is loaded only once the configuration has passed, so a typing error is
-answered at once.
+A configuration that cannot be used is one line on stderr and exit code 2; an endpoint that gives no reply is one line
+and exit code 1, and the run can be resumed. torch is loaded only once the configuration has passed, so a typing error
+is answered at once.
 """
 
 import argparse
