@@ -49,8 +49,9 @@ class Handover(CoopEnv):
     facts: facts of all seats together, a multiple of agents, at most 100.
     probes: facts of each seat that all others are asked for.
     rounds: messages of each seat, at least 2.
-    room: tokens (`envs.tokens`) as above; enough for the reads that are needed, too few for being told all in words. A
-        code that seats agree on beforehand can be shorter; cross-play with another team shows it.
+    room: tokens (`envs.tokens`) as above; enough for the reads that are needed, too few for being told all in words.
+        None is two sevenths more than these reads take: 18 by default. A code that seats agree on beforehand can be
+        shorter than words; cross-play with another team shows it.
     memory_budget: live tokens that the memory may hold; 0 for no memory. A fact takes 7.
     hits: entries that a query gives at most.
     summariser: `envs.memory.extractive`, another function, or "policy": nothing is summarised unless a seat does it.
@@ -85,7 +86,7 @@ class Handover(CoopEnv):
         facts: int = 48,
         probes: int = 2,
         rounds: int = 2,
-        room: int = 18,
+        room: int | None = None,
         memory_budget: int = 512,
         hits: int = 2,
         summariser: Summariser | str = extractive,
@@ -110,7 +111,8 @@ class Handover(CoopEnv):
                 f"tokens, being told all facts of the others only {most + 1}; give each seat {enough} facts or more "
                 f"(now {each}), or take fewer probes or agents."
             )
-        if not isinstance(room, int) or not least <= room <= most:
+        room = min(most, least * 9 // 7) if room is None else room
+        if not least <= room <= most:
             raise ValueError(
                 f"room is {room!r}; reading what is asked takes {least} tokens, and being told all facts of the others "
                 f"{most + 1}: choose one from {least} to {most}, or more facts."

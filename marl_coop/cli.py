@@ -1,7 +1,8 @@
 """The command line: `marl-coop train | audit`. train.py is `marl-coop train`.
 
-A configuration that cannot be used is one line on stderr and exit code 2. torch is loaded only once the configuration
-has passed, so a typing error is answered at once.
+A configuration that cannot be used is one line on stderr and exit code 2; an endpoint that gives no reply is one line
+and exit code 1, and the run can be resumed. torch is loaded only once the configuration has passed, so a typing error
+is answered at once.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from marl_coop import audit as audits
 from marl_coop.config import Config, build_env, load_config
 from marl_coop.config_error import ConfigError
 from marl_coop.config_layers import COMMAND_LINE
+from marl_coop.endpoint import EndpointError
 from marl_coop.rundir import find_checkpoint
 from rewards import RewardStack
 
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except EndpointError as error:
+        print(f"error: {error} Then --resume goes on.", file=sys.stderr)
+        return 1
 
 
 def train(argv: Sequence[str]) -> int:

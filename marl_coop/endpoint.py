@@ -1,6 +1,7 @@
 """A model behind an OpenAI-compatible endpoint (vLLM, llama.cpp, a provider) in a seat that does not learn."""
 
 import os
+import time
 from collections.abc import Mapping
 
 import httpx
@@ -11,6 +12,8 @@ from envs.task import Seat
 
 TIMEOUT_S = 120.0  # for one reply
 RETRIES = 3  # of a connection that fails
+BUSY = (429, 500, 502, 503, 504)  # answers after which it asks again
+PAUSES_S = (1.0, 4.0, 16.0)  # before each time
 
 
 class EndpointError(RuntimeError):
@@ -42,7 +45,8 @@ class Endpoint:
         """The reply of `seat` in `env.phase`, from its whole chat.
 
         Raises:
-            EndpointError: no connection, an error status, or an answer that is no chat completion.
+            EndpointError: no connection, an error status (a busy server is asked four times), or an answer that is no
+                chat completion.
         """
         messages = [{"role": "system", "content": self.system}]
         for turn in env.turns:
@@ -59,8 +63,13 @@ class Endpoint:
             "seed": env.task.seed % 2**31,
         }
         try:
-            answer = self._client.post(f"{self.url}/chat/completions", json=request).raise_for_status()
-            return answer.json()["choices"][0]["message"]["content"] or ""
+            answer = self._client.post(f"{self.url}/chat/completions", json=request)
+            for pause in PAUSES_S:
+                if answer.status_code not in BUSY:
+                    break
+                time.sleep(pause)
+                answer = self._client.post(f"{self.url}/chat/completions", json=request)
+            return answer.raise_for_status().json()["choices"][0]["message"]["content"] or ""
         except httpx.HTTPStatusError as error:
             said = f"{error.response.status_code}: {error.response.text[:200]}"
         except httpx.HTTPError as error:

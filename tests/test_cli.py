@@ -13,6 +13,7 @@ from envs import sandbox
 from marl_coop import cli, rundir
 from marl_coop.config import Config, load_config
 from marl_coop.config_error import ConfigError
+from marl_coop.endpoint import EndpointError
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -168,3 +169,12 @@ def test_a_run_directory_explains_itself(tmp_path):
     assert first["sandbox"] == sandbox.describe().splitlines()
     assert first["command"]
     assert first["git"] is None or set(first["git"]) == {"commit", "dirty"}  # None: not a checkout, or no commit yet
+
+
+def test_an_endpoint_that_fails_ends_the_command_with_one_line(monkeypatch, capsys):
+    def fails(argv):
+        raise EndpointError("http://h/v1 gave 503: busy.")
+
+    monkeypatch.setattr(cli, "train", fails)
+    assert cli.main(["train"]) == 1
+    assert capsys.readouterr().err == "error: http://h/v1 gave 503: busy. Then --resume goes on.\n"

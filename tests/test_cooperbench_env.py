@@ -72,7 +72,7 @@ def test_gold_is_written_with_as_few_lines_as_tell_the_place():
 
 
 def test_gold_in_fences_or_with_other_line_ends_is_written_as_it_is():
-    for part in ("```\nx = 1\n```", "```\nx = 1"):
+    for part in ("```\nx = 1\n```", "```\nx = 1", "Replace a.py:", "x = 1\nInsert b.py after: y"):
         edit = Replace(CORE, part, "y = 1")
         assert parse_actions(written(edit)).actions == (edit,)
     old = "x = 1\r\ny = 2\r\n"

@@ -22,7 +22,7 @@ def server():
         def do_POST(self):  # noqa: N802  the name that http.server calls
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.server.asked.append((self.path, self.headers.get("Authorization"), body))
-            status, answer = self.server.answer
+            status, answer = self.server.first.pop() if self.server.first else self.server.answer
             self.send_response(status)
             self.end_headers()
             self.wfile.write(answer.encode())
@@ -31,7 +31,7 @@ def server():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.asked, server.first = [], []
     server.answer = 200, json.dumps({"choices": [{"message": {"content": "Answer: red (70%)"}}]})
     server.url = f"http://127.0.0.1:{server.server_port}/v1/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -76,3 +76,16 @@ def test_an_endpoint_that_is_not_there_is_named():
     env.reset(seed=0)
     with pytest.raises(EndpointError, match="http://127.0.0.1:9/v1, asked for model 'm', gave ConnectError"):
         Endpoint("http://127.0.0.1:9/v1", "m", "team", 1.0, LIMITS).reply(env, A)
+
+
+def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, monkeypatch):
+    monkeypatch.setattr("marl_coop.endpoint.PAUSES_S", (0.0, 0.0))
+    env = tiny.CueTask()
+    env.reset(seed=0)
+    endpoint = Endpoint(server.url, "some-model", "team", 1.0, LIMITS)
+    server.first = [(503, "busy"), (429, "too many")]
+    assert endpoint.reply(env, A) == "Answer: red (70%)" and len(server.asked) == 3
+    server.answer = 503, "busy"
+    with pytest.raises(EndpointError, match="gave 503: busy"):
+        endpoint.reply(env, A)
+    assert len(server.asked) == 6

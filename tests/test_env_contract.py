@@ -1,10 +1,13 @@
 """What every environment keeps, whatever it plays: PettingZoo's contract, seeds, pickles, any text, records."""
 
+import doctest
 import json
 import math
 import pickle
+import re
 import warnings
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 from pettingzoo.utils.conversions import parallel_to_aec
 
 import envs
-from envs import ENVIRONMENTS, DesignReview, Handover, MoonSurvival, PairedFunctions
+from envs import ENVIRONMENTS, CoopEnv, DesignReview, Handover, MoonSurvival, PairedFunctions
 from envs.episode import Episode, Phase
 from envs.partners import Demonstrator, play, replay
 from rewards import TERMS, RewardStack
@@ -37,6 +40,14 @@ REPLIES = st.one_of(
     st.text(max_size=60),
     st.lists(st.sampled_from([*PIECES, "\n", "\0", "\ud800", "é🙂", "Write:", "x" * 300]), max_size=30).map(" ".join),
 )
+
+
+def test_every_environment_has_a_card_and_a_version():
+    for env_class in ENVIRONMENTS:
+        assert issubclass(env_class, CoopEnv) and re.search(r"_v\d+$", env_class.metadata["name"])
+        for heading in ("Description", "Action space", "Rewards", "Arguments", "Example", "Version history"):
+            assert f"## {heading}" in env_class.__doc__
+        assert doctest.testmod(import_module(env_class.__module__)).failed == 0
 
 
 def shown(env, seed):

@@ -301,3 +301,10 @@ def test_a_bad_argument_is_named(arguments, message):
 def test_what_the_message_for_too_few_facts_advises_works(change):
     outcome = ideal(Handover(**{"agents": 8} | change)).outcome
     assert (outcome.utility, outcome.success) == (1.0, True)
+
+
+@pytest.mark.parametrize(("agents", "room"), [(2, 18), (3, 36), (4, 54)])
+def test_the_room_follows_the_team_and_ideal_play_fits_into_it(agents, room):
+    env = Handover(agents=agents)
+    episode = play(env, dict.fromkeys(env.possible_agents, NoteTaker()), 0)
+    assert env.room == room and episode.outcome.success

@@ -36,4 +36,4 @@ def test_a_name_that_is_defined_twice_is_replaced_where_its_decorators_tell_whic
 def test_what_is_in_a_string_of_several_lines_stays_when_its_function_moves(depth, quoted):
     text = f"{depth}def size(self):\n{depth}    text = {quoted}\n\n{depth}    return text"
     new = edited({"a.py": CLASS}, Function("a.py", "C.size", text))["a.py"]
-    assert new == (f"class C:\n    def size(self):\n        text = {quoted}\n\n        return text\n")
+    assert new == f"class C:\n    def size(self):\n        text = {quoted}\n\n        return text\n"
