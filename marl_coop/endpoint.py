@@ -63,12 +63,11 @@ class Endpoint:
             "seed": env.task.seed % 2**31,
         }
         try:
-            answer = self._client.post(f"{self.url}/chat/completions", json=request)
-            for pause in PAUSES_S:
-                if answer.status_code not in BUSY:
-                    break
+            for pause in (0.0, *PAUSES_S):
                 time.sleep(pause)
                 answer = self._client.post(f"{self.url}/chat/completions", json=request)
+                if answer.status_code not in BUSY:
+                    break
             return answer.raise_for_status().json()["choices"][0]["message"]["content"] or ""
         except httpx.HTTPStatusError as error:
             said = f"{error.response.status_code}: {error.response.text[:200]}"

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -59,10 +59,10 @@ class Readings:
     numeric: bool = False
 
     @classmethod
-    def of(cls, plain: Sequence[str], blend: Callable[[str, str], str]) -> Self:
+    def of(cls, plain: Sequence[str], blend: Callable[[str, str], str], *, numeric: bool = False) -> Self:
         """Readings of three that come in any order, as likely; a blend may have one of its two first."""
         a, b, c = plain
-        return cls(claims=(a, b), other=c, blends=(blend(a, b), blend(b, c), blend(c, a)))
+        return cls(claims=(a, b), other=c, blends=(blend(a, b), blend(b, c), blend(c, a)), numeric=numeric)
 
     def options(self, distractors: int) -> tuple[str, ...]:
         """Both claims, their blend, the third reading, and as many of the other blends."""
@@ -130,7 +130,7 @@ def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
             break
     lowest = int(rng.integers(low, high - near - far + 1))
     plain = shuffled([str(lowest), str(lowest + near), str(lowest + near + far)], rng)
-    return replace(Readings.of(plain, lambda a, b: str((int(a) + int(b)) // 2)), numeric=True)
+    return Readings.of(plain, lambda a, b: str((int(a) + int(b)) // 2), numeric=True)
 
 
 def draw_decision(

@@ -12,7 +12,6 @@ One standard error alone says no more than a cue does elsewhere. The two small o
 small one points to it with probability `cue_reliability`. Which option is right follows from both errors.
 """
 
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -45,9 +44,9 @@ class EstimateFamily(FunctionFamily):
             near, far = (20 * int(gap) for gap in rng.integers(1, 7, size=2))
             lowest = int(rng.integers(self.low, self.high - near - far + 1))
             plain = shuffled([str(lowest), str(lowest + near), str(lowest + near + far)], rng)
-            readings = Readings.of(plain, blend)
+            readings = Readings.of(plain, blend, numeric=True)
             if _told_apart(readings):
-                return replace(readings, numeric=True)
+                return readings
 
     def decide(
         self,
