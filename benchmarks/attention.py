@@ -9,8 +9,8 @@ import time
 
 import torch
 
-from marl_coop.config import Config
-from marl_coop.models import keep_freed_memory, load_base
+from marl_coop.config.schema import Config
+from marl_coop.policy.loading import keep_freed_memory, load_base
 
 ROWS, LENGTH, REPEATS = 64, 160, 5
 

@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 import envs
-from envs.zoo import IDEAL, ZOO
-from marl_coop.audit import MODES, Audited, audit, play_zoo
-from marl_coop.config import load_config
+from envs.scripted.exploits import IDEAL, ZOO
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation.audit import MODES, Audited, audit, play_zoo
 from rewards import RewardStack
 
 PRESETS = ("balanced", "task_only", "naive_bonus", "approval")
@@ -21,9 +21,9 @@ HEADINGS = dict(zip(MODES, ("One cheat and an ideal partner", "Two of a kind"), 
 INTRODUCTION = """\
 # Does honest play pay?
 
-`python benchmarks/audit.py --episodes {episodes}` plays every policy of `envs/zoo.py` without a language model, on \
-tasks of two environments with acts and two rounds of talk. `marl-coop audit --config my.yaml` does it for rewards of \
-your own.
+`python benchmarks/audit.py --episodes {episodes}` plays every policy of `envs/scripted/exploits.py` without a \
+language model, on tasks of two environments with acts and two rounds of talk. `marl-coop audit --config my.yaml` does \
+it for rewards of your own.
 
 A policy is honest play, called ideal, with one habit changed. It plays either alone against an ideal partner, which \
 asks whether it pays one agent to cheat, or with its like in both seats, which asks whether it pays the team. U is the \

@@ -27,16 +27,16 @@ from pathlib import Path
 
 from envs.cooperbench import official
 from envs.cooperbench.dataset import BenchTask, Dataset, Pair
-from envs.cooperbench.environment import CooperBench
-from envs.cooperbench.environments import Cache
+from envs.cooperbench.env import CooperBench
 from envs.cooperbench.evaluation import Evaluator
-from envs.cooperbench.gold import Gold
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
-from envs.cooperbench.native import RECIPES, Refused
-from envs.cooperbench.playing import name_of
+from envs.cooperbench.recipes import RECIPES, Refused
 from envs.cooperbench.submission import submit
-from envs.merge import Policy, Repository, merge
-from envs.partners import play
+from envs.cooperbench.tasks import name_of
+from envs.cooperbench.venvs import Cache
+from envs.repository.git import MergePolicy, Repository, merge
+from envs.scripted.cooperbench import Gold
+from envs.scripted.play import play
 
 DOCS = Path("docs/cooperbench.md")
 START, END = "<!-- figures -->\n", "<!-- end of figures -->"
@@ -126,7 +126,7 @@ def merges(task: BenchTask, cache: Cache, done: Done) -> None:
         commits = {id: repository.take(small, side.tree, touched) for id, side in sides.items()}
         root = repository.commit(small)
         for first, second in task.pairs:
-            ours = merge(repository, base, sides[first].tree, sides[second].tree, Policy.NAIVE)
+            ours = merge(repository, base, sides[first].tree, sides[second].tree, MergePolicy.NAIVE)
             one, two = (repository.commit(commits[id], root) for id in (first, second))
             git(tree, "checkout", "-q", "-f", two)
             theirs = git(tree, "merge", "-q", "--no-edit", one, check=False).returncode == 0
@@ -214,7 +214,7 @@ def pairs(
     ours = {}
     for pair in todo:
         try:
-            ours[pair] = evaluator.evaluate(task, pair, gold(task, pair), Policy.LEAD_FALLBACK)
+            ours[pair] = evaluator.evaluate(task, pair, gold(task, pair), MergePolicy.LEAD_FALLBACK)
         except Refused as error:
             done.add(("pair", task.key, *pair), refused=str(error).splitlines()[0][:200])
     theirs = official_verdicts(task, list(ours), evaluator, python) if python and ours else {}
@@ -229,7 +229,7 @@ def plays(dataset: Dataset, wanted: list[Pair], evaluator: Evaluator, done: Done
         key = ("play", f"{pair.repo}/{pair.number}", *pair.features)
         if key in done:
             continue
-        names, policy = [name_of(pair)], Policy.LEAD_FALLBACK
+        names, policy = [name_of(pair)], MergePolicy.LEAD_FALLBACK
         try:
             env = CooperBench(dataset=dataset.path, pairs=names, evaluator=evaluator, policy=policy)
             outcome = play(env, dict.fromkeys(env.possible_agents, Gold()), seed=0).outcome

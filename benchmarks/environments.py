@@ -10,9 +10,9 @@ second with merge and tests, the first time and again, when caches know the verd
 import time
 
 import envs
-from envs.cast import find_partner
-from envs.episode import Episode
-from envs.partners import play, replay
+from envs.core.episode import Episode
+from envs.scripted.play import play, replay
+from envs.scripted.registry import find_partner
 
 EPISODES = 60
 

@@ -8,8 +8,8 @@ ended in a conflict that git reports, in harm after a clean merge, in success, a
 what both rely on, and signatures that disagree. Then the metrics of forecasts of meaning over all episodes.
 """
 
-from envs import PairedFeatures
-from envs.episode import Episode, Phase
+from envs.core.episode import Episode, Phase
+from envs.paired_features.env import PairedFeatures
 from rewards.metrics import measure
 
 SEEDS = range(12)

@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from marl_coop.evaluate import TABLE, cell
-from marl_coop.report import learning_curve
+from marl_coop.evaluation.evaluate import TABLE, cell
+from marl_coop.evaluation.report import learning_curve
 from rewards.metrics import Metric
 
 

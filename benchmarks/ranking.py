@@ -5,7 +5,7 @@ python benchmarks/ranking.py
 
 import numpy as np
 
-from envs.moon import MoonSurvival, ranks, score
+from envs.moon_survival import MoonSurvival, ranks, score
 
 TASKS = 300
 NOISES = ((3.0, 3.0), (1.0, 2.0), (1.0, 4.0), (0.5, 6.0))  # of the expert, of the others

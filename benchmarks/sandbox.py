@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from envs import PairedFunctions, sandbox
+from envs import sandbox
+from envs.paired_functions import PairedFunctions
 from envs.sandbox import Part, run_expressions, run_in_tree
 
 RUNS, EPISODES, REPEATS = 200, 60, 7

@@ -12,9 +12,10 @@ from rich import print
 from rich.table import Table
 
 from envs import ENVIRONMENTS
-from envs.base import SEATS
-from envs.episode import Episode, Phase
-from envs.partners import Calibrated, play
+from envs.core.env import SEATS
+from envs.core.episode import Episode, Phase
+from envs.scripted.base import Calibrated
+from envs.scripted.play import play
 from rewards import TERMS, RewardStack
 from rewards.metrics import METRICS, measure, rates
 

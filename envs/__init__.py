@@ -1,55 +1,37 @@
 """Cooperative coding environments for PettingZoo. No torch in here: any PettingZoo user can play them.
 
->>> env = make("PairedFunctions", cue_reliability=0.9)
+>>> import envs
+>>> env = envs.make("PairedFunctions", cue_reliability=0.9)
 >>> observations, infos = env.reset(seed=7)
 """
 
-from typing import Any
-
-from envs.base import CoopEnv
+from envs.core.env import CoopEnv
+from envs.core.episode import Episode, Outcome, Phase, StopReason, Turn
+from envs.core.task import Decision, HiddenTest, Seat, Task
 from envs.design_review import DesignReview
-from envs.handover import Handover
-from envs.lookup import find
-from envs.moon import MoonSurvival
+from envs.handover.env import Handover
+from envs.moon_survival import MoonSurvival
+from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
-from envs.repo import PairedFeatures
-
-ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions, PairedFeatures, MoonSurvival, Handover)
-
-
-def make(name: str, **kwargs: Any) -> CoopEnv:
-    """An environment by class name, or by dotted path such as `my_lab.envs:Refactoring`.
-
-    Args:
-        name: "DesignReview", "PairedFunctions", "PairedFeatures", "MoonSurvival", "Handover" or `package.module:Class`.
-        kwargs: the constructor arguments of that class.
-
-    Raises:
-        ValueError: there is no such environment (the message has the nearest name), or an argument is of another type
-            or out of range.
-    """
-    return find_environment(name)(**kwargs)
-
-
-def find_environment(name: str) -> type[CoopEnv]:
-    """The class of a name, as `make` takes it. Raises ValueError where it is none."""
-    known = {cls.__name__: cls for cls in ENVIRONMENTS}
-    found = find(name, known, kind="environment", example="envs.cooperbench:CooperBench")
-    if not (isinstance(found, type) and issubclass(found, CoopEnv)):
-        raise ValueError(f"{name!r} is {found!r}, not a subclass of envs.CoopEnv.")
-    if missing := ", ".join(sorted(found.__abstractmethods__)):
-        raise ValueError(f"{name!r} is abstract: it has no {missing}. Use a subclass that has.")
-    return found
-
+from envs.registration import ENVIRONMENTS, find_environment, make
 
 __all__ = [
     "ENVIRONMENTS",
     "CoopEnv",
+    "Decision",
     "DesignReview",
+    "Episode",
     "Handover",
+    "HiddenTest",
     "MoonSurvival",
+    "Outcome",
     "PairedFeatures",
     "PairedFunctions",
+    "Phase",
+    "Seat",
+    "StopReason",
+    "Task",
+    "Turn",
     "find_environment",
     "make",
 ]

@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.base import SEATS, CoopEnv
-from envs.episode import Outcome, StopReason, Turn
+from envs.core.env import SEATS, CoopEnv
+from envs.core.episode import Outcome, StopReason, Turn
+from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
 from envs.families.base import ReviewFamily, claim
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
 from envs.families.schema_version import SCHEMA_VERSION
-from envs.task import Decision, Seat, Task
 
 MAX_DECISIONS = 3
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")

@@ -5,15 +5,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.base import SEATS, CoopEnv
-from envs.episode import Outcome, PartTests, StopReason, Turn
+from envs.core.env import SEATS, CoopEnv
+from envs.core.episode import Outcome, PartTests, StopReason, Turn
+from envs.core.lookup import find
+from envs.core.task import HiddenTest, Seat, Task
+from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily, claim
-from envs.lookup import find
-from envs.provenance import provenance
-from envs.sandbox import Part, Status, Verdict, run_expressions
-from envs.task import HiddenTest, Seat, Task
-from envs.tokens import message_tokens
+from envs.sandbox import ExpressionVerdict, Part, Status, run_expressions
+from envs.source.provenance import provenance
 
 
 class PairedFunctions(CoopEnv):
@@ -27,7 +27,7 @@ class PairedFunctions(CoopEnv):
     source, names and the order of options are random.
 
     ## Action space, observation space, phases, episode end, state, infos
-    As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.parsing`).
+    As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.core.grammar`).
 
     ## Rewards
     0.0 until the end; then U = hidden tests passed / all five (two on each part against the right reading, one round
@@ -145,7 +145,7 @@ class PairedFunctions(CoopEnv):
         fault = verdict.status is Status.FAULT
         return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
 
-    def _parts(self, turns: Mapping[Seat, Turn], verdict: Verdict) -> dict[Seat, PartTests]:
+    def _parts(self, turns: Mapping[Seat, Turn], verdict: ExpressionVerdict) -> dict[Seat, PartTests]:
         """Each seat's own tests after the merge and alone.
 
         Parts share a process and nothing else, so what a part does alone differs only where the process ended early.

@@ -2,14 +2,14 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_serializer, field_validator
 
-from envs.episode import Episode
-from envs.task import Decision, Seat
+from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.schedules import DualAscent, Schedule, Weight, from_config, to_config
 
 
@@ -89,38 +89,3 @@ def at_last_turn(episode: Episode, agent: Seat, value: float) -> list[float]:
     """`value` on the seat's last turn and 0 before it; no turn, no entry."""
     turns = len(episode.turns_of(agent))
     return [0.0] * (turns - 1) + [value] if turns else []
-
-
-def mean_over_decisions(episode: Episode, value: Callable[[Decision], float]) -> float:
-    """Mean of `value` over the task's decisions, by decision weight; 0 for a task that has no decision to settle."""
-    total = sum(decision.weight for decision in episode.task.decisions)
-    return sum(d.weight * value(d) for d in episode.task.decisions) / total if total else 0.0
-
-
-def prior_option(episode: Episode, agent: Seat, decision: Decision) -> str | None:
-    """The option that the seat's sealed prior finds likeliest; None without a readable prior, or when none leads.
-
-    It goes by probability and not by name: confidence 0.1 in one of two options is a prior for the other one, and
-    confidence below 1/K in one of three or more leaves the others tied. Naming an option and doubting it therefore
-    hides nothing.
-    """
-    stance = episode.prior(agent, decision.id)
-    if stance is None:
-        return None
-    probability = {option: stance.probability(decision, option) for option in decision.options}
-    likeliest = [option for option, p in probability.items() if p == max(probability.values())]
-    return likeliest[0] if len(likeliest) == 1 else None
-
-
-def prior_options(episode: Episode, decision: Decision) -> dict[Seat, str]:
-    """The prior option of each seat that has one."""
-    held = {seat: prior_option(episode, seat, decision) for seat in episode.seats}
-    return {seat: option for seat, option in held.items() if option is not None}
-
-
-def is_compromise(decision: Decision, answer: str, priors: Iterable[str]) -> bool:
-    """Whether an answer lies between the priors: a declared blend or, for numbers, one strictly between them."""
-    if decision.numeric is None:
-        return answer in decision.blends
-    numbers = [float(prior) for prior in priors]
-    return float(answer) not in numbers and min(numbers) < float(answer) < max(numbers)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from envs.lookup import find
+from envs.core.lookup import find
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Updates = Annotated[int, Field(ge=0)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import base_model
 
-from marl_coop import attention
+from marl_coop.policy import attention
 
 
 def test_grouped_attention_with_gaps_and_a_cache_is_eager_attention():

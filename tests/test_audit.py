@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import envs
-from envs.base import SEATS
-from envs.episode import StopReason
-from envs.partners import play
-from envs.zoo import IDEAL, ZOO
-from marl_coop import audit as audits
-from marl_coop.audit import Audited, Mean, audit, play_zoo, table, winners
+from envs.core.env import SEATS
+from envs.core.episode import StopReason
+from envs.scripted.exploits import IDEAL, ZOO
+from envs.scripted.play import play
 from marl_coop.cli import main
-from marl_coop.config import load_config
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation import audit as audits
+from marl_coop.evaluation.audit import Audited, Mean, audit, play_zoo, table, winners
 from rewards import RewardStack
 from rewards.metrics import measure
 

@@ -5,10 +5,13 @@ import doctest
 import pytest
 
 import envs
-from envs import cast, odds
-from envs.cast import PARTNERS, cast_of, find_partner
-from envs.episode import ActKind, Phase
-from envs.partners import Calibrated, play, replay
+from envs.core import posterior
+from envs.core.episode import ActKind, Phase
+from envs.scripted import registry
+from envs.scripted.base import Calibrated
+from envs.scripted.partners import PARTNERS
+from envs.scripted.play import play, replay
+from envs.scripted.registry import find_partner, partners_of
 from rewards.metrics import rates
 
 A, B = "agent_0", "agent_1"
@@ -41,7 +44,7 @@ def right(episode, seat=B):
 @pytest.mark.parametrize(("environment", "options", "episodes"), GAMES, ids=str)
 def test_all_that_can_play_an_environment_keep_its_grammar_and_play_again_the_same(environment, options, episodes):
     env, again = envs.make(environment, **options), envs.make(environment, **options)
-    for name in cast_of(env):
+    for name in partners_of(env):
         for others in ("ideal", name):
             for seed in range(episodes):
                 team = {seat: find_partner(name if seat == env.seats[-1] else others, env) for seat in env.seats}
@@ -55,15 +58,15 @@ def test_all_that_can_play_an_environment_keep_its_grammar_and_play_again_the_sa
 
 @pytest.mark.parametrize("environment", ["DesignReview", "PairedFunctions", "PairedFeatures", "MoonSurvival"])
 def test_the_whole_cast_plays_what_it_knows_the_odds_of(environment):
-    assert cast_of(envs.make(environment)) == PARTNERS
+    assert partners_of(envs.make(environment)) == PARTNERS
 
 
 def test_an_environment_without_odds_has_no_cast_and_says_who_else_could_play():
     env = envs.make("DesignReview")
     env.reset(seed=0)
     env.cells = None
-    assert cast_of(env) == {}
-    with pytest.raises(ValueError, match="'scripted:echo' cannot play DesignReview; none of envs.cast can"):
+    assert partners_of(env) == {}
+    with pytest.raises(ValueError, match="'scripted:echo' cannot play DesignReview; none of envs.scripted can"):
         find_partner("echo", env)
     with pytest.raises(ValueError, match="DesignReview does not say how likely its options are right"):
         Calibrated().reply(env, A)
@@ -91,7 +94,7 @@ def test_an_oracle_of_a_handover_is_right_beside_a_saboteur():
 
 
 def test_the_examples_in_the_docstrings_run():
-    for module in (cast, odds):
+    for module in (registry, posterior):
         assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
 
 
@@ -160,7 +163,7 @@ def test_the_flip_comes_at_half_time():
         mine, honest = episode.turns_of(B), ideal.turns_of(B)
         (decision,) = episode.task.decisions
         assert mine[:2] == honest[:2]  # the stance and the first message
-        assert odds.named_option([mine[2].message], decision) != decision.belief[B]
+        assert posterior.named_option([mine[2].message], decision) != decision.belief[B]
         assert mine[3].stances[0].option != honest[3].stances[0].option
 
 

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from marl_coop.chat import Chat
+from marl_coop.rollout.chat import Chat
 
 TEXTS = ["Options: 17, 23.\nReply.", " leading and trailing ", "ünïcode → 漢字", "a\n\n\tb"]
 

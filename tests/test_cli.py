@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from envs import sandbox
-from marl_coop import cli, rundir
-from marl_coop.config import Config, load_config
-from marl_coop.config_error import ConfigError
-from marl_coop.endpoint import EndpointError
+from marl_coop import cli
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import Config, load_config
+from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.runs import rundir
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -35,9 +36,9 @@ def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
 def started(monkeypatch, tmp_path):
     """Training replaced by a list of what it was called with, in an empty working directory."""
     calls = []
-    experiment = types.ModuleType("marl_coop.experiment")
+    experiment = types.ModuleType("marl_coop.experiment.experiment")
     experiment.run = lambda config, resume: calls.append((config, resume))
-    monkeypatch.setitem(sys.modules, "marl_coop.experiment", experiment)
+    monkeypatch.setitem(sys.modules, "marl_coop.experiment.experiment", experiment)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.chdir(tmp_path)
     return calls
@@ -175,6 +176,6 @@ def test_an_endpoint_that_fails_ends_the_command_with_one_line(monkeypatch, caps
     def fails(argv):
         raise EndpointError("http://h/v1 gave 503: busy.")
 
-    monkeypatch.setattr(cli, "train", fails)
+    monkeypatch.setattr(cli.entry, "train", fails)
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == "error: http://h/v1 gave 503: busy. Then --resume goes on.\n"

@@ -8,9 +8,9 @@ from pydantic_core import to_jsonable_python
 
 import envs
 import rewards
-from envs.arguments import arguments_of
-from marl_coop.config import Config, load_config
-from marl_coop.config_error import ConfigError, dotted, nearest
+from envs.core.arguments import arguments_of
+from marl_coop.config.errors import ConfigError, dotted, nearest
+from marl_coop.config.schema import Config, load_config
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -208,7 +208,7 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
         ("rewards: {communication: {budget_tokens: 2}}", "mine.yaml: rewards.communication: budget_tokens (2) must"),
         ("env: {name: PairedFunction}", "mine.yaml: env.name: There is no environment 'PairedFunction'. Did you mean"),
         ("env: {name: 3}", "mine.yaml: env.name: 3 is refused"),
-        ("env: {name: 'envs.lookup:find'}", "mine.yaml: env.name: 'envs.lookup:find' is <function find"),
+        ("env: {name: 'envs.core.lookup:find'}", "mine.yaml: env.name: 'envs.core.lookup:find' is <function find"),
         ("env: {name: 'no_such_lab:Env'}", "mine.yaml: env.name: The environment 'no_such_lab:Env' cannot be imported"),
         ("env: {roundz: 3}", "mine.yaml: env.roundz: unknown key; did you mean 'rounds'?"),
         ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),

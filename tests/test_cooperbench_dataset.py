@@ -8,11 +8,11 @@ import pytest
 from toy_bench import GOLD, write_toy
 
 from envs.cooperbench.dataset import Dataset, DatasetError, Pair, patched_paths
-from envs.cooperbench.environments import Cache, PreparationError, package_folders
 from envs.cooperbench.logs import AgentLog, LogError, Message, PairLog, read_logs, write_log
-from envs.cooperbench.native import DEFECTS, RECIPES, Refused, known_defect, recipe
-from envs.cooperbench.running import CHILD, docker_command
+from envs.cooperbench.recipes import DEFECTS, RECIPES, Refused, known_defect, recipe
+from envs.cooperbench.runner import CHILD, docker_command
 from envs.cooperbench.submission import counts
+from envs.cooperbench.venvs import Cache, PreparationError, package_folders
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,17 @@ from pydantic import ValidationError
 from test_repo_actions import REPLIES
 
 import envs
-from envs.arguments import arguments_of
-from envs.base import SEATS
 from envs.cooperbench import Evaluator, Refused
-from envs.cooperbench.environment import CooperBench
-from envs.cooperbench.gold import Gold, hunks, written
-from envs.episode import Episode, Phase
+from envs.cooperbench.env import CooperBench
+from envs.core.arguments import arguments_of
+from envs.core.env import SEATS
+from envs.core.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
-from envs.partners import Demonstrator, play, replay
 from envs.repository.actions import Replace, parse_actions
-from envs.repository.files import edited
+from envs.repository.working_copy import edited
+from envs.scripted.cooperbench import Gold, hunks, written
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.play import play, replay
 from rewards import TERMS, RewardStack
 from rewards.metrics import measure
 

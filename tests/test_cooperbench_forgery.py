@@ -6,9 +6,9 @@ import pytest
 from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
 
 from envs.cooperbench.evaluation import Evaluator
-from envs.cooperbench.running import Isolation, RunStatus
+from envs.cooperbench.runner import Isolation, RunStatus
 from envs.cooperbench.submission import graded_tree, submit
-from envs.merge import Policy
+from envs.repository.git import MergePolicy
 
 
 def verdict(toy, feature, files):
@@ -196,6 +196,6 @@ def test_code_that_hangs_is_ended_in_time(toy):
 
 def test_the_gold_patch_passes_where_the_forgeries_did_not(toy):
     task, evaluator = toy
-    result = evaluator.evaluate(task, (1, 3), (task.features[1].gold, task.features[3].gold), Policy.NAIVE)
+    result = evaluator.evaluate(task, (1, 3), (task.features[1].gold, task.features[3].gold), MergePolicy.NAIVE)
     assert result.both_passed and result.merge_status == "clean"
     assert result.features[1].new == (3, 3) and result.features[1].kept == (1, 1)

@@ -5,13 +5,13 @@ import subprocess
 import pytest
 from toy_bench import AREA, ISOLATION, LABEL, Here, patch, submission
 
-from envs.cooperbench import environments, running
-from envs.cooperbench.environments import Cache, PreparationError
+from envs.cooperbench import runner, venvs
 from envs.cooperbench.evaluation import Evaluator, gradeable
 from envs.cooperbench.grading import load, save
-from envs.cooperbench.native import Recipe, Refused
-from envs.cooperbench.running import Isolation, IsolationError, Place, RunStatus
-from envs.merge import Policy, Strategy
+from envs.cooperbench.recipes import Recipe, Refused
+from envs.cooperbench.runner import Isolation, IsolationError, Place, RunStatus
+from envs.cooperbench.venvs import Cache, PreparationError
+from envs.repository.git import MergePolicy, Strategy
 
 
 def gold(task, *features):
@@ -33,7 +33,7 @@ def test_features_that_can_be_paid_for_are_told_from_those_that_cannot(toy):
 
 def test_gold_patches_far_apart_pass_together(toy):
     task, evaluator = toy
-    verdict = evaluator.evaluate(task, (1, 3), gold(task, 1, 3), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 3), gold(task, 1, 3), MergePolicy.NAIVE)
     assert verdict.both_passed and (verdict.merge_status, verdict.strategy) == ("clean", Strategy.NAIVE)
     assert [feature.fraction for feature in verdict.features] == [1.0, 1.0]
     assert verdict.isolation is ISOLATION
@@ -41,7 +41,7 @@ def test_gold_patches_far_apart_pass_together(toy):
 
 def test_gold_patches_of_one_signature_conflict_and_nothing_is_paid(toy):
     task, evaluator = toy
-    verdict = evaluator.evaluate(task, (1, 2), gold(task, 1, 2), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 2), gold(task, 1, 2), MergePolicy.NAIVE)
     assert verdict.merge_status == "conflicts" and verdict.tree is None and not verdict.both_passed
     assert [feature.fraction for feature in verdict.features] == [0.0, 0.0]
 
@@ -61,13 +61,14 @@ def test_a_lead_that_did_all_of_it_passes_only_where_the_policy_falls_back_to_it
     both = {AREA: "def area(width, height=None, *, unit=1):\n    return width * (height or width) * unit"}
     patches = (patch(bench.repository, bench.base, both), task.features[2].gold)
     results = {
-        policy: evaluator.evaluate(task, (1, 2), patches, policy) for policy in (Policy.NAIVE, Policy.LEAD_FALLBACK)
+        policy: evaluator.evaluate(task, (1, 2), patches, policy)
+        for policy in (MergePolicy.NAIVE, MergePolicy.LEAD_FALLBACK)
     }
     assert {policy: result.both_passed for policy, result in results.items()} == {
-        Policy.NAIVE: False,
-        Policy.LEAD_FALLBACK: True,
+        MergePolicy.NAIVE: False,
+        MergePolicy.LEAD_FALLBACK: True,
     }
-    assert results[Policy.LEAD_FALLBACK].strategy is Strategy.LEAD
+    assert results[MergePolicy.LEAD_FALLBACK].strategy is Strategy.LEAD
 
 
 def test_a_part_of_the_feature_is_a_part_of_the_fraction(toy):
@@ -93,7 +94,7 @@ SQUARE = "def square(side):\n    if side < 0:\n        raise ValueError('negativ
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_patch_is_skipped_and_earns_nothing(toy, text):
     task, evaluator = toy
-    verdict = evaluator.evaluate(task, (1, 3), (text, task.features[3].gold), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 3), (text, task.features[3].gold), MergePolicy.NAIVE)
     assert [a.value for a in verdict.applied] == ["skipped", "applied"] and verdict.merge_status == "clean"
     assert [feature.passed for feature in verdict.features] == [False, True]
 
@@ -101,14 +102,14 @@ def test_an_empty_patch_is_skipped_and_earns_nothing(toy, text):
 def test_a_patch_that_does_not_apply_is_missing_input(toy):
     task, evaluator = toy
     broken = task.features[1].gold.replace("return width * height\n", "return nothing\n")
-    verdict = evaluator.evaluate(task, (1, 3), (broken, task.features[3].gold), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 3), (broken, task.features[3].gold), MergePolicy.NAIVE)
     assert verdict.merge_status == "missing_input" and [a.value for a in verdict.applied] == ["failed", "applied"]
     assert not any(feature.passed for feature in verdict.features)
 
 
 def test_half_of_a_surrogate_pair_is_a_patch_that_does_not_apply(toy):
     task, evaluator = toy
-    verdict = evaluator.evaluate(task, (1, 3), (task.features[1].gold + "\ud800", ""), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 3), (task.features[1].gold + "\ud800", ""), MergePolicy.NAIVE)
     assert verdict.merge_status == "missing_input" and [a.value for a in verdict.applied] == ["failed", "skipped"]
 
 
@@ -134,7 +135,7 @@ def test_a_call_that_cannot_be_meant_is_one_clear_error(toy, changed, message):
 def test_a_policy_may_be_given_by_name(toy):
     task, evaluator = toy
     verdict = evaluator.evaluate(task, [1, 2], list(gold(task, 1, 2)), "lead_fallback")
-    assert verdict.policy is Policy.LEAD_FALLBACK and verdict.strategy is Strategy.LEAD
+    assert verdict.policy is MergePolicy.LEAD_FALLBACK and verdict.strategy is Strategy.LEAD
     assert verdict.pair.features == (1, 2) and not verdict.both_passed
 
 
@@ -149,9 +150,9 @@ def test_a_new_file_of_the_package_counts(toy):
 def test_the_same_tree_is_graded_once(toy, monkeypatch):
     task, evaluator = toy
     patches = gold(task, 1, 3)
-    first = evaluator.evaluate(task, (1, 3), patches, Policy.NAIVE)
+    first = evaluator.evaluate(task, (1, 3), patches, MergePolicy.NAIVE)
     monkeypatch.setattr("envs.cooperbench.grading.run_tests", None)
-    assert evaluator.evaluate(task, (1, 3), patches, Policy.UNION).features == first.features
+    assert evaluator.evaluate(task, (1, 3), patches, MergePolicy.UNION).features == first.features
 
 
 def test_a_suite_that_was_written_is_read_again(toy, tmp_path):
@@ -179,9 +180,9 @@ def test_a_machine_that_cannot_start_a_run_is_a_fault_and_nobodys_failure(toy, t
 
 
 def test_isolation_that_does_not_work_here_is_refused_with_the_remedy(toy, monkeypatch):
-    monkeypatch.setattr(running, "_lacks", lambda isolation: "not today")
+    monkeypatch.setattr(runner, "_lacks", lambda isolation: "not today")
     with pytest.raises(IsolationError, match="not today.*apt-get install bubblewrap"):
-        running.best_isolation()
+        runner.best_isolation()
     task, evaluator = toy
     with pytest.raises(IsolationError, match="does not work here: not today"):
         evaluator.bench(task).run(evaluator.bench(task).base, ("tests/test_shapes.py",))
@@ -196,7 +197,7 @@ def test_an_install_that_fails_says_what_pip_said(toy, tmp_path):
 
 def test_an_environment_has_the_package_and_is_made_once(toy, tmp_path, monkeypatch):
     task, evaluator = toy
-    monkeypatch.setattr(environments, "_PYTEST", ("pip",))  # there already: no registry is asked
+    monkeypatch.setattr(venvs, "_PYTEST", ("pip",))  # there already: no registry is asked
     cache, recipe = Cache(tmp_path, sources=evaluator.cache.sources), Recipe(tier=1, environ={"SITE": "{site}"})
     place = cache.environment(task, recipe)
     command = [place.python, "-c", "import shapes; print(shapes.__file__)"]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from toy_bench import FORCE_REPORTS, ISOLATION, submission
 
-from envs.base import SEATS
 from envs.cooperbench import CooperBench, official, read_logs, write_episodes
-from envs.cooperbench.gold import Gold
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
-from envs.cooperbench.running import Isolation
-from envs.episode import Episode
-from envs.partners import play
+from envs.cooperbench.runner import Isolation
+from envs.core.env import SEATS
+from envs.core.episode import Episode
+from envs.scripted.cooperbench import Gold
+from envs.scripted.play import play
 
 PYTHON = Path(os.environ.get("COOPERBENCH_PYTHON") or Path(sys.prefix, "cooperbench/bin/python"))
 pytestmark = [

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from toy_bench import GOLD, LABEL
 
-from envs.base import SEATS
 from envs.cooperbench import CooperBench, LogError, Message, pair_log, read_logs, write_episodes
+from envs.core.env import SEATS
+from envs.core.episode import Episode
 from envs.design_review import DesignReview
-from envs.episode import Episode
-from envs.partners import Demonstrator, play
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.play import play
 
 SQUARE = GOLD[3][LABEL].removeprefix(LABEL).rstrip("\n")
 ANCHOR = LABEL.splitlines()[-1].strip()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.cooperbench import gold, grading, playing, submission, twins
-from envs.cooperbench.twins import Kind, rewrite, twins_of
+from envs.cooperbench import grading, mutants, submission, tasks
+from envs.cooperbench.mutants import Kind, rewrite, twins_of
+from envs.scripted import cooperbench
 
 CASES = {  # f gives its argument back, g raises ValueError of it
     "assert f(4) == 4": "literal flip floor",
@@ -97,11 +98,11 @@ VALUES = st.one_of(st.integers(), st.floats(-1e9, 1e9), st.text(min_size=1), st.
 
 @given(VALUES, st.integers())
 def test_another_value_is_of_the_same_type_and_differs(value, seed):
-    other = twins._other(value, random.Random(seed))
+    other = mutants._other(value, random.Random(seed))
     assert type(other) is type(value) and other != value
 
 
-@pytest.mark.parametrize("module", [gold, twins, grading, playing, submission])
+@pytest.mark.parametrize("module", [cooperbench, mutants, grading, tasks, submission])
 def test_examples_in_docstrings_are_true(module):
     result = doctest.testmod(module)
     assert result.failed == 0 and result.attempted

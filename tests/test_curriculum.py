@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 import envs
-from envs import DesignReview, PairedFunctions
-from envs import curriculum as module
-from envs.cast import find_partner
-from envs.curriculum import LADDER, Curriculum
-from envs.partners import play
-from marl_coop.callbacks import CurriculumLevel
-from marl_coop.config import ConfigError, load_config
+from envs.core import curriculum as module
+from envs.core.curriculum import LADDER, Curriculum
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.play import play
+from envs.scripted.registry import find_partner
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.callbacks import CurriculumLevel
 
 THREE = ({"rounds": 1}, {"rounds": 2}, {"rounds": 3})
 

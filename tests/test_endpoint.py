@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import tiny
 
-from envs.episode import Phase
-from marl_coop.endpoint import Endpoint, EndpointError
+from envs.core.episode import Phase
+from marl_coop.rollout.endpoint import Endpoint, EndpointError
 
 A, B = tiny.SEATS
 LIMITS = {Phase.STANCE: 5, Phase.TALK: 6, Phase.FINAL: 7}
@@ -79,7 +79,7 @@ def test_an_endpoint_that_is_not_there_is_named():
 
 
 def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, monkeypatch):
-    monkeypatch.setattr("marl_coop.endpoint.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("marl_coop.rollout.endpoint.PAUSES_S", (0.0, 0.0))
     env = tiny.CueTask()
     env.reset(seed=0)
     endpoint = Endpoint(server.url, "some-model", "team", 1.0, LIMITS)

@@ -7,11 +7,11 @@ import pytest
 import tiny
 import torch
 
-from marl_coop import attention
 from marl_coop.engines import Request
-from marl_coop.engines.transformers import TransformersEngine, _sample
-from marl_coop.policy import spans_of
-from marl_coop.seating import BASE
+from marl_coop.engines.embedded import EmbeddedEngine, _sample
+from marl_coop.players import BASE
+from marl_coop.policy import attention
+from marl_coop.policy.team import spans_of
 
 VOCABULARY, EOS = 24, 1
 
@@ -23,7 +23,7 @@ def policy(request):
 
 
 def engine_of(policy, temperature=1.0, max_rows=64):
-    return TransformersEngine(policy, EOS, temperature, max_rows)
+    return EmbeddedEngine(policy, EOS, temperature, max_rows)
 
 
 def prompts(seed=0, rows=6):
@@ -97,11 +97,11 @@ def test_the_trunk_is_what_a_forward_of_the_whole_chat_makes():
     for request, generation in zip(asked[-1], got[-1], strict=True):
         ids = [*request.ids, *generation.ids][:-1]
         policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
-        assert torch.allclose(generation.trunk_TH, policy.trunk_RTH[0], atol=1e-5)
+        assert torch.allclose(generation.prefix_hidden_TH, policy.prefix_hidden_RTH[0], atol=1e-5)
 
 
 def test_there_is_no_trunk_below_adapters_on_every_layer(policy):
-    assert engine_of(policy).generate(prompts())[0].trunk_TH is None
+    assert engine_of(policy).generate(prompts())[0].prefix_hidden_TH is None
 
 
 def test_the_cache_is_used(policy):
@@ -177,7 +177,7 @@ def test_after_forget_new_weights_are_used():
         for adapter in policy.adapters:
             for parameter in policy.adapter_parameters(adapter):
                 parameter.mul_(-1.5)
-    engine.forget()
+    engine.reset_cache()
     for request, generation in zip(following, engine.generate(following), strict=True):
         assert generation.logprobs == pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4)
 

@@ -4,11 +4,14 @@ import doctest
 
 import pytest
 
-from envs import DesignReview, PairedFunctions, provenance
-from envs.base import SEATS
-from envs.episode import Act, ActKind, Episode, PartTests, Phase, Provenance
-from envs.partners import Scripted, play
-from envs.tokens import message_tokens
+from envs.core.env import SEATS
+from envs.core.episode import Act, ActKind, Episode, PartTests, Phase, Provenance
+from envs.core.tokens import message_tokens
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.base import Scripted
+from envs.scripted.play import play
+from envs.source import provenance
 
 
 class Holder(Scripted):

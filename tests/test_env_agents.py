@@ -5,15 +5,19 @@ import pytest
 import tiny
 
 import envs
-from envs import DesignReview, PairedFunctions
-from envs.base import seats_of
-from envs.cells import Cells
-from envs.episode import Phase
-from envs.partners import Calibrated, Scripted, named_option, play, replay
-from envs.tokens import message_tokens
-from envs.zoo import Silent
-from marl_coop.audit import play_zoo
-from marl_coop.config import ConfigError, load_config
+from envs.core.design import Cells
+from envs.core.env import seats_of
+from envs.core.episode import Phase
+from envs.core.posterior import named_option
+from envs.core.tokens import message_tokens
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.base import Calibrated, Scripted
+from envs.scripted.exploits import Silent
+from envs.scripted.play import play, replay
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation.audit import play_zoo
 from rewards.metrics import coordination
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs import arguments
+from envs.core import arguments
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_wrong_argument_is_one_clear_line(name, given, message):
         ({"muted": "agent_0"}, "reset: options['muted'] is 'agent_0'; it must be a list of seats"),
         ({"muted": 5}, "reset: options['muted'] is 5; it must be a list of seats"),
         ({"muted": [["agent_0"]]}, "reset: options['muted'] is [['agent_0']]; it must be a list of seats"),
-        ({"task": "offset-1"}, "reset: options['task'] is a str; it must be an envs.task.Task"),
+        ({"task": "offset-1"}, "reset: options['task'] is a str; it must be an envs.core.task.Task"),
     ],
 )
 def test_a_wrong_option_of_reset_is_one_clear_line(options, message):
@@ -108,7 +108,7 @@ def test_what_can_be_checked_is_checked_beside_it():
 
 
 def test_arguments_of_the_right_kind_are_taken_as_they_are():
-    cells = envs.base.Cells(both_right=1)
+    cells = envs.core.env.Cells(both_right=1)
     env = envs.make("PairedFunctions", families=("offset",), cells=cells, cue_reliability=1, rounds=0)
     assert env.cells is cells and env.rounds == 0
     assert pickle.loads(pickle.dumps(env)).reset(seed=np.int64(1)) == env.reset(seed=1)

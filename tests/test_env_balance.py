@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from envs.base import SEATS
-from envs.cells import Cells
+from envs.core.design import Cells
+from envs.core.env import SEATS
 from envs.design_review import DesignReview
 from envs.paired_functions import PairedFunctions
 

@@ -17,9 +17,14 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 from pettingzoo.utils.conversions import parallel_to_aec
 
 import envs
-from envs import ENVIRONMENTS, CoopEnv, DesignReview, Handover, MoonSurvival, PairedFunctions
-from envs.episode import Episode, Phase
-from envs.partners import Demonstrator, play, replay
+from envs import ENVIRONMENTS, CoopEnv
+from envs.core.episode import Episode, Phase
+from envs.design_review import DesignReview
+from envs.handover.env import Handover
+from envs.moon_survival import MoonSurvival
+from envs.paired_functions import PairedFunctions
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.play import play, replay
 from rewards import TERMS, RewardStack
 from rewards.metrics import measure
 

@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs import ENVIRONMENTS, DesignReview, PairedFunctions, make, sandbox
-from envs.base import SEATS
-from envs.episode import Episode, ParseError, Phase, StopReason
-from envs.partners import Demonstrator, play
-from envs.spaces import UnicodeText
-from envs.zoo import NeverDefer
+from envs import ENVIRONMENTS, make, sandbox
+from envs.core.env import SEATS
+from envs.core.episode import Episode, ParseError, Phase, StopReason
+from envs.core.spaces import UnicodeText
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.exploits import NeverDefer
+from envs.scripted.play import play
 
 EVERY = pytest.mark.parametrize("env_class", ENVIRONMENTS)
 BOTH = pytest.mark.parametrize("env_class", [DesignReview, PairedFunctions])  # stance, talk, final
@@ -338,7 +341,7 @@ def test_the_text_space_takes_any_unicode_up_to_its_length():
 
 
 def test_importing_the_environments_does_not_load_torch():
-    code = "import sys, envs, envs.partners; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, envs, envs.scripted.play; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     root = envs.__path__[0].removesuffix("envs")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert result.stdout.strip() == "[]"

@@ -5,15 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from envs.base import SEATS
+from envs.core.env import SEATS
+from envs.core.grammar import parse_final
+from envs.core.task import Decision
 from envs.families import HELD_OUT, TRAINING
 from envs.paired_functions import PairedFunctions
-from envs.parsing import parse_final
-from envs.partners import Calibrated, play
-from envs.task import Decision
-from envs.zoo import Averager, NeverDefer
-from rewards.consensus import Consensus, pool
+from envs.scripted.base import Calibrated
+from envs.scripted.exploits import Averager, NeverDefer
+from envs.scripted.play import play
 from rewards.metrics import measure
+from rewards.terms.consensus import Consensus, pool
 
 ESTIMATES = [family.name for family in (*TRAINING, *HELD_OUT) if family.kind == "estimate"]
 

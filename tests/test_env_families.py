@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.base import MAX_DISTRACTORS, SEATS
-from envs.cells import Cells
+from envs.core.design import Cells
+from envs.core.env import MAX_DISTRACTORS, SEATS
+from envs.core.episode import Phase
+from envs.core.prompts import GAP
+from envs.core.task import Task
 from envs.design_review import DesignReview
-from envs.episode import Phase
 from envs.paired_functions import PairedFunctions
-from envs.prompts import GAP
 from envs.sandbox import Part, run_expressions, same
-from envs.task import Task
-from marl_coop.config import load_config
+from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = [family.name for family in PairedFunctions.FAMILIES]
@@ -149,7 +149,7 @@ def test_the_right_claim_is_neither_the_greater_nor_the_longer_one(env_class, na
     assert abs(np.mean(order) - 0.5) < 0.08 and abs(np.mean(longer)) < 0.16
 
 
-def counted(texts: list[str]) -> np.ndarray:
+def trainable(texts: list[str]) -> np.ndarray:
     """How often each word or symbol is in each text: (texts, vocabulary)."""
     words = [Counter(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
     column = {word: i for i, word in enumerate(sorted(set().union(*words)))}
@@ -161,7 +161,7 @@ def counted(texts: list[str]) -> np.ndarray:
 
 def bag_of_words_accuracy(texts: list[str], labels: np.ndarray) -> float:
     """Of a naive Bayes classifier, each fifth of the texts judged by what the others taught it."""
-    counts, classes, correct = counted(texts), np.unique(labels), []
+    counts, classes, correct = trainable(texts), np.unique(labels), []
     for fold in np.array_split(np.arange(len(texts)), 5):
         rest = np.setdiff1d(np.arange(len(texts)), fold)
         scores = []

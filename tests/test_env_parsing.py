@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.episode import Act, ActKind, ParseError, Stance
-from envs.parsing import Final, parse_acts, parse_final, parse_message, parse_stance
-from envs.task import Decision
+from envs.core.episode import Act, ActKind, ParseError, Stance
+from envs.core.grammar import Final, parse_acts, parse_final, parse_message, parse_stance
+from envs.core.task import Decision
 
 
 def decision(id: str, *options: str) -> Decision:

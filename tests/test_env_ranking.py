@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import MoonSurvival, moon
-from envs.base import seats_of
-from envs.episode import ParseError
-from envs.moon import NASA_KEY, ranks, score
-from envs.partners import Calibrated, Demonstrator, Scripted, named_option, play
+from envs import moon_survival
+from envs.core.env import seats_of
+from envs.core.episode import ParseError
+from envs.core.posterior import named_option
+from envs.moon_survival import NASA_KEY, MoonSurvival, ranks, score
+from envs.scripted.base import Calibrated, Scripted
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.play import play
 
 
 class Holds(Scripted):
@@ -191,7 +194,7 @@ def test_an_ideal_teams_answers_are_one_whole_ranking():
 def test_the_ideal_partner_finds_the_quiet_list_by_its_likeness_to_the_others_too():
     """Two that agree and one that does not: with a cue that says nothing the odd one is not believed."""
     ranking, odd = tuple(range(1, 16)), tuple(range(15, 0, -1))
-    odds = moon.rank_odds((odd, ranking, ranking), (0,), 1 / 3, 1.0, 4.0)
+    odds = moon_survival.rank_odds((odd, ranking, ranking), (0,), 1 / 3, 1.0, 4.0)
     assert ranks(odds @ np.arange(15)) == ranking
 
 
@@ -262,7 +265,7 @@ def test_one_seat_reads_what_a_pair_would():
 
 
 def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(moon).failed == 0 < doctest.testmod(moon).attempted
+    assert doctest.testmod(moon_survival).failed == 0 < doctest.testmod(moon_survival).attempted
 
 
 def test_a_demonstrated_act_leaves_the_words_before_it_under_the_name_of_their_item():

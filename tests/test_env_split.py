@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from envs.families import HELD_OUT, TRAINING
-from marl_coop.config import load_config
+from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate")

@@ -13,9 +13,9 @@ import tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from envs import PairedFunctions
-from marl_coop import seating
-from marl_coop.experiment import read_episodes, write_episodes
+from envs.paired_functions import PairedFunctions
+from marl_coop.config import policies
+from marl_coop.experiment.experiment import read_episodes, write_episodes
 
 ROOT = Path(__file__).parents[1]
 
@@ -168,5 +168,5 @@ def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place):
     run = place / "second"
     assert (run / "agent_0" / "adapter_config.json").exists() and not (run / "agent_1").exists()
     players = {tuple(episode.players.values()) for episode in read_episodes(run / "after.jsonl")}
-    assert {second for _, second in players} == {seating.frozen({"agent_1": frozen}).popitem()[0]}
+    assert {second for _, second in players} == {policies.frozen({"agent_1": frozen}).popitem()[0]}
     assert {first for first, _ in players} <= {"agent_0", "Persuader", "base"}

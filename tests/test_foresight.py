@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from test_repo_tasks import build
 
-from envs import PairedFeatures
-from envs.base import SEATS
-from envs.episode import Act, ActKind, Episode, Forecast, PartTests, Phase
-from envs.partners import play
-from envs.zoo import NeverDefer
-from rewards import Foresight
+from envs.core.env import SEATS
+from envs.core.episode import Act, ActKind, Episode, Forecast, PartTests, Phase
+from envs.paired_features.env import PairedFeatures
+from envs.scripted.exploits import NeverDefer
+from envs.scripted.play import play
 from rewards.metrics import measure
+from rewards.terms.foresight import Foresight
 
 
 def expect(option, confidence):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("module", ["envs", "rewards", "rewards.metrics", "marl_coop.config", "marl_coop.cli"])
+@pytest.mark.parametrize("module", ["envs", "rewards", "rewards.metrics", "marl_coop.config.schema", "marl_coop.cli"])
 def test_torch_stays_unloaded(module):
     code = f"import sys, {module}; sys.exit(' '.join({{'torch', 'transformers', 'trl'}} & set(sys.modules)) or 0)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

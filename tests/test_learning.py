@@ -3,9 +3,9 @@
 import tiny
 import torch
 
-from marl_coop.whatif import silence
+from marl_coop.ppo.counterfactual import replay_muted
 from rewards.metrics import rates
-from rewards.task_success import TaskSuccess
+from rewards.terms.task_success import TaskSuccess
 
 UNSEEN = range(2**41, 2**41 + 200)
 
@@ -42,7 +42,7 @@ def learned(folder, seed: int, **training) -> tuple[dict, dict, float]:
     before = measured(played())
     trainer.train()
     spoken = played()
-    silenced = silence(trainer.players, spoken, tiny.SEATS[0], lambda player: player, sampling_seed=0)
+    silenced = replay_muted(trainer.players, spoken, tiny.SEATS[0], lambda player: player, sampling_seed=0)
     after = measured(spoken)
     return before, after, after["utility"] - measured(silenced)["utility"]
 

@@ -1,4 +1,4 @@
-"""The shared memory as a store: every promise of `envs.memory`, on random sequences of what seats can do."""
+"""The shared memory as a store: every promise of `envs.handover.memory`, on random sequences of what seats can do."""
 
 import doctest
 import math
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import memory as module
-from envs.episode import Entry
-from envs.memory import POLICY, Conflict, Full, Memory, extractive, ranked
-from envs.tokens import message_tokens
+from envs.core.episode import Entry
+from envs.core.tokens import message_tokens
+from envs.handover import memory as module
+from envs.handover.memory import POLICY, Full, Memory, WriteConflict, extractive, ranked
 
 SEATS = ("agent_0", "agent_1", "agent_2")
 KEYS = ("port", "mail port", "limit")
@@ -159,7 +159,7 @@ def test_a_write_conflicts_if_and_only_if_its_author_has_not_read_the_latest_ver
         if operation[0] == "write" and operation[3]:
             seat, key = operation[1], operation[3]
             unread = tuple(id for id in versions.get(key, []) if id > known.get((seat, key), -1))
-            assert isinstance(result, Conflict) == bool(unread)
+            assert isinstance(result, WriteConflict) == bool(unread)
             if unread:
                 assert result.unread == unread
                 continue
@@ -202,7 +202,7 @@ def test_a_refused_write_leaves_no_trace():
     memory = fill(Memory(60), 3, key="k")
     before = memory.to_json()
     assert memory.write("agent_1", "word " * 90) == Full(excess=memory.live_tokens + 95 - 60)
-    assert isinstance(memory.write("agent_1", "mine", key="k0"), Conflict)
+    assert isinstance(memory.write("agent_1", "mine", key="k0"), WriteConflict)
     assert memory.to_json() == before
 
 

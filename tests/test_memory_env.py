@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import Handover
-from envs.episode import Phase
-from envs.handover import KEYS, VALUES, NoteTaker
-from envs.parsing import MemoryAct, MemoryKind, parse_memory
-from envs.partners import play
-from envs.tokens import message_tokens
-from rewards.communication import Communication
+from envs.core.episode import Phase
+from envs.core.grammar import MemoryAct, MemoryKind, parse_memory
+from envs.core.tokens import message_tokens
+from envs.handover.env import KEYS, VALUES, Handover
+from envs.scripted.handover import NoteTaker
+from envs.scripted.play import play
 from rewards.metrics.memory import memory_conflict_lead
+from rewards.terms.communication import Communication
 
 A, B = "agent_0", "agent_1"
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from envs.memory import Memory, bm25
+from envs.handover.memory import Memory, bm25
 
 
 def test_a_key_in_the_query_comes_first_then_the_better_match_then_the_newer():

@@ -10,8 +10,8 @@ from test_metrics import ends, values
 from test_reward_properties import episodes
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Merge, PartTests, Provenance
-from envs.task import Numeric
+from envs.core.episode import Merge, PartTests, Provenance
+from envs.core.task import Numeric
 from rewards.metrics import NAMES, Metric, measure, prices, rates
 from rewards.metrics.tokens import LEDGER
 
@@ -209,8 +209,8 @@ def test_rework_and_duplicate_work_are_those_of_the_ledger():
 def test_silence_counts_for_seats_that_held_a_fact_which_the_partner_needed():
     silent = with_beliefs(ends("ab", "ab", talk=[[], [4]]), "a", "b")  # agent_0 knew and said nothing
     spoken = with_beliefs(ends("ab", "ab", talk=[[2], []]), "a", "b")  # agent_1 said nothing and knew nothing
-    idle = [with_beliefs(ends("ab", "ab"), *same) for same in ("aa", "bb")]  # nobody needed anything
-    assert number(measure([silent, spoken, *idle])["silence_rate"]) == (1 / 2, 2)
+    zero = [with_beliefs(ends("ab", "ab"), *same) for same in ("aa", "bb")]  # nobody needed anything
+    assert number(measure([silent, spoken, *zero])["silence_rate"]) == (1 / 2, 2)
 
 
 def test_parts_conflict_semantically_where_each_works_and_both_together_do_not():

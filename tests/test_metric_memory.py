@@ -2,10 +2,12 @@
 
 import pytest
 
-from envs import DesignReview, Handover
-from envs.episode import Phase
-from envs.handover import NoteTaker
-from envs.partners import Calibrated, play
+from envs.core.episode import Phase
+from envs.design_review import DesignReview
+from envs.handover.env import Handover
+from envs.scripted.base import Calibrated
+from envs.scripted.handover import NoteTaker
+from envs.scripted.play import play
 from rewards.metrics import measure
 from rewards.metrics.memory import (
     memory_compression,

@@ -11,9 +11,9 @@ from test_reward_properties import episodes
 from test_reward_terms import decide, play
 
 from envs.design_review import DesignReview
-from envs.partners import Calibrated
-from envs.partners import play as play_scripted
-from envs.zoo import AlwaysDefer, Averager
+from envs.scripted.base import Calibrated
+from envs.scripted.exploits import AlwaysDefer, Averager
+from envs.scripted.play import play as play_scripted
 from rewards.metrics import Metric, compare, coordination, measure, rates
 from rewards.metrics.synergy import elr, synergy_gap
 

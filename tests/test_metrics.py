@@ -1,12 +1,12 @@
-"""Metrics on transcripts counted by hand, and the intervals around them."""
+"""Metrics on transcripts trainable by hand, and the intervals around them."""
 
 from dataclasses import replace
 
 import pytest
 from test_reward_terms import decide, play
 
-from envs.episode import ParseError, StopReason
-from envs.task import Numeric
+from envs.core.episode import ParseError, StopReason
+from envs.core.task import Numeric
 from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
 
 

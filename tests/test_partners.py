@@ -5,12 +5,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from envs import CoopEnv, DesignReview, PairedFunctions
-from envs.base import SEATS
-from envs.episode import ActKind, Outcome, Phase, StopReason
-from envs.partners import Calibrated, Demonstrator, named_option, play, promised
-from envs.task import Decision, Task
-from envs.zoo import ZOO, AlwaysDefer, Averager, NeverDefer
+from envs import CoopEnv
+from envs.core.env import SEATS
+from envs.core.episode import ActKind, Outcome, Phase, StopReason
+from envs.core.posterior import named_option
+from envs.core.task import Decision, Task
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.base import Calibrated, promised
+from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.exploits import ZOO, AlwaysDefer, Averager, NeverDefer
+from envs.scripted.play import play
 from rewards import TERMS, RewardStack
 
 ENVIRONMENTS = [

@@ -10,9 +10,9 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from marl_coop import attention
-from marl_coop.policy import Span, TeamPolicy, spans_of, start_of
-from marl_coop.seating import BASE
+from marl_coop.players import BASE
+from marl_coop.policy import attention
+from marl_coop.policy.team import Span, TeamPolicy, reference_name, spans_of
 
 VOCABULARY = 40
 BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))
@@ -95,7 +95,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(policy):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_scores_are_a_full_log_softmax(policy, temperature, monkeypatch):
-    monkeypatch.setattr("marl_coop.policy.LOGIT_ROWS", 4)  # several pieces, the last one smaller
+    monkeypatch.setattr("marl_coop.policy.team.LOGIT_ROWS", 4)  # several pieces, the last one smaller
     arguments = inputs_of(some_ids())
     scores, _ = policy.score(BOTH, **arguments, temperature=temperature)
     states = policy.hidden(BOTH, arguments["input_ids_RT"], attention_mask=arguments["attention_mask_RT"])
@@ -153,9 +153,9 @@ def test_from_the_trunk_upwards_is_the_whole_forward(checkpointing):
         layer.mlp.register_forward_pre_hook(lambda *_, i=i: runs.append(i))
     with torch.no_grad():
         policy.score((Span(BASE, 0, 5),), **arguments, temperature=1.0)
-    trunk = policy.trunk_RTH
+    prefix_RTH = policy.prefix_hidden_RTH
     found = []
-    for kept in ({}, {"trunk_RTH": trunk}):
+    for kept in ({}, {"prefix_hidden_RTH": prefix_RTH}):
         runs.clear()
         policy.zero_grad()
         scores, states = policy.score(BOTH, **arguments, temperature=1.0, **kept)
@@ -229,13 +229,13 @@ def test_one_adapter_on_disk_can_start_both(policy, tmp_path):
 def test_the_start_stays_what_it_was_and_is_not_trained(policy):
     ids = some_ids(rows=2)
     before = hidden(policy, ["agent_0", "agent_1"], ids)
-    policy.keep_start()
+    policy.snapshot_reference()
     assert torch.equal(hidden(policy, ["agent_0", "agent_1"], ids), before)
     trained = {id(p) for p in policy.parameters() if p.requires_grad}
     for adapter in policy.adapters:
         parameters = policy.adapter_parameters(adapter)
         assert all(id(p) in trained for p in parameters)
-        assert not any(id(p) in trained for p in policy.adapter_parameters(start_of(adapter)))
+        assert not any(id(p) in trained for p in policy.adapter_parameters(reference_name(adapter)))
         for parameter in parameters:
             parameter.data.add_(0.1)
     assert not torch.allclose(hidden(policy, ["agent_0", "agent_1"], ids), before, atol=1e-2)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from pytest import approx
 
-from marl_coop import policy, ppo, rollout
+from marl_coop.policy import team
+from marl_coop.ppo import losses
+from marl_coop.rollout import runner
 
 
-@pytest.mark.parametrize("module", [ppo, policy, rollout], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [losses, team, runner], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0
@@ -32,7 +34,7 @@ def random_rows(seed=0, rows=7, turns=5):
 @pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.8), (1.0, 0.95), (0.7, 0.0), (0.9, 1.0)])
 def test_gae_is_the_sum_of_discounted_td_errors(gamma, lam):
     rewards, values, mask, lengths = random_rows()
-    advantages, returns = ppo.gae(rewards, values, mask, gamma, lam)
+    advantages, returns = losses.gae(rewards, values, mask, gamma, lam)
     for row, n in enumerate(lengths):
         r, v = rewards[row].tolist(), [*values[row].tolist()[:n], 0.0]  # 0 after the last turn
         deltas = [r[k] + gamma * v[k + 1] - v[k] for k in range(n)]
@@ -44,7 +46,7 @@ def test_gae_is_the_sum_of_discounted_td_errors(gamma, lam):
 
 def test_gae_with_lambda_1_returns_the_discounted_rewards_to_go():
     rewards, values, mask, lengths = random_rows(seed=1)
-    _, returns = ppo.gae(rewards, values, mask, gamma=0.9, lam=1.0)
+    _, returns = losses.gae(rewards, values, mask, gamma=0.9, lam=1.0)
     for row, n in enumerate(lengths):
         assert returns[row, 0].item() == approx(sum(0.9**j * rewards[row, j].item() for j in range(n)))
 
@@ -52,7 +54,7 @@ def test_gae_with_lambda_1_returns_the_discounted_rewards_to_go():
 def test_gae_leaves_its_inputs_alone():
     rewards, values, mask, _ = random_rows()
     before = rewards.clone(), values.clone(), mask.clone()
-    ppo.gae(rewards, values, mask, 0.9, 0.9)
+    losses.gae(rewards, values, mask, 0.9, 0.9)
     assert all(torch.equal(a, b) for a, b in zip(before, (rewards, values, mask), strict=True))
 
 
@@ -73,7 +75,7 @@ def test_gae_leaves_its_inputs_alone():
 )
 def test_policy_loss_in_closed_form(ratio, advantage, loss, clipped):
     old = torch.tensor([-1.3])
-    found, active = ppo.policy_loss(old + math.log(ratio), old, torch.tensor([advantage]), 0.2, 0.28)
+    found, active = losses.policy_loss(old + math.log(ratio), old, torch.tensor([advantage]), 0.2, 0.28)
     assert found.item() == approx(loss, rel=1e-5)
     assert active.item() is clipped
 
@@ -92,13 +94,13 @@ def test_policy_loss_in_closed_form(ratio, advantage, loss, clipped):
 )
 def test_descent_raises_what_was_good_and_rests_where_clipped(ratio, advantage, slope):
     new = torch.tensor([math.log(ratio)], requires_grad=True)
-    ppo.policy_loss(new, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.28)[0].sum().backward()
+    losses.policy_loss(new, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.28)[0].sum().backward()
     assert new.grad.item() == approx(slope, rel=1e-5)
 
 
 def test_a_ratio_beyond_float32_has_a_finite_gradient():
     new = torch.tensor([100.0], requires_grad=True)
-    loss, _ = ppo.policy_loss(new, torch.zeros(1), torch.ones(1), 0.2, 0.28)
+    loss, _ = losses.policy_loss(new, torch.zeros(1), torch.ones(1), 0.2, 0.28)
     assert loss.item() == approx(-1.28)
     loss.sum().backward()
     assert new.grad.item() == 0
@@ -109,42 +111,42 @@ def test_shares_of_terms_are_those_of_their_parts_of_the_advantage():
     terms, values = torch.randn(3, 8, 4, generator=generator), torch.randn(8, 4, generator=generator)
     mask = (torch.arange(4)[None] < torch.tensor([4, 4, 3, 2, 4, 1, 4, 4])[:, None]).float()
     terms, values = terms * mask, values * mask
-    parts = [ppo.gae(term, torch.zeros(8, 4), mask, 0.9, 0.7)[0] for term in terms]
-    whole, _ = ppo.gae(terms.sum(0), values, mask, 0.9, 0.7)
-    critic, _ = ppo.gae(torch.zeros(8, 4), values, mask, 0.9, 0.7)
+    parts = [losses.gae(term, torch.zeros(8, 4), mask, 0.9, 0.7)[0] for term in terms]
+    whole, _ = losses.gae(terms.sum(0), values, mask, 0.9, 0.7)
+    critic, _ = losses.gae(torch.zeros(8, 4), values, mask, 0.9, 0.7)
     assert torch.allclose(sum(parts) + critic, whole, atol=1e-5)  # the advantage is the sum of its parts
     sizes = []
     for part in parts:
         columns = [part[mask[:, k] > 0, k] for k in range(4)]
         sizes.append(sum((column - column.mean()).abs().sum().item() for column in columns))
-    shares = ppo.advantage_shares(terms, mask, 0.9, 0.7)
+    shares = losses.advantage_shares(terms, mask, 0.9, 0.7)
     assert shares.tolist() == approx([size / sum(sizes) for size in sizes], rel=1e-5)
 
 
 def test_a_term_that_never_varies_has_no_share():
     terms = torch.stack([torch.full((5, 2), 3.0), torch.randn(5, 2, generator=torch.Generator().manual_seed(1))])
-    assert ppo.advantage_shares(terms, torch.ones(5, 2), 1.0, 0.95).tolist() == approx([0.0, 1.0], abs=1e-6)
+    assert losses.advantage_shares(terms, torch.ones(5, 2), 1.0, 0.95).tolist() == approx([0.0, 1.0], abs=1e-6)
 
 
 def test_k3_is_zero_at_equality_and_positive_elsewhere():
     logprobs = torch.linspace(-8, 0, 33)
-    assert (ppo.k3_kl(logprobs, logprobs) == 0).all()
-    assert (ppo.k3_kl(logprobs, logprobs.flip(0))[:16] > 0).all()
-    assert (ppo.k3_kl(logprobs, logprobs.flip(0))[17:] > 0).all()
+    assert (losses.k3_kl(logprobs, logprobs) == 0).all()
+    assert (losses.k3_kl(logprobs, logprobs.flip(0))[:16] > 0).all()
+    assert (losses.k3_kl(logprobs, logprobs.flip(0))[17:] > 0).all()
 
 
 def test_k3_averages_to_the_kl_divergence():
     generator = torch.Generator().manual_seed(0)
     policy_, reference = torch.randn(2, 6, generator=generator).log_softmax(-1)
     exact = (policy_.exp() * (policy_ - reference)).sum()
-    assert (policy_.exp() * ppo.k3_kl(policy_, reference)).sum().item() == approx(exact.item(), rel=1e-5)
+    assert (policy_.exp() * losses.k3_kl(policy_, reference)).sum().item() == approx(exact.item(), rel=1e-5)
     tokens = torch.multinomial(policy_.exp(), 200_000, replacement=True, generator=generator)
-    assert ppo.k3_kl(policy_[tokens], reference[tokens]).mean().item() == approx(exact.item(), rel=0.02)
+    assert losses.k3_kl(policy_[tokens], reference[tokens]).mean().item() == approx(exact.item(), rel=0.02)
 
 
 def test_k3_pulls_a_token_that_became_unlikely_with_a_bounded_force():
     logprobs = torch.tensor([-1.9, -2.1, -30.0], requires_grad=True)
-    loss = ppo.k3_kl(logprobs, torch.zeros(3))
+    loss = losses.k3_kl(logprobs, torch.zeros(3))
     loss.sum().backward()
     slope = math.e**2 - 1
     assert logprobs.grad.tolist() == approx([-(math.exp(1.9) - 1), -slope, -slope], rel=1e-5)
@@ -153,7 +155,7 @@ def test_k3_pulls_a_token_that_became_unlikely_with_a_bounded_force():
 
 def test_k3_pulls_towards_the_reference():
     logprobs = torch.tensor([-1.0, -3.0], requires_grad=True)
-    ppo.k3_kl(logprobs, torch.tensor([-2.0, -2.0])).sum().backward()
+    losses.k3_kl(logprobs, torch.tensor([-2.0, -2.0])).sum().backward()
     assert logprobs.grad[0] > 0 > logprobs.grad[1]
 
 
@@ -168,12 +170,12 @@ def test_k3_pulls_towards_the_reference():
 )
 def test_value_loss_in_closed_form(value, old, target, loss):
     arguments = (torch.tensor([x]) for x in (value, old, target))
-    assert ppo.value_loss(*arguments, clip=0.2).item() == approx(loss, rel=1e-5, abs=1e-12)
+    assert losses.value_loss(*arguments, clip=0.2).item() == approx(loss, rel=1e-5, abs=1e-12)
 
 
 def test_a_value_that_moved_far_enough_gets_no_gradient():
     values = torch.tensor([0.9, 0.1], requires_grad=True)
-    ppo.value_loss(values, torch.zeros(2), torch.ones(2), clip=0.2).sum().backward()
+    losses.value_loss(values, torch.zeros(2), torch.ones(2), clip=0.2).sum().backward()
     assert values.grad[0] == 0
     assert values.grad[1].item() == approx(-0.9)
 
@@ -190,7 +192,7 @@ def some_advantages(rows=50, turns=4):
 
 def test_whitening_centres_each_turn_and_scales_all_alike():
     values, mask = some_advantages()
-    white = ppo.whiten(values, mask, one_process)
+    white = losses.whiten(values, mask, one_process)
     centred = torch.stack([column - column[keep].mean() for column, keep in zip(values.T, mask.T, strict=True)], 1)
     for column, keep in zip(white.T, mask.T, strict=True):
         assert column[keep].mean().item() == approx(0, abs=1e-5)
@@ -212,29 +214,29 @@ def test_whitening_in_two_processes_is_whitening_at_once():
             meet.wait()
             return summed
 
-        return ppo.whiten(values[rows], mask[rows], total)
+        return losses.whiten(values[rows], mask[rows], total)
 
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(process, (0, 1), (slice(7), slice(7, None))))
-    assert torch.allclose(torch.cat(halves), ppo.whiten(values, mask, one_process), atol=1e-5)
+    assert torch.allclose(torch.cat(halves), losses.whiten(values, mask, one_process), atol=1e-5)
 
 
 def test_whitening_of_equal_values_and_of_none():
-    assert ppo.whiten(torch.tensor([[0.7, 9.0]] * 3), torch.ones(3, 2), one_process).abs().max() < 1e-3
-    assert (ppo.whiten(torch.ones(3, 2), torch.zeros(3, 2), one_process) == 0).all()
+    assert losses.whiten(torch.tensor([[0.7, 9.0]] * 3), torch.ones(3, 2), one_process).abs().max() < 1e-3
+    assert (losses.whiten(torch.ones(3, 2), torch.zeros(3, 2), one_process) == 0).all()
 
 
 def test_masked_mean():
-    assert ppo.masked_mean(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1.0, 1.0, 0.0])) == 3
-    assert ppo.masked_mean(torch.tensor([1.0]), torch.tensor([0.0])) == 0
+    assert losses.masked_mean(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1.0, 1.0, 0.0])) == 3
+    assert losses.masked_mean(torch.tensor([1.0]), torch.tensor([0.0])) == 0
 
 
 def test_explained_variance():
     returns = torch.tensor([1.0, 2.0, 3.0, 99.0])
     mask = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    assert ppo.explained_variance(returns, returns, mask) == 1
-    assert ppo.explained_variance(torch.full((4,), 7.0), returns, mask) == 0
-    assert ppo.explained_variance(torch.tensor([1.5, 2.0, 2.5, 0.0]), returns, mask) == approx(0.75)
-    assert ppo.explained_variance(torch.tensor([3.0, 2.0, 1.0, 0.0]), returns, mask) == approx(-3)
-    assert math.isnan(ppo.explained_variance(returns, torch.ones(4), mask))
-    assert math.isnan(ppo.explained_variance(returns, returns, torch.tensor([1.0, 0.0, 0.0, 0.0])))
+    assert losses.explained_variance(returns, returns, mask) == 1
+    assert losses.explained_variance(torch.full((4,), 7.0), returns, mask) == 0
+    assert losses.explained_variance(torch.tensor([1.5, 2.0, 2.5, 0.0]), returns, mask) == approx(0.75)
+    assert losses.explained_variance(torch.tensor([3.0, 2.0, 1.0, 0.0]), returns, mask) == approx(-3)
+    assert math.isnan(losses.explained_variance(returns, torch.ones(4), mask))
+    assert math.isnan(losses.explained_variance(returns, returns, torch.tensor([1.0, 0.0, 0.0, 0.0])))

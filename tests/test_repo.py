@@ -3,12 +3,13 @@
 import pytest
 from test_repo_tasks import build
 
-from envs import PairedFeatures, PairedFunctions
-from envs.base import SEATS
-from envs.episode import ParseError, Phase
-from envs.partners import play
-from envs.tokens import message_tokens
-from envs.zoo import NeverDefer
+from envs.core.env import SEATS
+from envs.core.episode import ParseError, Phase
+from envs.core.tokens import message_tokens
+from envs.paired_features.env import PairedFeatures
+from envs.paired_functions import PairedFunctions
+from envs.scripted.exploits import NeverDefer
+from envs.scripted.play import play
 
 
 def started(seed=3, **arguments):

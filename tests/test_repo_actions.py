@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import repo
-from envs.episode import Act, ActKind, ParseError
-from envs.repository import actions, files, forecast, merging, outline, verdict
+from envs.core.episode import Act, ActKind, ParseError
+from envs.core.task import Decision
+from envs.paired_features import env
+from envs.repository import actions, forecast, merge, tree_tests, working_copy
 from envs.repository.actions import (
     Function,
     Insert,
@@ -22,8 +23,8 @@ from envs.repository.actions import (
     broken_line,
     parse_actions,
 )
-from envs.repository.files import added, edited, read, search, writable
-from envs.task import Decision
+from envs.repository.working_copy import added, edited, read, search, writable
+from envs.source import outline
 
 DECISION = Decision(id="offset", options=("17", "23"), utility={"17": 1.0}, belief={}, expert="agent_0", cue={})
 SOURCE = (
@@ -33,7 +34,7 @@ TREE = {"p/a.py": SOURCE, "p/b.py": "y = 1\n", "tests/test_a.py": "z = 1\n", "RE
 
 
 @pytest.mark.parametrize(
-    "module", [actions, files, forecast, merging, outline, repo, verdict], ids=lambda module: module.__name__
+    "module", [actions, working_copy, forecast, merge, outline, env, tree_tests], ids=lambda module: module.__name__
 )
 def test_the_examples_in_docstrings_run(module):
     assert doctest.testmod(module).failed == 0

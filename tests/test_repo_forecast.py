@@ -3,7 +3,7 @@
 import pytest
 
 from envs.repository.forecast import describe, forecast
-from envs.repository.outline import outline
+from envs.source.outline import outline
 
 CODE = {"m.py": "def f(x, size=2):\n    return x\n\n\ndef g(x):\n    return x\n\n\nLIMIT = 3\n"}
 

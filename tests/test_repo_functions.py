@@ -3,7 +3,7 @@
 import pytest
 
 from envs.repository.actions import Function
-from envs.repository.files import edited
+from envs.repository.working_copy import edited
 
 CLASS = "class C:\n    def size(self):\n        return 1\n"
 TWICE = """\

@@ -12,15 +12,16 @@ from test_repo import source_of, started
 from test_repo_actions import REPLIES
 from test_repo_tasks import build
 
-from envs import PairedFeatures
-from envs.base import SEATS
-from envs.episode import Episode, StopReason
-from envs.partners import Calibrated, play, replay
-from envs.repository import desk
-from envs.repository.verdict import Verdict
+from envs.core.env import SEATS
+from envs.core.episode import Episode, StopReason
+from envs.core.tokens import message_tokens
+from envs.paired_features.env import PairedFeatures
+from envs.repository import workspace
+from envs.repository.tree_tests import TreeVerdict
 from envs.sandbox import Status
-from envs.tokens import message_tokens
-from envs.zoo import ZOO, AlwaysDefer, NeverDefer, Silent
+from envs.scripted.base import Calibrated
+from envs.scripted.exploits import ZOO, AlwaysDefer, NeverDefer, Silent
+from envs.scripted.play import play, replay
 from rewards import TERMS, RewardStack
 
 
@@ -186,9 +187,9 @@ def test_the_branches_can_be_looked_at_with_git(tmp_path):
 
 def test_a_machine_fault_is_a_stop_reason(monkeypatch):
     def broken(files, expressions, *, timeout_s):
-        return Verdict((False,) * len(expressions), Status.FAULT, "no interpreter")
+        return TreeVerdict((False,) * len(expressions), Status.FAULT, "no interpreter")
 
-    monkeypatch.setattr(desk, "judge", broken)
+    monkeypatch.setattr(workspace, "judge", broken)
     monkeypatch.setattr("envs.repository.scoring.judge", broken)
     env, _ = started(rounds=1)
     env.step(dict.fromkeys(SEATS, "Test"))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from envs import PairedFeatures
-from envs.base import SEATS
-from envs.episode import Phase
-from envs.merge import Policy
-from envs.repo_tasks import FAMILIES
-from envs.repository.verdict import judge, kept_tests
+from envs.core.env import SEATS
+from envs.core.episode import Phase
+from envs.paired_features.env import PairedFeatures
+from envs.paired_features.templates import FAMILIES
+from envs.repository.git import MergePolicy
+from envs.repository.tree_tests import judge, kept_tests
 
 PLACES = pytest.mark.parametrize("place", [family.name for family in FAMILIES])
 SPATIAL = [family.name for family in FAMILIES if family.conflict == "spatial"]
@@ -111,7 +111,7 @@ def test_where_the_lead_stands_in_for_a_conflict_its_feature_alone_passes():
 
 
 def test_identical_branches_are_taken_by_every_policy_and_others_by_none_that_wants_them_identical():
-    for policy in Policy:
+    for policy in MergePolicy:
         env = PairedFeatures(families=["append"], policy=policy)
         env.reset(seed=3)
         both = "\n".join(env.reference_work(seat, env.task.decisions[0].best) for seat in SEATS)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Act, ActKind
-from rewards import Commitment, Expectation, Pushback
-from rewards.commitment import standing_promise
-from rewards.pushback import positions
+from envs.core.episode import Act, ActKind
+from rewards.terms.commitment import Commitment, standing_promise
+from rewards.terms.expectation import Expectation
+from rewards.terms.pushback import Pushback, positions
 
 
 def act(text, decision="auth"):

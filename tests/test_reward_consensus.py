@@ -6,11 +6,10 @@ from collections import Counter
 import pytest
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Merge
-from envs.task import Numeric
-from rewards import Consensus
-from rewards.consensus import excess_loss, log_rolling
-from rewards.edits import edits, mixing, surviving
+from envs.core.episode import Merge
+from envs.core.task import Numeric
+from envs.source.edits import edits, mixing, surviving
+from rewards.terms.consensus import Consensus, excess_loss, log_rolling
 
 # options
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 from test_reward_terms import decide, play
 
-from marl_coop.config import load_config
-from rewards import Deference, NaiveDeference, NaiveDisagreement, RewardStack, TaskSuccess
-from rewards.base import prior_option
+from marl_coop.config.schema import load_config
+from rewards import RewardStack
+from rewards.baselines.naive_deference import NaiveDeference
+from rewards.baselines.naive_disagreement import NaiveDisagreement
 from rewards.metrics import Flip, flips
+from rewards.readings import prior_option
+from rewards.terms.deference import Deference
+from rewards.terms.task_success import TaskSuccess
 
 OPTIONS = "abc"  # a is right
 CUED, OTHER = 0.85, 0.45  # how often the seat that the cue names is right, and the other seat

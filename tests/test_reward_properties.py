@@ -10,19 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import Act, ActKind, Episode, Forecast, Merge, PartTests, Provenance, StopReason
-from envs.task import Numeric
-from rewards import (
-    TERMS,
-    Capitulation,
-    Deference,
-    Expectation,
-    Pushback,
-    RewardStack,
-    SoloGain,
-)
-from rewards.deference import quadratic_score
+from envs.core.episode import Act, ActKind, Episode, Forecast, Merge, PartTests, Provenance, StopReason
+from envs.core.task import Numeric
+from rewards import TERMS, RewardStack
 from rewards.metrics import rates
+from rewards.terms.capitulation import Capitulation
+from rewards.terms.deference import Deference, quadratic_score
+from rewards.terms.expectation import Expectation
+from rewards.terms.pushback import Pushback
+from rewards.terms.solo_gain import SoloGain
 
 STACK = RewardStack(tuple(term() for term in TERMS))
 COSTS = ("consensus", "communication", "rework", "commitment", "do_no_harm", "naive_capitulation")
@@ -239,7 +235,7 @@ def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():
     assert all(turns == (0.0,) * 3 for terms in breakdown.values.values() for turns in terms.values())
 
 
-@pytest.mark.parametrize("module", ["rewards", "rewards.capitulation", "rewards.consensus", "rewards.edits"])
+@pytest.mark.parametrize("module", ["rewards.stack", "rewards.terms.capitulation", "rewards.terms.consensus", "envs.source.edits"])
 def test_the_examples_in_docstrings_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

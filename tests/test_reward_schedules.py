@@ -15,11 +15,14 @@ from test_reward_terms import play
 from test_trainer import Log, repeatable, same
 from transformers import TrainerState
 
-from marl_coop.config import load_config
-from marl_coop.config_error import ConfigError
-from marl_coop.reward_weights import RewardWeights
-from rewards import Communication, Deference, RewardStack, TaskSuccess
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.ppo.reward_weights import RewardWeights
+from rewards import RewardStack
 from rewards.schedules import After, DualAscent, Linear, Schedule
+from rewards.terms.communication import Communication
+from rewards.terms.deference import Deference
+from rewards.terms.task_success import TaskSuccess
 
 ABLATION = Path(__file__).parent.parent / "configs/ablations/no_communication.yaml"
 LINEAR = "{schedule: linear, end: 0.2, updates: 4}"
@@ -151,7 +154,7 @@ def test_a_schedule_of_somebody_else_and_for_a_term_of_somebody_else():
         ("weight={schedule: linaer}", "weight: There is no schedule 'linaer'. Did you mean 'linear'? Known: linear, a"),
         ("weight={end: 0.1}", "weight: {'end': 0.1} is no weight: give a number, or as `schedule` one of linear, aft"),
         ("weight={schedule: 3}", "weight: {'schedule': 3} is no weight: give a number, or as `schedule` one of linea"),
-        ("weight={schedule: 'rewards:RewardStack'}", "weight: 'rewards:RewardStack' is <class 'rewards.RewardStack'>,"),
+        ("weight={schedule: 'rewards:RewardStack'}", "weight: 'rewards:RewardStack' is <class 'rewards.stack.RewardStack'>,"),
         ("weight={schedule: after, update: 3}", "weight.update: unknown key; did you mean 'updates'?"),
         ("weight={schedule: after, updates: 3}", "weight: 'weight' must be given"),
         ("weight={schedule: after, updates: -1, weight: 1}", "weight.updates: -1 is refused: input should be greater"),

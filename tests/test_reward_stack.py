@@ -14,7 +14,9 @@ from pettingzoo import ParallelEnv
 from pydantic import ValidationError
 from test_reward_terms import PAIR, decide, play
 
-from rewards import TERMS, Deference, RewardStack, RewardTerm, TaskSuccess, UnknownTerm
+from rewards import TERMS, RewardStack, RewardTerm, UnknownTerm
+from rewards.terms.deference import Deference
+from rewards.terms.task_success import TaskSuccess
 from rewards.wrapper import RewardWrapper
 
 
@@ -85,8 +87,9 @@ def test_the_term_that_the_readme_adds_is_a_key_in_yaml(tmp_path):
     (block,) = re.findall(r"```python\n(.*?class Humility.*?)```", (root / "README.md").read_text(), re.DOTALL)
     (tmp_path / "humility.py").write_text(dedent(block.split("```python\n")[-1]))
     code = (
-        "import humility, rewards; rewards.TERMS += (humility.Humility,)\n"
-        "from marl_coop.config import load_config\n"
+        "import humility, rewards.stack\n"
+        "rewards.TERMS = rewards.stack.TERMS = (*rewards.TERMS, humility.Humility)\n"
+        "from marl_coop.config.schema import load_config\n"
         "section = load_config(['configs/quickstart.yaml'], ['rewards.humility.weight=0.5']).rewards\n"
         "print(rewards.RewardStack.from_config(section).weights()['humility'], load_config([]).rewards['humility'])"
     )

@@ -5,16 +5,14 @@ import dataclasses
 import pytest
 from test_reward_terms import PAIR, decide, play
 
-from envs.episode import PartTests, Provenance
-from rewards import (
-    Approval,
-    DoNoHarm,
-    NaiveCapitulation,
-    NaiveDeference,
-    NaiveDisagreement,
-    Rework,
-    SoloGain,
-)
+from envs.core.episode import PartTests, Provenance
+from rewards.baselines.approval import Approval
+from rewards.baselines.naive_capitulation import NaiveCapitulation
+from rewards.baselines.naive_deference import NaiveDeference
+from rewards.baselines.naive_disagreement import NaiveDisagreement
+from rewards.terms.do_no_harm import DoNoHarm
+from rewards.terms.rework import Rework
+from rewards.terms.solo_gain import SoloGain
 
 
 def ended(utility=1.0, reference=20, **outcome):

@@ -6,22 +6,19 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from envs.episode import Episode, Outcome, Phase, Stance, StopReason, Turn
-from envs.task import Decision, Task
-from rewards import (
-    TERMS,
-    Capitulation,
-    Communication,
-    Consensus,
-    Deference,
-    NaiveCapitulation,
-    NaiveDeference,
-    NaiveDisagreement,
-    TaskSuccess,
-)
-from rewards.base import prior_option
-from rewards.capitulation import switch_threshold
+from envs.core.episode import Episode, Outcome, Phase, Stance, StopReason, Turn
+from envs.core.task import Decision, Task
+from rewards import TERMS
+from rewards.baselines.naive_capitulation import NaiveCapitulation
+from rewards.baselines.naive_deference import NaiveDeference
+from rewards.baselines.naive_disagreement import NaiveDisagreement
 from rewards.metrics import Flip, flips
+from rewards.readings import prior_option
+from rewards.terms.capitulation import Capitulation, switch_threshold
+from rewards.terms.communication import Communication
+from rewards.terms.consensus import Consensus
+from rewards.terms.deference import Deference
+from rewards.terms.task_success import TaskSuccess
 
 PAIR = ("agent_0", "agent_1")
 

@@ -4,10 +4,10 @@ import pytest
 import tiny
 import torch
 
-from envs.episode import Phase
-from marl_coop.batch import Row, collate, stack_turns
-from marl_coop.policy import spans_of
-from marl_coop.rollout import TokenTurn, Trace, stable_seed
+from envs.core.episode import Phase
+from marl_coop.policy.team import spans_of
+from marl_coop.ppo.batch import SeatSample, collate, stack_turns
+from marl_coop.rollout.runner import Trajectory, Transition, stable_seed
 
 TASKS = range(20, 26)
 
@@ -23,9 +23,9 @@ class Recorded:
         self.answered += (answers := self.engine.generate(requests))
         return answers
 
-    def forget(self):
+    def reset_cache(self):
         self.forgotten += 1
-        self.engine.forget()
+        self.engine.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def played(trainer):
     return rollouts, engine
 
 
-def rows_of(rollouts, counted=True):
+def rows_of(rollouts, trainable=True):
     rows = [
-        Row(trace=r.traces[seat], counted=counted, terms_MK=torch.arange(3.0)[None])
+        SeatSample(trace=r.traces[seat], trainable=trainable, terms_MK=torch.arange(3.0)[None])
         for r in rollouts
         for seat in tiny.SEATS
     ]
@@ -54,7 +54,9 @@ def rows_of(rollouts, counted=True):
 
 def test_beside_a_turn_stands_the_partners_last_turn_that_is_not_later():
     def trace(*rounds):
-        return Trace(seat="", player=None, turns=[TokenTurn(start=0, stop=0, logprobs=[], round=r) for r in rounds])
+        return Trajectory(
+            seat="", player=None, turns=[Transition(start=0, stop=0, logprobs=[], round=r) for r in rounds]
+        )
 
     assert trace(0, 1, 3).latest(trace(0, 1, 3)) == [0, 1, 2]
     assert trace(0, 1, 5).latest(trace(0, 2, 3, 4, 5)) == [0, 1, 1, 1, 2]
@@ -163,7 +165,7 @@ def test_rows_must_be_sorted(played):
 
 def test_turns_stack_to_a_masked_matrix(played):
     first, second = rows_of(played[0])[:2]
-    second.terms_MK, second.counted = torch.tensor([[5.0]]), False
+    second.terms_MK, second.trainable = torch.tensor([[5.0]]), False
     values, mask = stack_turns([first, second], "rewards_K", turns=4)
     assert values.tolist() == [[0, 1, 2, 0], [5, 0, 0, 0]]
     assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]]

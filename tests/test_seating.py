@@ -7,11 +7,15 @@ import pytest
 import tiny
 import torch
 
-from envs import DesignReview, Handover
-from envs.cast import PARTNERS, AlwaysDefer
-from envs.note_takers import Poisoner
-from marl_coop.config import ConfigError, load_config
-from marl_coop.seating import BASE, Mix, frozen, label, learners, seated
+from envs.design_review import DesignReview
+from envs.handover.env import Handover
+from envs.scripted.exploits import AlwaysDefer
+from envs.scripted.handover import Poisoner
+from envs.scripted.partners import PARTNERS
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.policies import build_players, frozen, learners
+from marl_coop.config.schema import load_config
+from marl_coop.players import BASE, Mix, player_name
 
 A, B = tiny.SEATS
 TASKS = range(100, 140)
@@ -34,7 +38,7 @@ GREEN = Says(tiny.CLAIMS["green"])
 
 def test_a_mix_is_drawn_by_weight():
     mix = Mix(("a", BASE, GREEN), (6.0, 3.0, 1.0))
-    counts = Counter(label(mix.draw(seed)) for seed in range(5000))
+    counts = Counter(player_name(mix.draw(seed)) for seed in range(5000))
     assert counts["a"] / 5000 == pytest.approx(0.6, abs=0.03)
     assert counts["base"] / 5000 == pytest.approx(0.3, abs=0.03)
     assert counts["says"] / 5000 == pytest.approx(0.1, abs=0.02)
@@ -48,7 +52,7 @@ def test_a_mix_that_cannot_be_drawn_from(players, weights):
 
 def test_what_a_configuration_says_of_seats():
     entries = {A: "x", B: {"y": 1.0, "base": 2.0, "frozen:runs/a.b/x": 3.0, "scripted:echo": 4.0, "http://h/v1#m": 5.0}}
-    seats = seated(entries, DesignReview(), lambda url, model: Says(f"{url} {model}"))
+    seats = build_players(entries, DesignReview(), lambda url, model: Says(f"{url} {model}"))
     first, base, frozen_adapter, scripted, endpoint = seats[B].players
     assert (seats[A], first, base, frozen_adapter) == ("x", "y", BASE, "frozen_runs_a_b_x")
     assert isinstance(scripted, PARTNERS["echo"]) and endpoint.text == "http://h/v1 m"
@@ -59,14 +63,14 @@ def test_what_a_configuration_says_of_seats():
 
 def test_two_frozen_adapters_never_share_a_name():
     entries = {A: "frozen:runs/seed-1/a", B: {"frozen:runs/seed_1/a": 1.0, "frozen_runs_seed_1_a": 1.0}}
-    seats = seated(entries, DesignReview(), lambda url, model: None)
+    seats = build_players(entries, DesignReview(), lambda url, model: None)
     names = [seats[A], *seats[B].players]
     assert names == ["frozen_runs_seed_1_a_2", "frozen_runs_seed_1_a_3", "frozen_runs_seed_1_a"]
     assert frozen(entries) == {names[0]: Path("runs/seed-1/a"), names[1]: Path("runs/seed_1/a")}
 
 
 def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
-    seats = seated({B: "scripted:saboteur"}, Handover(), lambda url, model: None)
+    seats = build_players({B: "scripted:saboteur"}, Handover(), lambda url, model: None)
     assert isinstance(seats[B], Poisoner)
 
 
@@ -83,20 +87,20 @@ def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
             "policies.agent_1: 'scripted:persuader' cannot play Handover; ideal, oracle, silent, saboteur can.",
         ),
         (
-            ["env.name=Handover", "policies.agent_1={agent_1: 1, 'scripted:envs.zoo:Hedger': 1}"],
-            "policies.agent_1: 'scripted:envs.zoo:Hedger' cannot play Handover; ideal, oracle",
+            ["env.name=Handover", "policies.agent_1={agent_1: 1, 'scripted:envs.scripted.exploits:Hedger': 1}"],
+            "policies.agent_1: 'scripted:envs.scripted.exploits:Hedger' cannot play Handover; ideal, oracle",
         ),
         (
             ["evaluation.env.name=Handover", "policies.agent_1=scripted:ideal"],
             "policies.agent_1: 'scripted:ideal' cannot play Handover; ideal",
         ),
         (
-            ["policies.agent_1=scripted:envs.note_takers:NoteTaker"],
-            "policies.agent_1: 'scripted:envs.note_takers:NoteTaker' cannot play PairedFunctions; ideal, oracle,",
+            ["policies.agent_1=scripted:envs.scripted.handover:NoteTaker"],
+            "policies.agent_1: 'scripted:envs.scripted.handover:NoteTaker' cannot play PairedFunctions; ideal, oracle,",
         ),
         (
-            ["policies.agent_1=scripted:envs.partners:Demonstrator"],
-            "policies.agent_1: 'scripted:envs.partners:Demonstrator' cannot be made: ",
+            ["policies.agent_1=scripted:envs.scripted.demonstrator:Demonstrator"],
+            "policies.agent_1: 'scripted:envs.scripted.demonstrator:Demonstrator' cannot be made: ",
         ),
     ],
 )
@@ -141,7 +145,7 @@ def test_the_rows_of_a_mixed_seat_are_learned_from_where_the_adapter_sat(tmp_pat
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: mix}, episodes_per_update=16)
     trainer._rows = trainer.collector.collect(0)
     played = [rows[B].trace.player for rows in trainer._rows]
-    assert {label(player) for player in played} == {B, "says"}
+    assert {player_name(player) for player in played} == {B, "says"}
     rows, _ = trainer._minibatch(0, 0, 0)
     assert Counter(row.trace.adapter for row in rows) == {A: 16, B: sum(player == B for player in played)}
     advantages = torch.cat([row.advantages_K for row in rows if row.seat == B])

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from test_reward_terms import decide, play
 
-from rewards import Capitulation, Deference, RewardStack, TaskSuccess
-from rewards.capitulation import switch_threshold
+from rewards import RewardStack
+from rewards.terms.capitulation import Capitulation, switch_threshold
+from rewards.terms.deference import Deference
+from rewards.terms.task_success import TaskSuccess
 
 HOLD, SWITCH = 0, 1
 

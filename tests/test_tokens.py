@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import tokens as module
-from envs.tokens import first_tokens, message_tokens
+from envs.core import tokens as module
+from envs.core.tokens import first_tokens, message_tokens
 
 PIECES = ("a", "the", "internationalisation", "_", "17", "2026", " ", "\n", "的", "é", "🙂", "\u200b", "привет", "'")
 TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=30).map("".join)

@@ -14,13 +14,13 @@ import torch
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from marl_coop import ppo
-from marl_coop.config import load_config
-from marl_coop.config_error import ConfigError
-from marl_coop.experiment import training_arguments
-from marl_coop.policy import Span, spans_of
-from marl_coop.seating import BASE
-from rewards.task_success import TaskSuccess
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.experiment import training_arguments
+from marl_coop.players import BASE
+from marl_coop.policy.team import Span, spans_of
+from marl_coop.ppo import losses
+from rewards.terms.task_success import TaskSuccess
 
 SGD = {"optim": "sgd", "learning_rate": 1.0, "critic_learning_rate": 1.0}
 
@@ -87,7 +87,7 @@ def test_each_minibatch_ratio_of_a_later_epoch_is_not_1(tmp_path):
 
 @pytest.mark.parametrize("critic", ["central", "local"])
 def test_the_loss_is_the_formula(tmp_path, critic):
-    """Row by row and token by token, without batches, routing or gathered logits."""
+    """SeatSample by row and token by token, without batches, routing or gathered logits."""
     trainer = tiny.cue_trainer(
         tmp_path,
         critic=critic,
@@ -171,18 +171,18 @@ def test_a_sandbox_fault_teaches_nothing(tmp_path):
     """The update with the faulted episodes is the update without them."""
     trainer = tiny.cue_trainer(tmp_path, env={"fault_every": 3}, kl_coef=0.1, entropy_coef=0.1)
     rows = rows_of(trainer)
-    counted = [row for row in rows if row.counted]
-    assert 0 < len(counted) < len(rows)
-    assert all(row.counted == (trainer_seed(row, trainer) % 3 != 0) for row in rows)
+    trainable = [row for row in rows if row.trainable]
+    assert 0 < len(trainable) < len(rows)
+    assert all(row.trainable == (trainer_seed(row, trainer) % 3 != 0) for row in rows)
     touched = hidden_gradient(trainer, rows)
-    assert [bool(row.any()) for row in touched] == [row.counted for row in rows]
+    assert [bool(row.any()) for row in touched] == [row.trainable for row in rows]
     losses = [
         float(trainer.compute_loss(trainer.model, some, num_items_in_batch=trainer._token_counts(some)).detach())
-        for some in (rows, counted)
+        for some in (rows, trainable)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for seat in tiny.SEATS:
-        advantages = torch.cat([row.advantages_K for row in counted if row.seat == seat])
+        advantages = torch.cat([row.advantages_K for row in trainable if row.seat == seat])
         assert advantages.mean().item() == pytest.approx(0, abs=1e-5)
         assert advantages.var(correction=0).item() == pytest.approx(1, rel=1e-3)
 
@@ -322,10 +322,12 @@ def test_what_lies_below_the_adapters_may_be_kept(tmp_path, monkeypatch):
     options = SGD | {"learning_rate": 0.3, "num_ppo_epochs": 2, "num_mini_batches": 2, "num_updates": 2, "max_rows": 6}
     found = []
     for models in (("llama",), ()):
-        monkeypatch.setattr("marl_coop.policy.TRUNK_MODELS", models)
+        monkeypatch.setattr("marl_coop.policy.team.PREFIX_MODELS", models)
         base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)), layers=3)
         trainer, _ = trained(tmp_path, policy=tiny.team(base, layers=[2]), **options)
-        assert all((row.trace.trunk_TH is not None) == bool(models) for rows in trainer._rows for row in rows.values())
+        assert all(
+            (row.trace.prefix_hidden_TH is not None) == bool(models) for rows in trainer._rows for row in rows.values()
+        )
         found.append(tiny.weights(trainer.model))
     assert same(*found, 1e-5)
 
@@ -442,14 +444,14 @@ def test_the_entropy_bonus_and_the_kl_do_what_they_say(tmp_path):
 
 def break_the_second_loss(monkeypatch):
     """The second call of the loss from now on gives nan; the list grows with every call."""
-    calls, through = [], ppo.policy_loss
+    calls, through = [], losses.policy_loss
 
     def sometimes_nan(*args):
         calls.append(1)
         loss, clipped = through(*args)
         return loss * (math.nan if len(calls) == 2 else 1.0), clipped
 
-    monkeypatch.setattr(ppo, "policy_loss", sometimes_nan)
+    monkeypatch.setattr(losses, "policy_loss", sometimes_nan)
     return calls
 
 

@@ -5,11 +5,11 @@ import tiny
 import torch
 from peft.tuners.lora import LoraLayer
 
-from marl_coop import warmup
-from marl_coop.chat import Chat
-from marl_coop.config import load_config
-from marl_coop.policy import spans_of
-from marl_coop.seating import BASE
+from marl_coop.config.schema import load_config
+from marl_coop.experiment import warmup
+from marl_coop.players import BASE
+from marl_coop.policy.team import spans_of
+from marl_coop.rollout.chat import Chat
 
 SMALL = [
     "env={name: DesignReview, families: [date_format]}",
@@ -80,7 +80,7 @@ def test_what_it_does_not_depend_on_keeps_the_key(override):
 
 def test_other_words_of_the_environment_make_another_key(monkeypatch):
     before = warmup._key(config_of(), "system")
-    monkeypatch.setattr("envs.base.CoopEnv.instruction", lambda self, seat, phase: "Say it differently.")
+    monkeypatch.setattr("envs.core.env.CoopEnv.instruction", lambda self, seat, phase: "Say it differently.")
     assert warmup._key(config_of(), "system") != before
 
 

@@ -5,13 +5,13 @@ import pytest
 import tiny
 import torch
 
-from envs.episode import Phase
-from envs.repo import PairedFeatures
-from marl_coop.policy import start_of
-from marl_coop.whatif import message_baselines, silence, with_all_briefs, with_solo
+from envs.core.episode import Phase
+from envs.paired_features.env import PairedFeatures
+from marl_coop.policy.team import reference_name
+from marl_coop.ppo.counterfactual import message_baselines, replay_muted, with_all_briefs, with_solo
 from rewards import RewardStack
-from rewards.solo_gain import SoloGain
-from rewards.task_success import TaskSuccess
+from rewards.terms.solo_gain import SoloGain
+from rewards.terms.task_success import TaskSuccess
 
 TASKS = range(100, 106)
 A, B = tiny.SEATS
@@ -36,14 +36,14 @@ def replies(episode, seat):
 
 
 def test_a_silenced_seat_says_nothing_and_its_partner_hears_nothing(trainer, played):
-    for rollout in silence(trainer.players, played, A, same, 5):
+    for rollout in replay_muted(trainer.players, played, A, same, 5):
         assert [turn.message for turn in rollout.episode.turns_of(A)] == [""] * 4
         assert not rollout.episode.heard(B)
         assert [turn.observation for turn in rollout.episode.turns_of(B)][2].startswith("Partner said nothing.")
 
 
 def test_what_came_before_the_talk_stays_and_so_does_what_the_partner_said_first(trainer, played):
-    others = silence(trainer.players, played, A, same, 5)
+    others = replay_muted(trainer.players, played, A, same, 5)
     for rollout, other in zip(played, others, strict=True):
         assert other.episode.task == rollout.episode.task
         assert replies(other.episode, A)[0] == replies(rollout.episode, A)[0]
@@ -52,20 +52,20 @@ def test_what_came_before_the_talk_stays_and_so_does_what_the_partner_said_first
 
 
 def test_silencing_the_silent_changes_nothing(trainer, played):
-    once = silence(trainer.players, played, A, same, 5)
-    twice = silence(trainer.players, once, A, same, 5)
+    once = replay_muted(trainer.players, played, A, same, 5)
+    twice = replay_muted(trainer.players, once, A, same, 5)
     assert [r.episode for r in twice] == [r.episode for r in once]
 
 
 def test_without_talk_there_is_nothing_to_silence(tmp_path):
     trainer = tiny.cue_trainer(tmp_path, env={"rounds": 0}, advantage="counterfactual")
     played = trainer.players.play(TASKS, sampling_seed=5)
-    assert silence(trainer.players, played, A, same, 5) == played
+    assert replay_muted(trainer.players, played, A, same, 5) == played
     trainer.train()  # and every turn keeps GAE
 
 
 def test_a_baseline_is_what_the_silent_seat_is_paid_from_that_message_on(trainer, played):
-    silenced = silence(trainer.players, played, A, same, 5)
+    silenced = replay_muted(trainer.players, played, A, same, 5)
     stack = RewardStack((tiny.Length(weight=2.0), TaskSuccess()))
     for other, baseline_K in zip(silenced, message_baselines(played, silenced, A, stack.score, 0.5), strict=True):
         paid = stack.score(other.episode).per_turn(A)
@@ -100,14 +100,14 @@ def test_messages_are_paid_against_their_baseline_and_other_turns_by_gae(tmp_pat
 def test_partners_in_a_replay_are_frozen(tmp_path, monkeypatch):
     trainer = tiny.cue_trainer(tmp_path, advantage="counterfactual")
     seats = []
-    vary = trainer.players.vary
+    replay = trainer.players.replay
     monkeypatch.setattr(
-        trainer.players, "vary", lambda vs, seed: seats.extend(dict(v.policies) for v in vs) or vary(vs, seed)
+        trainer.players, "replay", lambda vs, seed: seats.extend(dict(v.policies) for v in vs) or replay(vs, seed)
     )
     trainer.collector.collect(0)
     assert {tuple(team.items()) for team in seats} == {
-        ((A, A), (B, start_of(B))),
-        ((A, start_of(A)), (B, B)),
+        ((A, A), (B, reference_name(B))),
+        ((A, reference_name(A)), (B, B)),
     }
 
 
@@ -116,10 +116,10 @@ def test_a_soloist_knows_all_and_talks_to_nobody(trainer, played):
     told = with_all_briefs(task)
     assert told.briefs[A] == f"{task.briefs[A]}\nYour partner was told: {task.briefs[B]}"
     seen = []
-    vary = trainer.players.vary
-    trainer.players.vary = lambda vs, seed: seen.append(vary(vs, seed)) or seen[-1]
+    replay = trainer.players.replay
+    trainer.players.replay = lambda vs, seed: seen.append(replay(vs, seed)) or seen[-1]
     rollouts = with_solo(trainer.players, played, [A, B], 5)
-    del trainer.players.vary
+    del trainer.players.replay
     for i, rollout in enumerate(rollouts):
         alone = [solo[i].episode for solo in seen]
         assert rollout.episode.outcome.solo_utility == max(episode.outcome.utility for episode in alone)

@@ -7,13 +7,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from envs import CoopEnv
-from envs.base import SEATS, seats_of
-from envs.cells import draw_expert
-from envs.episode import Outcome, Phase, StopReason
-from envs.task import Decision, Task
-from marl_coop.policy import TeamPolicy
-from marl_coop.ppo_config import MultiAgentPPOConfig
-from marl_coop.trainer import MultiAgentPPOTrainer
+from envs.core.design import draw_expert
+from envs.core.env import SEATS, seats_of
+from envs.core.episode import Outcome, Phase, StopReason
+from envs.core.task import Decision, Task
+from marl_coop.policy.team import TeamPolicy
+from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from rewards import RewardStack
 from rewards.base import RewardTerm
 

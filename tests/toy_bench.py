@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from envs.cooperbench.dataset import BenchTask, Dataset
-from envs.cooperbench.environments import Cache
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.grading import Workbench
-from envs.cooperbench.native import Recipe
-from envs.cooperbench.running import Isolation, IsolationError, Place, best_isolation
-from envs.merge import Repository
+from envs.cooperbench.recipes import Recipe
+from envs.cooperbench.runner import Isolation, IsolationError, Place, best_isolation
+from envs.cooperbench.venvs import Cache
+from envs.repository.git import Repository
 
 try:
     ISOLATION = best_isolation()

@@ -1,12 +1,12 @@
 """CooperBench: its tasks, and verdicts on them that submitted code cannot forge.
 
     from envs.cooperbench import Cache, Dataset, Evaluator
-    from envs.merge import Policy
+    from envs.repository.git import MergePolicy
 
     dataset = Dataset("dataset")  # of the official package; nothing of it comes with this library
     evaluator = Evaluator(Cache("cache"))  # repositories and virtual environments, made once
     task = dataset.task("samuelcolvin_dirty_equals_task", 43)
-    verdict = evaluator.evaluate(task, (1, 2), (patch_of_agent_1, patch_of_agent_2), Policy.NAIVE)
+    verdict = evaluator.evaluate(task, (1, 2), (patch_of_agent_1, patch_of_agent_2), MergePolicy.NAIVE)
     verdict.both_passed, [feature.fraction for feature in verdict.features]
 
 | file | what |
@@ -27,14 +27,14 @@
 """
 
 from envs.cooperbench.dataset import BenchTask, Dataset, DatasetError, Feature, Pair
-from envs.cooperbench.environment import CooperBench
-from envs.cooperbench.environments import Cache, PreparationError
+from envs.cooperbench.env import CooperBench
 from envs.cooperbench.evaluation import Evaluator, PairVerdict, gradeable
+from envs.cooperbench.export import pair_log, write_episodes
 from envs.cooperbench.grading import FeatureVerdict, Suite
 from envs.cooperbench.logs import AgentLog, LogError, Message, PairLog, read_logs, write_log
-from envs.cooperbench.native import RECIPES, Recipe, Refused
-from envs.cooperbench.played import pair_log, write_episodes
-from envs.cooperbench.running import Isolation, IsolationError, RunStatus
+from envs.cooperbench.recipes import RECIPES, Recipe, Refused
+from envs.cooperbench.runner import Isolation, IsolationError, RunStatus
+from envs.cooperbench.venvs import Cache, PreparationError
 
 __all__ = [
     "RECIPES",

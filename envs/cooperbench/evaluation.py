@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.cooperbench.dataset import BenchTask, Pair
-from envs.cooperbench.environments import Cache, image_place, package_folders
 from envs.cooperbench.grading import FeatureVerdict, Suite, Workbench, grade, load, save, study
-from envs.cooperbench.native import RECIPES, Recipe, Refused, known_defect, recipe
-from envs.cooperbench.running import Isolation, RunStatus, best_isolation
+from envs.cooperbench.recipes import RECIPES, Recipe, Refused, known_defect, recipe
+from envs.cooperbench.runner import Isolation, RunStatus, best_isolation
 from envs.cooperbench.submission import Applied, Submission, submit
-from envs.merge import Conflict, Merge, PatchError, Policy, Strategy, merge
+from envs.cooperbench.venvs import Cache, image_place, package_folders
+from envs.repository.git import MergePolicy, MergeResult, PatchError, PathConflict, Strategy, merge
 
 _SUITE_VERSION = 1  # part of a stored suite's key: raise it when `study` finds out something else
 
@@ -26,12 +26,12 @@ class PairVerdict:
     """
 
     pair: Pair
-    policy: Policy
+    policy: MergePolicy
     strategy: Strategy
     merge_status: str
     applied: tuple[Applied, Applied]
     ignored: tuple[tuple[str, ...], tuple[str, ...]]
-    conflicts: tuple[Conflict, ...]
+    conflicts: tuple[PathConflict, ...]
     tree: str | None
     features: tuple[FeatureVerdict, FeatureVerdict]
     isolation: Isolation
@@ -151,7 +151,7 @@ class Evaluator:
         return self._verdicts[key]
 
     def evaluate(
-        self, task: BenchTask, features: Sequence[int], patches: Sequence[str], policy: Policy | str
+        self, task: BenchTask, features: Sequence[int], patches: Sequence[str], policy: MergePolicy | str
     ) -> PairVerdict:
         """Merge two patches and grade the result on both features.
 
@@ -159,14 +159,14 @@ class Evaluator:
             task: the task.
             features: two different ids; the first is that of agent 1, the lead.
             patches: two unified diffs against the task's commit, in the order of `features`; "" where there is none.
-            policy: what becomes of conflicts, a `Policy` or its name; comparable with published figures only under
+            policy: what becomes of conflicts, a `MergePolicy` or its name; comparable with published figures only under
                 the same one.
 
         Raises:
             Refused: nothing may be paid for one of the features.
             ValueError: an argument is not as above; the message has its value.
         """
-        policy, features = Policy(policy), _two(features, int, "features", "ids of features")
+        policy, features = MergePolicy(policy), _two(features, int, "features", "ids of features")
         patches = _two(patches, str, "patches", "patches as text")
         if features[0] == features[1]:
             raise ValueError(f"features is {features!r}; a pair has two different ones.")
@@ -197,14 +197,14 @@ class Evaluator:
 
     def solo(self, task: BenchTask, features: Sequence[int], patch: str) -> PairVerdict:
         """Grade one patch that holds both features, as the benchmark's solo setting does."""
-        return self.evaluate(task, features, (patch, patch), Policy.IDENTICAL)
+        return self.evaluate(task, features, (patch, patch), MergePolicy.IDENTICAL)
 
-    def _merge(self, bench: Workbench, sides: list[Submission], policy: Policy) -> tuple[Merge, str]:
+    def _merge(self, bench: Workbench, sides: list[Submission], policy: MergePolicy) -> tuple[MergeResult, str]:
         first, second = sides
         if Applied.FAILED in (first.status, second.status):
-            lead = policy is Policy.LEAD_FALLBACK and first.status is Applied.APPLIED
+            lead = policy is MergePolicy.LEAD_FALLBACK and first.status is Applied.APPLIED
             strategy = Strategy.LEAD if lead else Strategy.NAIVE
-            return Merge(policy=policy, strategy=strategy, tree=first.tree if lead else None), "missing_input"
+            return MergeResult(policy=policy, strategy=strategy, tree=first.tree if lead else None), "missing_input"
         merged = merge(bench.repository, bench.base, first.tree, second.tree, policy)
         if merged.strategy is Strategy.IDENTICAL and merged.clean:
             return merged, "identical"

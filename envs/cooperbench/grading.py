@@ -24,12 +24,12 @@ from pathlib import Path
 from secrets import SystemRandom
 
 from envs.cooperbench.dataset import BenchTask
-from envs.cooperbench.environments import PreparationError
-from envs.cooperbench.native import Refused
-from envs.cooperbench.running import Isolation, Place, Report, RunStatus, run_tests
+from envs.cooperbench.mutants import Kind, TestEdit, Twin, rewrite, twins_of
+from envs.cooperbench.recipes import Refused
+from envs.cooperbench.runner import Isolation, Place, Report, RunStatus, run_tests
 from envs.cooperbench.submission import graded_tree
-from envs.cooperbench.twins import Edit, Kind, Twin, rewrite, twins_of
-from envs.merge import Repository
+from envs.cooperbench.venvs import PreparationError
+from envs.repository.git import Repository
 
 _RANK = {kind: rank for rank, kind in enumerate(Kind)}
 Function = tuple[str, str]  # path of the test file, name of the function
@@ -193,7 +193,7 @@ def _guards(
 
 
 def _with_twins(repository: Repository, tree: str, sources: Mapping[str, str], twins: Mapping[Function, Twin]) -> str:
-    edits: dict[str, dict[str, tuple[Edit, ...]]] = {}
+    edits: dict[str, dict[str, tuple[TestEdit, ...]]] = {}
     for (path, name), twin in twins.items():
         edits.setdefault(path, {})[name] = twin.edits
     files = {path: rewrite(sources[path], some).encode("utf-8", "surrogateescape") for path, some in edits.items()}
@@ -267,7 +267,7 @@ def load(file: Path) -> Suite:
     data = json.loads(file.read_text())
     guards = {
         (path, name): tuple(
-            Guard(twin=Twin(kind=Kind(kind), edits=tuple(Edit(*e) for e in edits)), ids=frozenset(ids))
+            Guard(twin=Twin(kind=Kind(kind), edits=tuple(TestEdit(*e) for e in edits)), ids=frozenset(ids))
             for kind, edits, ids in some
         )
         for path, name, some in data["guards"]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from envs.cooperbench.dataset import patched_paths
-from envs.merge import PatchError, Repository
+from envs.repository.git import PatchError, Repository
 
 _TEST_FOLDERS = frozenset(("test", "tests", "__tests__", "spec", "testdata"))
 _TEST_FILE = re.compile(r"test_.+|.+_test\.\w+|.+\.(test|spec)\.\w+|.*Tests?\.(java|kt|cs|scala)|tests?\.py")

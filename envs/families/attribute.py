@@ -5,7 +5,7 @@ Claims: two names of the attribute. Blend: both names joined, which is neither's
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _NAMES = ("retries", "attempts", "tries", "limit", "rounds", "runs", "repeats", "chances")
 
@@ -17,8 +17,8 @@ class Attribute(FunctionFamily):
     signatures = ("Job(v)", "look(job)")
     glosses = ("a class that keeps v in the attribute", "the attribute of job")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(_NAMES, rng)[:3], "{}_{}".format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(_NAMES, rng)[:3], "{}_{}".format)
 
     def source(self, part: int, option: str) -> str:
         return (

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 import numpy as np
 
-from envs.cells import draw_expert
-from envs.task import Decision, Numeric, Seat
+from envs.core.design import draw_expert
+from envs.core.task import Decision, Numeric, Seat
 
 STRONG_SOURCES = (
     "the signed spec",
@@ -45,7 +45,7 @@ TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never righ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
+class ContractOptions:
     """Three plain readings of a contract and their blends. Sources only ever claim one of the `claims`.
 
     Which of the two claims is right is drawn later, so nothing in a reading's wording or size can give it away. Nor can
@@ -60,7 +60,7 @@ class Readings:
 
     @classmethod
     def of(cls, plain: Sequence[str], blend: Callable[[str, str], str], *, numeric: bool = False) -> Self:
-        """Readings of three that come in any order, as likely; a blend may have one of its two first."""
+        """ContractOptions of three that come in any order, as likely; a blend may have one of its two first."""
         a, b, c = plain
         return cls(claims=(a, b), other=c, blends=(blend(a, b), blend(b, c), blend(c, a)), numeric=numeric)
 
@@ -75,7 +75,7 @@ class Family(ABC):
     name: str  # the decision's id
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         """Different readings of the contract, any two of the plain ones as likely to be the claims."""
 
     def decide(
@@ -105,7 +105,7 @@ class FunctionFamily(Family):
 
     @abstractmethod
     def source(self, part: int, option: str) -> str:
-        """Python, mostly one line: the part's function under a reading. `envs.prompts.GAP` in its place makes a gap."""
+        """Python, mostly one line: the part's function under a reading; `envs.core.prompts.GAP` makes a gap."""
 
     @abstractmethod
     def check(self, part: int, option: str, n: int) -> str:
@@ -119,8 +119,8 @@ class FunctionFamily(Family):
         """An expression on both functions that is true iff they follow the same reading, on an input made from n."""
 
 
-def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
-    """Readings that are whole numbers in [low, high], at least 12 apart; blends are exact means.
+def draw_numbers(rng: np.random.Generator, low: int, high: int) -> ContractOptions:
+    """ContractOptions that are whole numbers in [low, high], at least 12 apart; blends are exact means.
 
     All are at least 2 apart, and claims at most 18, so no other reading lies within the tolerance of one.
     """
@@ -130,12 +130,12 @@ def draw_numbers(rng: np.random.Generator, low: int, high: int) -> Readings:
             break
     lowest = int(rng.integers(low, high - near - far + 1))
     plain = shuffled([str(lowest), str(lowest + near), str(lowest + near + far)], rng)
-    return Readings.of(plain, lambda a, b: str((int(a) + int(b)) // 2), numeric=True)
+    return ContractOptions.of(plain, lambda a, b: str((int(a) + int(b)) // 2), numeric=True)
 
 
 def draw_decision(
     id: str,
-    readings: Readings,
+    readings: ContractOptions,
     right: tuple[bool, ...],
     cue_reliability: float,
     seats: tuple[Seat, ...],
@@ -207,5 +207,5 @@ class ReviewFamily(Family):
     reasons: dict[str, str]  # option -> the requirement that a source gives for it
     blend: str  # a template of two options: "{} inside {}"
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(tuple(self.reasons), rng)[:3], self.blend.format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(tuple(self.reasons), rng)[:3], self.blend.format)

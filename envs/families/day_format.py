@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import ContractOptions, FunctionFamily
 
 _ORDERS = (("%Y", "%m", "%d"), ("%d", "%m", "%Y"), ("%m", "%d", "%Y"), ("%Y", "%d", "%m"))
 _SEPARATORS = "-./_"
@@ -21,10 +21,10 @@ class DayFormat(FunctionFamily):
     signatures = ("write(t)", "read(s)")
     glosses = ("datetime t as text", "text s as a datetime")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         orders = [_ORDERS[i] for i in rng.permutation(4)[:3]]
         marks = [_SEPARATORS[i] for i in rng.permutation(4)[:3]]
-        return Readings.of([mark.join(order) for mark, order in zip(marks, orders, strict=True)], _blend)
+        return ContractOptions.of([mark.join(order) for mark, order in zip(marks, orders, strict=True)], _blend)
 
     def source(self, part: int, option: str) -> str:
         return (

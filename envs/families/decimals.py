@@ -5,7 +5,7 @@ Claims: two numbers from 1 to 15. Blend: their mean.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 
 class Decimals(FunctionFamily):
@@ -15,7 +15,7 @@ class Decimals(FunctionFamily):
     signatures = ("show(x)", "exact(s)")
     glosses = ("x rounded to the decimals", "has s the decimals")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 1, 15)
 
     def source(self, part: int, option: str) -> str:

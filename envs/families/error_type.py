@@ -6,7 +6,7 @@ must be handled.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _ERRORS = (
     *("ValueError", "TypeError", "KeyError", "RuntimeError"),
@@ -37,8 +37,8 @@ class ErrorType(FunctionFamily):
     signatures = ("fail(k)", "safe(f, k)")
     glosses = ("raise the error with k as its argument", "f(k), or None where it raises the error")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(_ERRORS, rng)[:3], f"{{}}{_OR}{{}}".format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(_ERRORS, rng)[:3], f"{{}}{_OR}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         first, _, second = option.partition(_OR)

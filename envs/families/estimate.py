@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.cells import draw_expert
-from envs.families.base import TOLERANCE, FunctionFamily, Readings, shuffled
-from envs.task import Decision, Numeric, Seat
+from envs.core.design import draw_expert
+from envs.core.task import Decision, Numeric, Seat
+from envs.families.base import TOLERANCE, ContractOptions, FunctionFamily, shuffled
 
 COMPROMISES = (20, 50, 80)  # per cent of the way from the lower measurement to the higher one
 ERRORS = (1, 2, 4, 8)  # standard errors, in units of a twentieth of the span of the list
@@ -34,7 +34,7 @@ class EstimateFamily(FunctionFamily):
     low: ClassVar[int]  # range of the measurements
     high: ClassVar[int]
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         """Three measurements, of which two are made, and a compromise of each pair."""
 
         def blend(one: str, other: str) -> str:
@@ -44,7 +44,7 @@ class EstimateFamily(FunctionFamily):
             near, far = (20 * int(gap) for gap in rng.integers(1, 7, size=2))
             lowest = int(rng.integers(self.low, self.high - near - far + 1))
             plain = shuffled([str(lowest), str(lowest + near), str(lowest + near + far)], rng)
-            readings = Readings.of(plain, blend, numeric=True)
+            readings = ContractOptions.of(plain, blend, numeric=True)
             if _told_apart(readings):
                 return readings
 
@@ -94,7 +94,7 @@ class EstimateFamily(FunctionFamily):
         )
 
 
-def _told_apart(readings: Readings) -> bool:
+def _told_apart(readings: ContractOptions) -> bool:
     """Whether, for each two that may be the claims, no other option is near to them or to their compromise."""
     a, b, c = (int(option) for option in (*readings.claims, readings.other))
     for one, other, blend in zip((a, b, c), (b, c, a), map(int, readings.blends), strict=True):

@@ -5,7 +5,7 @@ Claims: two numbers of the first item, from 0 to 16. Blend: their mean.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 _ITEMS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -17,7 +17,7 @@ class IndexBase(FunctionFamily):
     signatures = ("pick(xs, i)", "find(xs, x)")
     glosses = ("item number i of xs", "the number of x in xs")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 0, 16)
 
     def source(self, part: int, option: str) -> str:

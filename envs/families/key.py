@@ -5,7 +5,7 @@ Claims: two key names. Blend: both names joined, which is neither's key.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import ContractOptions, FunctionFamily
 
 _OWNERS = ("user", "order", "item", "host", "job", "page", "node", "team", "file", "room")
 _FIELDS = ("id", "key", "ref", "name", "code", "tag", "uid", "no")
@@ -18,9 +18,9 @@ class Key(FunctionFamily):
     signatures = ("save(v)", "load(d)")
     glosses = ("put v into a dict", "take it out of dict d")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         owner = _OWNERS[rng.integers(len(_OWNERS))]
-        return Readings.of([f"{owner}_{_FIELDS[i]}" for i in rng.permutation(len(_FIELDS))[:3]], "{}_{}".format)
+        return ContractOptions.of([f"{owner}_{_FIELDS[i]}" for i in rng.permutation(len(_FIELDS))[:3]], "{}_{}".format)
 
     def source(self, part: int, option: str) -> str:
         return (f"def save(v): return {{'{option}': v}}", f"def load(d): return d['{option}']")[part]

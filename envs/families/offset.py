@@ -5,7 +5,7 @@ Claims: two whole numbers 4 to 12 apart, from 10 to 99. Blend: their mean. Any e
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 
 class Offset(FunctionFamily):
@@ -15,7 +15,7 @@ class Offset(FunctionFamily):
     signatures = ("encode(n)", "decode(n)")
     glosses = ("add the offset to n", "take the offset off n")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 10, 99)
 
     def source(self, part: int, option: str) -> str:

@@ -5,7 +5,7 @@ Claims: two widths from 6 to 40. Blend: their mean.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 
 class Padding(FunctionFamily):
@@ -15,7 +15,7 @@ class Padding(FunctionFamily):
     signatures = ("pad(s)", "valid(s)")
     glosses = ("zero-fill s to the width", "has s the width")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 6, 40)
 
     def source(self, part: int, option: str) -> str:

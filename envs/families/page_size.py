@@ -5,7 +5,7 @@ Claims: two sizes from 5 to 40. Blend: their mean.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 _MANY = 2000  # items: two sizes within the range then always make different numbers of pages
 
@@ -17,7 +17,7 @@ class PageSize(FunctionFamily):
     signatures = ("page(xs, i)", "pages(n)")
     glosses = ("page i of list xs, from 0", "how many pages n items fill")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 5, 40)
 
     def source(self, part: int, option: str) -> str:

@@ -5,7 +5,7 @@ Claims: two types. Blend: one of each in a tuple, which no reader of either take
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _FORMS = {  # type: (how to make it of {lo} and {hi}, its class, how to read lo and hi from {r})
     "tuple": ("({lo}, {hi})", "tuple", "{r}[0]", "{r}[1]"),
@@ -25,8 +25,8 @@ class ReturnType(FunctionFamily):
     signatures = ("bounds(xs)", "width(r)")
     glosses = ("least and greatest number of xs", "greatest minus least of what bounds returned")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(list(_FORMS), rng)[:3], f"{{}}{_AND}{{}}".format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(list(_FORMS), rng)[:3], f"{{}}{_AND}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         if part == 0:

@@ -6,7 +6,7 @@ a wrong factor.
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 
 class Scale(FunctionFamily):
@@ -16,7 +16,7 @@ class Scale(FunctionFamily):
     signatures = ("pack(s)", "unpack(w)")
     glosses = ("turn seconds s into ticks", "turn ticks w into seconds")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 10, 99)
 
     def source(self, part: int, option: str) -> str:

@@ -5,7 +5,7 @@ Claims: two versions. Blend: a message of one version within a message of the ot
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import ContractOptions, FunctionFamily
 
 _IN = " in "
 
@@ -17,8 +17,8 @@ class Schema(FunctionFamily):
     signatures = ("dump(n)", "load(m)")
     glosses = ("message with version 'v' and number 'n'", "n of message m, None for other versions")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of([f"v{1 + i}" for i in rng.permutation(9)[:3]], f"{{}}{_IN}{{}}".format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of([f"v{1 + i}" for i in rng.permutation(9)[:3]], f"{{}}{_IN}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         if part == 0:

@@ -5,7 +5,7 @@ Claims: two separators of two symbols. Blend: both, one after the other, which s
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings
+from envs.families.base import ContractOptions, FunctionFamily
 
 _SYMBOLS = ":|#~=@&+;/-%<>"
 _WORDS = ("ant", "bee", "cat", "dog", "elk")
@@ -18,10 +18,10 @@ class Separator(FunctionFamily):
     signatures = ("join(xs)", "split(s)")
     glosses = ("join words xs to a line", "split line s into words")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         while True:
             plain = ["".join(_SYMBOLS[i] for i in rng.integers(len(_SYMBOLS), size=2)) for _ in range(3)]
-            readings = Readings.of(plain, "{}{}".format)
+            readings = ContractOptions.of(plain, "{}{}".format)
             if all(sum(blend.count(one) for one in plain) == 2 for blend in readings.blends):
                 return readings
 

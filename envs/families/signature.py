@@ -5,7 +5,7 @@ Claims: two orders of the arguments. Blend: the first argument as in one, the re
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _ARGUMENTS = (
     ("host", "port", "path"),
@@ -24,9 +24,11 @@ class Signature(FunctionFamily):
     signatures = ("make(...)", "call(f, d)")
     glosses = ("its three arguments as a dict", "f on the three values of dict d")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         x, y, z = shuffled(_ARGUMENTS[rng.integers(len(_ARGUMENTS))], rng)
-        return Readings.of([f"{x}-{y}-{z}", f"{z}-{x}-{y}", f"{y}-{z}-{x}"], _blend)  # the blends are the other orders
+        return ContractOptions.of(
+            [f"{x}-{y}-{z}", f"{z}-{x}-{y}", f"{y}-{z}-{x}"], _blend
+        )  # the blends are the other orders
 
     def source(self, part: int, option: str) -> str:
         names = option.split("-")

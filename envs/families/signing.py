@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _SCHEMES = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256", "sha3_512", "blake2b", "blake2s")
 _OVER = " over "
@@ -20,8 +20,8 @@ class Signing(FunctionFamily):
     signatures = ("sign(s)", "valid(s, h)")
     glosses = ("hex signature of s", "is h the signature of s")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(_SCHEMES, rng)[:3], f"{{}}{_OVER}{{}}".format)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(_SCHEMES, rng)[:3], f"{{}}{_OVER}{{}}".format)
 
     def source(self, part: int, option: str) -> str:
         outer, _, inner = option.partition(_OVER)

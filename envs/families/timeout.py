@@ -5,7 +5,7 @@ Claims: two whole numbers of seconds from 10 to 99. Blend: their mean. The limit
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, draw_numbers
+from envs.families.base import ContractOptions, FunctionFamily, draw_numbers
 
 
 class Timeout(FunctionFamily):
@@ -15,7 +15,7 @@ class Timeout(FunctionFamily):
     signatures = ("deadline(t)", "late(d)")
     glosses = ("start t plus the time-out", "is wait d over the time-out")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
         return draw_numbers(rng, 10, 99)
 
     def source(self, part: int, option: str) -> str:

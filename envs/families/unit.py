@@ -5,7 +5,7 @@ Claims: two units of time. Blend: both at once, so many of the longer one and th
 
 import numpy as np
 
-from envs.families.base import FunctionFamily, Readings, shuffled
+from envs.families.base import ContractOptions, FunctionFamily, shuffled
 
 _MILLISECONDS = {
     "fortnights": 1_209_600_000,
@@ -25,8 +25,8 @@ class Unit(FunctionFamily):
     signatures = ("send(ms)", "recv(w)")
     glosses = ("milliseconds ms in the unit", "value w in the unit as milliseconds")
 
-    def draw(self, rng: np.random.Generator) -> Readings:
-        return Readings.of(shuffled(list(_MILLISECONDS), rng)[:3], _both)
+    def draw(self, rng: np.random.Generator) -> ContractOptions:
+        return ContractOptions.of(shuffled(list(_MILLISECONDS), rng)[:3], _both)
 
     def source(self, part: int, option: str) -> str:
         longer, _, shorter = option.partition(_AND)

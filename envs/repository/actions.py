@@ -13,8 +13,8 @@
 
 A reply is any number of them, done from top to bottom. The words may be in any case; those of one word, `End` and
 `With:` also bold, in backticks or with a full stop, a path in quotes or backticks, and new or old lines in a ``` fence,
-which is no part of them. Where the environment reads acts, a line of `envs.parsing` such as `Propose: 17` is said to
-the partner, and `Expect` is sealed. Any other line outside of a block is a private note.
+which is no part of them. Where the environment reads acts, a line of `envs.core.grammar` such as `Propose: 17` is said
+to the partner, and `Expect` is sealed. Any other line outside of a block is a private note.
 
 A reply without an action, with a block that has no `End` before the next one (in a fence, the head of a block is code),
 a `Replace` without a `With:` or an action without what it
@@ -27,9 +27,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.episode import MERGE, Act, ActKind, ParseError
-from envs.parsing import parse_acts
-from envs.task import Decision
+from envs.core.episode import MERGE, Act, ActKind, ParseError
+from envs.core.grammar import parse_acts
+from envs.core.task import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Pass:
     pass
 
 
-Edit = Insert | Replace | Function
-Action = Say | Read | Search | Edit | RunTests | Submit | Pass
+CodeEdit = Insert | Replace | Function
+Action = Say | Read | Search | CodeEdit | RunTests | Submit | Pass
 
 
 class Reply(NamedTuple):
@@ -128,7 +128,7 @@ _LINES: Sequence[tuple[re.Pattern[str], Callable[..., Action]]] = tuple(
         (_word("pass"), lambda *_: Pass()),
     )
 )
-_BLOCKS: Sequence[tuple[re.Pattern[str], Callable[..., Edit | None]]] = tuple(
+_BLOCKS: Sequence[tuple[re.Pattern[str], Callable[..., CodeEdit | None]]] = tuple(
     (re.compile(pattern, re.IGNORECASE), make)
     for pattern, make in (
         (rf"insert +{_PATH} +(after|before): *(.*\S)", lambda *found: _insert(*found)),
@@ -152,7 +152,7 @@ def parse_actions(reply: str, decisions: Sequence[Decision] = (), *, acts: bool 
     Args:
         reply: what the seat wrote.
         decisions: what acts may be on.
-        acts: read acts, on the decisions and, for EXPECT, on `envs.episode.MERGE`.
+        acts: read acts, on the decisions and, for EXPECT, on `envs.core.episode.MERGE`.
 
     Returns:
         The actions, or EMPTY (nothing written), NO_ACTION (nothing but notes), BAD_ACTION (a broken one).
@@ -199,10 +199,10 @@ def _parsed(reply: str, decisions: Sequence[Decision], acts: bool) -> tuple[Repl
     return Reply(tuple(actions), tuple(made)) if actions or made else ParseError.NO_ACTION, ""
 
 
-def edits(reply: str) -> tuple[Edit, ...]:
+def edits(reply: str) -> tuple[CodeEdit, ...]:
     """The edits of a reply; none of one that breaks the grammar."""
     parsed = parse_actions(reply)
-    return () if isinstance(parsed, ParseError) else tuple(a for a in parsed.actions if isinstance(a, Edit))
+    return () if isinstance(parsed, ParseError) else tuple(a for a in parsed.actions if isinstance(a, CodeEdit))
 
 
 def expected_merge(reply: str) -> tuple[Act, ...]:

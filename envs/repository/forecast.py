@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from difflib import SequenceMatcher
 from itertools import chain
 
-from envs.episode import Forecast
-from envs.merge import Policy
-from envs.repository.files import Files, writable
-from envs.repository.merging import merge_branches
-from envs.repository.outline import Definition, Parts, certain, names, outline
+from envs.core.episode import Forecast
+from envs.repository.git import MergePolicy
+from envs.repository.merge import merge_branches
+from envs.repository.working_copy import Files, writable
+from envs.source.outline import Definition, Parts, certain, names, outline
 
 
 def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
@@ -22,7 +22,7 @@ def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
     >>> describe(forecast(0, base, {**base, "a.py": "def f(x, z):\\n    return x\\n"}, other))
     'Merge forecast: clean; both rely on a.py:f; signatures disagree: a.py:f.'
     """
-    clashing = merge_branches(base, first, second, Policy.NAIVE).conflicts
+    clashing = merge_branches(base, first, second, MergePolicy.NAIVE).conflicts
     symbols, signatures = _shared(base, first, second)
     return Forecast(
         round=round,

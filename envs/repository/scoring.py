@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from envs.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
-from envs.merge import Policy
-from envs.provenance import definitions, nodes, uses
-from envs.repository.files import Files, new_lines
-from envs.repository.merging import Merged, merge_branches
-from envs.repository.verdict import Verdict, judge, kept_tests
+from envs.core.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
+from envs.core.task import Seat, Task
+from envs.core.tokens import message_tokens
+from envs.repository.git import MergePolicy
+from envs.repository.merge import BranchMerge, merge_branches
+from envs.repository.tree_tests import TreeVerdict, judge, kept_tests
+from envs.repository.working_copy import Files, new_lines
 from envs.sandbox import Status
-from envs.task import Seat, Task
-from envs.tokens import message_tokens
+from envs.source.provenance import definitions, nodes, uses
 
 
 class Suites:
@@ -29,27 +29,27 @@ class Suites:
         hidden = (test.expression for test in task.hidden_tests)
         self.expressions = (*hidden, *self.kept, *(expression for *_, expression in self.probes))
 
-    def judge(self, files: Files | None) -> Verdict:
+    def judge(self, files: Files | None) -> TreeVerdict:
         return judge(files, self.expressions, timeout_s=self.timeout_s)
 
-    def hidden(self, verdict: Verdict) -> tuple[bool, ...]:
+    def hidden(self, verdict: TreeVerdict) -> tuple[bool, ...]:
         """Which hidden tests pass."""
         return verdict.passed[: len(self.task.hidden_tests)]
 
-    def still(self, verdict: Verdict) -> tuple[bool, ...]:
+    def still(self, verdict: TreeVerdict) -> tuple[bool, ...]:
         """Which visible tests pass."""
         return verdict.passed[len(self.task.hidden_tests) :][: len(self.kept)]
 
-    def worth(self, verdict: Verdict) -> float:
+    def worth(self, verdict: TreeVerdict) -> float:
         """U in [0, 1]: the share of hidden tests that pass, times the share of visible ones that do."""
         return _share(self.hidden(verdict)) * _share(self.still(verdict))
 
-    def part(self, verdict: Verdict, seat: Seat) -> tuple[bool, ...]:
+    def part(self, verdict: TreeVerdict, seat: Seat) -> tuple[bool, ...]:
         """Which hidden tests of a seat's own feature pass."""
         pairs = zip(self.task.hidden_tests, self.hidden(verdict), strict=True)
         return tuple(passed for test, passed in pairs if test.part == seat)
 
-    def realised(self, verdict: Verdict, seat: Seat, decision: str) -> list[str]:
+    def realised(self, verdict: TreeVerdict, seat: Seat, decision: str) -> list[str]:
         """The options that the seat's feature realises."""
         answers = zip(self.probes, verdict.passed[len(self.task.hidden_tests) + len(self.kept) :], strict=True)
         return [option for (s, id, option, _), passed in answers if (s, id) == (seat, decision) and passed]
@@ -61,7 +61,7 @@ def settle(
     authored: Mapping[Seat, int],
     forecasts: Sequence[Forecast],
     *,
-    policy: Policy,
+    policy: MergePolicy,
     timeout_s: float,
 ) -> tuple[Outcome, StopReason]:
     """What comes of the branches of two seats, the first of whom leads.
@@ -108,7 +108,7 @@ def _share(passed: Sequence[bool]) -> float:
     return sum(passed) / len(passed) if passed else 1.0
 
 
-def _detail(merged: Merged, verdict: Verdict, still: Sequence[bool]) -> str:
+def _detail(merged: BranchMerge, verdict: TreeVerdict, still: Sequence[bool]) -> str:
     conflicts = f"conflicts in {', '.join(merged.conflicts)}" if merged.conflicts else "clean"
     parts = [f"policy {merged.policy}, merge {conflicts}, by {merged.strategy}"]
     parts += [f"{len(still) - sum(still)} visible tests broken"] if merged.files is not None and not all(still) else []
@@ -116,7 +116,7 @@ def _detail(merged: Merged, verdict: Verdict, still: Sequence[bool]) -> str:
     return "; ".join(parts)
 
 
-def record(task: Task, branches: Mapping[Seat, Files], merged: Merged, worth: Mapping[Seat, float]) -> Merge:
+def record(task: Task, branches: Mapping[Seat, Files], merged: BranchMerge, worth: Mapping[Seat, float]) -> Merge:
     """The merge for the record, of the files that anybody changed."""
     touched = [path for path, text in task.files.items() if any(files[path] != text for files in branches.values())]
     return Merge(

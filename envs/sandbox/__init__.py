@@ -7,28 +7,11 @@
 What each layer stops, what is left open and how to demand a layer: docs/sandbox.md.
 """
 
-from envs.sandbox import forks, tree, verdicts
 from envs.sandbox.expressions import same
+from envs.sandbox.layers import describe, reset
 from envs.sandbox.tiers import SandboxError, Tier
 from envs.sandbox.tree import TreeRun, run_in_tree
-from envs.sandbox.verdicts import Part, Status, Verdict, run_expressions
-
-
-def describe() -> str:
-    """What protects this machine: a line for small tests and one for whole trees.
-
-    Raises:
-        SandboxError: nothing can be run here, or a layer that MARL_COOP_SANDBOX demands does not hold.
-    """
-    return f"small tests: {forks.tier()}\nwhole trees: {tree.tier()}"
-
-
-def reset() -> None:
-    """End the fork servers of this process and forget its verdicts. The next call looks again at what holds here."""
-    forks.end()
-    tree.tier.cache_clear()
-    verdicts.verdict_of.cache_clear()
-
+from envs.sandbox.verdicts import ExpressionVerdict, Part, Status, run_expressions
 
 __all__ = [
     "Part",
@@ -36,7 +19,7 @@ __all__ = [
     "Status",
     "Tier",
     "TreeRun",
-    "Verdict",
+    "ExpressionVerdict",
     "describe",
     "reset",
     "run_expressions",

@@ -37,7 +37,7 @@ class Stage(NamedTuple):
     expressions: tuple[str, ...]
 
 
-class Reply(NamedTuple):
+class ForkReply(NamedTuple):
     ended: int  # wire.ANSWERED or wire.OVER_TIME
     written: bytes
 
@@ -73,7 +73,7 @@ class _Server:
             self.end()
             raise
 
-    def ask(self, processes: Sequence[Sequence[Stage]], timeout_s: float, memory_mb: int) -> list[Reply]:
+    def ask(self, processes: Sequence[Sequence[Stage]], timeout_s: float, memory_mb: int) -> list[ForkReply]:
         bodies = [
             marshal.dumps([(tuple(map(tuple, parts)), expressions) for parts, expressions in stages])
             for stages in processes
@@ -97,7 +97,7 @@ class _Server:
             replies = []
             for _ in processes:
                 ended, size = wire.REPLY.unpack(self._read(wire.REPLY.size, deadline))
-                replies.append(Reply(ended, self._read(size, deadline)))
+                replies.append(ForkReply(ended, self._read(size, deadline)))
             return replies
         except (EOFError, OSError) as error:
             raise Lost(str(error), started=started) from error
@@ -182,7 +182,7 @@ atexit.register(_POOL.end)
 os.register_at_fork(after_in_child=_POOL.leave_to_parent)
 
 
-def ask(processes: Sequence[Sequence[Stage]], *, timeout_s: float, memory_mb: int) -> list[Reply]:
+def ask(processes: Sequence[Sequence[Stage]], *, timeout_s: float, memory_mb: int) -> list[ForkReply]:
     """Run each sequence of stages in a fresh process, all at the same time, every one within these limits.
 
     What a stage writes has left the process before the next stage's parts run.

@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ExpressionVerdict:
     """`passed` has one value per expression, in order; all are False unless the status is OK or MEMORY."""
 
     passed: tuple[bool, ...]
@@ -45,7 +45,7 @@ class _NotRepeatable(Exception):
 
 def run_expressions(
     parts: tuple[Part, ...], expressions: tuple[str, ...], *, timeout_s: float = 2.0, memory_mb: int = 256
-) -> Verdict:
+) -> ExpressionVerdict:
     """Whether each expression on the parts' names is `True`.
 
     An expression combines, with `and`, `or`, `not`, comparisons and `same(x, y)` (equal in value and type, see
@@ -83,11 +83,13 @@ def run_expressions(
     try:
         return verdict_of(tuple(parts), tuple(expressions), timeout_s, memory_mb)
     except _NotRepeatable as error:
-        return Verdict(passed=(False,) * len(expressions), status=error.status, detail=str(error))
+        return ExpressionVerdict(passed=(False,) * len(expressions), status=error.status, detail=str(error))
 
 
 @functools.lru_cache(maxsize=4096)
-def verdict_of(parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s: float, memory_mb: int) -> Verdict:
+def verdict_of(
+    parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s: float, memory_mb: int
+) -> ExpressionVerdict:
     """What `run_expressions` promises, remembered by content."""
     questions = [take_apart(text) for text in expressions]
     processes = _plan(parts, questions)
@@ -104,12 +106,12 @@ def verdict_of(parts: tuple[Part, ...], expressions: tuple[str, ...], timeout_s:
         *lines, end = reply.written.split(b"\n")
         if len(lines) != len(asked) or end not in (wire.DONE, wire.OUT_OF_MEMORY):
             nothing = (False,) * len(expressions)
-            return Verdict(passed=nothing, status=Status.CRASH, detail="the process ended without an answer")
+            return ExpressionVerdict(passed=nothing, status=Status.CRASH, detail="the process ended without an answer")
         status = Status.MEMORY if end == wire.OUT_OF_MEMORY else status
         for text, line in zip(asked, lines, strict=True):
             with contextlib.suppress(ValueError):  # no value, or something that is none
                 values[text] = wire.decode(line.decode("ascii"))
-    return Verdict(passed=tuple(_holds(question, values) for question in questions), status=status)
+    return ExpressionVerdict(passed=tuple(_holds(question, values) for question in questions), status=status)
 
 
 def _plan(parts: tuple[Part, ...], questions: list[Question]) -> list[list[Stage]]:

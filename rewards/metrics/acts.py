@@ -7,13 +7,13 @@ the round; its worth is the mean of theirs. Acts that were not read, and environ
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envs.episode import Act, ActKind, Episode, Phase, Turn
-from envs.parsing import parse_acts
-from envs.task import Decision, Seat
-from rewards.commitment import standing_promise
-from rewards.expectation import expected
+from envs.core.episode import Act, ActKind, Episode, Phase, Turn
+from envs.core.grammar import parse_acts
+from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, seats_and_decisions, share
-from rewards.pushback import positions
+from rewards.terms.commitment import standing_promise
+from rewards.terms.expectation import expected
+from rewards.terms.pushback import positions
 
 _NAMES = frozenset(ActKind)
 

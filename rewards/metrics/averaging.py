@@ -6,12 +6,12 @@ Cases are disagreements: decisions on which two readable priors differ, in code 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envs.episode import Episode
-from envs.task import Decision, Numeric, Seat
-from rewards.base import is_compromise, prior_options
-from rewards.consensus import differ, excess_loss, log_rolling, pool, settled_side
-from rewards.edits import mixing, surviving
+from envs.core.episode import Episode
+from envs.core.task import Decision, Numeric, Seat
+from envs.source.edits import mixing, surviving
 from rewards.metrics.rate import Rate, share
+from rewards.readings import is_compromise, prior_options
+from rewards.terms.consensus import differ, excess_loss, log_rolling, pool, settled_side
 
 
 class _Disagreement(NamedTuple):

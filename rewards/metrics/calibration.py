@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from envs.episode import Episode
+from envs.core.episode import Episode
 from rewards.metrics.rate import Rate, Statistic, divide, seats_and_decisions
 
 BINS = 10

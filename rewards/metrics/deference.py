@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.episode import Episode
-from envs.task import Seat
-from rewards.base import prior_option, prior_options
+from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
+from rewards.readings import prior_option, prior_options
 
 
 class Flip(NamedTuple):

@@ -8,7 +8,7 @@ tree; it is looked for where the merge is clean and some such test passes alone,
 
 from collections.abc import Sequence
 
-from envs.episode import Episode
+from envs.core.episode import Episode
 from rewards.metrics.rate import Rate, share
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from envs.episode import Episode
+from envs.core.episode import Episode
 from rewards.metrics.rate import Metric, Statistic, divide, faulted
 from rewards.metrics.table import METRICS
 from rewards.metrics.tokens import generated_tokens

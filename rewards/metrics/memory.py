@@ -7,8 +7,8 @@ writing; in a round everybody writes before anybody reads. What a store is worth
 
 from collections.abc import Iterator
 
-from envs.episode import Entry, Episode, Turn
-from envs.task import Seat
+from envs.core.episode import Entry, Episode, Turn
+from envs.core.task import Seat
 from rewards.metrics.rate import Rate, share
 
 

@@ -1,7 +1,7 @@
 """What came of the episodes: results, faults, replies that could not be read, facts kept back, parts that clash."""
 
-from envs.episode import Episode
-from envs.task import Seat
+from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.metrics.rate import Rate, faulted, share
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.episode import Episode, StopReason
-from envs.task import Decision, Seat
+from envs.core.episode import Episode, StopReason
+from envs.core.task import Decision, Seat
 
 _TINY = 1e-9  # sums of floats that should cancel leave less than this
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from envs.episode import Episode
-from envs.task import Decision, Seat
-from rewards.base import mean_over_decisions, prior_option, prior_options
-from rewards.consensus import pool
+from envs.core.episode import Episode
+from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, Statistic, divide
+from rewards.readings import mean_over_decisions, prior_option, prior_options
+from rewards.terms.consensus import pool
 
 
 def _worth(episode: Episode, value: Callable[[Decision], float]) -> Rate:

@@ -11,8 +11,8 @@ All have as cases episodes in which a seat wrote an act; the shares only those o
 from collections import Counter
 from collections.abc import Callable
 
-from envs.episode import ActKind, Episode, Turn
-from envs.partners import named_option
+from envs.core.episode import ActKind, Episode, Turn
+from envs.core.posterior import named_option
 from rewards.metrics.acts import acting, acts_on, can_be_heeded, commitments_kept, predictions
 from rewards.metrics.rate import Rate, seats_and_decisions
 

@@ -5,8 +5,8 @@ Tokens are the words and symbols of `message_tokens`, the same for every model; 
 
 from collections.abc import Mapping
 
-from envs.episode import Episode
-from envs.tokens import message_tokens
+from envs.core.episode import Episode
+from envs.core.tokens import message_tokens
 from rewards.metrics.rate import Metric, Rate
 
 

@@ -1,0 +1,206 @@
+"""CooperBench as an environment: each seat builds one feature of a real repository, the benchmark's tests decide."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from envs.cooperbench import tasks
+from envs.cooperbench.dataset import BenchTask, Dataset, Pair
+from envs.cooperbench.evaluation import Evaluator
+from envs.cooperbench.recipes import Refused
+from envs.cooperbench.venvs import Cache
+from envs.core.env import SEATS
+from envs.core.episode import Outcome, Phase, StopReason, Turn
+from envs.core.task import Seat, Task
+from envs.repository.branch_env import GRAMMAR, BranchEnv
+from envs.repository.working_copy import Files
+
+TIERS = ("tier1", "tier2", "tier3")
+
+
+class CooperBench(BranchEnv):
+    """Each seat adds one of two features to a real repository, on a branch of its own; CooperBench's tests decide.
+
+    ## Description
+    The tasks are those of a dataset in CooperBench's layout, which does not come with this library, and the verdict is
+    that of `envs.cooperbench.Evaluator`: no output of submitted code is believed. A pair that may not be paid for (no
+    native environment, a known defect, hidden tests that tell nothing) is never dealt. The first reset on a task
+    clones its repository, makes its environment and studies its tests, which takes minutes; the cache keeps all three.
+
+    ## Action space, observation space, state, infos
+    As in `PairedFeatures`; `Read: <path> 120-180` matters here, as a seat is shown 6,000 characters at once. The
+    brief is the feature's description and the paths of the package's sources. Only these can be read, searched and
+    changed, and no action makes or removes a file, so a feature that needs a new module cannot be built. There are no
+    visible tests.
+
+    ## Phases
+    `work` only, until both have submitted or spent their turns. The benchmark gives no options to choose from, so there
+    are no decisions and no sealed stances, and reward terms and metrics about them are 0 or not defined.
+    `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
+
+    ## Rewards
+    0.0 until the end; then U = (new tests of both features that pass on the merged tree / all of them) x (old tests
+    that still pass / all of them) for both seats. New tests fail on the base, so a clean merge alone pays nothing.
+    Success: both features pass, as in the benchmark. Without a merged tree all fail.
+
+    ## Episode end
+    As in `PairedFeatures`. `outcome.merge.worth` is of each branch alone, so an episode is three trees to grade, each
+    by two runs for each feature; equal trees are graded once.
+
+    ## Arguments
+    dataset: path of the dataset folder.
+    cache: where repositories, environments and studied tests are kept.
+    repositories: folder of upstream repositories named as in the dataset (`pallets_click_task`); others are cloned.
+    pairs: "all", "tier1", "tier2" or "tier3" (`envs.cooperbench.recipes`), a subset of the dataset such as "lite" or
+        "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such as
+        "pallets_click_task/2956", or a list of such names.
+    rounds, tokens, order, policy, forecast: as in `BranchEnv`; agent_0 has the lower feature and leads.
+    acts: read sealed predictions of the merge, `Expect merge: conflict (70%)`.
+    test_timeout_s: wall time in seconds of one run of pytest, above 0.
+    evaluator: one of your own, for docker or other recipes; then `cache`, `repositories` and `test_timeout_s` are not
+        used.
+    render_mode: as in `CoopEnv`.
+    Raises ValueError where no pair is left, `DatasetError` for a bad dataset, `Refused` for a named pair that may not
+    be paid for; `reset` raises `PreparationError` where the machine cannot make a task's environment.
+
+    ## Example
+    `CooperBench(dataset="dataset", cache="cache", pairs="tier1")`; docs/cooperbench.md plays one.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "cooperbench_v0"}
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = ()  # how hard a pair is nobody has measured
+    GRAMMAR: ClassVar[str] = GRAMMAR.replace("\nTest\n", "\n").replace("<path>\nSearch", "<path> <line>-<line>\nSearch")
+    BEFORE: ClassVar[tuple[Phase, ...]] = ()
+    AFTER: ClassVar[tuple[Phase, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        dataset: str | Path,
+        cache: str | Path = "cooperbench_cache",
+        repositories: str | Path | None = None,
+        pairs: str | Sequence[str] = "all",
+        rounds: int = 12,
+        tokens: int = 4000,
+        order: Literal["simultaneous", "alternating"] = "simultaneous",
+        policy: str = "naive",
+        forecast: bool = False,
+        acts: bool = False,
+        test_timeout_s: float = 120.0,
+        evaluator: Evaluator | None = None,
+        render_mode: str | None = None,
+    ):
+        super().__init__(
+            rounds=rounds,
+            tokens=tokens,
+            order=order,
+            policy=policy,
+            forecast=forecast,
+            acts=acts,
+            test_timeout_s=test_timeout_s,
+            render_mode=render_mode,
+        )
+        self.cells = None
+        self.dataset = Dataset(dataset)
+        if evaluator is None:
+            if repositories is not None and not Path(repositories).is_dir():
+                raise ValueError(f"repositories is {str(repositories)!r}; it must be a folder, or None to clone them.")
+            sources = {} if repositories is None else {f.name: f.resolve() for f in Path(repositories).glob("*_task")}
+            evaluator = Evaluator(Cache(cache, sources=sources), timeout_s=test_timeout_s)
+        self.evaluator = evaluator
+        self._known = {tasks.name_of(pair): pair for pair in self.dataset.pairs()}
+        self.pairs = self._choose(pairs)
+        self._sources: dict[str, Files] = {}
+
+    def make_task(self, seed: int) -> Task:
+        why = ""
+        for i in np.random.default_rng(seed).permutation(len(self.pairs)):
+            pair, task = self.pairs[i], self._task_of(self.pairs[i])
+            try:
+                for feature in pair.features:
+                    self.evaluator.suite(task, feature)
+            except Refused as error:  # known only once its tests have been studied
+                why = str(error)
+                continue
+            if task.key not in self._sources:
+                self._sources[task.key] = tasks.sources(self.evaluator.bench(task))
+            return tasks.make_task(task, pair, self._sources[task.key], seed, SEATS)
+        raise Refused(f"None of the {len(self.pairs)} pairs can be paid for. The last: {why}")
+
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        return tasks.settle(
+            self.evaluator,
+            self._task_of(self.pair),
+            self.pair,
+            self.task,
+            {seat: desk.files for seat, desk in self._desks.items()},
+            {seat: desk.authored for seat, desk in self._desks.items()},
+            self._forecasts,
+            self.policy,
+        )
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
+        result = super().reset(seed, options)
+        name = self.task.id.rpartition(":")[0]
+        if name not in self._known:
+            raise ValueError(f"reset: the task {self.task.id!r} is of no pair of {self.dataset.path}.")
+        self.pair = self._known[name]
+        return result
+
+    def demonstration(self, seat: Seat, rng: np.random.Generator) -> str:
+        """A look at a file, a word to the partner and, in the last turn, `Submit`."""
+        path = str(rng.choice(sorted(self.task.files)))
+        first = int(rng.integers(1, 1 + self.task.files[path].count("\n") // 2 + 1))
+        words = f"Say: I look at {path}.\nRead: {path} {first}-{first + 40}"
+        return "Submit" if self.turns_left(seat) == 1 else words
+
+    def _task_of(self, pair: Pair) -> BenchTask:
+        return self.dataset.task(pair.repo, pair.number)
+
+    def _choose(self, pairs: str | Sequence[str]) -> tuple[Pair, ...]:
+        """The pairs that are dealt: those that are asked for, without those that are known to be refused."""
+        if isinstance(pairs, str) and "/" in pairs:
+            pairs = [pairs]
+        if isinstance(pairs, str):
+            if pairs not in ("all", *TIERS) and pairs not in self.dataset.subsets:
+                known = ", ".join(("all", *TIERS, *self.dataset.subsets))
+                raise ValueError(f"pairs is {pairs!r}; it must be one of {known}, or names of pairs or tasks.")
+            found = self.dataset.pairs(None if pairs in ("all", *TIERS) else pairs)
+            if pairs in TIERS:
+                found = [pair for pair in found if self._tier(pair) == pairs]
+        else:
+            found = [pair for name in pairs for pair in self._named(name)]
+        refused: dict[Pair, str] = {}
+        for pair in found:
+            try:
+                for feature in pair.features:
+                    self.evaluator.check(self._task_of(pair), feature)
+            except Refused as error:
+                refused[pair] = str(error)
+                if not isinstance(pairs, str) and tasks.name_of(pair) in pairs:
+                    raise
+        left = tuple(pair for pair in found if pair not in refused)
+        if not left:
+            first = next(iter(refused.values()), "no pair has it")
+            raise ValueError(f"pairs is {pairs!r}; none of these {len(found)} pairs can be played: {first}")
+        return left
+
+    def _named(self, name: str) -> list[Pair]:
+        """The pair of a name, or all pairs of a task's name."""
+        found = [pair for known, pair in self._known.items() if name in (known, f"{pair.repo}/{pair.number}")]
+        if not found:
+            near = ", ".join(get_close_matches(name, self._known, n=3)) or "none"
+            raise ValueError(f"pairs names {name!r}, which {self.dataset.path} lacks. Nearest: {near}.")
+        return found
+
+    def _tier(self, pair: Pair) -> str | None:
+        recipe = self.evaluator.recipes.get(self._task_of(pair).key)
+        return recipe and f"tier{recipe.tier}"

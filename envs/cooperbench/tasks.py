@@ -1,0 +1,145 @@
+"""A pair of features as a task that seats can play, and two branches as an outcome with the evaluator's verdict."""
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+
+from envs.cooperbench.dataset import BenchTask, Pair
+from envs.cooperbench.evaluation import Evaluator
+from envs.cooperbench.grading import FeatureVerdict, Workbench
+from envs.cooperbench.runner import RunStatus
+from envs.cooperbench.submission import counts
+from envs.core.episode import Forecast, Outcome, PartTests, StopReason
+from envs.core.task import Seat, Task
+from envs.core.tokens import message_tokens
+from envs.repository import scoring
+from envs.repository.git import MergePolicy
+from envs.repository.merge import BranchMerge
+from envs.repository.working_copy import Files, writable
+
+_ADDED = re.compile(r"^\+(?!\+\+ )(.*)$", re.MULTILINE)
+_BRIEF = """You and your partner add one feature each to {repo}. Both must work once your branches are merged.
+Your feature:
+{spec}
+Files: {files}."""
+
+
+def name_of(pair: Pair) -> str:
+    """The name of a pair.
+
+    >>> name_of(Pair(repo="pallets_click_task", number=2956, features=(1, 3)))
+    'pallets_click_task/2956/1-3'
+    """
+    return f"{pair.repo}/{pair.number}/{'-'.join(map(str, pair.features))}"
+
+
+def sources(bench: Workbench) -> Files:
+    """The files that a submission may change, by path: Python in the task's packages, and no tests."""
+    names = {
+        path: name
+        for path, (mode, name) in bench.repository.entries(bench.base).items()
+        if counts(path, bench.packages) and writable(path) and mode in ("100644", "100755")
+    }
+    found = {}
+    for path, content in zip(names, bench.repository.blobs(names.values()), strict=True):
+        with contextlib.suppress(UnicodeDecodeError):  # no seat can write it
+            found[path] = content.decode("utf-8")
+    return found
+
+
+def make_task(task: BenchTask, pair: Pair, files: Files, seed: int, seats: Sequence[Seat]) -> Task:
+    """The pair as a task: there is nothing to agree on by choice, so it has no decisions."""
+    features = [task.features[feature] for feature in pair.features]
+    text = {"repo": task.repo.removesuffix("_task"), "files": ", ".join(sorted(files))}
+    return Task(
+        id=f"{name_of(pair)}:{seed}",
+        family=task.key,
+        seed=seed,
+        seats=tuple(seats),
+        briefs={
+            seat: _BRIEF.format(spec=_text(feature.spec).strip(), **text)
+            for seat, feature in zip(seats, features, strict=True)
+        },
+        decisions=(),
+        cell=dict.fromkeys(seats, False),
+        reference_tokens=sum(message_tokens(line) for feature in features for line in _ADDED.findall(feature.gold)),
+        files=files,
+    )
+
+
+def settle(
+    evaluator: Evaluator,
+    bench_task: BenchTask,
+    pair: Pair,
+    task: Task,
+    branches: Mapping[Seat, Files],
+    authored: Mapping[Seat, int],
+    forecasts: Sequence[Forecast],
+    policy: MergePolicy,
+) -> tuple[Outcome, StopReason]:
+    """What comes of two branches, the first of which leads: graded as merged, and each of them alone."""
+    bench = evaluator.bench(bench_task)
+    trees = [_tree(bench, task.files, branches[seat]) for seat in task.seats]
+    patches = [bench.repository.diff(bench.base, tree) for tree in trees]
+    verdict = evaluator.evaluate(bench_task, pair.features, (patches[0], patches[1]), policy)
+    alone = {
+        seat: [evaluator.grade(bench_task, feature, tree) for feature in pair.features]
+        for seat, tree in zip(task.seats, trees, strict=True)
+    }
+    touched = [path for path, text in task.files.items() if any(side[path] != text for side in branches.values())]
+    final = None
+    if verdict.tree is not None:
+        changed = {path: (bench.repository.read(verdict.tree, path) or b"").decode("utf-8") for path in touched}
+        final = {**task.files, **changed}
+    merged = BranchMerge(final, policy, verdict.strategy, tuple(conflict.path for conflict in verdict.conflicts))
+    parts = {}
+    for i, (seat, feature) in enumerate(zip(task.seats, pair.features, strict=True)):
+        tests = sorted(evaluator.suite(bench_task, feature).new)
+        passes = (tuple(test in side.proven for test in tests) for side in (alone[seat][i], verdict.features[i]))
+        parts[seat] = PartTests(alone=next(passes), merged=next(passes))
+    outcome = Outcome(
+        utility=worth(verdict.features),
+        success=verdict.both_passed,
+        committed={seat: {} for seat in task.seats},
+        tests_passed=sum(feature.new[0] for feature in verdict.features),
+        tests_total=sum(feature.new[1] for feature in verdict.features),
+        detail=_detail(merged, verdict.merge_status, verdict.features, evaluator),
+        provenance=scoring.ledger(task, branches, authored, final),
+        parts=parts,
+        merge=scoring.record(task, branches, merged, {seat: worth(features) for seat, features in alone.items()}),
+        forecasts=tuple(forecasts),
+    )
+    graded = (*verdict.features, *(feature for features in alone.values() for feature in features))
+    fault = any(feature.status is RunStatus.FAULT for feature in graded)
+    return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
+
+
+def worth(features: Sequence[FeatureVerdict]) -> float:
+    """U in [0, 1]: the share of the new tests that pass, times the share of those that passed before and still do."""
+    return _share([feature.new for feature in features]) * _share([feature.kept for feature in features])
+
+
+def _share(counted: Sequence[tuple[int, int]]) -> float:
+    total = sum(count for _, count in counted)
+    return sum(passed for passed, _ in counted) / total if total else 1.0
+
+
+def _tree(bench: Workbench, base: Files, files: Files) -> str:
+    changed = {path: text.encode("utf-8") for path, text in files.items() if text != base[path]}
+    return bench.repository.with_files(bench.base, changed)
+
+
+def _detail(merged: BranchMerge, status: str, features: Sequence[FeatureVerdict], evaluator: Evaluator) -> str:
+    where = f" in {', '.join(merged.conflicts)}" if merged.conflicts else ""
+    parts = [f"policy {merged.policy}, merge {status}{where}, by {merged.strategy}, isolation {evaluator.isolation}"]
+    for feature in features:
+        said = "passed" if feature.passed else "forged" if feature.forged else "failed"
+        kept = f"{feature.kept[0]} of {feature.kept[1]} old tests"
+        parts.append(f"feature {feature.feature} {said}: {feature.new[0]} of {feature.new[1]} new and {kept}")
+        parts += [str(feature.status)] if feature.status is not RunStatus.OK else []
+    return "; ".join(parts)
+
+
+def _text(spec: str) -> str:
+    """The text without bytes that are no text."""
+    return spec.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""What every environment is: tasks, records, phases, the grammar of replies, who is right and who knows it."""

@@ -1,0 +1,111 @@
+"""How hard the next episodes are: a level of difficulty that follows measured success. Loads no torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from envs.core.arguments import Checked
+
+LADDER: tuple[Mapping[str, Any], ...] = (
+    {
+        "cells": {"both_right": 0.5, "one_right": 0.5, "both_wrong": 0.0},
+        "cue_reliability": 1.0,
+        "scaffold": True,
+    },
+    {
+        "cells": {"both_right": 0.3, "one_right": 0.6, "both_wrong": 0.1},
+        "cue_reliability": 1.0,
+        "scaffold": True,
+    },
+    {
+        "cells": {"both_right": 0.25, "one_right": 0.5, "both_wrong": 0.25},
+        "cue_reliability": 0.95,
+        "scaffold": True,
+    },
+    {
+        "cells": {"both_right": 0.25, "one_right": 0.5, "both_wrong": 0.25},
+        "cue_reliability": 0.95,
+        "scaffold": False,
+    },
+    {
+        "cells": {"both_right": 0.2, "one_right": 0.55, "both_wrong": 0.25},
+        "cue_reliability": 0.9,
+        "scaffold": False,
+    },
+)
+
+
+class Curriculum(metaclass=Checked):
+    """Climbs a ladder of levels, and down again, so that success stays between `low` and `high`.
+
+    A level is what an environment's arguments are there, in the place of its own. Success is measured over at least
+    `window` episodes of one level: above `high` the next level is harder, below `low` easier, by one, and the count
+    starts anew. At either end of the ladder it stays. It draws no random numbers, so processes that are told the same
+    are on the same level.
+
+    >>> curriculum = Curriculum(levels=[{"scaffold": True}, {"scaffold": False}], window=64)
+    >>> curriculum.record(0.75, episodes=32), curriculum.level
+    (None, 0)
+    >>> curriculum.record(0.75, episodes=32), curriculum.level, curriculum.arguments
+    (None, 1, {'scaffold': False})
+
+    Args:
+        levels: the ladder, from easy to hard; at least one.
+        low, high: shares of successful episodes, 0 <= low < high <= 1.
+        window: episodes, at least 1.
+
+    Raises:
+        ValueError: an argument is of another type or out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: Sequence[Mapping[str, Any]] = LADDER,
+        low: float = 0.2,
+        high: float = 0.7,
+        window: int = 128,
+    ):
+        if not levels:
+            raise ValueError(f"levels is {levels!r}; give at least one level, each like {{scaffold: true}}.")
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"low is {low!r} and high is {high!r}; they must be shares, the first below the second.")
+        if window < 1:
+            raise ValueError(f"window is {window!r}; it must be a whole number of at least 1.")
+        self.levels = tuple(levels)
+        self.low, self.high, self.window = low, high, window
+        self.level = 0
+        self._episodes, self._successes = 0, 0.0
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The environment's arguments on this level."""
+        return self.levels[self.level]
+
+    def record(self, success: float, episodes: int) -> None:
+        """Take in what came of some episodes of this level, and change the level where that says so.
+
+        Args:
+            success: the share of them that succeeded, in [0, 1].
+            episodes: how many they were.
+
+        Raises:
+            ValueError: success is no share.
+        """
+        if not 0 <= success <= 1:
+            raise ValueError(f"record: success is {success!r}; it must be a share, from 0 to 1.")
+        self._episodes += episodes
+        self._successes += success * episodes
+        if self._episodes >= self.window:
+            share = self._successes / self._episodes
+            step = (share > self.high) - (share < self.low)
+            self.level = min(max(self.level + step, 0), len(self.levels) - 1)
+            self._episodes, self._successes = 0, 0.0
+
+    def state(self) -> dict[str, float]:
+        """All that changes, as plain numbers."""
+        return {"level": self.level, "episodes": self._episodes, "successes": self._successes}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state` returned. A ladder that has become shorter ends at its last level."""
+        self.level = min(max(int(state["level"]), 0), len(self.levels) - 1)
+        self._episodes, self._successes = int(state["episodes"]), float(state["successes"])

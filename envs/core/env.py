@@ -1,0 +1,345 @@
+"""The environment that all tasks share: private briefs, sealed stances, talk, a final act, and the record of it all."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from gymnasium.utils import seeding
+from pettingzoo import ParallelEnv
+
+from envs.core.arguments import Checked, reset_options
+from envs.core.curriculum import LADDER
+from envs.core.design import Cells
+from envs.core.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
+from envs.core.grammar import ParsedReply, parse_reply
+from envs.core.lookup import choose
+from envs.core.posterior import Odds
+from envs.core.prompts import Prompts
+from envs.core.spaces import UnicodeText
+from envs.core.task import Decision, Seat, Task
+from envs.core.tokens import first_tokens, message_tokens, written
+from envs.core.transcript import joint_view, transcript
+
+MAX_REPLY, MAX_DISTRACTORS = 65_536, 2  # characters; options
+RENDER_MODES = ("human", "ansi")
+
+
+def seats_of(agents: int) -> tuple[Seat, ...]:
+    """The names of a team's seats.
+
+    >>> seats_of(3)
+    ('agent_0', 'agent_1', 'agent_2')
+    """
+    return tuple(f"agent_{i}" for i in range(agents))
+
+
+SEATS = seats_of(2)  # of a pair
+
+
+class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
+    """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
+
+    ## Description
+    An abstract base: a subclass says what a task is (`make_task`) and what comes of the final replies (`finish`).
+    Each seat's brief claims one option of each decision and names its source. One source sounds reliable and the
+    other does not; mostly, but not always, the reliable one is right where exactly one of them is.
+
+    ## Action space
+    `UnicodeText(65536)`: a seat's whole reply. `envs.core.grammar` has its grammar. A reply that breaks it counts for
+    nothing and the episode goes on.
+
+    ## Observation space
+    `UnicodeText`: only what is new to the seat, so its chat grows by appending. The brief with the options and the
+    way to answer; later what the partner said in the last step (`Partner: ...`; with more than one of them by name,
+    `agent_2: ...`) and what to do now; "" at the end.
+
+    ## Phases
+    `stance` (sealed) -> `talk` x `rounds` -> `final` (sealed, with the seat's part of the code where there is code).
+    All seats act in every step. No stance ever reaches a partner. A seat that is alone plays no `talk`.
+
+    ## Rewards
+    0.0 until the last step, which gives the team's utility U in [0, 1] to both seats. `rewards/` makes richer ones.
+
+    ## Episode end
+    `terminations` are True after the final phase; `truncations` are always False.
+
+    ## State
+    `state()` is the joint view as one `str`: both briefs and all replies, without the right answer.
+
+    ## Infos
+    `phase`: the phase that the next action belongs to (None at the end). `parse_error`: what was wrong with the last
+    reply (None where nothing). `episode`: the `Episode`, at the end only.
+
+    ## Arguments
+    families: "train" (all that may be trained on), "held_out" (the others), "all", or a list of names or dotted paths
+        (`package.module:object`) of the task families to draw from.
+    cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
+    cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
+    rounds: messages of each seat, 0 or more.
+    agents: number of seats, one of the class's `TEAM_SIZES`.
+    budget: words and symbols (`envs.core.tokens.message_tokens`) of all replies of all seats together; None: no limit.
+        Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
+    distractors: wrong options beside the four that an instance is made of, 0 to 2: the blends that the third plain
+        option has with the others. With both the list tells nothing of what the partner claims; with fewer it does.
+    scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
+        function with a gap for the option. It adds nothing about which option is right; a small model then need not
+        look back. Makes the task easier.
+    confidences: ask for a confidence with every stance. Where none is asked for, every stance is held for certain.
+    acts: read structured lines in replies (PROPOSE, COMMIT, EXPECT ...; `envs.core.grammar`) and say so in the prompts.
+        A seat need not write any.
+    render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
+
+    `reset(seed=...)` fixes the instance; without a seed the next one is drawn. Options of `reset`: the `task`, and
+    `muted` seats, whose words reach nobody. It raises ValueError for what is out of range, as the constructor does.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "name": "coop_v0",
+        "render_modes": list(RENDER_MODES),
+        "is_parallelizable": True,
+    }
+    FAMILIES: ClassVar[tuple[Any, ...]] = ()
+    HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
+    TEAM_SIZES: ClassVar[range] = range(2, 3)
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
+
+    def __init__(
+        self,
+        *,
+        families: Sequence[str] | Literal["train", "held_out", "all"] = "train",
+        cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
+        cue_reliability: float = 0.95,
+        rounds: int = 1,
+        distractors: int = MAX_DISTRACTORS,
+        scaffold: bool = False,
+        confidences: bool = True,
+        acts: bool = False,
+        agents: int = 2,
+        budget: int | None = None,
+        render_mode: str | None = None,
+    ):
+        if not 0 <= cue_reliability <= 1:
+            raise ValueError(f"cue_reliability is {cue_reliability!r}; it must lie in [0, 1].")
+        if not isinstance(rounds, int) or rounds < 0:
+            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
+        if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
+            raise ValueError(f"distractors is {distractors!r}; it must be a whole number from 0 to {MAX_DISTRACTORS}.")
+        if agents not in self.TEAM_SIZES:
+            sizes = ", ".join(map(str, self.TEAM_SIZES))
+            raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
+        self.families = choose(families, self.FAMILIES, self.HELD_OUT, argument="families", kind="family")
+        self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
+        self.cue_reliability = cue_reliability
+        self.distractors = distractors
+        self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
+        self.render_mode = render_mode
+        self.seats = seats_of(agents)
+        self.possible_agents: list[Seat] = list(self.seats)
+        self.agents: list[Seat] = []
+        self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in self.seats}
+        self._observation_spaces = {seat: UnicodeText(max(2, agents) * MAX_REPLY) for seat in self.seats}
+        self._schedule = (Phase.STANCE, *[Phase.TALK] * (rounds if agents > 1 else 0), Phase.FINAL)
+        replies = agents * len(self._schedule)
+        if budget is not None and (not isinstance(budget, int) or budget < replies):
+            raise ValueError(f"budget is {budget!r}; it must be at least {replies}, one word for each reply, or None.")
+        self.budget = budget
+        self._np_random: np.random.Generator | None = None
+        self._task: Task | None = None
+        self._muted: frozenset[Seat] = frozenset()
+        self._turns: list[Turn] = []
+        self._observations: dict[Seat, str] = {}
+        self._step = 0
+        self._episode: Episode | None = None
+
+    @abstractmethod
+    def make_task(self, seed: int) -> Task:
+        """The task of a seed (>= 0): the same seed always gives an equal task."""
+
+    @abstractmethod
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        """What comes of the final turns, one per seat. SANDBOX_FAULT only where the machine failed, not the seats."""
+
+    def reference_work(self, seat: Seat, option: str) -> str:
+        """Code for the seat's part that realises an option, for scripted partners; "" where the task has no code."""
+        return ""
+
+    def asked(self, seat: Seat) -> tuple[Decision, ...]:
+        """The decisions that the seat must answer: all of the task's, unless a subclass asks for less."""
+        return self.task.decisions
+
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+        """What comes of the turns of one step together, before anybody sees them: nothing, unless a subclass says."""
+        return turns
+
+    def demonstration(self, seat: Seat, rng: np.random.Generator) -> str | None:
+        """A reply that shows the format and not the choice; None where `envs.scripted.demonstrator` can write it."""
+        return None
+
+    # -- the PettingZoo interface
+
+    def action_space(self, agent: Seat) -> UnicodeText:
+        return self._action_spaces[agent]
+
+    def observation_space(self, agent: Seat) -> UnicodeText:
+        return self._observation_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise ValueError(f"reset: seed is {seed!r}; it must be a whole number of at least 0, or None.")
+        if seed is not None or self._np_random is None:
+            self._np_random, _ = seeding.np_random(None if seed is None else int(seed))
+        task, self._muted = reset_options(options, self.seats)
+        if task is None:
+            task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
+        self._task = task
+        self._turns, self._step, self._episode = [], 0, None
+        self.agents = list(self.seats)
+        self._observations = {seat: f"{task.briefs[seat]}\n{self._ask(seat)}" for seat in self.seats}
+        return dict(self._observations), {seat: {"phase": self.phase, "parse_error": None} for seat in self.seats}
+
+    def step(
+        self, actions: Mapping[Seat, str]
+    ) -> tuple[dict[Seat, str], dict[Seat, float], dict[Seat, bool], dict[Seat, bool], dict[Seat, dict[str, Any]]]:
+        phase = self.phase
+        if phase is None:
+            raise RuntimeError("step: no episode is running. Call reset() first.")
+        self._check(actions)
+        replies = {seat: self._within_budget(written(actions[seat])) for seat in self.acting}
+        turns = self.settle({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
+        self._turns += turns.values()
+        self._step += 1
+        infos: dict[Seat, dict[str, Any]] = {
+            seat: {"phase": self.phase, "parse_error": turns[seat].parse_error if seat in turns else None}
+            for seat in self.seats
+        }
+        done, reward = self.phase is None, 0.0
+        if done:
+            outcome, stop_reason = self.finish(turns)
+            self._episode = Episode(task=self.task, turns=tuple(self._turns), outcome=outcome, stop_reason=stop_reason)
+            reward = outcome.utility
+            self.agents = []
+            self._observations = dict.fromkeys(self.seats, "")
+            for info in infos.values():
+                info["episode"] = self._episode
+        else:
+            self._observations = {seat: self._news(seat, turns) for seat in self.seats}
+        return (
+            dict(self._observations),
+            dict.fromkeys(self.seats, reward),
+            dict.fromkeys(self.seats, done),
+            dict.fromkeys(self.seats, False),
+            infos,
+        )
+
+    def state(self) -> str:
+        return joint_view(self.task, self._turns)
+
+    def render(self) -> str | None:
+        """The episode so far for a person, answer included; printed in "human" mode, returned in "ansi" mode.
+
+        Raises:
+            RuntimeError: the environment was made without a render mode.
+        """
+        if self.render_mode is None:
+            raise RuntimeError('render: the environment was made without a render_mode. Pass "human" or "ansi".')
+        text = transcript(self.task, self._turns, self._episode.outcome if self._episode else None)
+        if self.render_mode == "ansi":
+            return text
+        print(text)
+        return None
+
+    # -- what is being played
+
+    @property
+    def task(self) -> Task:
+        """The task being played. Raises RuntimeError before the first reset."""
+        if self._task is None:
+            raise RuntimeError("task: nothing is being played yet. Call reset() first.")
+        return self._task
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the next action belongs to; None before the first reset and after the end."""
+        return self._schedule[self._step] if self._task is not None and self._step < len(self._schedule) else None
+
+    @property
+    def schedule(self) -> tuple[Phase, ...]:
+        """The phases of an episode, one per step."""
+        return self._schedule
+
+    @property
+    def acting(self) -> tuple[Seat, ...]:
+        """The seats whose actions the next step reads. Others may act too; it counts for nothing and makes no turn."""
+        return tuple(self.agents)
+
+    @property
+    def episode(self) -> Episode:
+        """The record of the finished episode. Raises RuntimeError before the end."""
+        if self._episode is None:
+            raise RuntimeError(f"episode: not finished (phase {self.phase}). Step until all agents are terminated.")
+        return self._episode
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What was played so far, oldest first. Of its partner's turns a seat may read the messages and their acts."""
+        return tuple(self._turns)
+
+    def observe(self, seat: Seat) -> str:
+        """What the seat was last told."""
+        return self._observations[seat]
+
+    # -- how a step works
+
+    @property
+    def allowance(self) -> int | None:
+        """Words and symbols that each reply of the next step may have; None without a budget."""
+        if self.budget is None:
+            return None
+        left = self.budget - sum(message_tokens(turn.reply) for turn in self._turns)
+        return left // (len(self.seats) * (len(self._schedule) - self._step))
+
+    def _heard_of(self, turn: Turn) -> Turn:
+        """The turn without what it says, if its seat is muted."""
+        sealed = tuple(act for act in turn.acts if act.kind is ActKind.EXPECT)
+        return replace(turn, message="", message_tokens=0, acts=sealed) if turn.agent in self._muted else turn
+
+    def _within_budget(self, reply: str) -> str:
+        return reply if self.allowance is None else first_tokens(reply, self.allowance)
+
+    def _check(self, actions: Mapping[Seat, str]) -> None:
+        if not set(self.acting) <= set(actions) <= set(self.seats):
+            seats = list(self.acting)
+            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {seats}.")
+        for seat, action in actions.items():
+            if not self.action_space(seat).contains(action):
+                what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
+                raise ValueError(f"step: the action of {seat} is {what}; give a str of at most {MAX_REPLY} characters.")
+
+    def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
+        """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
+        acts_on = self.task.decisions if self.acts else ()
+        wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
+        read = parse_reply(reply, phase, asked=self.asked(seat), acts_on=acts_on, wants_code=wants_code)
+        return self._turn(seat, phase, reply, read)
+
+    def _turn(self, seat: Seat, phase: Phase, reply: str, read: ParsedReply) -> Turn:
+        return Turn(
+            index=sum(turn.agent == seat for turn in self._turns),
+            round=self._step,
+            phase=phase,
+            agent=seat,
+            observation=self._observations[seat],
+            reply=reply,
+            message=read.message,
+            acts=read.acts,
+            stances=read.stances,
+            work=read.work,
+            message_tokens=message_tokens(read.message),
+            parse_error=read.error,
+        )

@@ -1,0 +1,314 @@
+"""The records that flow through the library: what a task is, what was said, what came of it.
+
+Frozen dataclasses with look-ups and nothing else. Environments build them, reward terms and metrics read them,
+and neither needs torch. A stance is parsed once, by the environment, so two reward terms can never disagree about
+what an agent meant.
+
+Utilities are in [0, 1]. Confidences are probabilities in [0, 1]. Token counts are those of `message_tokens`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from envs.core.task import Decision, HiddenTest, Numeric, Seat, Task
+
+
+class Phase(StrEnum):
+    STANCE = "stance"  # sealed answer before any partner token
+    TALK = "talk"  # one message to the partner
+    WORK = "work"  # messages, reads and edits on the seat's own branch
+    FINAL = "final"  # sealed answer after the talk, with the seat's own part of the code where the task has one
+
+
+class StopReason(StrEnum):
+    FINISHED = "finished"
+    SANDBOX_FAULT = "sandbox_fault"  # infrastructure, not the agents: masked, counted, never scored as a failure
+
+
+class ParseError(StrEnum):
+    EMPTY = "empty"
+    NO_ANSWER = "no_answer"
+    UNKNOWN_OPTION = "unknown_option"
+    BAD_CONFIDENCE = "bad_confidence"
+    NO_CODE = "no_code"
+    NO_ACTION = "no_action"
+    BAD_ACTION = "bad_action"
+    OVER_BUDGET = "over_budget"
+
+
+class ActKind(StrEnum):
+    PROPOSE = "propose"  # I am for this option
+    CHALLENGE = "challenge"  # I am against what stands, and for this option
+    CONCEDE = "concede"  # I was for another option and am for this one now
+    ASK = "ask"  # what do you know of this decision?
+    INFORM = "inform"  # my source says this option
+    COMMIT = "commit"  # my part will realise this option
+    RETRACT = "retract"  # what I committed to no longer holds
+    EXPECT = "expect"  # I predict that the partner's part realises this option; sealed
+
+
+# What an EXPECT may predict besides the partner's part: whether the branches will merge. Nobody settles it.
+MERGE = Decision(id="merge", options=("conflict", "clean"), utility={}, belief={}, expert="", cue={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stance:
+    """A sealed report: the option that a seat holds and how sure it is, in [0, 1]. No partner ever sees it."""
+
+    decision: str
+    option: str
+    confidence: float
+
+    def probability(self, decision: Decision, option: str) -> float:
+        """Probability that this report gives to `option`: the confidence, the rest shared equally by the others."""
+        if option == self.option:
+            return self.confidence
+        return (1.0 - self.confidence) / (len(decision.options) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One structured line of a reply. ASK and RETRACT name no option. Partners see every kind but EXPECT."""
+
+    kind: ActKind
+    decision: str
+    option: str | None = None
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a shared memory (`envs.handover.memory`): what a seat wrote (level 0), or a summary of others.
+
+    `clock` is the round of writing, `n_tok` the size of `line` in `message_tokens`: what writing it costs, and reading
+    it. `parents` are what it was made from: the entries that a summary covers, or the version that a new one replaces.
+    """
+
+    id: int
+    author: Seat
+    clock: int
+    key: str | None
+    text: str
+    n_tok: int = 0
+    parents: tuple[int, ...] = ()
+    level: int = 0
+
+    @property
+    def line(self) -> str:
+        """What a reader gets of it: `#3 agent_0 mail_port: 47`."""
+        name = "summary" if self.level else self.key
+        return f"#{self.id} {self.author}{f' {name}' if name else ''}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment.
+
+    Where there is a shared memory, `reads` are the entries that the turn was given, in order, `conflicts` the unread
+    versions that made it refuse a write, and `memory_tokens` the size of what the turn wrote into it and read from it.
+    """
+
+    index: int
+    round: int
+    phase: Phase
+    agent: Seat
+    observation: str
+    reply: str
+    message: str = ""  # what the partners see of it
+    acts: tuple[Act, ...] = ()
+    stances: tuple[Stance, ...] = ()
+    work: str = ""  # the code of the seat's own part, or what its branch adds to the repository
+    message_tokens: int = 0
+    reads: tuple[int, ...] = ()
+    conflicts: tuple[int, ...] = ()
+    memory_tokens: int = 0
+    parse_error: ParseError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who wrote how much of the code, in words and symbols (`message_tokens`).
+
+    `surviving` is how much of what a seat wrote is in the merged code, `duplicated` the size of what was written again
+    of symbols that several seats wrote and of which one survives.
+    """
+
+    authored: Mapping[Seat, int]
+    surviving: Mapping[Seat, int]
+    duplicated: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTests:
+    """Which hidden tests of a seat's own part pass on that part alone, and which after the merge, in one order."""
+
+    alone: tuple[bool, ...]
+    merged: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """How what the seats proposed became one code; code maps the paths of files to their sources.
+
+    `base` is what all started from, `proposals` what each seat made of it, `final` what was tested; files that nobody
+    touched may be left out. `worth` is the team result U in [0, 1] of each proposal had it been taken alone, so by the
+    same tests as `Outcome.utility`. `conflict` says whether the textual merge had one, `policy` how it became `final`.
+    """
+
+    base: Mapping[str, str]
+    proposals: Mapping[Seat, Mapping[str, str]]
+    final: Mapping[str, str]
+    worth: Mapping[Seat, float]
+    conflict: bool
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a merge of the branches would have met after a round.
+
+    `ranges` maps each file on which git reports a conflict to the lines of the common base, from 1, that it is about.
+    `symbols` are the names, `path:name` or `path:Class.method`, that one side changes and the other changes or uses in
+    what it changes; `signatures` those of them whose parameters are no longer the same on both sides. These two are
+    told of a clean merge too.
+    """
+
+    round: int
+    ranges: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+
+    @property
+    def conflict(self) -> bool:
+        return bool(self.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of the episode.
+
+    `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
+    code, else its final stance), None where it realises none of them. `provenance` and `parts` are there where the
+    task has code, `merge` where the seats changed the same code, `solo_utility` where somebody played the task alone:
+    the better of the seats' solo results.
+    """
+
+    utility: float  # team result U in [0, 1]
+    success: bool
+    committed: Mapping[Seat, Mapping[str, str | None]]
+    tests_passed: int = 0
+    tests_total: int = 0
+    detail: str = ""
+    provenance: Provenance | None = None
+    parts: Mapping[Seat, PartTests] = field(default_factory=dict)
+    merge: Merge | None = None
+    forecasts: tuple[Forecast, ...] = ()  # one for each round of work, in order
+    memory: tuple[Entry, ...] = ()  # the shared memory in the end
+    solo_utility: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    task: Task
+    turns: tuple[Turn, ...]
+    outcome: Outcome
+    stop_reason: StopReason = StopReason.FINISHED
+    players: Mapping[Seat, str] = field(default_factory=dict)  # who sat where, as far as it is known
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return self.task.seats
+
+    def partners_of(self, agent: Seat) -> tuple[Seat, ...]:
+        return tuple(seat for seat in self.seats if seat != agent)
+
+    def turns_of(self, agent: Seat) -> tuple[Turn, ...]:
+        return tuple(turn for turn in self.turns if turn.agent == agent)
+
+    def _stance(self, agent: Seat, decision: str, phase: Phase) -> Stance | None:
+        for turn in self.turns_of(agent):
+            if turn.phase is phase:
+                return next((s for s in turn.stances if s.decision == decision), None)
+        return None
+
+    def prior(self, agent: Seat, decision: str) -> Stance | None:
+        """The sealed stance before any partner token; None where it could not be parsed."""
+        return self._stance(agent, decision, Phase.STANCE)
+
+    def final(self, agent: Seat, decision: str) -> Stance | None:
+        """The sealed stance after the talk; None where it could not be parsed."""
+        return self._stance(agent, decision, Phase.FINAL)
+
+    def committed(self, agent: Seat, decision: str) -> str | None:
+        """The option that the seat acted on in the end."""
+        return self.outcome.committed[agent][decision]
+
+    def heard(self, agent: Seat) -> bool:
+        """Whether any partner said anything to this seat."""
+        return any(turn.message for turn in self.turns if turn.agent != agent)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Episode":
+        raw = json.loads(text)
+        return Episode(
+            task=_task(raw["task"]),
+            turns=tuple(_turn(turn) for turn in raw["turns"]),
+            outcome=_outcome(raw["outcome"]),
+            stop_reason=StopReason(raw["stop_reason"]),
+            players=raw["players"],
+        )
+
+
+def _decision(raw: dict) -> Decision:
+    numeric = Numeric(**raw["numeric"]) if raw["numeric"] else None
+    tuples = {"options": tuple(raw["options"]), "blends": tuple(raw["blends"]), "numeric": numeric}
+    return Decision(**{**raw, **tuples})
+
+
+def _task(raw: dict) -> Task:
+    tuples = {
+        "seats": tuple(raw["seats"]),
+        "decisions": tuple(_decision(d) for d in raw["decisions"]),
+        "hidden_tests": tuple(HiddenTest(**t) for t in raw["hidden_tests"]),
+    }
+    return Task(**{**raw, **tuples})
+
+
+def _turn(raw: dict) -> Turn:
+    parsed = {
+        "phase": Phase(raw["phase"]),
+        "stances": tuple(Stance(**s) for s in raw["stances"]),
+        "acts": tuple(Act(**{**act, "kind": ActKind(act["kind"])}) for act in raw["acts"]),
+        "reads": tuple(raw["reads"]),
+        "conflicts": tuple(raw["conflicts"]),
+        "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
+    }
+    return Turn(**{**raw, **parsed})
+
+
+def _forecast(raw: dict) -> Forecast:
+    tuples = {
+        "ranges": {path: tuple(tuple(lines) for lines in ranges) for path, ranges in raw["ranges"].items()},
+        "symbols": tuple(raw["symbols"]),
+        "signatures": tuple(raw["signatures"]),
+    }
+    return Forecast(**{**raw, **tuples})
+
+
+def _outcome(raw: dict) -> Outcome:
+    parsed = {
+        "provenance": Provenance(**raw["provenance"]) if raw["provenance"] else None,
+        "parts": {
+            seat: PartTests(alone=tuple(tests["alone"]), merged=tuple(tests["merged"]))
+            for seat, tests in raw["parts"].items()
+        },
+        "merge": Merge(**raw["merge"]) if raw["merge"] else None,
+        "forecasts": tuple(_forecast(forecast) for forecast in raw["forecasts"]),
+        "memory": tuple(Entry(**{**entry, "parents": tuple(entry["parents"])}) for entry in raw["memory"]),
+    }
+    return Outcome(**{**raw, **parsed})

@@ -1,0 +1,1 @@
+"""A team that needs a shared memory."""

@@ -1,0 +1,270 @@
+"""Handover: what one seat is told early another needs late, and it does not all fit into anybody's context."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.core.env import CoopEnv
+from envs.core.episode import Entry, Outcome, Phase, StopReason, Turn
+from envs.core.grammar import MemoryAct, MemoryKind, parse_memory
+from envs.core.task import Decision, Seat, Task
+from envs.core.tokens import first_tokens, message_tokens
+from envs.handover.memory import Full, Memory, Summariser, WriteConflict, extractive
+
+_SERVICES = ("orders", "bills", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
+_SETTINGS = ("port", "limit", "ttl", "tries", "pool", "quota", "batch", "depth", "slots", "delay")
+KEYS = tuple(f"{service}_{setting}" for service in _SERVICES for setting in _SETTINGS)  # each of them one token
+VALUES = tuple(map(str, range(10, 100)))
+FACT_TOKENS = 2  # what telling a fact takes, its key and its value: mail_port 47
+READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
+
+
+class Handover(CoopEnv):
+    """Each seat is told facts that another will be asked for; a shared memory holds more than a context does.
+
+    ## Description
+    Every seat is told an equal part of the facts, each a key and its value (`mail_port 47`). Before the last round of
+    talk, when it is too late to ask, every seat learns which facts of the others it must give. The context of a seat
+    is its brief, the prompts and `room` tokens of what partners say and what it reads from the memory; the rest is cut.
+    That is too little to be told everything and enough to read what is asked, so the facts must be in the store
+    (`envs.handover.memory`) before anybody knows which of them matter.
+
+    ## Action space, observation space, episode end, state, infos
+    As in `CoopEnv`. A line of talk can be an act on the memory (`envs.core.grammar`): Write, Query, Expand, Summarise.
+    In a step all write before anybody reads, seats in their order; what is read comes with the next observation, and so
+    does a refusal: `Conflict: mail_port #7` lists versions to read first, `Full: mail_port` found no space.
+
+    ## Phases
+    `talk` x `rounds` -> `final`. There is no sealed stance first: nothing has been asked.
+
+    ## Rewards
+    0.0 until the end; then U = the share of asked values that are given exactly, over all seats. Success: all of them.
+    `Turn.memory_tokens` is what a turn wrote and read, which the term `communication` charges.
+
+    ## Arguments
+    As in `CoopEnv`, without families, cells, cue_reliability, scaffold and acts, with agents from 2 to 8, and
+    facts: facts of all seats together, a multiple of agents, at most 100.
+    probes: facts of each seat that all others are asked for.
+    rounds: messages of each seat, at least 2.
+    room: tokens (`envs.core.tokens`) as above; enough for the reads that are needed, too few for being told all in
+        words. None is two sevenths more than these reads take: 18 by default. A code that seats agree on beforehand can
+        be shorter than words; cross-play with another team shows it.
+    memory_budget: live tokens that the memory may hold; 0 for no memory. A fact takes 7.
+    hits: entries that a query gives at most.
+    summariser: `envs.handover.memory.extractive`, another function, or "policy": nothing is summarised unless a
+        seat does it.
+
+    ## Example
+    >>> from envs.scripted.handover import NoteTaker
+    >>> env = Handover()
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:
+    ...     replies = {seat: NoteTaker().reply(env, seat) for seat in env.agents}
+    ...     observations, rewards, *_ = env.step(replies)
+    >>> rewards
+    {'agent_0': 1.0, 'agent_1': 1.0}
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "handover_v0"}
+    TEAM_SIZES: ClassVar[range] = range(2, 9)
+    LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (  # of pairs
+        {"facts": 16, "probes": 1, "room": 14, "memory_budget": 512},
+        {"facts": 32, "probes": 1, "room": 14, "memory_budget": 512},
+        {"facts": 48, "probes": 2, "room": 18, "memory_budget": 512},
+        {"facts": 96, "probes": 4, "room": 30, "memory_budget": 768},
+    )
+    DECISION, OPTION = "key", "value"
+
+    def __init__(
+        self,
+        *,
+        facts: int = 48,
+        probes: int = 2,
+        rounds: int = 2,
+        room: int | None = None,
+        memory_budget: int = 512,
+        hits: int = 2,
+        summariser: Summariser | str = extractive,
+        confidences: bool = True,
+        agents: int = 2,
+        budget: int | None = None,
+        render_mode: str | None = None,
+    ):
+        if not isinstance(rounds, int) or rounds < 2:
+            raise ValueError(f"rounds is {rounds!r}; it must be at least 2: one to write and one to read.")
+        super().__init__(rounds=rounds, confidences=confidences, agents=agents, budget=budget, render_mode=render_mode)
+        if not isinstance(facts, int) or not 0 < facts <= len(KEYS) or facts % agents:
+            raise ValueError(f"facts is {facts!r}; it must be a multiple of agents ({agents}) and at most {len(KEYS)}.")
+        each = facts // agents
+        if not isinstance(probes, int) or not 1 <= probes <= each:
+            raise ValueError(f"probes is {probes!r}; it must be from 1 to {each}, the facts of a seat.")
+        least, most = READ_TOKENS * probes * (agents - 1), FACT_TOKENS * (facts - each) - 1
+        if least > most:
+            enough = READ_TOKENS * probes // FACT_TOKENS + 1
+            raise ValueError(
+                f"facts is {facts!r}: with {agents} agents and {probes} probes reading what is asked takes {least} "
+                f"tokens, being told all facts of the others only {most + 1}; give each seat {enough} facts or more "
+                f"(now {each}), or take fewer probes or agents."
+            )
+        room = min(most, least * 9 // 7) if room is None else room
+        if not least <= room <= most:
+            raise ValueError(
+                f"room is {room!r}; reading what is asked takes {least} tokens, and being told all facts of the others "
+                f"{most + 1}: choose one from {least} to {most}, or more facts."
+            )
+        if not isinstance(hits, int) or hits < 1:
+            raise ValueError(f"hits is {hits!r}; it must be a whole number of at least 1.")
+        self.facts, self.probes, self.room, self.hits = facts, probes, room, hits
+        self.memory_budget, self.summariser = memory_budget, summariser
+        self.memory = Memory(memory_budget, summariser=summariser)
+        self.cells = None
+        self._schedule = (*[Phase.TALK] * rounds, Phase.FINAL)
+        self._room: dict[Seat, int] = {}
+        self._delivered: dict[Seat, list[Entry]] = {}
+        self._lines: dict[Seat, list[str]] = {}  # what the last step has to tell each seat
+
+    def make_task(self, seed: int) -> Task:
+        rng = np.random.default_rng(seed)
+        keys = [KEYS[i] for i in rng.permutation(len(KEYS))[: self.facts]]
+        values = [VALUES[i] for i in rng.integers(len(VALUES), size=self.facts)]
+        facts = list(zip(keys, values, strict=True))
+        each = self.facts // len(self.seats)
+        briefs, decisions = {}, []
+        for i, seat in enumerate(self.seats):
+            told = facts[i * each : (i + 1) * each]
+            known = ", ".join(f"{key} {value}" for key, value in told)
+            briefs[seat] = (
+                f"{self._team} set up one system. Only you know: {known}. Some of it will be asked of others."
+            )
+            decisions += [self._probe(*told[j], seat) for j in rng.permutation(each)[: self.probes]]
+        return Task(
+            id=f"handover-{seed}",
+            family="handover",
+            seed=seed,
+            seats=self.seats,
+            briefs=briefs,
+            decisions=tuple(decisions),
+            cell=dict.fromkeys(self.seats, False),
+        )
+
+    def _probe(self, key: str, value: str, owner: Seat) -> Decision:
+        return Decision(
+            id=key,
+            options=VALUES,
+            utility={option: float(option == value) for option in VALUES},
+            belief={owner: value},
+            expert=owner,
+            cue={seat: "strong" if seat == owner else "weak" for seat in self.seats},
+        )
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
+        self.memory = Memory(self.memory_budget, summariser=self.summariser)
+        self._room = dict.fromkeys(self.seats, self.room)
+        self._delivered = {seat: [] for seat in self.seats}
+        return super().reset(seed, options)
+
+    def asked(self, seat: Seat) -> tuple[Decision, ...]:
+        return tuple(decision for decision in self.task.decisions if decision.expert != seat)
+
+    def delivered(self, seat: Seat) -> tuple[Entry, ...]:
+        """What the seat has read from the memory so far, oldest reading first."""
+        return tuple(self._delivered[seat])
+
+    @property
+    def first_talk(self) -> bool:
+        return self._step == 0
+
+    @property
+    def last_talk(self) -> bool:
+        """Whether the next message is the last one, and so what will be asked is known."""
+        return self._step == self.rounds - 1
+
+    def instruction(self, seat: Seat, phase: Phase) -> str:
+        if phase is Phase.FINAL:
+            return f"Reply with a line for each: {self._line('Answer')}"
+        if self.last_talk:
+            asked = ", ".join(f"{decision.id} ({decision.expert})" for decision in self.asked(seat))
+            return f"You will be asked for {asked}. Query what you need, or PASS."
+        return (
+            f"Of what you read and hear in all, {self.room} words fit in. The team's memory holds more. Lines for it: "
+            f"Write <key>: <value>, Query: <words>, Expand: #<number>, Summarise: <text>. Other lines are a message to "
+            f"your {self._partners}; PASS says nothing."
+        )
+
+    # -- the memory
+
+    def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
+        if phase is not Phase.TALK:
+            return super()._read(seat, phase, reply)
+        acts, message = parse_memory(reply)
+        silent = acts and not message.strip()
+        return replace(super()._read(seat, phase, "PASS" if silent else message), reply=reply)
+
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+        talk = {seat: turn for seat, turn in turns.items() if turn.phase is Phase.TALK}
+        acts = [(seat, act) for seat, turn in talk.items() for act in parse_memory(turn.reply)[0]]
+        charged = self.memory.charged.copy()
+        conflicts: dict[Seat, list[int]] = {seat: [] for seat in self.seats}
+        read: dict[Seat, list[Entry]] = {seat: [] for seat in self.seats}
+        notices: dict[Seat, list[str]] = {seat: [] for seat in self.seats}
+        for seat, act in acts:
+            result = self._change(seat, act)
+            if isinstance(result, WriteConflict):
+                conflicts[seat] += result.unread
+                notices[seat].append(" ".join([f"Conflict: {act.key}", *(f"#{id}" for id in result.unread)]))
+            elif isinstance(result, Full):
+                notices[seat].append(f"Full: {act.key or 'note'}")
+        for seat, act in acts:
+            if act.kind in (MemoryKind.QUERY, MemoryKind.EXPAND):
+                entries = self._look_up(seat, act)
+                read[seat] += entries
+                self._room[seat] -= sum(entry.n_tok for entry in entries)
+                notices[seat] += [] if entries else [f"{act.kind.capitalize()}: nothing."]
+        self.memory.tick()
+        for seat in self.seats:
+            said = super()._told(seat, {s: turn for s, turn in talk.items() if turn.message})
+            text = first_tokens("\n".join(notices[seat] + said), self._room[seat])
+            self._room[seat] -= message_tokens(text)
+            self._lines[seat] = [*(entry.line for entry in read[seat]), *([text] if text else [])]
+            self._delivered[seat] += read[seat]
+        return {
+            seat: replace(
+                turn,
+                reads=tuple(entry.id for entry in read[seat]),
+                conflicts=tuple(conflicts[seat]),
+                memory_tokens=self.memory.charged[seat] - charged[seat],
+            )
+            for seat, turn in turns.items()
+        }
+
+    def _change(self, seat: Seat, act: MemoryAct) -> Entry | WriteConflict | Full | None:
+        if act.kind is MemoryKind.WRITE:
+            return self.memory.write(seat, act.text, act.key)
+        return self.memory.summarise(seat, act.text) if act.kind is MemoryKind.SUMMARISE else None
+
+    def _look_up(self, seat: Seat, act: MemoryAct) -> tuple[Entry, ...]:
+        if act.kind is MemoryKind.QUERY:
+            return self.memory.query(seat, act.text, self.hits, self._room[seat])
+        return self.memory.expand(seat, act.id, self._room[seat]) if act.id < len(self.memory.entries) else ()
+
+    def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
+        return self._lines[seat]
+
+    # -- the end
+
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        committed = {}
+        for seat in self.seats:  # a seat's own facts are what it was told
+            given = {stance.decision: stance.option for stance in turns[seat].stances}
+            committed[seat] = {d.id: d.belief.get(seat, given.get(d.id)) for d in self.task.decisions}
+        right = [d.is_right(committed[seat][d.id]) for seat in self.seats for d in self.asked(seat)]
+        utility = sum(right) / len(right)
+        memory = tuple(self.memory.entries)
+        return Outcome(utility=utility, success=all(right), committed=committed, memory=memory), StopReason.FINISHED

@@ -1,0 +1,1 @@
+"""Two features of one generated package."""

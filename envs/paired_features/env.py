@@ -1,0 +1,116 @@
+"""Two features of one generated package: each seat builds one on a branch of its own, both suites decide."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from envs.core.env import SEATS
+from envs.core.episode import Outcome, StopReason, Turn
+from envs.core.lookup import choose, find
+from envs.core.task import Seat, Task
+from envs.families.base import FunctionFamily
+from envs.paired_features import generator
+from envs.paired_features.templates import FAMILIES
+from envs.paired_features.templates.base import RepoFamily
+from envs.paired_functions import PairedFunctions
+from envs.repository import scoring
+from envs.repository.branch_env import BranchEnv
+
+
+class PairedFeatures(BranchEnv):
+    """Each seat adds one of two features to a package, on a branch of its own; the merged tree must pass both suites.
+
+    ## Description
+    The package is generated. Each feature needs a function that shares a contract with the partner's (an offset, a
+    separator ...), of which each brief privately claims one reading, as in `PairedFunctions`; and it has a place in the
+    package where the partner's feature is in the way. `append`, `registry` and `dispatch` conflict in space: the
+    natural places of both are the same line. `keywords`, `defaults` and `returns` conflict in meaning. In `keywords`
+    both extend one signature: git reports that too, as it is one line, but keeping both sides' lines mends nothing. In
+    `defaults` and `returns` each relies on what the other changes: git merges the branches without a conflict, each
+    passes its own tests alone, and some of those fail on the merged tree.
+
+    ## Action space, observation space, state, infos
+    As in `CoopEnv`. `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
+
+    ## Phases
+    `stance` (sealed) -> `work` until both have submitted or spent their turns -> `final` (sealed, without code).
+    `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
+
+    ## Rewards
+    0.0 until the end; then U = (hidden tests of the merged tree that pass / all of them) x (visible tests that still
+    pass / all of them) for both seats. Hidden tests fail on the base, visible ones pass, so a clean merge alone pays
+    nothing. Success: all pass. Without a merged tree all fail. No tree holds a hidden test and tests/ cannot be
+    changed. A seat is committed to the option whose probe its own branch satisfies or, where its branch satisfies
+    none, the merged tree (None if not exactly one): either seat may build both features.
+
+    ## Episode end
+    As in `CoopEnv`. `outcome.merge`, `outcome.forecasts`, `outcome.parts` and `outcome.provenance` say what became of
+    the branches; `export(folder)` writes them as a git repository.
+
+    ## Arguments
+    As in `BranchEnv`, where `families` are kinds of packages; and
+    contracts: what `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths.
+    With `scaffold` the first turn of work gives the seat's whole part, as one builds it who knows the partner's, with a
+    gap for the option. Raises RuntimeError where there is no git of 2.38 or newer.
+
+    ## Example
+    >>> env = PairedFeatures(forecast=True)
+    >>> observations, infos = env.reset(seed=0)
+    >>> while env.agents:  # here each seat would reply to its observation
+    ...     observations, rewards, *_ = env.step(dict.fromkeys(env.agents, "Submit"))
+    >>> rewards
+    {'agent_0': 0.0, 'agent_1': 0.0}
+
+    ## Families
+    append, registry, dispatch, keywords, defaults, returns.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
+    FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
+    CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctions.FAMILIES
+
+    def __init__(
+        self,
+        *,
+        contracts: Sequence[str] | Literal["train", "held_out", "all"] = "train",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.contracts = choose(
+            contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, argument="contracts", kind="contract"
+        )
+
+    def make_task(self, seed: int) -> Task:
+        rng = np.random.default_rng(seed)
+        place = self.families[rng.integers(len(self.families))]
+        contract = self.contracts[rng.integers(len(self.contracts))]
+        right = self.cells.at(seed)
+        knobs = {"cue_reliability": self.cue_reliability, "distractors": self.distractors}
+        decision = contract.decide(right, SEATS, rng, **knobs)
+        return generator.make(place, contract, decision, right, seed, SEATS, rng)
+
+    def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
+        return scoring.settle(
+            self.task,
+            {seat: desk.files for seat, desk in self._desks.items()},
+            {seat: desk.authored for seat, desk in self._desks.items()},
+            self._forecasts,
+            policy=self.policy,
+            timeout_s=self.test_timeout_s,
+        )
+
+    def reference_work(self, seat: Seat, option: str, *, coordinated: bool = True) -> str:
+        """The actions that build the seat's feature under an option, as one who knows the partner's feature builds it;
+        or, not `coordinated`, as one does who knows its own brief alone."""
+        place, _, contract = self.task.family.partition("+")
+        families = (
+            find(place, {family.name: family for family in self.families}, kind="family"),
+            find(contract, {family.name: family for family in self.contracts}, kind="contract"),
+        )
+        return generator.reference_work(*families, self.task, seat, option, coordinated=coordinated)

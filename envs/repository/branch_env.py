@@ -1,0 +1,196 @@
+"""Work on branches of one repository: turns, budgets, what each seat is told, what a merge would meet."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from envs.core.env import SEATS, CoopEnv
+from envs.core.episode import Forecast, ParseError, Phase, Turn
+from envs.core.grammar import ParsedReply
+from envs.core.prompts import GAP
+from envs.core.task import Seat
+from envs.core.tokens import message_tokens
+from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
+from envs.repository.forecast import describe, forecast
+from envs.repository.git import MergePolicy, Repository
+from envs.repository.merge import export, need_git
+from envs.repository.working_copy import added, clipped
+from envs.repository.workspace import Desk
+
+ORDERS = ("simultaneous", "alternating")
+GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:
+Say: <text to your partner>
+Read: <path>
+Search: <text>
+Insert <path> after: <line>  (or before; then new lines, then End)
+Replace <path>:  (then old lines, With:, new lines, End)
+Function <path> <name>:  (then the whole new function, End)
+Test
+Submit
+Pass"""
+EXPECT_MERGE = "Say what the merge will be, unseen by your partner: Expect merge: <conflict or clean> (<confidence>%)"
+
+
+class BranchEnv(CoopEnv):
+    """Two seats work on branches of one repository, which are merged in the end: what all such environments share.
+
+    An abstract base: a subclass says what a task is (`make_task`, with `Task.files`) and what becomes of the branches
+    (`finish`). `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
+    nothing, and the seat is told where. Observations then are what its actions showed, what the partner said, the
+    forecast, what is left.
+    `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
+
+    Arguments, beside those of `CoopEnv`:
+    rounds: turns of work of each seat, at least 1.
+    tokens: words and symbols that a seat may write in all of its turns of work, at least 1. A reply beyond counts for
+        nothing and submits the branch.
+    order: "simultaneous", or "alternating" for one seat at a time.
+    policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.repository.git.MergePolicy`.
+    forecast: tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they
+        agree (`envs.repository.forecast`). It is made in any case.
+    test_timeout_s: wall time in seconds for the tests of one tree, above 0.
+    """
+
+    GRAMMAR: ClassVar[str] = GRAMMAR
+    BEFORE: ClassVar[tuple[Phase, ...]] = (Phase.STANCE,)  # the phases before the work
+    AFTER: ClassVar[tuple[Phase, ...]] = (Phase.FINAL,)
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 6,
+        tokens: int = 1000,
+        order: Literal["simultaneous", "alternating"] = "simultaneous",
+        policy: str = "naive",
+        forecast: bool = False,
+        test_timeout_s: float = 2.0,
+        **kwargs: Any,
+    ):
+        super().__init__(rounds=rounds, **kwargs)
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 1.")
+        if not isinstance(tokens, int) or tokens < 1:
+            raise ValueError(f"tokens is {tokens!r}; it must be a whole number of at least 1.")
+        if order not in ORDERS:
+            raise ValueError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}.")
+        if not test_timeout_s > 0:
+            raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
+        need_git()
+        self.tokens, self.order, self.policy = tokens, order, MergePolicy(policy)
+        self.forecast, self.test_timeout_s = forecast, test_timeout_s
+        steps = rounds if order == "simultaneous" else 2 * rounds
+        self._plan = self._schedule = (*self.BEFORE, *[Phase.WORK] * steps, *self.AFTER)
+        self._desks: dict[Seat, Desk] = {}
+        self._forecasts: list[Forecast] = []
+        self._foreseen = 0  # changes of any branch that the last forecast knows of
+
+    def export(self, folder: str | Path) -> Repository:
+        """Write the branches as a bare git repository into a new folder: `main`, `agent_0` and `agent_1`, one commit
+        for each turn that changed something. Raises ValueError where the folder holds something."""
+        return export(Path(folder), self.task.files, {seat: desk.states for seat, desk in self._desks.items()})
+
+    # -- the phase of work
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
+        self._schedule, self._forecasts = self._plan, []
+        self._desks = {seat: Desk({}, self.rounds, self.tokens) for seat in SEATS}
+        observations, infos = super().reset(seed, options)
+        if not self.task.files:
+            raise ValueError(
+                f"reset: the task {self.task.id!r} has no files; {type(self).__name__} plays a repository."
+            )
+        for desk in self._desks.values():
+            desk.files = self.task.files
+        self._observations = {seat: text if seat in self.acting else "" for seat, text in observations.items()}
+        return dict(self._observations), infos
+
+    @property
+    def acting(self) -> tuple[Seat, ...]:
+        if self.phase is not Phase.WORK:
+            return super().acting
+        working = tuple(seat for seat in SEATS if self._desks[seat].working)
+        if self.order == "simultaneous" or len(working) < 2:
+            return working
+        last = next((turn.agent for turn in reversed(self._turns) if turn.phase is Phase.WORK), None)
+        return (SEATS[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
+
+    def turns_left(self, seat: Seat) -> int:
+        """How many turns of work the seat may still take."""
+        return self._desks[seat].turns_left
+
+    def instruction(self, seat: Seat, phase: Phase) -> str:
+        if phase is Phase.FINAL and self.acts:
+            return f"{super().instruction(seat, phase)}\n{EXPECT_MERGE}"
+        if phase is not Phase.WORK:
+            return super().instruction(seat, phase)
+        desk = self._desks[seat]
+        left = f"{desk.turns_left} turns and {desk.tokens_left} tokens left."
+        if desk.turns_left < self.rounds:
+            return left
+        acts = [self._acts_instruction()] if self.acts and self.task.decisions else []
+        acts += [EXPECT_MERGE] if self.acts else []
+        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
+        return "\n".join([self.GRAMMAR, *acts, *gap, left])
+
+    def _final_instruction(self, seat: Seat) -> str:
+        return "Answer again."
+
+    def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
+        if phase is not Phase.WORK:
+            turn = super()._read(seat, phase, reply)
+            sealed = expected_merge(reply) if self.acts and turn.parse_error is None else ()
+            return replace(turn, acts=(*turn.acts, *sealed))
+        desk, spent = self._desks[seat], message_tokens(reply)
+        parsed: Reply | ParseError = parse_actions(reply, self.task.decisions, acts=self.acts)
+        if spent > desk.tokens_left:
+            parsed, desk.submitted = ParseError.OVER_BUDGET, True
+        desk.turns_left -= 1
+        desk.tokens_left = max(0, desk.tokens_left - spent)
+        if isinstance(parsed, ParseError):
+            where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
+            desk.news.append(f"Your reply was not read: {parsed}{where}.")
+            return self._turn(seat, phase, reply, ParsedReply(error=parsed))
+        before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.test_timeout_s)
+        work = added(self.task.files, desk.files) if desk.files != before else ""
+        return self._turn(seat, phase, reply, ParsedReply(message=message, work=work, acts=parsed.acts))
+
+    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+        if self.phase is Phase.WORK:
+            self._foresee()
+            for turn in turns.values():
+                self._tell_partners(turn)
+            if not any(desk.working for desk in self._desks.values()):
+                self._schedule = (*self._schedule[: self._step + 1], *self.AFTER)
+        return turns
+
+    def _foresee(self) -> None:
+        """Add the forecast of this round; the last one still holds where no branch has changed since."""
+        edits = sum(len(desk.states) for desk in self._desks.values())
+        if self._forecasts and edits == self._foreseen:
+            self._forecasts.append(replace(self._forecasts[-1], round=self._step))
+        else:
+            branches = (self._desks[seat].files for seat in SEATS)
+            self._forecasts.append(forecast(self._step, self.task.files, *branches))
+        self._foreseen = edits
+
+    def _tell_partners(self, turn: Turn) -> None:
+        """Put on the partner's desk what a turn of work said, and whether it was the last."""
+        heard = [f"Partner: {turn.message}"] if turn.message else []
+        heard += ["Your partner has submitted."] if self._desks[turn.agent].submitted else []
+        for seat in SEATS:
+            if seat != turn.agent:
+                self._desks[seat].news += heard
+
+    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
+        if seat not in self.acting:
+            return ""
+        brief = [] if any(turn.agent == seat for turn in self._turns) else [self.task.briefs[seat]]
+        foreseen = [describe(self._forecasts[-1])] if self.forecast and self._forecasts else []
+        desk = self._desks[seat]
+        settling = self.phase is Phase.FINAL or desk.turns_left == self.rounds
+        recalled = self._sources(seat) if self.scaffold and settling else []
+        news = "\n".join([*desk.take_news(), *foreseen])
+        return "\n".join([*brief, *([clipped(news)] if news else []), *recalled, self._ask(seat)])

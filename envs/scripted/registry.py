@@ -1,0 +1,51 @@
+"""Which scripted partners play an environment. A game never knows who plays it, so the list is here."""
+
+from collections.abc import Mapping
+
+from envs.cooperbench.env import CooperBench
+from envs.core.env import CoopEnv
+from envs.core.lookup import find
+from envs.handover.env import Handover
+from envs.scripted.base import Partner
+from envs.scripted.cooperbench import PATCHERS
+from envs.scripted.handover import NOTE_TAKERS
+from envs.scripted.partners import PARTNERS
+
+OWN: Mapping[type[CoopEnv], Mapping[str, type[Partner]]] = {Handover: NOTE_TAKERS, CooperBench: PATCHERS}
+
+
+def partners_of(env: CoopEnv) -> Mapping[str, type[Partner]]:
+    """The scripted partners that can play an environment, by name: its own, or those that can judge its options."""
+    own = next((partners for game, partners in OWN.items() if isinstance(env, game)), PARTNERS)
+    return {name: partner for name, partner in own.items() if partner.plays(env)}
+
+
+def find_partner(name: str, env: CoopEnv, *others: CoopEnv) -> Partner:
+    """The partner that plays an environment under one of its names, or by dotted path, `my_lab.partners:Grumpy`.
+
+    A class says by a method `plays` which environments it can play; one without it is taken to play all.
+
+    >>> from envs.handover.env import Handover
+    >>> type(find_partner("ideal", Handover())).__name__
+    'NoteTaker'
+
+    Args:
+        others: further environments that this partner will play.
+
+    Raises:
+        ValueError: there is no such partner, it cannot play one of the environments, or it needs arguments.
+    """
+    known = partners_of(env)
+    kind = known[name] if name in known else find(name, PARTNERS | dict(known), kind="scripted partner")
+    for played in (env, *others):
+        if not getattr(kind, "plays", lambda env: True)(played):
+            can = (
+                f"{', '.join(found)} can"
+                if (found := partners_of(played))
+                else "none of envs.scripted can; write one for it"
+            )
+            raise ValueError(f"'scripted:{name}' cannot play {type(played).__name__}; {can}.")
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"'scripted:{name}' cannot be made: {error}. Name a class that needs no arguments.") from error

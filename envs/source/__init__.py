@@ -1,0 +1,1 @@
+"""Python read as data: what was changed, by whom, and what it means."""

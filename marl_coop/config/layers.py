@@ -1,0 +1,116 @@
+"""YAML files and overrides as layers of plain data, and the merging of them."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from marl_coop.config.errors import ConfigError, Keys, contains, nearest
+
+COMMAND_LINE = "command line"
+
+Layer = tuple[str, dict]  # (source, what it says)
+
+
+def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
+    """The defaults with the layers put over them, the last on top, and `${references}` resolved.
+
+    Raises:
+        ConfigError: a list meets keys, a reference leads nowhere, or a ??? was left to fill.
+    """
+    merged = OmegaConf.create(defaults)
+    try:
+        for source, content in layers:
+            below = OmegaConf.to_container(merged)
+            if (clash := _clash(below, content)) is not None:
+                raise ConfigError(
+                    "has a list where an earlier file or a default has keys, or the reverse", clash, source
+                )
+            _clear_other_schedules(below, content)
+            _clear_mixes(below.get("policies"), content.get("policies"))
+            merged = OmegaConf.merge(below, content)
+        return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        keys = tuple(str(error.full_key or "").split("."))
+        raise ConfigError(str(error).splitlines()[0], keys, source_of(keys, layers)) from error
+
+
+def read_file(file: Path) -> dict:
+    """One YAML file as plain data; `${references}` stay as they are."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such file; {_existing_like(file)}", source=str(file)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read as text: {error}", source=str(file)) from error
+    return _yaml(lambda: OmegaConf.load(io.StringIO(text)), source=str(file))
+
+
+def parse_override(override: str) -> dict:
+    """One `dotted.key=value`, the value typed as in YAML."""
+    key, equals, _ = override.partition("=")
+    if not (key.strip() and equals):
+        raise ConfigError(f"{override!r} is not KEY=VALUE, such as training.learning_rate=1e-5", source=COMMAND_LINE)
+    return _yaml(lambda: OmegaConf.from_dotlist([override]), source=f"{COMMAND_LINE}: {override!r}")
+
+
+def _yaml(load: Callable[[], Any], source: str) -> dict:
+    try:
+        content = load()
+    except yaml.MarkedYAMLError as error:  # duplicate keys are among them
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"not valid YAML: {line}{error.problem}", source=source) from error
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"not valid YAML: {error}", source=source) from error
+    except OSError as error:  # how OmegaConf says that the text is one number
+        raise ConfigError("must hold `key: value` lines", source=source) from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError("must hold `key: value` lines, not a list", source=source)
+    return OmegaConf.to_container(content)
+
+
+def _existing_like(file: Path) -> str:
+    folder = file.parent
+    if not folder.is_dir():
+        return f"there is no folder {str(folder)!r}"
+    known = sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    if not known:
+        return f"{str(folder)!r} has no YAML file"
+    return f"did you mean {str(folder / nearest(file.name, known))!r}?"
+
+
+def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:
+    """Where one layer has a list and the other has keys."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        clashes = (_clash(below[key], above[key], (*keys, key)) for key in above if key in below)
+        return next((clash for clash in clashes if clash is not None), None)
+    return keys if {type(below), type(above)} == {dict, list} else None
+
+
+def _clear_other_schedules(below: dict, above: dict) -> None:
+    """Empties what a layer below says of a schedule where the one above names another: its keys mean nothing there."""
+    for key, value in above.items():
+        lower = below.get(key)
+        if isinstance(lower, dict) and isinstance(value, dict):
+            if "schedule" in lower and value.get("schedule", lower["schedule"]) != lower["schedule"]:
+                lower.clear()
+            _clear_other_schedules(lower, value)
+
+
+def _clear_mixes(below: Any, above: Any) -> None:
+    """Empties the seats that the layer above gives to somebody: a mix is one value and takes nobody from below."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        below |= dict.fromkeys(above.keys() & below.keys())
+
+
+def source_of(keys: Keys, layers: Sequence[Layer]) -> str | None:
+    """The last layer that says something about a value or, if none does, about what encloses it."""
+    for depth in range(len(keys), 0, -1):
+        for source, content in reversed(layers):
+            if contains(content, keys[:depth]):
+                return source
+    return None

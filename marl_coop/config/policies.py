@@ -1,0 +1,111 @@
+"""Who sits in a seat: an adapter, the frozen base, a partner that writes text, or one of several for each episode.
+
+In YAML, under `policies`, a seat is given to
+
+    agent_0                        an adapter of that name, which is trained; two seats may share one
+    base                           the base model, frozen
+    frozen:runs/first/agent_1      a PEFT adapter on disk, frozen
+    scripted:persuader             a scripted partner (`envs.scripted.registry`), or scripted:package.module:Class
+    https://host/v1#model          a model behind an OpenAI-compatible endpoint
+    {agent_1: 0.5, scripted:silent: 0.3, base: 0.2}     one of these, drawn by weight for each episode
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import chain, count
+from pathlib import Path
+
+from envs import CoopEnv
+from envs.scripted.base import Partner
+from envs.scripted.partners import PARTNERS
+from envs.scripted.registry import find_partner
+from marl_coop.players import BASE, Mix, Player
+
+# ------------------------------------------------------------------------------------ what a configuration says
+
+Entry = str | Mapping[str, float]  # a player in words, or a mix of them
+
+
+def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
+    """The adapters that are trained, in order of the seats, each once."""
+    names = (name for entry in policies.values() for name in _names(entry))
+    return tuple(dict.fromkeys(name for name in names if _kind(name) == "adapter"))
+
+
+def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
+    """The frozen adapters: the name that the team has for each, and its folder."""
+    return {adapter: Path(_value(name)) for name, adapter in _frozen_names(policies).items()}
+
+
+def build_players(
+    policies: Mapping[str, Entry], env: CoopEnv, endpoint: Callable[[str, str], Partner]
+) -> dict[str, Player | Mix]:
+    """Who sits in each seat of an environment; `endpoint` makes a partner of a url and the name of a model."""
+    adapters = _frozen_names(policies)
+
+    def player(name: str) -> Player:
+        match _kind(name):
+            case "base":
+                return BASE
+            case "frozen":
+                return adapters[name]
+            case "scripted":
+                return find_partner(_value(name), env)
+            case "endpoint":
+                return endpoint(*name.split("#"))
+        return name
+
+    return {
+        seat: Mix(tuple(map(player, entry)), tuple(entry.values())) if isinstance(entry, Mapping) else player(entry)
+        for seat, entry in policies.items()
+    }
+
+
+def check(entry: Entry, *environments: CoopEnv) -> None:
+    """Raises ValueError where an entry of a configuration names nobody, or a scripted partner that cannot play one of
+    the environments, and says who or what it could be."""
+    if isinstance(entry, Mapping):
+        Mix(tuple(entry), tuple(entry.values()))
+    for name in _names(entry):
+        match _kind(name):
+            case "scripted":
+                find_partner(_value(name), *environments)
+            case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
+                raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
+            case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):
+                raise ValueError(f"{name!r} must end with # and the name of a model")
+            case "adapter" if not re.fullmatch(r"[A-Za-z0-9_-]+", name):  # it becomes a folder
+                raise ValueError(
+                    f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "
+                    "else it is base, frozen:FOLDER, scripted:NAME or a URL#MODEL"
+                )
+            case "adapter" if name in PARTNERS or name.casefold() == "base":  # else a slip would train an adapter
+                meant = "base" if name.casefold() == "base" else f"scripted:{name}"
+                raise ValueError(f"{name!r} is no name for an adapter. Did you mean {meant!r}?")
+
+
+def _names(entry: Entry) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _kind(name: str) -> str:
+    if name == "base":
+        return "base"
+    head = name.partition(":")[0]
+    return {"frozen": "frozen", "scripted": "scripted", "http": "endpoint", "https": "endpoint"}.get(head, "adapter")
+
+
+def _value(name: str) -> str:
+    return name.partition(":")[2]
+
+
+def _frozen_names(policies: Mapping[str, Entry]) -> dict[str, str]:
+    """The adapter of each entry `frozen:FOLDER`, none called like another: the entry with _ for what no name can have,
+    and with a number where that is taken."""
+    taken, found = set(learners(policies)), {}
+    for name in sorted({name for entry in policies.values() for name in _names(entry) if _kind(name) == "frozen"}):
+        plain = re.sub(r"\W+", "_", name)
+        numbered = (f"{plain}_{number}" for number in count(2))
+        found[name] = next(adapter for adapter in chain([plain], numbered) if adapter not in taken)
+        taken.add(found[name])
+    return found

@@ -1,0 +1,174 @@
+"""Audit a reward: does honest play earn more than every cheap policy of `envs.scripted.exploits`?
+
+No language model is involved. Each policy plays the same tasks twice: alone against an ideal partner ("unilateral",
+which asks whether it pays one agent to cheat) and with its like in both seats ("symmetric", whether it pays the team).
+Episodes do not depend on rewards, so one `play_zoo` serves any number of audits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from rich.table import Table
+
+from envs.core.env import SEATS, CoopEnv
+from envs.core.episode import Episode, StopReason
+from envs.core.task import Seat
+from envs.scripted.exploits import IDEAL, ZOO, Exploit
+from envs.scripted.play import play
+from rewards import RewardStack
+from rewards.metrics import flips
+
+AUDIT_SEEDS = 2**39  # tasks that nothing else plays
+MODES = ("unilateral", "symmetric")
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over tasks and half the width of its 95 % interval."""
+
+    value: float
+    half: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        return cls(float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:z{spec}} ± {self.half:{spec}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What each policy that applies did in each mode, on the same tasks, and why the others were left out.
+
+    A unilateral policy sits in either seat in turn.
+    """
+
+    episodes: Mapping[tuple[str, str], Sequence[Episode]]  # (policy, mode) -> one episode per task
+    left_out: Mapping[str, str]  # policy -> what it needs and the environment has not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """How a policy fared in one mode, over the seats that it holds.
+
+    `earned` is the return, `edge` that minus the ideal policy's on the same tasks and seats, paired by task, so the
+    luck of the tasks is not in it. `utility` is the team's U and `j` the policy's own CDR - CR, None where no case was.
+    """
+
+    policy: str
+    mode: str
+    earned: Mean
+    edge: Mean
+    utility: Mean
+    j: Mean | None
+
+    @property
+    def beaten(self) -> bool:
+        """Whether honest play earns more for certain: the whole interval of the edge lies below 0."""
+        return self.edge.value + self.edge.half < 0
+
+
+def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Exploit] = ZOO) -> Played:
+    """Let every policy play the same tasks in both modes.
+
+    Raises:
+        ValueError: fewer than 2 episodes, which leave no interval, or an environment that is not `auditable`.
+        RuntimeError: the sandbox failed, which is nobody's play.
+    """
+    if episodes < 2:
+        raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
+    if not auditable(env):
+        raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: the audit plays pairs of the 2x2 design.")
+    left_out = {name: ", ".join(lacks) for name, policy in zoo.items() if (lacks := policy.lacks(env))}
+    honest = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
+    played = {
+        (name, mode): honest if name == IDEAL else _play(env, policy, zoo[IDEAL], episodes, mode)
+        for mode in MODES
+        for name, policy in zoo.items()
+        if name not in left_out
+    }
+    return Played(episodes=played, left_out=left_out)
+
+
+def auditable(env: CoopEnv) -> bool:
+    """Whether the policies of the zoo can play it: a pair, with the cells that they reckon with."""
+    return env.seats == SEATS and env.cells is not None
+
+
+def audit(stack: RewardStack, played: Played) -> list[Audited]:
+    """One row per policy and mode, the ideal policy's first, then by what they earned."""
+    honest = {mode: _earned(stack, played.episodes[IDEAL, mode], mode) for mode in MODES}
+    rows = []
+    for (name, mode), episodes in played.episodes.items():
+        earned = _earned(stack, episodes, mode)
+        rows.append(
+            Audited(
+                policy=name,
+                mode=mode,
+                earned=Mean.of(earned),
+                edge=Mean.of(earned - honest[mode]),
+                utility=Mean.of(np.array([episode.outcome.utility for episode in episodes])),
+                j=_youden(episodes, mode),
+            )
+        )
+    return sorted(rows, key=lambda row: (row.mode != MODES[0], row.policy != IDEAL, -row.earned.value))
+
+
+def winners(rows: Sequence[Audited]) -> list[Audited]:
+    """The cheap policies that honest play does not beat for certain."""
+    return [row for row in rows if row.policy != IDEAL and not row.beaten]
+
+
+def table(rows: Sequence[Audited], title: str) -> Table:
+    """The rows for the terminal, in red those that honest play does not beat."""
+    out = Table(title=title, caption="edge: earned minus what the ideal policy earned on the same tasks; ±: 95 %.")
+    for column in ("mode", "policy"):
+        out.add_column(column, no_wrap=True)
+    for column in ("earned", "edge", "U", "J"):
+        out.add_column(column, justify="right", no_wrap=True)
+    unbeaten = winners(rows)
+    for row in rows:
+        edge = "" if row.policy == IDEAL else f"{row.edge:.3f}"
+        j = f"{row.j:.2f}" if row.j else "not defined"
+        style = "bold red" if row in unbeaten else None
+        out.add_row(row.mode, row.policy, f"{row.earned:.3f}", edge, f"{row.utility:.2f}", j, style=style)
+    return out
+
+
+def _held(mode: str, index: int) -> tuple[Seat, ...]:
+    """The seats that the audited policy holds in the episode of this index."""
+    return SEATS if mode == "symmetric" else (SEATS[index % 2],)
+
+
+def _play(env: CoopEnv, policy: Exploit, ideal: Exploit, episodes: int, mode: str) -> list[Episode]:
+    played = []
+    for i in range(episodes):
+        episode = play(env, {s: policy if s in _held(mode, i) else ideal for s in SEATS}, seed=AUDIT_SEEDS + i)
+        if episode.stop_reason is StopReason.SANDBOX_FAULT:
+            raise RuntimeError(f"the sandbox failed on {episode.task.id}: {episode.outcome.detail}; run it again")
+        played.append(episode)
+    return played
+
+
+def _earned(stack: RewardStack, episodes: Sequence[Episode], mode: str) -> np.ndarray:
+    """[episode]: return of the seats that a policy of this mode holds."""
+    scores = [stack.score(episode) for episode in episodes]
+    return np.array([np.mean([score.total(seat) for seat in _held(mode, i)]) for i, score in enumerate(scores)])
+
+
+def _youden(episodes: Sequence[Episode], mode: str) -> Mean | None:
+    """CDR - CR of the policy, its interval from the linearised ratios (delta method)."""
+    counts = np.zeros((len(episodes), 2, 2))  # [episode, (CDR, CR), (count, cases)]
+    for i, episode in enumerate(episodes):
+        for flip in flips(episode, _held(mode, i)):
+            if flip.prior_right != flip.partner_right:
+                counts[i, int(flip.prior_right)] += flip.final_right != flip.prior_right, 1
+    mean = counts.mean(0)
+    if not mean[:, 1].all():
+        return None
+    rates = mean[:, 0] / mean[:, 1]
+    cdr, cr = (rates + (counts[..., 0] - rates * counts[..., 1]) / mean[:, 1]).T
+    return Mean.of(cdr - cr)

@@ -1,0 +1,72 @@
+"""Play unseen instances and measure: the same instances before and after training."""
+
+from collections.abc import Sequence
+
+from accelerate.utils import gather_object
+from rich.table import Table
+from tqdm import tqdm
+
+from envs.core.episode import Episode
+from marl_coop.rollout.runner import RolloutRunner
+from rewards.metrics import Metric, compare, measure
+
+EVALUATION_SEEDS = 2**41  # no training or warm-up task has a seed this high
+
+TABLE = {  # metric -> how the table calls it
+    "success": "success",
+    "cdr": "CDR",
+    "cr": "CR",
+    "j": "J = CDR - CR",
+    "blend_rate": "blends",
+    "parse_rate": "parse rate",
+    "message_tokens_per_episode": "message tokens",
+}
+
+
+def evaluate(
+    players: RolloutRunner, episodes: int, seed: int, batch_size: int, process: tuple[int, int], label: str
+) -> list[Episode]:
+    """Play `episodes` unseen instances, shared by all processes; every process gets all of them, in order.
+
+    Args:
+        process: index of this process and number of all.
+        label: what the progress bar says.
+    """
+    index, count = process
+    seeds = [EVALUATION_SEEDS + seed * 1_000_000 + i for i in range(episodes)]
+    mine, played = seeds[index::count], []
+    with tqdm(total=episodes, desc=label, unit="episode", disable=index != 0) as bar:
+        for start in range(0, len(mine), batch_size):
+            part = mine[start : start + batch_size]
+            played += [rollout.episode for rollout in players.play(part, sampling_seed=seed)]
+            bar.update(min(count * len(part), bar.total - bar.n))
+    return sorted(gather_object(played), key=lambda episode: episode.task.seed)
+
+
+def before_and_after(before: Sequence[Episode], after: Sequence[Episode]) -> dict[str, dict[str, Metric]]:
+    """Every metric of both sides and of the paired difference, with 95 % intervals."""
+    return {"before": measure(before), "after": measure(after), "change": compare(before, after)}
+
+
+def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
+    """The metrics that matter, for the terminal."""
+    out = Table(
+        title=title,
+        caption="CDR: right after, of those wrong before with a right partner. CR: wrong after, of those right before\n"
+        "with a wrong partner. Blends: of those who disagreed. Brackets: 95 % bootstrap intervals over instances.",
+    )
+    out.add_column("metric", no_wrap=True)
+    for column in ("before", "after", "change"):
+        out.add_column(column, justify="right", no_wrap=True)
+    out.add_column("cases", justify="right")
+    for name, label in TABLE.items():
+        row = [results[column][name] for column in ("before", "after", "change")]
+        out.add_row(label, *(cell(metric) for metric in row), str(row[2].n))
+    return out
+
+
+def cell(metric: Metric) -> str:
+    """`0.52 [0.45, 0.59]`; `not defined` where there was no case."""
+    if metric.value is None:
+        return "not defined"
+    return f"{metric.value:.2f} [{metric.low:.2f}, {metric.high:.2f}]"

@@ -1,0 +1,122 @@
+"""Ragged rollouts to tensors.
+
+A `SeatSample` is one seat of one episode with all that the update needs; `collate` pads some rows to a minibatch. Rows
+are sorted by adapter, so each adapter has one span of rows and one slice of the flat token and turn axes.
+
+Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.core.task import Seat
+from marl_coop.policy.team import Span, spans_of
+from marl_coop.rollout.runner import Trajectory
+
+PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory of CPU kernels flat
+
+
+@dataclass(slots=True, kw_only=True)
+class SeatSample:
+    """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token.
+
+    `terms_MK`: what each reward term gives for each turn, weights applied. `baseline_K`: what is taken from the return
+    in place of GAE, nan where GAE stays.
+    """
+
+    trace: Trajectory
+    trainable: bool  # False: played, but not learned from, after an infrastructure fault or by who does not learn
+    terms_MK: Tensor
+    reference_N: Tensor | None = None
+    features_KF: Tensor | None = None
+    values_K: Tensor | None = None
+    baseline_K: Tensor | None = None
+    advantages_K: Tensor | None = None
+    returns_K: Tensor | None = None
+
+    @property
+    def rewards_K(self) -> Tensor:  # noqa: N802  axes are in names
+        return self.terms_MK.sum(0)
+
+    @property
+    def seat(self) -> Seat:
+        return self.trace.seat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minibatch:
+    """`tokens` and `turns` give each adapter's slice of the N axis and of the J axis."""
+
+    spans: tuple[Span, ...]
+    input_ids_RT: Tensor
+    attention_mask_RT: Tensor
+    prefix_hidden_RTH: Tensor | None
+    rows_N: Tensor
+    columns_N: Tensor
+    turn_N: Tensor  # index on the J axis
+    old_logprobs_N: Tensor
+    prompt_ends_J: tuple[Tensor, Tensor]  # row and column of the last prompt token before each turn
+    tokens: dict[str, slice]
+    turns: dict[str, slice]
+
+
+def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minibatch:
+    """Pad rows to tensors; `pad` is any token id (padding is masked).
+
+    Raises:
+        ValueError: the rows are not sorted by adapter.
+    """
+    spans = spans_of([row.trace.adapter for row in rows])
+    width = -(-max(len(row.trace.ids) for row in rows) // PAD_TO) * PAD_TO
+    input_ids_RT = torch.full((len(rows), width), pad)
+    attention_mask_RT = torch.zeros(len(rows), width, dtype=torch.long)
+    row_N, column_N, turn_N, old_N, end_row_J, end_column_J = [], [], [], [], [], []
+    tokens, turns = {}, {}
+    for adapter, start, stop in spans:
+        first_token, first_turn = len(row_N), len(end_row_J)
+        for r in range(start, stop):
+            trace = rows[r].trace
+            input_ids_RT[r, : len(trace.ids)] = torch.tensor(trace.ids)
+            attention_mask_RT[r, : len(trace.ids)] = 1
+            for turn in trace.turns:
+                turn_N += [len(end_row_J)] * (turn.stop - turn.start)
+                row_N += [r] * (turn.stop - turn.start)
+                column_N += range(turn.start, turn.stop)
+                old_N += turn.logprobs
+                end_row_J.append(r)
+                end_column_J.append(turn.start - 1)
+        tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
+    prefix_hidden_RTH = None
+    if all(row.trace.prefix_hidden_TH is not None for row in rows):  # who writes text has none
+        prefix_hidden_RTH = rows[0].trace.prefix_hidden_TH.new_zeros(
+            len(rows), width, rows[0].trace.prefix_hidden_TH.shape[-1]
+        )
+        for r, row in enumerate(rows):
+            prefix_hidden_RTH[r, : len(row.trace.prefix_hidden_TH)] = row.trace.prefix_hidden_TH
+    to = lambda values: torch.tensor(values, device=device)  # noqa: E731
+    return Minibatch(
+        spans=spans,
+        input_ids_RT=input_ids_RT.to(device),
+        attention_mask_RT=attention_mask_RT.to(device),
+        prefix_hidden_RTH=prefix_hidden_RTH,
+        rows_N=to(row_N),
+        columns_N=to(column_N),
+        turn_N=to(turn_N),
+        old_logprobs_N=to(old_N),
+        prompt_ends_J=(to(end_row_J), to(end_column_J)),
+        tokens=tokens,
+        turns=turns,
+    )
+
+
+def stack_turns(rows: Sequence[SeatSample], name: str, turns: int) -> tuple[Tensor, Tensor]:
+    """A per-turn attribute (..., K) of rows as (R, ..., turns), padded with 0, and the mask (R, turns) of those."""
+    each = [getattr(row, name) for row in rows]
+    values, mask_RK = torch.zeros(len(rows), *each[0].shape[:-1], turns), torch.zeros(len(rows), turns)
+    for r, row in enumerate(rows):
+        values[r, ..., : each[r].shape[-1]] = each[r]
+        mask_RK[r, : each[r].shape[-1]] = float(row.trainable)
+    return values, mask_RK

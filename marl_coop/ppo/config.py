@@ -1,0 +1,107 @@
+"""What can be set about multi-agent PPO."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trl.trainer.base_config import _BaseConfig
+
+from envs.core.episode import Phase
+
+
+@dataclass
+class MultiAgentPPOConfig(_BaseConfig):
+    """Every field of `transformers.TrainingArguments`, and those of PPO. A step is one optimisation step.
+
+    Args:
+        num_updates: rounds of play and learning; with `max_steps` left at -1 it sets the length of the run.
+        episodes_per_update: episodes of one round over all processes.
+        num_ppo_epochs: passes over the episodes of a round.
+        num_mini_batches: minibatches of a pass; `gradient_accumulation_steps` splits each once more.
+        gamma, lam: discount and lambda of GAE, per turn, in [0, 1].
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        cliprange_value: how far a value may move from its old one within an update.
+        vf_coef, kl_coef, entropy_coef: weights of value loss, KL to the reference, entropy bonus; >= 0. With
+            `kl_coef` 0 the reference gives no log-probabilities, and the KL is not measured.
+        kl_reference: "base" (adapters off) or "start" (the adapters as the trainer got them). After a warm-up, the base
+            knows nothing of the format of replies; the start does, and a KL to it keeps what the warm-up taught.
+        advantage: "gae", or "counterfactual": a message's advantage is what the seat was paid from there on, minus what
+            it would have been paid had it said nothing, by a replay with frozen partners (one more round of play per
+            seat). Other turns keep GAE.
+        critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
+        loraplus_lr_ratio: `learning_rate` is that of the A matrices, and this times as much that of the B matrices
+            (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
+        critic_learning_rate: the critics' own rate; the schedule is shared.
+        temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
+        max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply.
+        max_rows: chats per batch while playing.
+        save_updates: a checkpoint every so many updates.
+    """
+
+    num_updates: int = 30
+    episodes_per_update: int = 32
+    num_ppo_epochs: int = 1
+    num_mini_batches: int = 2
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.5
+    kl_coef: float = 0.0
+    kl_reference: Literal["base", "start"] = "base"
+    entropy_coef: float = 0.0
+    advantage: Literal["gae", "counterfactual"] = "gae"
+    critic: Literal["central", "local"] = "central"
+    loraplus_lr_ratio: float = 1.0
+    critic_learning_rate: float = 1e-3
+    temperature: float = 1.0
+    max_stance_tokens: int = 16
+    max_message_tokens: int = 32
+    max_work_tokens: int = 256
+    max_final_tokens: int = 64
+    max_rows: int = 128
+    save_updates: int = 5
+
+    learning_rate: float = 2e-4
+    lr_scheduler_type: str = "constant"
+    max_grad_norm: float = 1.0
+    report_to: None | str | list[str] = "wandb"
+    bf16: bool | None = False  # the base has its own dtype and the adapters are float32: nothing to cast
+    gradient_checkpointing: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    save_total_limit: int | None = 2
+    logging_nan_inf_filter: bool = False
+
+    def __post_init__(self):
+        counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
+        limits = ("max_stance_tokens", "max_message_tokens", "max_work_tokens", "max_final_tokens")
+        clips = ("clip_low", "clip_high", "cliprange_value")
+        for name in (*counts, *limits, *clips, "temperature", "learning_rate", "loraplus_lr_ratio"):
+            self._check(name, 0 < getattr(self, name) < math.inf, "positive")
+        for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
+            self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
+        for name in ("gamma", "lam"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        choices = {"advantage": ("gae", "counterfactual"), "critic": ("central", "local")}
+        for name, known in (choices | {"kl_reference": ("base", "start")}).items():
+            self._check(name, getattr(self, name) in known, f"{known[0]!r} or {known[1]!r}")
+        if self.max_steps < 0:
+            self.max_steps = self.num_updates * self.steps_per_update
+        self.logging_strategy = self.save_strategy = "steps"
+        self.logging_steps = self.steps_per_update
+        self.save_steps = self.save_updates * self.steps_per_update
+        super().__post_init__()
+
+    def _check(self, name: str, holds: bool, must_be: str) -> None:
+        if not holds:
+            raise ValueError(f"training.{name} must be {must_be}, got {getattr(self, name)!r}")
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.num_ppo_epochs * self.num_mini_batches
+
+    @property
+    def max_tokens(self) -> dict[Phase, int]:
+        limits = self.max_stance_tokens, self.max_message_tokens, self.max_work_tokens, self.max_final_tokens
+        return dict(zip((Phase.STANCE, Phase.TALK, Phase.WORK, Phase.FINAL), limits, strict=True))

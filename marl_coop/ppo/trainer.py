@@ -1,0 +1,269 @@
+"""Multi-agent PPO in TRL's idiom; read from top to bottom.
+
+    collect    play, score, value, advantage: `marl_coop.ppo.experience`
+    learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the reference, entropy
+
+TRL 1.x no longer ships a PPO trainer, and the one that it had knew one agent and one turn; its trainer and config
+bases are used here, so callbacks, schedulers, trackers, checkpoints and accelerate are the ones that users know. The
+trainer's "dataset" is the schedule: item i is the i-th micro-batch of the run, and the first of each update plays.
+
+The loss of an agent is a sum over its action tokens divided by their number in the whole minibatch, over all
+processes: never by turn or by length, so no reply counts less for being long. Agents share no parameter, so the sum
+of their losses trains each as if it were alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl.trainer.base_trainer import _BaseTrainer
+
+from envs.core.env import CoopEnv
+from envs.core.task import Seat
+from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.players import BASE, Mix, Player
+from marl_coop.policy.team import TeamPolicy, spans_of
+from marl_coop.ppo import losses
+from marl_coop.ppo.batch import SeatSample, collate
+from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.experience import Collector, total
+from marl_coop.rollout.chat import Chat
+from marl_coop.rollout.runner import RolloutRunner
+from rewards import RewardStack
+
+
+class MultiAgentPPOTrainer(_BaseTrainer):
+    """Trains the adapters of a `TeamPolicy` together on episodes of an environment.
+
+    Args:
+        model: base, adapters and critics.
+        args: see `MultiAgentPPOConfig`.
+        make_env: gives a fresh environment.
+        rewards: the terms and their weights or schedules.
+        processing_class: the base model's tokenizer.
+        policies: who sits in each seat, or a mix of them (`marl_coop.config.policies`); two seats may share an adapter.
+        system: system message of every chat.
+        callbacks: as in `transformers.Trainer`.
+        on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+    """
+
+    _tag_names = ["trl", "multi-agent-ppo"]
+    _name = "MultiAgentPPO"
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: TeamPolicy,
+        args: MultiAgentPPOConfig,
+        make_env: Callable[[], CoopEnv],
+        rewards: RewardStack,
+        processing_class: PreTrainedTokenizerBase,
+        policies: Mapping[Seat, Player | Mix],
+        system: str,
+        callbacks: list[TrainerCallback] | None = None,
+        on_rollouts: Callable[[int, list, list], None] | None = None,
+    ):
+        super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
+        self.policies = policies
+        chat = Chat(processing_class, system)
+        engine = EmbeddedEngine(model, chat.eos, args.temperature, args.max_rows)
+        self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens)
+        self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
+        self.add_callback(self.collector.reward_weights)
+        self._metrics = self.collector.metrics
+        self._rows: list[dict[Seat, SeatSample]] = []  # the episodes of the running update
+        self._dropped = False  # the running step has met a loss that is not finite
+        parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
+        if args.episodes_per_update % parts:
+            raise ValueError(
+                f"training.episodes_per_update={args.episodes_per_update} cannot be shared by "
+                f"{self.accelerator.num_processes} processes x {args.num_mini_batches} minibatches x "
+                f"{args.gradient_accumulation_steps} accumulation steps: use a multiple of {parts}"
+            )
+
+    def _send_telemetry(self):
+        """Nothing is sent anywhere but to the trackers of `report_to`."""
+
+    # ------------------------------------------------------------------------------------------------ schedule
+
+    def get_train_dataloader(self) -> DataLoader:
+        micro_batches = self.args.max_steps * self.args.gradient_accumulation_steps
+        return DataLoader(range(micro_batches), batch_size=1, collate_fn=lambda items: {"micro_batch": items[0]})
+
+    def training_step(self, model, inputs: dict[str, int], num_items_in_batch=None) -> Tensor:
+        """One micro-batch: play where an update begins, then one forward and one backward."""
+        step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
+        if micro == 0:
+            self._dropped = False
+        update, step_of_update = divmod(step, self.args.steps_per_update)
+        if step_of_update == micro == 0 or not self._rows:  # none after a resume within an update: it plays again
+            self._rows = self.collector.collect(update)
+        rows, whole = self._minibatch(update, step_of_update, micro)
+        started = time.perf_counter()
+        if self._dropped:
+            return torch.zeros((), device=self.args.device)
+        model.train()
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, rows, num_items_in_batch=self._token_counts(whole))
+        if not self._all_processes(bool(torch.isfinite(loss))):
+            self._metrics["non_finite_losses"].append(1.0)
+            self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
+            model.zero_grad()
+            return torch.zeros_like(loss.detach())
+        self.accelerator.backward(loss)
+        self._metrics["seconds/micro_batch"].append(time.perf_counter() - started)
+        return loss.detach()
+
+    def _minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[SeatSample], list[SeatSample]]:
+        """Rows of a micro-batch, and of the whole minibatch that it is a part of, sorted by adapter."""
+        epoch, index = divmod(step_of_update, self.args.num_mini_batches)
+        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self._rows))
+        whole = np.array_split(order, self.args.num_mini_batches)[index]
+        part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
+        return self._sorted(part), self._sorted(whole)
+
+    def _sorted(self, episodes: Sequence[int]) -> list[SeatSample]:
+        rows = [r for e in episodes for r in self._rows[e].values() if self.collector.learns(r.trace.player)]
+        return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
+
+    # --------------------------------------------------------------------------------------------------- learn
+
+    def compute_loss(self, model, inputs: list[SeatSample], return_outputs=False, num_items_in_batch=None) -> Tensor:
+        """Loss of a micro-batch; `num_items_in_batch` is what `_token_counts` gives for its whole minibatch."""
+        args, device = self.args, self.accelerator.device
+        if not inputs:
+            return self._dummy_loss(model)
+        batch = collate(inputs, self.players.chat.eos, device)
+        zero = self._zero_loss([adapter for adapter in self.model.adapters if adapter not in batch.tokens])
+        join = lambda name: torch.cat([getattr(row, name) for row in inputs]).to(device)  # noqa: E731
+        advantages_J, features_JF = join("advantages_K"), join("features_KF")
+        returns_J, old_values_J = join("returns_K"), join("values_K")
+        trainable_J = torch.cat([torch.full((len(r.trace.turns),), float(r.trainable)) for r in inputs]).to(device)
+        features = {adapter: features_JF[turns] for adapter, turns in batch.turns.items()}
+        scores, values = model(
+            features,
+            spans=batch.spans,
+            input_ids_RT=batch.input_ids_RT,
+            attention_mask_RT=batch.attention_mask_RT,
+            rows_N=batch.rows_N,
+            columns_N=batch.columns_N,
+            temperature=args.temperature,
+            prefix_hidden_RTH=batch.prefix_hidden_RTH,
+        )
+        policy_N, clipped_N = losses.policy_loss(
+            scores.logprobs_N, batch.old_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
+        )
+        log_ratio_N = scores.logprobs_N - batch.old_logprobs_N
+        measured = {
+            "policy_loss": policy_N,
+            "clip_fraction": clipped_N.float(),
+            "entropy": scores.entropy_N,
+            "approx_kl": losses.k3_kl(log_ratio_N, torch.zeros_like(log_ratio_N)),
+            "ratio": log_ratio_N.exp(),
+        }
+        token_loss_N = policy_N - args.entropy_coef * scores.entropy_N
+        if args.kl_coef:
+            measured["kl_to_reference"] = losses.k3_kl(scores.logprobs_N, join("reference_N"))
+            token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
+        loss = zero
+        for adapter, tokens in batch.tokens.items():
+            turns, (tokens_total, turns_total) = batch.turns[adapter], num_items_in_batch[adapter]
+            trainable_N = trainable_J[batch.turn_N][tokens]
+            value_J = losses.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
+            loss = loss + (token_loss_N[tokens] * trainable_N).sum() / tokens_total
+            loss = loss + args.vf_coef * (value_J * trainable_J[turns]).sum() / turns_total
+            for name, values_N in measured.items():
+                mean = losses.masked_mean(values_N[tokens].detach(), trainable_N)
+                self._metrics[f"{adapter}/{name}"].append(float(mean))
+            self._metrics[f"{adapter}/value_loss"].append(
+                float(losses.masked_mean(value_J.detach(), trainable_J[turns]))
+            )
+        return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
+
+    def _dummy_loss(self, model) -> Tensor:
+        """The loss of a micro-batch in which nobody learns: one token goes through the base, for DDP to count it."""
+        ids_RT = torch.full((1, 2), self.players.chat.eos, device=self.accelerator.device)
+        model(
+            {},
+            spans=spans_of([BASE]),
+            input_ids_RT=ids_RT,
+            attention_mask_RT=torch.ones_like(ids_RT),
+            rows_N=ids_RT.new_tensor([0]),
+            columns_N=ids_RT.new_tensor([1]),
+            temperature=self.args.temperature,
+        )
+        return self._zero_loss(self.model.adapters)
+
+    def _zero_loss(self, adapters: Sequence[str]) -> Tensor:
+        """0, with a gradient of 0 for the adapters that have no row here: processes exchange every gradient."""
+        parts = (self.model.adapter_parameters(a) + [*self.model.critics[a].parameters()] for a in adapters)
+        zeros = [0.0 * parameter.sum() for part in parts for parameter in part]
+        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
+
+    def _token_counts(self, rows: list[SeatSample]) -> dict[str, tuple[float, float]]:
+        """Per adapter: action tokens and turns of a minibatch that count, over all processes."""
+        counts = torch.zeros(len(self.model.adapters), 2)
+        for row in rows:
+            if row.trainable:
+                tokens = sum(turn.stop - turn.start for turn in row.trace.turns)
+                counts[self.model.adapters.index(row.trace.adapter)] += torch.tensor([tokens, len(row.trace.turns)])
+        counts = total(self.accelerator, counts).clamp(min=1).tolist()
+        present = {row.trace.adapter for row in rows}
+        return {a: tuple(c) for a, c in zip(self.model.adapters, counts, strict=True) if a in present}
+
+    def _clip_grad_norm(self, model) -> Tensor:
+        """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
+        groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
+        groups.append(list(self.model.critics.parameters()))
+        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
+        return torch.stack([torch.as_tensor(norm) for norm in norms]).norm()
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            adapters, rate = self.model.adapters, self.args.learning_rate
+            a, b = ([p for name in adapters for p in self.model.adapter_parameters(name, m)] for m in "AB")
+            groups = [
+                {"params": a, "lr": rate},
+                {"params": b, "lr": rate * self.args.loraplus_lr_ratio},
+                {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate},
+            ]
+            self.optimizer = optimizer_class([g | {"weight_decay": self.args.weight_decay} for g in groups], **options)
+        return self.optimizer
+
+    # ------------------------------------------------------------------------------------------ report and save
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One record per update: the loop's own numbers and the means of ours, over all processes."""
+        if "loss" in logs:
+            names = sorted(name for name in self._metrics if name != "non_finite_losses")
+            means = torch.stack([torch.tensor(self._metrics[n], dtype=torch.float32).nanmean() for n in names])
+            defined = total(self.accelerator, (~means.isnan()).float())
+            means = total(self.accelerator, means.nan_to_num()) / defined
+            logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}
+            logs["memory_gib"] = psutil.Process().memory_info().rss / 2**30
+            logs["non_finite_losses"] = sum(self._metrics["non_finite_losses"])
+            logs["update"] = self.state.global_step // self.args.steps_per_update
+            self._metrics.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.accelerator.unwrap_model(self.model).save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        self.model.load(Path(resume_from_checkpoint))
+
+    # ------------------------------------------------------------------------------------------------ processes
+
+    def _all_processes(self, condition: bool) -> bool:
+        return total(self.accelerator, torch.tensor(float(condition))).item() == self.accelerator.num_processes

@@ -1,0 +1,1 @@
+"""Arms to compare with, not to use: the obvious bonuses and approval."""
