@@ -235,7 +235,10 @@ def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():
     assert all(turns == (0.0,) * 3 for terms in breakdown.values.values() for turns in terms.values())
 
 
-@pytest.mark.parametrize("module", ["rewards.stack", "rewards.terms.capitulation", "rewards.terms.consensus", "envs.source.edits"])
+MODULES = ["rewards.stack", "rewards.terms.capitulation", "rewards.terms.consensus", "envs.source.edits"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_the_examples_in_docstrings_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

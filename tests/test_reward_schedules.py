@@ -154,7 +154,7 @@ def test_a_schedule_of_somebody_else_and_for_a_term_of_somebody_else():
         ("weight={schedule: linaer}", "weight: There is no schedule 'linaer'. Did you mean 'linear'? Known: linear, a"),
         ("weight={end: 0.1}", "weight: {'end': 0.1} is no weight: give a number, or as `schedule` one of linear, aft"),
         ("weight={schedule: 3}", "weight: {'schedule': 3} is no weight: give a number, or as `schedule` one of linea"),
-        ("weight={schedule: 'rewards:RewardStack'}", "weight: 'rewards:RewardStack' is <class 'rewards.stack.RewardStack'>,"),
+        ("weight={schedule: 'rewards:RewardStack'}", "weight: 'rewards:RewardStack' is <class 'rewards.stack.RewardSt"),
         ("weight={schedule: after, update: 3}", "weight.update: unknown key; did you mean 'updates'?"),
         ("weight={schedule: after, updates: 3}", "weight: 'weight' must be given"),
         ("weight={schedule: after, updates: -1, weight: 1}", "weight.updates: -1 is refused: input should be greater"),

@@ -156,7 +156,7 @@ class TeamPolicy(nn.Module):
     ) -> Tensor:
         """Last hidden states (R, T, H).
 
-        With `prefix_hidden_RTH`, which an earlier call on the same rows left in `self.prefix_hidden_RTH`, only the layers
+        With `prefix_hidden_RTH`, which an earlier call on the same rows left in `self.prefix_hidden_RTH`, only layers
         from the lowest adapted one upwards are run: what is below is frozen, and the same for every adapter.
 
         The spans stay set until the next call: a backward with gradient checkpointing runs the layers once more and
