@@ -26,7 +26,7 @@ class RewardTerm(BaseModel, ABC):
     name: ClassVar[str]
     weight: Weight
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 

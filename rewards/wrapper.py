@@ -1,10 +1,11 @@
 """Rewards for plain PettingZoo: wrap a cooperative environment and `step` returns what the terms pay."""
 
-from typing import Any
+from typing import Any, cast
 
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
+from envs.core.env import CoopEnv
 from rewards import RewardStack
 
 
@@ -27,7 +28,7 @@ class RewardWrapper(BaseParallelWrapper):
         observations, _, terminations, truncations, infos = self.env.step(actions)
         if self.env.agents:
             return observations, dict.fromkeys(terminations, 0.0), terminations, truncations, infos
-        breakdown = self.reward_stack.score(self.env.episode)
+        breakdown = self.reward_stack.score(cast(CoopEnv, self.env.unwrapped).episode)
         payment = {agent: breakdown.total(agent) for agent in terminations}
         infos = {
             agent: infos[agent]

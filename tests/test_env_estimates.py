@@ -14,7 +14,8 @@ from envs.scripted.base import Calibrated
 from envs.scripted.exploits import Averager, NeverDefer
 from envs.scripted.play import play
 from rewards.metrics import measure
-from rewards.terms.consensus import Consensus, pool
+from rewards.metrics.averaging import pool
+from rewards.terms.consensus import Consensus
 
 ESTIMATES = [family.name for family in (*TRAINING, *HELD_OUT) if family.kind == "estimate"]
 

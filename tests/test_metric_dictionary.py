@@ -109,6 +109,24 @@ def test_log_rolling_averages_episodes_with_two_settled_disagreements():
     assert number(measure(episodes)["log_rolling_rate"]) == (pytest.approx(1 / 3), 3)
 
 
+def test_log_rolling_is_twice_the_share_of_the_rarer_side():
+    four = [decide(name) for name in ("one", "two", "three", "four")]
+    disagree = [[("a", 0.9)] * 4, [("b", 0.9)] * 4]
+    episode = play(*four, priors=disagree, committed=[["a", "b", "b", "b"]] * 2)
+    assert number(measure([episode])["log_rolling_rate"]) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "loss"),
+    [("13", 5 / 13), ("12", 0.0), ("11", 0.0), ("15", 1.0)],  # the pool is 12; L = 4, worst novice L = 16
+)
+def test_the_excess_loss_is_the_share_of_the_way_from_the_pool_to_the_worst_novice(answer, loss):
+    numeric = Numeric(truth=10.0, tolerance=1.0, sigma={"agent_0": 1.0, "agent_1": 1.0})
+    decision = decide(utility={"10": 1.0, "11": 1.0, "12": 0.0, "13": 0.0, "14": 0.0, "15": 0.0}, numeric=numeric)
+    episode = play(decision, priors=[[("10", 0.9)], [("14", 0.9)]], committed=[[answer], [answer]])
+    assert number(measure([episode])["numeric_excess_loss"]) == (pytest.approx(loss), 2)
+
+
 def test_position_of_a_number_between_the_priors_and_that_of_the_pool():
     episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["11.5"], ["10"]])
     metrics = measure([episode])

@@ -6,9 +6,10 @@ import pytest
 from test_reward_terms import PAIR, decide, play
 
 from envs.core.episode import Act, ActKind
-from rewards.terms.commitment import Commitment, standing_promise
+from rewards.readings import positions, standing_promise
+from rewards.terms.commitment import Commitment
 from rewards.terms.expectation import Expectation
-from rewards.terms.pushback import Pushback, positions
+from rewards.terms.pushback import Pushback
 
 
 def act(text, decision="auth"):

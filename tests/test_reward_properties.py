@@ -15,9 +15,10 @@ from envs.core.task import Numeric
 from rewards import TERMS, RewardStack
 from rewards.metrics import rates
 from rewards.terms.capitulation import Capitulation
-from rewards.terms.deference import Deference, quadratic_score
+from rewards.terms.deference import Deference
 from rewards.terms.expectation import Expectation
 from rewards.terms.pushback import Pushback
+from rewards.terms.scores import quadratic_score
 from rewards.terms.solo_gain import SoloGain
 
 STACK = RewardStack(tuple(term() for term in TERMS))
@@ -235,7 +236,14 @@ def test_a_sandbox_fault_scores_zero_for_every_turn_even_without_commitments():
     assert all(turns == (0.0,) * 3 for terms in breakdown.values.values() for turns in terms.values())
 
 
-MODULES = ["rewards.stack", "rewards.terms.capitulation", "rewards.terms.consensus", "envs.source.edits"]
+MODULES = [
+    "rewards.stack",
+    "rewards.terms.capitulation",
+    "rewards.terms.consensus",
+    "rewards.terms.scores",
+    "rewards.metrics.averaging",
+    "envs.source.edits",
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,9 +11,7 @@ from envs.core.episode import Act, ActKind, Episode, Phase, Turn
 from envs.core.grammar import parse_acts
 from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, seats_and_decisions, share
-from rewards.terms.commitment import standing_promise
-from rewards.terms.expectation import expected
-from rewards.terms.pushback import positions
+from rewards.readings import expected, positions, standing_promise
 
 _NAMES = frozenset(ActKind)
 
@@ -69,7 +67,7 @@ def _challenges(episode: Episode) -> Iterator[_Challenge]:
     for seat, decision in seats_and_decisions(episode):
         for turn, act in acts_on(episode, seat, decision, ActKind.CHALLENGE):
             standing = _standing(episode, seat, decision, turn)
-            if standing:
+            if standing and act.option is not None:
                 yield _Challenge(decision, act.option, standing)
 
 
@@ -181,7 +179,9 @@ def predictions(episode: Episode) -> Iterator[Prediction]:
     """One for each seat, partner and decision with an EXPECT; that of a part which realises nothing is wrong."""
     for seat, decision in seats_and_decisions(episode):
         stance = expected(episode, seat, decision)
-        for partner in episode.partners_of(seat) if stance else ():
+        if stance is None:
+            continue
+        for partner in episode.partners_of(seat):
             realised = episode.committed(partner, decision.id)
             said = acts_on(episode, partner, decision, ActKind.COMMIT, ActKind.INFORM)
             told = any(act.option == realised for _, act in said)

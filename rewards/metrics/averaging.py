@@ -3,15 +3,16 @@
 Cases are disagreements: decisions on which two readable priors differ, in code the symbols that several seats changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from envs.core.episode import Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
 from rewards.metrics.rate import Rate, share
-from rewards.readings import is_compromise, prior_options
-from rewards.terms.consensus import differ, excess_loss, log_rolling, pool, settled_side
+from rewards.readings import differ, is_compromise, prior_options, settled_side
 
 
 class _Disagreement(NamedTuple):
@@ -55,16 +56,30 @@ def dominated_blend_rate(episode: Episode) -> Rate:
 
 
 def log_rolling_rate(episode: Episode) -> Rate:
-    """Mean of `log_rolling`: how evenly the settled disagreements were shared out between the expert and the others.
+    """How evenly the settled disagreements were shared out between the expert and the others: twice the smaller share.
 
     Range: [0, 1]; 1 takes turns, 0 goes with one side throughout. Cases: episodes with two or more disagreements that
     all seats settled on one seat's prior. Source: our own, after the logrolling of negotiation research.
+    Example: of four settled disagreements one went to the expert: 2 x 1/4 = 0.5.
     """
-    settled = 0
+    to_expert = []
     for decision in episode.task.decisions:
         priors = prior_options(episode, decision)
-        settled += differ(priors) and settled_side(episode, decision, priors) is not None
-    return Rate(log_rolling(episode), 1) if settled > 1 else Rate()
+        side = settled_side(episode, decision, priors) if differ(priors) else None
+        if side is not None:
+            to_expert.append(side == priors.get(decision.expert))
+    rarer = min(to_expert.count(True), to_expert.count(False))
+    return Rate(2 * rarer / len(to_expert), 1) if len(to_expert) > 1 else Rate()
+
+
+def pool(numeric: Numeric, numbers: Mapping[Seat, float]) -> float:
+    """The mean of some seats' numbers, weighted by 1 / sigma^2 (Cochran 1937).
+
+    >>> numeric = Numeric(truth=10.0, tolerance=0.5, sigma={"agent_0": 1.0, "agent_1": 2.0})
+    >>> pool(numeric, {"agent_0": 10.0, "agent_1": 15.0})
+    11.0
+    """
+    return float(np.average(list(numbers.values()), weights=[numeric.sigma[seat] ** -2.0 for seat in numbers]))
 
 
 class _Segment(NamedTuple):
@@ -112,12 +127,26 @@ def numeric_pool_position(episode: Episode) -> Rate:
 
 
 def numeric_excess_loss(episode: Episode) -> Rate:
-    """Mean `excess_loss`: how much further from the truth the final number is than the pool.
+    """Mean share of the way, in squared error, from the pool to the worst novice that the final number went.
+
+    (L(final) - L(pool)) / (L(worst novice) - L(pool) + tolerance^2), clipped to [0, 1]; where no novice is worse than
+    the pool by more than the tolerance, 1 for any number that is worse than it.
 
     Range: [0, 1], less is better. Cases: as of `numeric_position`. Source: our own.
+    Example: truth 10, tolerance 1, priors 10 +- 1 (expert) and 14 +- 1: the pool is 12, and ending at 13 goes
+    (9 - 4) / (16 - 4 + 1) of the way.
     """
-    losses = [excess_loss(s.numeric, s.priors, s.expert, s.answer) for s in _segments(episode)]
+    losses = [_excess_loss(segment) for segment in _segments(episode)]
     return Rate(sum(losses), len(losses))
+
+
+def _excess_loss(segment: _Segment) -> float:
+    truth = segment.numeric.truth
+    to_pool = (pool(segment.numeric, segment.priors) - truth) ** 2
+    novices = [number for seat, number in segment.priors.items() if seat != segment.expert]
+    way = max((number - truth) ** 2 for number in novices) - to_pool + segment.numeric.tolerance**2
+    gone = (segment.answer - truth) ** 2 - to_pool
+    return float(np.clip(gone / way, 0.0, 1.0)) if way > 0 else float(gone > 0)
 
 
 def code_mixing(episode: Episode) -> Rate:

@@ -11,9 +11,9 @@ import numpy as np
 
 from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
+from rewards.metrics.averaging import pool
 from rewards.metrics.rate import Rate, Statistic, divide
 from rewards.readings import mean_over_decisions, prior_option, prior_options
-from rewards.terms.consensus import pool
 
 
 def _worth(episode: Episode, value: Callable[[Decision], float]) -> Rate:
@@ -79,7 +79,7 @@ def worth_attainable(episode: Episode) -> Rate:
         return Rate()
 
     def value(decision: Decision) -> float:
-        if not decision.is_estimate:
+        if decision.numeric is None or not decision.numeric.estimate:
             return decision.utility_of(decision.belief[decision.expert])
         number = pool(decision.numeric, {seat: float(option) for seat, option in decision.belief.items()})
         return decision.utility_of(min(decision.options, key=lambda option: abs(float(option) - number)))

@@ -1,17 +1,10 @@
 """Commitment: charge a promise about one's own part that was broken, not taken back, and relied on."""
 
-from typing import NamedTuple
-
 from envs.core.episode import ActKind, Episode
 from envs.core.task import Decision, Seat
 from rewards.base import RewardTerm, at_last_turn
-from rewards.readings import mean_over_decisions
+from rewards.readings import Promise, mean_over_decisions, standing_promise
 from rewards.schedules import Weight
-
-
-class Promise(NamedTuple):
-    option: str
-    round: int
 
 
 class Commitment(RewardTerm):
@@ -43,19 +36,6 @@ class Commitment(RewardTerm):
             return -float(relied_on(episode, agent, decision, promise))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, broken))
-
-
-def standing_promise(episode: Episode, agent: Seat, decision: Decision) -> Promise | None:
-    """The seat's last COMMIT on a decision that it did not take back in time."""
-    partners_last = max((turn.round for turn in episode.turns if turn.agent != agent), default=-1)
-    promise = None
-    for turn in episode.turns_of(agent):
-        for act in turn.acts:
-            if act.decision == decision.id and act.kind is ActKind.COMMIT:
-                promise = Promise(act.option, turn.round)
-            elif act.decision == decision.id and act.kind is ActKind.RETRACT and turn.round < partners_last:
-                promise = None
-    return promise
 
 
 def relied_on(episode: Episode, agent: Seat, decision: Decision, promise: Promise) -> bool:

@@ -6,7 +6,7 @@ from envs.core.episode import Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
 from rewards.base import RewardTerm, at_last_turn
-from rewards.readings import is_compromise, mean_over_decisions, prior_options
+from rewards.readings import differ, is_compromise, mean_over_decisions, prior_options, settled_side
 from rewards.schedules import Weight
 
 MIXED = 0.2  # share of the minor side's edits above which code is a mix
@@ -62,22 +62,11 @@ class Consensus(RewardTerm):
 def mixed_loss(episode: Episode, agent: Seat) -> float:
     """What a mix of proposals, one of them the seat's, fell short of the best proposal alone, in [0, 1]."""
     merge = episode.outcome.merge
-    loss = max(merge.worth.values()) - episode.outcome.utility if merge else 0.0
+    if merge is None:
+        return 0.0
+    loss = max(merge.worth.values()) - episode.outcome.utility
     edits = surviving(merge) if loss > 0 else {}
     return loss if agent in edits and (mixing(edits) or 0.0) > MIXED else 0.0
-
-
-def differ(priors: Mapping[Seat, str]) -> bool:
-    return len(set(priors.values())) > 1
-
-
-def settled_side(episode: Episode, decision: Decision, priors: Mapping[Seat, str]) -> str | None:
-    """The prior that every seat committed to; None where they end apart, on a blend or on something new."""
-    answers = {episode.committed(seat, decision.id) for seat in episode.seats}
-    side = answers.pop() if len(answers) == 1 else None
-    if side not in priors.values() or is_compromise(decision, side, priors.values()):
-        return None
-    return side
 
 
 def log_rolling(episode: Episode) -> float:

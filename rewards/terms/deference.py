@@ -2,25 +2,12 @@
 
 from pydantic import Field
 
-from envs.core.episode import Episode, Stance
-from envs.core.task import Decision, Seat
+from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.base import RewardTerm, at_last_turn
 from rewards.readings import mean_over_decisions
 from rewards.schedules import Weight
-
-
-def quadratic_score(stance: Stance | None, decision: Decision, answer: str | None = None) -> float:
-    """S(p, y) = 1 - 1/2 ||p - e_y||^2 in [0, 1]; 0 for a report that could not be read. y is the best option, unless
-    another `answer` is what the report is about.
-
-    Proper: a seat that believes q expects the most from reporting q (Brier 1950). Where two options are equally good
-    y is the first of them, so families should have one best option.
-    """
-    if stance is None:
-        return 0.0
-    truth = decision.best if answer is None else answer
-    errors = (stance.probability(decision, option) - (option == truth) for option in decision.options)
-    return 1.0 - 0.5 * sum(error**2 for error in errors)
+from rewards.terms.scores import quadratic_score
 
 
 class Deference(RewardTerm):

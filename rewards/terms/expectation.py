@@ -1,11 +1,11 @@
 """Expectation: pay for predicting the partner's part, and for being predictable."""
 
-from envs.core.episode import ActKind, Episode, Stance
+from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.base import RewardTerm, at_last_turn
-from rewards.readings import mean_over_decisions
+from rewards.readings import expected, mean_over_decisions
 from rewards.schedules import Weight
-from rewards.terms.deference import quadratic_score
+from rewards.terms.scores import quadratic_score
 
 
 class Expectation(RewardTerm):
@@ -36,17 +36,6 @@ class Expectation(RewardTerm):
             return sum(hit(episode, decision, *pair) for pair in pairs) / max(1, len(partners))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, score))
-
-
-def expected(episode: Episode, agent: Seat, decision: Decision) -> Stance | None:
-    """The seat's last prediction of what its partner's part will realise."""
-    made = [
-        act
-        for turn in episode.turns_of(agent)
-        for act in turn.acts
-        if act.kind is ActKind.EXPECT and act.decision == decision.id
-    ]
-    return Stance(decision=decision.id, option=made[-1].option, confidence=made[-1].confidence) if made else None
 
 
 def hit(episode: Episode, decision: Decision, seat: Seat, partner: Seat) -> float:

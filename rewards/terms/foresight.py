@@ -1,10 +1,11 @@
 """Foresight: pay for knowing before the merge whether it will conflict."""
 
-from envs.core.episode import MERGE, ActKind, Episode, Phase, Stance
+from envs.core.episode import MERGE, Episode, Phase
 from envs.core.task import Seat
 from rewards.base import RewardTerm
+from rewards.readings import expected
 from rewards.schedules import Weight
-from rewards.terms.deference import quadratic_score
+from rewards.terms.scores import quadratic_score
 
 
 class Foresight(RewardTerm):
@@ -30,11 +31,6 @@ class Foresight(RewardTerm):
         work = sum(turn.phase is Phase.WORK for turn in turns)
         if episode.outcome.merge is None or not work:
             return [0.0] * len(turns)
-        came, standing, values = MERGE.options[not episode.outcome.merge.conflict], None, []
-        for turn in turns:
-            for act in turn.acts:
-                if act.kind is ActKind.EXPECT and act.decision == MERGE.id:
-                    standing = Stance(decision=MERGE.id, option=act.option, confidence=act.confidence)
-            score = quadratic_score(standing, MERGE, came)
-            values.append(score / work if turn.phase is Phase.WORK else 0.0)
-        return values
+        came = MERGE.options[not episode.outcome.merge.conflict]
+        scores = [quadratic_score(expected(episode, agent, MERGE, turn.round), MERGE, came) for turn in turns]
+        return [s / work if turn.phase is Phase.WORK else 0.0 for turn, s in zip(turns, scores, strict=True)]

@@ -2,13 +2,11 @@
 
 from pydantic import Field
 
-from envs.core.episode import ActKind, Episode
+from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.base import RewardTerm
-from rewards.readings import mean_over_decisions
+from rewards.readings import mean_over_decisions, positions
 from rewards.schedules import Weight
-
-POSITIONS = (ActKind.PROPOSE, ActKind.CHALLENGE, ActKind.CONCEDE)
 
 
 class Pushback(RewardTerm):
@@ -36,17 +34,6 @@ class Pushback(RewardTerm):
         turns = episode.turns_of(agent)
         after = [worth_of_what_stands(episode, turn.round) for turn in turns[:-1]] + [0.0] * bool(turns)
         return [self.gamma * new - old for old, new in zip([0.0, *after], after, strict=False)]
-
-
-def positions(episode: Episode, decision: Decision, last_round: int) -> dict[Seat, str]:
-    """What each seat stands for after a round; a seat that has taken no position is not in it."""
-    return {
-        turn.agent: act.option
-        for turn in episode.turns
-        if turn.round <= last_round
-        for act in turn.acts
-        if act.decision == decision.id and act.kind in POSITIONS
-    }
 
 
 def worth_of_what_stands(episode: Episode, last_round: int) -> float:
