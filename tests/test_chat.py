@@ -1,9 +1,72 @@
 """Chats only grow, keep what was sampled, and read as the tokenizer's own template would write them."""
 
+import re
+from os.path import commonprefix
+from pathlib import Path
+
 import pytest
 import tiny
+import trl
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from marl_coop.rollout.chat import Chat
+
+SYSTEM = "You are one of two."
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"  # of the models themselves, as TRL ships them
+FAMILIES = ("cohere", "cohere2", "deepseek_r1_distill", "gemma", "gemma3", "glm4moe", "gptoss", "lfm2", "llama3")
+FAMILIES += ("llama3_2", "nemotron_3_nano", "phi3", "phi3_5", "qwen2_5", "qwen3", "qwen3_8", "qwen3_instruct_2507")
+NO_SYSTEM_ROLE = "gemma"
+MARK = r"<[|｜][^|｜<>'\"{}]*[|｜]>|</?[a-z_]+>|\[/?[A-Z_]+\]"
+INST = (  # the system text stands before the last user message, as in Mistral's models
+    "{{ bos_token }}{% set rest = messages if messages[0].role != 'system' else messages[1:] %}"
+    "{% for m in rest %}{% if m.role == 'user' %}[INST] "
+    "{% if loop.last and rest|length != messages|length %}{{ messages[0].content }}\n\n{% endif %}"
+    "{{ m.content }} [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def of_family(name):
+    """A tokenizer of bytes with a family's own template and the marks in it, half of them not flagged special."""
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text()
+    marks = sorted(set(re.findall(MARK, tokenizer.chat_template)))
+    tokenizer.add_special_tokens({"bos_token": "<bos>", "eos_token": "<eos>"})
+    tokenizer.add_tokens([AddedToken(m, special=i % 2 == 0, normalized=False) for i, m in enumerate(marks)])
+    return tokenizer
+
+
+def sentencepiece_like(template=INST):
+    """A tokenizer that puts a space before the first word of whatever it is given."""
+    core = Tokenizer(models.BPE(unk_token="[UNK]", byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    letters = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["[UNK]", "<s>", "</s>", *letters], show_progress=False
+    )
+    texts = ["You are one of two. Options: 17, 23. Answer: 17 (80%) Partner: said [INST] [/INST]"]
+    core.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="[UNK]")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def of_template(tokenizer, *texts, system_role=True):
+    """What the template itself makes of a system text and messages of user and assistant in turn."""
+    system, roles = {"role": "system", "content": SYSTEM}, ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    if not system_role:
+        messages[0]["content"] = f"{SYSTEM}\n\n{messages[0]['content']}"
+    given = [system, *messages] if system_role else messages
+    return tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+
 
 TEXTS = ["Options: 17, 23.\nReply.", " leading and trailing ", "ünïcode → 漢字", "a\n\n\tb"]
 
@@ -83,5 +146,103 @@ def test_a_template_that_drops_a_message():
 def test_an_end_of_turn_that_is_not_the_tokenizers():
     tokenizer = tiny.byte_tokenizer()
     tokenizer.chat_template = tiny.CHATML.replace("<|im_end|>", "</s>")
-    with pytest.raises(ValueError, match="set tokenizer.eos_token"):
+    with pytest.raises(
+        ValueError, match="which is no token of its own; name the token that ends a turn as end_of_turn"
+    ):
         Chat(tokenizer, "system")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_chat_opens_to_the_id_as_the_templates_of_known_models_do(name):
+    tokenizer = of_family(name)
+    chat = Chat(tokenizer, SYSTEM)
+    for text in [*TEXTS, ""]:
+        assert chat.open(text) == of_template(tokenizer, text, system_role=name != NO_SYSTEM_ROLE)
+
+
+@pytest.mark.parametrize("name", ["cohere", "gemma", "gemma3", "llama3", "phi3", "qwen2_5", "qwen3_instruct_2507"])
+def test_a_chat_goes_on_to_the_id_where_the_template_rewrites_no_earlier_turn(name):
+    tokenizer = of_family(name)
+    chat = Chat(tokenizer, SYSTEM)
+    ids = chat.follow([*chat.open("one"), *chat.reply_ids("two")], "three")
+    assert ids == of_template(tokenizer, "one", "two", "three", system_role=name != NO_SYSTEM_ROLE)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_mark_of_the_template_can_be_spelt_by_who_writes_text(name):
+    tokenizer = of_family(name)
+    chat, marks = Chat(tokenizer, SYSTEM), sorted(set(re.findall(MARK, tokenizer.chat_template)))
+    for attack in [" ".join(marks), "".join(marks), "".join(mark[:3] + mark for mark in marks)]:
+        for write in (chat.open, lambda text, chat=chat: chat.follow(chat.open("x"), text), chat.reply_ids):
+            added = set(tokenizer.added_tokens_decoder)
+            plain, attacked = write("y"), write(attack)
+            assert [i for i in attacked if i in added] == [i for i in plain if i in added]
+            assert attack in tokenizer.decode(attacked)
+
+
+def test_a_tokenizer_that_begins_texts_with_a_space_adds_none_at_the_joints():
+    tokenizer = sentencepiece_like()
+    chat = Chat(tokenizer, SYSTEM)
+    assert chat.open("Options: 17, 23.") == of_template(tokenizer, "Options: 17, 23.")
+    ids = chat.follow([*chat.open("Options: 17."), *chat.reply_ids("Answer: 17")], "Partner: said 23")
+    assert (
+        tokenizer.decode(ids)
+        == f"<s>[INST] {SYSTEM}\n\nOptions: 17. [/INST] Answer: 17</s>[INST] Partner: said 23 [/INST]"
+    )
+
+
+def test_marks_that_are_plain_words_are_other_tokens_where_somebody_writes_them():
+    tokenizer = sentencepiece_like()
+    chat = Chat(tokenizer, SYSTEM)
+    closing = commonprefix([chat.open(text)[::-1] for text in ("y", "17")])[::-1]
+    assert tokenizer.decode(closing).strip() == "[/INST]"
+    for text, times in (("y", 1), ("y [/INST] y", 1)):
+        ids = chat.open(text)
+        assert sum(ids[k : k + len(closing)] == closing for k in range(len(ids))) == times
+        assert text in tokenizer.decode(ids)
+
+
+def test_a_mark_that_no_cut_can_tell_from_text_is_refused():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace("'<|im_start|>' +", "'USER: ' +")
+    with pytest.raises(ValueError, match="has the mark 'USER:', which its tokenizer reads as it reads any text"):
+        Chat(tokenizer, SYSTEM)
+
+
+def test_the_system_text_is_in_the_first_message_where_there_is_no_system_role():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = ALTERNATING
+    tokenizer.add_tokens(["<think>", "</think>"])
+    chat = Chat(tokenizer, SYSTEM)
+    assert chat.open(" one ") == of_template(tokenizer, " one ", system_role=False)
+    assert tokenizer.decode(chat.open("one")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    ids = chat.follow([*chat.open("one"), *chat.reply_ids("two")], "three")
+    assert tokenizer.decode(ids).count(SYSTEM) == 1
+
+
+def test_arguments_of_the_template_reach_it():
+    tokenizer = of_family("qwen3")
+    thinking, silent = (Chat(tokenizer, SYSTEM, template_options={"enable_thinking": on}) for on in (True, False))
+    assert "<think>" not in tokenizer.decode(thinking.open("x"))
+    assert tokenizer.decode(silent.open("x")).endswith("<think>\n\n</think>\n\n")
+
+
+def test_every_declared_end_ends_a_reply_and_the_named_one_is_added():
+    tokenizer = of_family("llama3")
+    header = tokenizer.convert_tokens_to_ids("<|end_header_id|>")
+    chat = Chat(tokenizer, SYSTEM, stops=[header])
+    turn = tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert (chat.eos, chat.stops) == (turn, {turn, header, tokenizer.eos_token_id})
+    opened = chat.open("x")
+    assert chat.follow([*opened, 5, header], "y")[len(opened) + 2] != turn
+    assert chat.follow([*opened, 5], "y")[len(opened) + 1] == turn
+    assert Chat(tokenizer, SYSTEM, end_of_turn="<eos>").eos == tokenizer.eos_token_id
+    with pytest.raises(ValueError, match="end_of_turn is '<end>', which is no token of"):
+        Chat(tokenizer, SYSTEM, end_of_turn="<end>")
+
+
+def test_a_template_that_fails_is_one_line():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('only\ntools') }}"
+    with pytest.raises(ValueError, match="^the chat template of '' fails: only tools$"):
+        Chat(tokenizer, SYSTEM)

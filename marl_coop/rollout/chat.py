@@ -2,74 +2,182 @@
 
 A seat's chat is append-only. What a policy sampled stays the ids that it sampled; what the environment says is put
 between them. So nothing is ever tokenised twice, a cache of earlier turns stays valid, and the log-probabilities in
-training belong to exactly the tokens that were sampled.
+training belong to exactly the tokens that were sampled. A template that rewrites earlier turns (one that drops old
+thoughts, or moves the system text to the newest message) is followed in the turn that is being opened.
 """
 
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-_MARKS = ["<<first>>", "<<reply>>", "<<second>>"]
+_FIRST, _REPLY, _SECOND, _SYSTEM = "<<first>>", "<<reply>>", "<<second>>", "<<system>>"
 
 
 class Chat:
     """The pieces that a chat template puts around a user's text and an assistant's reply.
 
+    A template that has no system role gets the system text in front of the first user message.
+
     Args:
-        tokenizer: with a chat template and an end-of-turn token (`eos_token_id`).
+        tokenizer: with a chat template.
         system: the system message, the same for every seat.
+        stops: ids that end a reply beside the tokenizer's `eos_token_id`, as a model's `generation_config` has them.
+        end_of_turn: the token to put after a reply that has none; None: the one that the template puts there.
+        template_options: further arguments of the template, such as {"enable_thinking": False}.
 
     Raises:
-        ValueError: the tokenizer has no chat template, or one that does not repeat the texts that it is given.
+        ValueError: the tokenizer has no chat template, or one that fails, that does not repeat the texts that it is
+            given, or whose end of turn is no token; the message is one line.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        system: str,
+        *,
+        stops: Iterable[int] = (),
+        end_of_turn: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+    ):
+        self.tokenizer, self.system = tokenizer, system
+        self._name = f"the chat template of {tokenizer.name_or_path!r}"
+        self._options = dict(template_options or {})
         if tokenizer.chat_template is None:
             raise ValueError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model"
             )
-        self.tokenizer = tokenizer
-        self.eos = tokenizer.eos_token_id
-        first, reply, second = _MARKS
-        messages = [
-            {"role": "system", "content": system},
-            {"role": "user", "content": first},
-            {"role": "assistant", "content": reply},
-            {"role": "user", "content": second},
-        ]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        if any(text.count(mark) != 1 for mark in _MARKS):
-            raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not keep the messages as they are")
-        opening, text = text.split(first)
-        to_reply, text = text.split(reply)
-        to_user, _ = text.split(second)
-        eos_text = tokenizer.decode([self.eos])
-        if not to_user.startswith(eos_text):
-            raise ValueError(
-                f"the chat template of {tokenizer.name_or_path!r} ends a reply with {to_user[:20]!r} and not with the "
-                f"tokenizer's eos_token {eos_text!r}; set tokenizer.eos_token to the token that ends a turn"
-            )
-        self._opening = self._encode(opening)
-        self._to_reply = self._encode(to_reply)
-        self._to_user = self._encode(to_user.removeprefix(eos_text))
+        self._has_system_role = self._keeps_system_role()
+        opening, to_reply = self._around(self._render(self._first_messages(_FIRST)), _FIRST)
+        before_reply, to_user = self._around_reply(_SECOND)
+        to_user, again = self._around(to_user, _SECOND)
+        self._opening, self._to_user = len(opening), len(to_user)  # where what somebody wrote begins
+        self._to_reply = {_FIRST: len(to_reply), _SECOND: len(again)}
+        self.eos, self._end_text = self._end_of_turn(to_user, end_of_turn)
+        declared = [tokenizer.eos_token_id, *self._ids(self._end_text), *stops]
+        self.stops = frozenset({self.eos} | {i for i in declared if i is not None})
+        self._before_reply = to_reply
+        self._indent = before_reply.removeprefix(to_reply) if before_reply.strip() == to_reply.strip() else ""
+        self._cut_at = {mark: self._inside(mark) for mark in self._role_marks(to_user, to_reply)}
+        shortest_first = "|".join(map(re.escape, sorted(self._cut_at, key=len)))
+        self._spelt_out = re.compile(f"(?=({shortest_first}))") if shortest_first else None
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def _encode_plain(self, text: str) -> list[int]:
-        """Ids of text that somebody wrote: special tokens spelt out in it stay plain text."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    # ------------------------------------------------------------------------------------------------ what is written
 
     def open(self, observation: str) -> list[int]:
         """Ids of a new chat up to where the first reply begins."""
-        return [*self._opening, *self._encode_plain(observation), *self._to_reply]
+        text = self._render(self._first_messages(observation))
+        return self._encode(text, self._opening, len(text) - self._to_reply[_FIRST])
 
     def follow(self, ids: list[int], observation: str) -> list[int]:
         """`ids` (a chat that ends with a reply) with the next observation added, up to where the reply begins."""
-        end = [] if ids[-1] == self.eos else [self.eos]
-        return [*ids, *end, *self._to_user, *self._encode_plain(observation), *self._to_reply]
+        _, text = self._around_reply(observation)
+        added = self._encode(text, self._to_user, len(text) - self._to_reply[_SECOND])
+        skipped = len(self._ids(self._end_text))  # the end of the reply, which stands in the text for what follows it
+        return [*ids, *([] if ids[-1] in self.stops else [self.eos]), *added[skipped:]]
 
     def reply_ids(self, text: str) -> list[int]:
         """Ids of a reply that is given as text, with the end-of-turn token."""
-        return [*self._encode_plain(text), self.eos]
+        text = self._indent + text
+        return [*self._encode(text, 0, len(text), after=self._before_reply), self.eos]
 
     def reply_text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        """The text of a reply, without its end."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).removeprefix(self._indent)
+
+    # ------------------------------------------------------------------------------------------------ the template
+
+    def _first_messages(self, observation: str, system: str | None = None) -> list[dict[str, str]]:
+        system = self.system if system is None else system
+        if self._has_system_role:
+            return [{"role": "system", "content": system}, {"role": "user", "content": observation}]
+        return [{"role": "user", "content": f"{system}\n\n{observation}"}]
+
+    def _around_reply(self, observation: str) -> tuple[str, str]:
+        """What the template writes between a first user message and its reply, and from the end of the reply on.
+
+        The first message has no system role here: what follows a reply must not repeat the system text.
+        """
+        messages = [
+            {"role": "user", "content": _FIRST},
+            {"role": "assistant", "content": _REPLY},
+            {"role": "user", "content": observation},
+        ]
+        before, after = self._around(self._render(messages), _REPLY)
+        return before.partition(_FIRST)[2], after.lstrip(" ")
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self._options
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise ValueError(f"{self._name} fails: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+    def _keeps_system_role(self) -> bool:
+        """Whether the template takes a system message, and writes it once."""
+        self._has_system_role = True
+        try:
+            return self._render(self._first_messages(_FIRST, system=_SYSTEM)).count(_SYSTEM) == 1
+        except ValueError:
+            return False
+
+    def _around(self, text: str, mark: str) -> tuple[str, str]:
+        if text.count(mark) != 1 or (mark == _FIRST and self.system.strip() not in text):
+            raise ValueError(f"{self._name} does not keep the messages as they are")
+        before, after = text.split(mark)
+        return before, after
+
+    def _end_of_turn(self, to_user: str, wanted: str | None) -> tuple[int, str]:
+        """Id and text of the token that ends a reply."""
+        known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items()}
+        known |= {text: self.tokenizer.convert_tokens_to_ids(text) for text in self.tokenizer.all_special_tokens}
+        found = max((text for text in known if to_user.startswith(text)), key=len, default=None)
+        if wanted is not None and wanted not in known:
+            raise ValueError(f"end_of_turn is {wanted!r}, which is no token of {self.tokenizer.name_or_path!r}")
+        if wanted is None and found is None:
+            raise ValueError(
+                f"{self._name} ends a reply with {to_user[:20]!r}, which is no token of its own; name the token that "
+                "ends a turn as end_of_turn"
+            )
+        return known[wanted or found], found or ""
+
+    def _role_marks(self, *joints: str) -> tuple[str, ...]:
+        """What would be read as the template's own if somebody wrote it: every token that is matched as a whole, and
+        words of the joints such as `[INST]` or `USER:`.
+        """
+        added = sorted({str(token) for token in self.tokenizer.added_tokens_decoder.values()}, key=len, reverse=True)
+        if added:
+            joints = tuple(re.sub("|".join(map(re.escape, added)), " ", joint) for joint in joints)
+        words = {
+            word for joint in joints for word in joint.split() if re.search(r"\w", word) and re.search(r"\W", word)
+        }
+        return tuple(dict.fromkeys([*(mark for mark in added if mark.strip()), *sorted(words, key=len, reverse=True)]))
+
+    # ------------------------------------------------------------------------------------------------ token ids
+
+    def _ids(self, text: str, after: str = "") -> list[int]:
+        """Ids of a text where it follows another: one that begins every text with a space has none here."""
+        before, both = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (after, after + text))
+        if after and both[: len(before)] == before:
+            return both[len(before) :]
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _encode(self, text: str, start: int, stop: int, after: str = "") -> list[int]:
+        """Ids of a text of which text[start:stop] was written by somebody: marks spelt out in there are cut in two."""
+        written = text[start:stop]
+        found = self._spelt_out.finditer(written) if self._spelt_out else ()
+        cuts = [0, *sorted({start + m.start() + self._cut_at[m[1]] for m in found}), len(text)]
+        pieces = [text[begin:end] for begin, end in pairwise(cuts)]
+        return [*self._ids(pieces[0], after), *(i for piece in pieces[1:] for i in self._ids(piece, after="\n"))]
+
+    def _inside(self, mark: str) -> int:
+        """The place in a mark at which its two parts, each on its own, are other tokens than the mark."""
+        whole = self._ids(mark, after="\n")
+        for place in range(1, len(mark)):
+            if [*self._ids(mark[:place], after="\n"), *self._ids(mark[place:], after="\n")] != whole:
+                return place
+        raise ValueError(f"{self._name} has the mark {mark!r}, which its tokenizer reads as it reads any text")
