@@ -34,7 +34,8 @@ from envs.cooperbench.recipes import RECIPES, Refused
 from envs.cooperbench.submission import submit
 from envs.cooperbench.tasks import name_of
 from envs.cooperbench.venvs import Cache
-from envs.repository.git import MergePolicy, Repository, merge
+from envs.repository.git import Repository
+from envs.repository.merge import MergePolicy, merge_trees
 from envs.scripted.cooperbench import Gold
 from envs.scripted.play import play
 
@@ -126,14 +127,14 @@ def merges(task: BenchTask, cache: Cache, done: Done) -> None:
         commits = {id: repository.take(small, side.tree, touched) for id, side in sides.items()}
         root = repository.commit(small)
         for first, second in task.pairs:
-            ours = merge(repository, base, sides[first].tree, sides[second].tree, MergePolicy.NAIVE)
+            ours = merge_trees(repository, base, sides[first].tree, sides[second].tree, MergePolicy.NAIVE)
             one, two = (repository.commit(commits[id], root) for id in (first, second))
             git(tree, "checkout", "-q", "-f", two)
             theirs = git(tree, "merge", "-q", "--no-edit", one, check=False).returncode == 0
             same = ours.clean == theirs
             if theirs:
                 same &= (
-                    repository.take(small, ours.tree, touched) == git(tree, "rev-parse", "HEAD^{tree}").stdout.strip()
+                    repository.take(small, ours.final, touched) == git(tree, "rev-parse", "HEAD^{tree}").stdout.strip()
                 )
             git(tree, "merge", "--abort", check=False)
             git(tree, "clean", "-qfdx")

@@ -8,7 +8,7 @@ from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.runner import Isolation, RunStatus
 from envs.cooperbench.submission import graded_tree, submit
-from envs.repository.git import MergePolicy
+from envs.repository.merge import MergePolicy
 
 
 def verdict(toy, feature, files):

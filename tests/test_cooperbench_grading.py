@@ -11,7 +11,7 @@ from envs.cooperbench.grading import load, save
 from envs.cooperbench.recipes import Recipe, Refused
 from envs.cooperbench.runner import Isolation, IsolationError, Place, RunStatus
 from envs.cooperbench.venvs import Cache, PreparationError
-from envs.repository.git import MergePolicy, Strategy
+from envs.repository.merge import MergePolicy, Strategy
 
 
 def gold(task, *features):

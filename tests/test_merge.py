@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.repository.git import GitError, MergePolicy, PatchError, Repository, Strategy, merge
+from envs.repository.git import GitError, PatchError, Repository
+from envs.repository.merge import MergePolicy, Strategy, merge_trees
 
 TEXT = b"".join(b"line %d\n" % i for i in range(9))
 
@@ -26,17 +27,17 @@ TOP, BOTTOM, OTHER = TEXT.replace(b"line 0", b"top"), TEXT.replace(b"line 8", b"
 
 @pytest.mark.parametrize("policy", [MergePolicy.NAIVE, MergePolicy.UNION, MergePolicy.LEAD_FALLBACK])
 def test_changes_far_apart_merge_under_every_policy_that_merges(repository, policy):
-    result = merge(repository, *sides(repository, {"a.py": TOP}, {"a.py": BOTTOM}), policy)
+    result = merge_trees(repository, *sides(repository, {"a.py": TOP}, {"a.py": BOTTOM}), policy)
     assert result.clean and result.strategy is Strategy.NAIVE and result.policy is policy
-    assert repository.read(result.tree, "a.py") == TOP.replace(b"line 8", b"bottom")
+    assert repository.read(result.final, "a.py") == TOP.replace(b"line 8", b"bottom")
 
 
 def test_each_policy_has_its_own_answer_to_a_conflict(repository):
     base, first, second = sides(repository, {"a.py": TOP}, {"a.py": OTHER})
-    results = {policy: merge(repository, base, first, second, policy) for policy in MergePolicy}
-    assert results[MergePolicy.NAIVE].tree is None and results[MergePolicy.IDENTICAL].tree is None
-    assert results[MergePolicy.LEAD_FALLBACK].tree == first
-    assert repository.read(results[MergePolicy.UNION].tree, "a.py") == TOP.replace(b"top\n", b"x\ntop\n")
+    results = {policy: merge_trees(repository, base, first, second, policy) for policy in MergePolicy}
+    assert results[MergePolicy.NAIVE].final is None and results[MergePolicy.IDENTICAL].final is None
+    assert results[MergePolicy.LEAD_FALLBACK].final == first
+    assert repository.read(results[MergePolicy.UNION].final, "a.py") == TOP.replace(b"top\n", b"x\ntop\n")
     named = {policy: result.strategy.value for policy, result in results.items()}
     assert named == {"naive": "naive", "union": "union", "lead_fallback": "lead", "identical": "identical"}
     assert [(c.path, c.kind) for c in results[MergePolicy.NAIVE].conflicts] == [("a.py", "contents")]
@@ -46,22 +47,22 @@ def test_each_policy_has_its_own_answer_to_a_conflict(repository):
 @pytest.mark.parametrize("policy", MergePolicy)
 def test_equal_sides_are_not_merged(repository, policy):
     base, first, _ = sides(repository, {"a.py": TOP}, {})
-    result = merge(repository, base, first, first, policy)
-    assert (result.tree, result.strategy, result.conflicts) == (first, Strategy.IDENTICAL, ())
+    result = merge_trees(repository, base, first, first, policy)
+    assert (result.final, result.strategy, result.conflicts) == (first, Strategy.IDENTICAL, ())
 
 
 def test_a_union_cannot_settle_a_removed_file(repository):
     base, first, second = sides(repository, {"a.py": None}, {"a.py": TOP})
-    result = merge(repository, base, first, second, MergePolicy.UNION)
-    assert result.tree is None and [c.kind for c in result.conflicts] == ["modify/delete"]
+    result = merge_trees(repository, base, first, second, MergePolicy.UNION)
+    assert result.final is None and [c.kind for c in result.conflicts] == ["modify/delete"]
 
 
 @pytest.mark.parametrize("policy", MergePolicy)
 def test_a_policy_by_name_is_that_policy(repository, policy):
     trees = sides(repository, {"a.py": TOP}, {"a.py": OTHER})
-    assert merge(repository, *trees, policy.value) == merge(repository, *trees, policy)
+    assert merge_trees(repository, *trees, policy.value) == merge_trees(repository, *trees, policy)
     with pytest.raises(ValueError, match="policy is 'typo'; it must be one of naive, union, lead_fallback, identical"):
-        merge(repository, *trees, "typo")
+        merge_trees(repository, *trees, "typo")
 
 
 def test_many_blobs_are_read_at_once(repository):
@@ -88,17 +89,17 @@ def test_a_merge_of_one_file_is_that_of_git_merge_file(tmp_path_factory, reposit
     for name, content in files.items():
         (folder / name).write_bytes(content)
     reference = subprocess.run(["git", "merge-file", "-p", "second", "base", "first"], cwd=folder, capture_output=True)
-    result = merge(repository, base, first, second, MergePolicy.NAIVE)
+    result = merge_trees(repository, base, first, second, MergePolicy.NAIVE)
     assert result.clean == (reference.returncode == 0)
     if result.clean:
-        assert repository.read(result.tree, "a.py") == reference.stdout
+        assert repository.read(result.final, "a.py") == reference.stdout
 
 
 def test_settings_of_the_user_change_nothing(repository, tmp_path, monkeypatch):
     (tmp_path / ".gitconfig").write_text("[merge]\n\tconflictStyle = nonsense\n[core]\n\tattributesFile = ~/all\n")
     (tmp_path / "all").write_text("* merge=union\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert merge(repository, *sides(repository, {"a.py": TOP}, {"a.py": OTHER}), MergePolicy.NAIVE).tree is None
+    assert merge_trees(repository, *sides(repository, {"a.py": TOP}, {"a.py": OTHER}), MergePolicy.NAIVE).final is None
 
 
 def test_a_diff_applies_to_its_base_and_gives_the_tree_back(repository):
@@ -133,4 +134,4 @@ def test_a_link_cannot_be_taken_from_a_tree(repository):
 
 def test_a_tree_that_is_not_there_is_an_error(repository):
     with pytest.raises(GitError):
-        merge(repository, "0" * 40, "1" * 40, "2" * 40, MergePolicy.NAIVE)
+        merge_trees(repository, "0" * 40, "1" * 40, "2" * 40, MergePolicy.NAIVE)

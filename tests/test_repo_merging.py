@@ -5,9 +5,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from envs.repository import merge as merging
-from envs.repository.git import MergePolicy, Repository, Strategy, merge
-from envs.repository.merge import export, merge_branches, need_git
+from envs.repository import git
+from envs.repository.git import Repository, export, need_git
+from envs.repository.merge import MergePolicy, Strategy, merge_branches, merge_trees
 
 BASE = {"a.py": "one\ntwo\nthree\nfour\nfive\n", "b.py": "x = 1\n"}
 
@@ -29,12 +29,12 @@ def test_a_merge_is_gits_own_merge_of_the_whole_tree(tmp_path):
     seen = set()
     for i, (first, second) in enumerate(cases):
         policy = list(MergePolicy)[i % 4]
-        theirs = merge(repository, "main", f"f-{i}", f"s-{i}", policy)
+        theirs = merge_trees(repository, "main", f"f-{i}", f"s-{i}", policy)
         ours = merge_branches(BASE, first, second, policy)
-        assert ours.conflicts == tuple(sorted(conflict.path for conflict in theirs.conflicts))
-        assert (ours.policy, ours.strategy, ours.files is None) == (policy, theirs.strategy, theirs.tree is None)
-        if ours.files is not None:
-            assert ours.files == {path: repository.read(theirs.tree, path).decode() for path in BASE}
+        assert ours.paths == tuple(sorted(conflict.path for conflict in theirs.conflicts))
+        assert (ours.policy, ours.strategy, ours.final is None) == (policy, theirs.strategy, theirs.final is None)
+        if ours.final is not None:
+            assert ours.final == {path: repository.read(theirs.final, path).decode() for path in BASE}
         seen.add((policy, bool(ours.conflicts)))
     assert len(seen) >= 6  # both ends of most policies were met
 
@@ -46,44 +46,42 @@ def side(**texts):
 def test_changes_of_different_files_and_of_different_lines_merge():
     first, second = side(a="ONE\ntwo\nthree\nfour\nfive\n"), side(a="one\ntwo\nthree\nfour\nFIVE\n", b="x = 2\n")
     merged = merge_branches(BASE, first, second, MergePolicy.NAIVE)
-    assert merged.files == {"a.py": "ONE\ntwo\nthree\nfour\nFIVE\n", "b.py": "x = 2\n"}
+    assert merged.final == {"a.py": "ONE\ntwo\nthree\nfour\nFIVE\n", "b.py": "x = 2\n"}
     assert (merged.strategy, merged.conflicts) == (Strategy.NAIVE, ())
 
 
 def test_a_conflict_leaves_no_files_but_by_the_policy():
     first, second = side(a="one\nTWO\nthree\nfour\nfive\n"), side(a="one\n2\nthree\nfour\nfive\n", b="x = 2\n")
     results = {policy: merge_branches(BASE, first, second, policy) for policy in MergePolicy}
-    assert results[MergePolicy.NAIVE].files is None and results[MergePolicy.IDENTICAL].files is None
-    assert results[MergePolicy.UNION].files == {"a.py": "one\n2\nTWO\nthree\nfour\nfive\n", "b.py": "x = 2\n"}
-    assert results[MergePolicy.LEAD_FALLBACK].files == first
+    assert results[MergePolicy.NAIVE].final is None and results[MergePolicy.IDENTICAL].final is None
+    assert results[MergePolicy.UNION].final == {"a.py": "one\n2\nTWO\nthree\nfour\nfive\n", "b.py": "x = 2\n"}
+    assert results[MergePolicy.LEAD_FALLBACK].final == first
     assert {policy: merge_branches(BASE, first, second, policy.value) for policy in MergePolicy} == results
     with pytest.raises(ValueError, match="policy is 'typo'; it must be one of naive, union"):
         merge_branches(BASE, first, second, "typo")
-    assert results[MergePolicy.IDENTICAL].conflicts == ("a.py", "b.py") and results[MergePolicy.UNION].conflicts == (
-        "a.py",
-    )
+    assert results[MergePolicy.IDENTICAL].paths == ("a.py", "b.py") and results[MergePolicy.UNION].paths == ("a.py",)
     assert all(result.policy is policy for policy, result in results.items())
 
 
 def test_a_file_that_one_side_changed_costs_no_process(monkeypatch):
-    monkeypatch.setattr(merging.subprocess, "run", None)
+    monkeypatch.setattr(git.subprocess, "run", None)
     first, second = side(a="anything\n"), side(b="x = 3\n")
-    assert merge_branches(BASE, first, second, MergePolicy.NAIVE).files == {"a.py": "anything\n", "b.py": "x = 3\n"}
+    assert merge_branches(BASE, first, second, MergePolicy.NAIVE).final == {"a.py": "anything\n", "b.py": "x = 3\n"}
 
 
 def test_what_git_merged_once_is_not_merged_again(monkeypatch):
     first, second = side(a="zero\none\ntwo\nthree\nfour\nfive\n"), side(a="one\ntwo\nthree\nfour\nfive\nseven\n")
     once = merge_branches(BASE, first, second, MergePolicy.NAIVE)
-    monkeypatch.setattr(merging.subprocess, "run", None)
+    monkeypatch.setattr(git.subprocess, "run", None)
     assert merge_branches(BASE, first, second, MergePolicy.NAIVE) == once
 
 
 def test_without_a_new_enough_git_there_is_one_clear_error(monkeypatch):
     for version, message in (("git version 2.30.1", "needs git 2.38"), (None, "not found on PATH")):
         need_git.cache_clear()
-        monkeypatch.setattr(merging.shutil, "which", lambda _, found=version: found)
+        monkeypatch.setattr(git.shutil, "which", lambda _, found=version: found)
         done = subprocess.CompletedProcess([], 0, stdout=version)
-        monkeypatch.setattr(merging.subprocess, "run", lambda *_, done=done, **__: done)
+        monkeypatch.setattr(git.subprocess, "run", lambda *_, done=done, **__: done)
         with pytest.raises(RuntimeError, match=message):
             need_git()
     need_git.cache_clear()

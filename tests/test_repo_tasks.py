@@ -6,7 +6,7 @@ from envs.core.env import SEATS
 from envs.core.episode import Phase
 from envs.paired_features.env import PairedFeatures
 from envs.paired_features.templates import FAMILIES
-from envs.repository.git import MergePolicy
+from envs.repository.merge import MergePolicy
 from envs.repository.tree_tests import judge, kept_tests
 
 PLACES = pytest.mark.parametrize("place", [family.name for family in FAMILIES])

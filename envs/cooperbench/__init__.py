@@ -1,7 +1,7 @@
 """CooperBench: its tasks, and verdicts on them that submitted code cannot forge.
 
     from envs.cooperbench import Cache, Dataset, Evaluator
-    from envs.repository.git import MergePolicy
+    from envs.repository.merge import MergePolicy
 
     dataset = Dataset("dataset")  # of the official package; nothing of it comes with this library
     evaluator = Evaluator(Cache("cache"))  # repositories and virtual environments, made once
@@ -12,18 +12,19 @@
 | file | what |
 |---|---|
 | `dataset.py` | the layout: tasks, features, patches, pairs, subsets |
-| `native.py` | which tasks run without docker, what they need, which features are broken |
-| `environments.py` | repositories and virtual environments, cached |
-| `running.py`, `pytest_child.py` | one isolated run of pytest, and what it claims |
-| `twins.py` | tests turned into tests that honest code must fail |
+| `recipes.py` | which tasks run without docker, what they need, which features are broken |
+| `venvs.py` | repositories and virtual environments, cached |
+| `runner.py`, `pytest_child.py` | one isolated run of pytest, and what it claims |
+| `mutants.py` | tests turned into tests that honest code must fail |
 | `submission.py` | what of a patch is merged, and what of the merge counts |
 | `grading.py` | claims made into a verdict on one feature |
 | `evaluation.py` | the verdict on a pair of patches |
 | `logs.py` | the official tree of logs, written and read |
 | `official.py` | the official evaluator without docker, for comparison |
-| `environment.py`, `playing.py` | the environment `CooperBench`, in which two seats play the pairs |
-| `played.py` | a played episode as a log of that tree |
-| `gold.py` | a partner that has the gold patch |
+| `env.py`, `tasks.py` | the environment `CooperBench`, in which two seats play the pairs |
+| `export.py` | a played episode as a log of that tree |
+
+`envs.scripted.cooperbench` has a partner that plays the gold patch.
 """
 
 from envs.cooperbench.dataset import BenchTask, Dataset, DatasetError, Feature, Pair

@@ -12,7 +12,8 @@ from envs.cooperbench.recipes import RECIPES, Recipe, Refused, known_defect, rec
 from envs.cooperbench.runner import Isolation, RunStatus, best_isolation
 from envs.cooperbench.submission import Applied, Submission, submit
 from envs.cooperbench.venvs import Cache, image_place, package_folders
-from envs.repository.git import MergePolicy, MergeResult, PatchError, PathConflict, Strategy, merge
+from envs.repository.git import PatchError, PathConflict
+from envs.repository.merge import MergePolicy, MergeResult, Strategy, merge_trees
 
 _SUITE_VERSION = 1  # part of a stored suite's key: raise it when `study` finds out something else
 
@@ -176,10 +177,10 @@ class Evaluator:
         suites = [self.suite(task, feature) for feature in features]
         sides = [submit(bench.repository, bench.base, patch, bench.packages) for patch in patches]
         merged, status = self._merge(bench, sides, policy)
-        if merged.tree is None:
+        if merged.final is None:
             verdicts = [_none(suite) for suite in suites]
         else:
-            verdicts = [self.grade(task, feature, merged.tree) for feature in features]
+            verdicts = [self.grade(task, feature, merged.final) for feature in features]
             if merged.strategy is Strategy.LEAD and not all(verdict.passed for verdict in verdicts):
                 verdicts = [_none(suite) for suite in suites]  # as the benchmark: the lead's tree counts whole or not
         return PairVerdict(
@@ -190,7 +191,7 @@ class Evaluator:
             applied=(sides[0].status, sides[1].status),
             ignored=(sides[0].ignored, sides[1].ignored),
             conflicts=merged.conflicts,
-            tree=merged.tree,
+            tree=merged.final,
             features=(verdicts[0], verdicts[1]),
             isolation=self.isolation,
         )
@@ -199,13 +200,13 @@ class Evaluator:
         """Grade one patch that holds both features, as the benchmark's solo setting does."""
         return self.evaluate(task, features, (patch, patch), MergePolicy.IDENTICAL)
 
-    def _merge(self, bench: Workbench, sides: list[Submission], policy: MergePolicy) -> tuple[MergeResult, str]:
+    def _merge(self, bench: Workbench, sides: list[Submission], policy: MergePolicy) -> tuple[MergeResult[str], str]:
         first, second = sides
         if Applied.FAILED in (first.status, second.status):
             lead = policy is MergePolicy.LEAD_FALLBACK and first.status is Applied.APPLIED
             strategy = Strategy.LEAD if lead else Strategy.NAIVE
-            return MergeResult(policy=policy, strategy=strategy, tree=first.tree if lead else None), "missing_input"
-        merged = merge(bench.repository, bench.base, first.tree, second.tree, policy)
+            return MergeResult(policy=policy, strategy=strategy, final=first.tree if lead else None), "missing_input"
+        merged = merge_trees(bench.repository, bench.base, first.tree, second.tree, policy)
         if merged.strategy is Strategy.IDENTICAL and merged.clean:
             return merged, "identical"
         return merged, "clean" if merged.clean else "conflicts"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.cooperbench.evaluation import PairVerdict
-from envs.repository.git import Strategy
+from envs.repository.merge import Strategy
 
 SETTINGS = ("solo", "coop", "team")
 STRATEGIES = {

@@ -13,8 +13,7 @@ from envs.core.episode import Forecast, Outcome, PartTests, StopReason
 from envs.core.task import Seat, Task
 from envs.core.tokens import message_tokens
 from envs.repository import scoring
-from envs.repository.git import MergePolicy
-from envs.repository.merge import BranchMerge
+from envs.repository.merge import MergePolicy, MergeResult
 from envs.repository.working_copy import Files, writable
 
 _ADDED = re.compile(r"^\+(?!\+\+ )(.*)$", re.MULTILINE)
@@ -91,7 +90,7 @@ def settle(
     if verdict.tree is not None:
         changed = {path: (bench.repository.read(verdict.tree, path) or b"").decode("utf-8") for path in touched}
         final = {**task.files, **changed}
-    merged = BranchMerge(final, policy, verdict.strategy, tuple(conflict.path for conflict in verdict.conflicts))
+    merged = MergeResult(policy=policy, strategy=verdict.strategy, final=final, conflicts=verdict.conflicts)
     parts = {}
     for i, (seat, feature) in enumerate(zip(task.seats, pair.features, strict=True)):
         tests = sorted(evaluator.suite(bench_task, feature).new)
@@ -129,8 +128,8 @@ def _tree(bench: Workbench, base: Files, files: Files) -> str:
     return bench.repository.with_files(bench.base, changed)
 
 
-def _detail(merged: BranchMerge, status: str, features: Sequence[FeatureVerdict], evaluator: Evaluator) -> str:
-    where = f" in {', '.join(merged.conflicts)}" if merged.conflicts else ""
+def _detail(merged: MergeResult[Files], status: str, features: Sequence[FeatureVerdict], evaluator: Evaluator) -> str:
+    where = f" in {', '.join(merged.paths)}" if merged.conflicts else ""
     parts = [f"policy {merged.policy}, merge {status}{where}, by {merged.strategy}, isolation {evaluator.isolation}"]
     for feature in features:
         said = "passed" if feature.passed else "forged" if feature.forged else "failed"

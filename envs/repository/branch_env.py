@@ -13,8 +13,8 @@ from envs.core.task import Seat
 from envs.core.tokens import message_tokens
 from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
 from envs.repository.forecast import describe, forecast
-from envs.repository.git import MergePolicy, Repository
-from envs.repository.merge import export, need_git
+from envs.repository.git import Repository, export, need_git
+from envs.repository.merge import MergePolicy
 from envs.repository.working_copy import added, clipped
 from envs.repository.workspace import Desk
 
@@ -46,7 +46,7 @@ class BranchEnv(CoopEnv):
     tokens: words and symbols that a seat may write in all of its turns of work, at least 1. A reply beyond counts for
         nothing and submits the branch.
     order: "simultaneous", or "alternating" for one seat at a time.
-    policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.repository.git.MergePolicy`.
+    policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.repository.merge.MergePolicy`.
     forecast: tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they
         agree (`envs.repository.forecast`). It is made in any case.
     test_timeout_s: wall time in seconds for the tests of one tree, above 0.

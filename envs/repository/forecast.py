@@ -5,8 +5,7 @@ from difflib import SequenceMatcher
 from itertools import chain
 
 from envs.core.episode import Forecast
-from envs.repository.git import MergePolicy
-from envs.repository.merge import merge_branches
+from envs.repository.merge import MergePolicy, merge_branches
 from envs.repository.working_copy import Files, writable
 from envs.source.outline import Definition, Parts, certain, names, outline
 
@@ -22,7 +21,7 @@ def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
     >>> describe(forecast(0, base, {**base, "a.py": "def f(x, z):\\n    return x\\n"}, other))
     'Merge forecast: clean; both rely on a.py:f; signatures disagree: a.py:f.'
     """
-    clashing = merge_branches(base, first, second, MergePolicy.NAIVE).conflicts
+    clashing = merge_branches(base, first, second, MergePolicy.NAIVE).paths
     symbols, signatures = _shared(base, first, second)
     return Forecast(
         round=round,

@@ -1,50 +1,34 @@
-"""Merging with git itself and without a work tree: a bare repository and trees in, a merged tree or conflicts out.
+"""A bare git repository without a work tree: files and patches in, trees and merges of trees out.
 
     repository = Repository.create(folder / "bare.git")
     base = repository.write({"a.py": b"x = 1\\n"})
     left = repository.with_files(base, {"a.py": b"x = 2\\n"})
     right = repository.with_files(base, {"b.py": b"y = 1\\n"})
-    merge(repository, base, left, right, MergePolicy.NAIVE).tree
+    tree, conflicts = repository.three_way(base, left, right)
 
 A tree is named by its hash, so equal content has an equal name and a verdict can be cached by it. Needs git 2.38 or
-newer (`git merge-tree --write-tree`). A call of git takes about 3 ms, a merge three or four of them.
+newer (`git merge-tree --write-tree`). A call of git takes about 3 ms. It is git itself and no library of it, because
+what is measured is what git does. Merges under a policy are in `envs.repository.merge`.
 """
 
+import functools
 import os
+import re
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from envs.repository.working_copy import Files
+
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+_OLDEST = (2, 38)  # the first with `git merge-tree --write-tree`
 _REGULAR = frozenset(("100644", "100755"))
 _NOBODY = {f"GIT_{who}_{what}": f"{who}@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {
     f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")
 }
-
-
-class MergePolicy(StrEnum):
-    """What becomes of two sides. Equal sides are never merged, whatever the policy."""
-
-    NAIVE = "naive"  # git's three-way merge; a conflict leaves no tree
-    UNION = "union"  # naive, and where that conflicts both sides' lines are kept (CooperBench up to 0.0.15)
-    LEAD_FALLBACK = "lead_fallback"  # naive, and where that conflicts the first side alone (CooperBench from 0.0.16)
-    IDENTICAL = "identical"  # the team itself must arrive at one tree: sides that differ are a conflict
-
-    @classmethod
-    def _missing_(cls, value: object) -> "MergePolicy":
-        raise ValueError(f"policy is {value!r}; it must be one of {', '.join(cls)}.")
-
-
-class Strategy(StrEnum):
-    """What the merged tree was made by."""
-
-    NAIVE = "naive"
-    UNION = "union"
-    LEAD = "lead"
-    IDENTICAL = "identical"
 
 
 class GitError(RuntimeError):
@@ -61,26 +45,6 @@ class PathConflict:
 
     path: str
     kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeResult:
-    """What came of a merge.
-
-    `tree` is None exactly where the policy found no tree. `conflicts` are those of the naive merge, also where another
-    strategy then made a tree. `marked` is the tree of the naive merge with git's markers in the conflicting files.
-    """
-
-    policy: MergePolicy
-    strategy: Strategy
-    tree: str | None
-    conflicts: tuple[PathConflict, ...] = ()
-    marked: str | None = None
-
-    @property
-    def clean(self) -> bool:
-        """Whether git merged it, or had nothing to merge."""
-        return not self.conflicts
 
 
 class Repository:
@@ -256,39 +220,67 @@ class _Index:
         self.folder.cleanup()
 
 
-def merge(repository: Repository, base: str, first: str, second: str, policy: MergePolicy | str) -> MergeResult:
-    """Merge two sides of a base under a policy.
-
-    As in CooperBench, the first side is merged into the second, so where both insert at one place a union has the
-    second's lines on top.
-
-    Args:
-        repository: where the trees are.
-        base, first, second: trees or commits.
-        policy: a `MergePolicy` or its name.
+@functools.cache
+def need_git() -> None:
+    """See that git is there and new enough.
 
     Raises:
-        GitError: a tree is not in the repository.
-        ValueError: there is no such policy.
+        RuntimeError: it is not; the message has the version.
     """
-    policy = MergePolicy(policy)
-    first, second = repository.tree(first), repository.tree(second)
-    if first == second:
-        return MergeResult(policy=policy, strategy=Strategy.IDENTICAL, tree=first)
-    if policy is MergePolicy.IDENTICAL:
-        differing = tuple(PathConflict(path=p, kind="sides differ") for p in repository.changed(first, second))
-        return MergeResult(policy=policy, strategy=Strategy.IDENTICAL, tree=None, conflicts=differing)
-    tree, conflicts = repository.three_way(base, second, first)
-    if not conflicts:
-        return MergeResult(policy=policy, strategy=Strategy.NAIVE, tree=tree)
-    strategy, rescued = Strategy.NAIVE, None
-    if policy is MergePolicy.UNION:
-        strategy = Strategy.UNION
-        union, left = repository.three_way(base, second, first, union=True)
-        rescued = None if left else union
-    elif policy is MergePolicy.LEAD_FALLBACK:
-        strategy, rescued = Strategy.LEAD, first
-    return MergeResult(policy=policy, strategy=strategy, tree=rescued, conflicts=conflicts, marked=tree)
+    if shutil.which("git") is None:
+        raise RuntimeError("git was not found on PATH; this environment merges with git. Install git 2.38 or newer.")
+    version = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    found = re.search(r"(\d+)\.(\d+)", version)
+    if found is None or tuple(map(int, found.groups())) < _OLDEST:
+        raise RuntimeError(f"git is {version!r}; this environment needs git 2.38 or newer.")
+
+
+@functools.lru_cache(maxsize=4096)
+def merge_file(base: str, first: str, second: str, *, union: bool = False) -> tuple[str, bool]:
+    """git's merge of two versions of a file, and whether it met a conflict that `union` did not settle.
+
+    As in CooperBench the first is merged into the second, so a union has the second's lines on top.
+
+    Raises:
+        GitError: git failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
+        names = ("second", "base", "first")
+        for name, text in zip(names, (second, base, first), strict=True):
+            Path(folder, name).write_text(text, encoding="utf-8", newline="")
+        options = ["--union"] if union else []
+        result = _run(None, ["merge-file", "-p", "-q", *options, *names], cwd=folder)
+    if result.returncode > 127:  # up to there it is the number of conflicts
+        raise GitError(f"git merge-file: {_said(result)}")
+    return result.stdout.decode("utf-8"), result.returncode > 0
+
+
+def export(folder: Path, base: Files, history: Mapping[str, Sequence[Files]]) -> Repository:
+    """A bare repository in a new folder: the base is `main`, the states of every branch are commits on it.
+
+    Raises:
+        ValueError: there is something at the folder's path.
+    """
+    if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
+        raise ValueError(f"export: {folder} is there already and not empty; give a new folder for each episode.")
+    repository = Repository.create(folder)
+    stream = [_commit("main", "base", base)]
+    for branch, states in history.items():
+        stream.append(f"reset refs/heads/{branch}\nfrom refs/heads/main\n\n".encode())
+        stream += [_commit(branch, f"{branch}: edit {number}", files) for number, files in enumerate(states, 1)]
+    _git(folder, "fast-import", "--quiet", input=b"".join(stream))
+    return repository
+
+
+def _commit(branch: str, message: str, files: Files) -> bytes:
+    """The next commit of a branch, in the language of `git fast-import`."""
+    head = f"commit refs/heads/{branch}\ncommitter {branch} <{branch}@localhost> 0 +0000\n".encode() + _data(message)
+    return head + b"".join(f"M 100644 inline {path}\n".encode() + _data(files[path]) for path in files) + b"\n"
+
+
+def _data(text: str) -> bytes:
+    content = text.encode("utf-8")
+    return f"data {len(content)}\n".encode() + content + b"\n"
 
 
 def _read_merge(output: str) -> tuple[str, tuple[PathConflict, ...]]:
@@ -315,7 +307,7 @@ def _read_merge(output: str) -> tuple[str, tuple[PathConflict, ...]]:
 
 
 def _run(
-    git_dir: Path | None, words: list[str], input: bytes = b"", index: str | None = None
+    git_dir: Path | None, words: list[str], input: bytes = b"", index: str | None = None, cwd: str | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     keep = {
         name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE", "https_proxy", "HTTPS_PROXY") if name in os.environ
@@ -324,7 +316,11 @@ def _run(
     env = keep | clean | _NOBODY | ({"GIT_INDEX_FILE": index} if index else {})
     where = [f"--git-dir={git_dir}"] if git_dir else []
     return subprocess.run(
-        ["git", *where, "-c", "core.attributesFile=/dev/null", *words], input=input, env=env, capture_output=True
+        ["git", *where, "-c", "core.attributesFile=/dev/null", *words],
+        input=input,
+        env=env,
+        cwd=cwd,
+        capture_output=True,
     )
 
 

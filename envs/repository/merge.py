@@ -1,132 +1,140 @@
-"""Branches that meet: three-way merges by git without a work tree, the policies of CooperBench, and a real repository.
+"""Two sides of one base become one code under a policy: trees of a repository, or branches that are held in memory.
 
-Seats change files and make or remove none, so git's merge of two branches is its merge of each file that both changed;
-a file that one side changed is taken as it is. `git merge-file` does that in one process for a file, once for each
-content. `export` writes the branches with their history as a bare repository, for people and for `envs.repository.git`.
+The ladder of policies is one for both; what differs is how git is asked. Seats change files and make or remove none, so
+git's merge of two branches is its merge of each file that both changed, which `git merge-file` does in one process for
+a file and once for each content; a file that one side changed is taken as it is.
 """
 
-import functools
-import re
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
 
-from envs.core.task import Seat
-from envs.repository.git import MergePolicy, Repository, Strategy
+from envs.repository.git import PathConflict, Repository, merge_file
 from envs.repository.working_copy import Files
 
-_OLDEST_GIT = (2, 38)  # the first with `git merge-tree --write-tree`
+Code = TypeVar("Code", str, Files)  # the hash of a tree, or files by their paths
 
 
-class BranchMerge(NamedTuple):
-    """What came of a merge: the files, None where the policy found none, and where git met conflicts."""
+class MergePolicy(StrEnum):
+    """What becomes of two sides. Equal sides are never merged, whatever the policy."""
 
-    files: Files | None
+    NAIVE = "naive"  # git's three-way merge; a conflict leaves no code
+    UNION = "union"  # naive, and where that conflicts both sides' lines are kept (CooperBench up to 0.0.15)
+    LEAD_FALLBACK = "lead_fallback"  # naive, and where that conflicts the first side alone (CooperBench from 0.0.16)
+    IDENTICAL = "identical"  # the team itself must arrive at one code: sides that differ are a conflict
+
+    @classmethod
+    def _missing_(cls, value: object) -> "MergePolicy":
+        raise ValueError(f"policy is {value!r}; it must be one of {', '.join(cls)}.")
+
+
+class Strategy(StrEnum):
+    """What the merged code was made by."""
+
+    NAIVE = "naive"
+    UNION = "union"
+    LEAD = "lead"
+    IDENTICAL = "identical"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult(Generic[Code]):
+    """What came of a merge.
+
+    `final` is None exactly where the policy found no code. `conflicts` are those of the naive merge, also where another
+    strategy then made a code. `marked` is the naive merge with git's markers in the conflicting files.
+    """
+
     policy: MergePolicy
     strategy: Strategy
-    conflicts: tuple[str, ...]
+    final: Code | None
+    conflicts: tuple[PathConflict, ...] = ()
+    marked: Code | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether git merged it, or had nothing to merge."""
+        return not self.conflicts
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where git met conflicts."""
+        return tuple(conflict.path for conflict in self.conflicts)
 
 
-def merge_branches(base: Files, first: Files, second: Files, policy: MergePolicy | str) -> BranchMerge:
-    """Merge two branches of a base under a policy, given as a `MergePolicy` or by its name (else ValueError).
+def merge_trees(
+    repository: Repository, base: str, first: str, second: str, policy: MergePolicy | str
+) -> MergeResult[str]:
+    """Merge two trees or commits of a repository over a base.
 
-    About 4 ms for a file that both changed.
+    As in CooperBench, the first side is merged into the second, so where both insert at one place a union has the
+    second's lines on top.
+
+    Args:
+        repository: where the trees are.
+        base, first, second: trees or commits.
+        policy: a `MergePolicy` or its name.
+
+    Raises:
+        GitError: a tree is not in the repository.
+        ValueError: there is no such policy.
+    """
+    first, second = repository.tree(first), repository.tree(second)
+
+    def three_way(union: bool) -> tuple[str, tuple[PathConflict, ...]]:
+        return repository.three_way(base, second, first, union=union)
+
+    return _merge(policy, first, second, three_way, lambda: repository.changed(first, second))
+
+
+def merge_branches(base: Files, first: Files, second: Files, policy: MergePolicy | str) -> MergeResult[Files]:
+    """Merge two branches of a base, of the same paths; as `merge_trees`, and about 4 ms for a file that both changed.
 
     >>> sides = {"a.py": "x = 1\\n\\ny = 1\\n"}, {"a.py": "x = 2\\n\\ny = 1\\n"}, {"a.py": "x = 1\\n\\ny = 2\\n"}
-    >>> merge_branches(*sides, MergePolicy.NAIVE).files
+    >>> merge_branches(*sides, MergePolicy.NAIVE).final
     {'a.py': 'x = 2\\n\\ny = 2\\n'}
+    """
+
+    def three_way(union: bool) -> tuple[Files, tuple[PathConflict, ...]]:
+        merged, conflicts = {}, []
+        for path, text in base.items():
+            if first[path] in (text, second[path]):
+                merged[path] = second[path]
+            elif second[path] == text:
+                merged[path] = first[path]
+            else:
+                merged[path], conflict = merge_file(text, first[path], second[path], union=union)
+                conflicts += [PathConflict(path=path, kind="contents")] if conflict else []
+        return merged, tuple(sorted(conflicts, key=lambda conflict: conflict.path))
+
+    return _merge(policy, first, second, three_way, lambda: (p for p in sorted(base) if first[p] != second[p]))
+
+
+def _merge(
+    policy: MergePolicy | str,
+    first: Code,
+    second: Code,
+    three_way: Callable[[bool], tuple[Code, tuple[PathConflict, ...]]],
+    differing: Callable[[], Iterable[str]],
+) -> MergeResult[Code]:
+    """The ladder: equal sides, the team's own agreement, git's merge, and what the policy has for a conflict.
+
+    `three_way(union)` is git's merge with what it could not settle, `differing` the paths on which the sides differ.
     """
     policy = MergePolicy(policy)
     if first == second:
-        return BranchMerge(first, policy, Strategy.IDENTICAL, ())
+        return MergeResult(policy=policy, strategy=Strategy.IDENTICAL, final=first)
     if policy is MergePolicy.IDENTICAL:
-        return BranchMerge(None, policy, Strategy.IDENTICAL, tuple(p for p in sorted(base) if first[p] != second[p]))
-    files, conflicts = _three_way(base, first, second, union=False)
+        conflicts = tuple(PathConflict(path=path, kind="sides differ") for path in differing())
+        return MergeResult(policy=policy, strategy=Strategy.IDENTICAL, final=None, conflicts=conflicts)
+    merged, conflicts = three_way(False)
     if not conflicts:
-        return BranchMerge(files, policy, Strategy.NAIVE, ())
+        return MergeResult(policy=policy, strategy=Strategy.NAIVE, final=merged)
+    strategy, final = Strategy.NAIVE, None
     if policy is MergePolicy.UNION:
-        return BranchMerge(_three_way(base, first, second, union=True)[0], policy, Strategy.UNION, conflicts)
-    if policy is MergePolicy.LEAD_FALLBACK:
-        return BranchMerge(first, policy, Strategy.LEAD, conflicts)
-    return BranchMerge(None, policy, Strategy.NAIVE, conflicts)
-
-
-def _three_way(base: Files, first: Files, second: Files, *, union: bool) -> tuple[Files, tuple[str, ...]]:
-    """The merged files and the paths on which git met conflicts."""
-    merged, conflicts = {}, []
-    for path, text in base.items():
-        if first[path] in (text, second[path]):
-            merged[path] = second[path]
-        elif second[path] == text:
-            merged[path] = first[path]
-        else:
-            merged[path], conflict = merge_file(text, first[path], second[path], union=union)
-            conflicts += [path] if conflict else []
-    return merged, tuple(sorted(conflicts))
-
-
-@functools.lru_cache(maxsize=4096)
-def merge_file(base: str, first: str, second: str, *, union: bool = False) -> tuple[str, bool]:
-    """git's merge of two versions of a file, and whether it met a conflict that `union` did not settle.
-
-    As in CooperBench the first is merged into the second, so a union has the second's lines on top.
-
-    Raises:
-        RuntimeError: git failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
-        names = ("second", "base", "first")
-        for name, text in zip(names, (second, base, first), strict=True):
-            Path(folder, name).write_text(text, encoding="utf-8", newline="")
-        options = ["--union"] if union else []
-        result = subprocess.run(["git", "merge-file", "-p", "-q", *options, *names], cwd=folder, capture_output=True)
-    if result.returncode > 127:  # up to there it is the number of conflicts
-        raise RuntimeError(f"git merge-file failed: {result.stderr.decode(errors='replace').strip()}")
-    return result.stdout.decode("utf-8"), result.returncode > 0
-
-
-@functools.lru_cache(maxsize=1)
-def need_git() -> None:
-    """See that git is there and new enough.
-
-    Raises:
-        RuntimeError: it is not; the message has the version.
-    """
-    if shutil.which("git") is None:
-        raise RuntimeError("git was not found on PATH; this environment merges with git. Install git 2.38 or newer.")
-    version = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    found = re.search(r"(\d+)\.(\d+)", version)
-    if found is None or tuple(map(int, found.groups())) < _OLDEST_GIT:
-        raise RuntimeError(f"git is {version!r}; this environment needs git 2.38 or newer.")
-
-
-def export(folder: Path, base: Files, history: Mapping[Seat, Sequence[Files]]) -> Repository:
-    """A bare repository in a new folder: the base is `main`, and every seat's states are commits on its own branch.
-
-    Raises:
-        ValueError: there is something at the folder's path.
-    """
-    if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
-        raise ValueError(f"export: {folder} is there already and not empty; give a new folder for each episode.")
-    repository = Repository.create(folder)
-    stream = [_commit("main", "base", base)]
-    for seat, states in history.items():
-        stream.append(f"reset refs/heads/{seat}\nfrom refs/heads/main\n\n".encode())
-        stream += [_commit(seat, f"{seat}: edit {number}", files) for number, files in enumerate(states, 1)]
-    command = ["git", f"--git-dir={folder}", "fast-import", "--quiet"]
-    subprocess.run(command, input=b"".join(stream), check=True, capture_output=True)
-    return repository
-
-
-def _commit(branch: str, message: str, files: Files) -> bytes:
-    """The next commit of a branch, in the language of `git fast-import`."""
-    head = f"commit refs/heads/{branch}\ncommitter {branch} <{branch}@localhost> 0 +0000\n".encode() + _data(message)
-    return head + b"".join(f"M 100644 inline {path}\n".encode() + _data(files[path]) for path in files) + b"\n"
-
-
-def _data(text: str) -> bytes:
-    content = text.encode("utf-8")
-    return f"data {len(content)}\n".encode() + content + b"\n"
+        union, left = three_way(True)
+        strategy, final = Strategy.UNION, None if left else union
+    elif policy is MergePolicy.LEAD_FALLBACK:
+        strategy, final = Strategy.LEAD, first
+    return MergeResult(policy=policy, strategy=strategy, final=final, conflicts=conflicts, marked=merged)

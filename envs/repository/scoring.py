@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from envs.core.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
 from envs.core.task import Seat, Task
 from envs.core.tokens import message_tokens
-from envs.repository.git import MergePolicy
-from envs.repository.merge import BranchMerge, merge_branches
+from envs.repository.merge import MergePolicy, MergeResult, merge_branches
 from envs.repository.tree_tests import TreeVerdict, judge, kept_tests
 from envs.repository.working_copy import Files, new_lines
 from envs.sandbox import Status
@@ -75,8 +74,9 @@ def settle(
         timeout_s: wall time in seconds for the tests of one tree.
     """
     suites = Suites(task, timeout_s)
-    merged = merge_branches(task.files, *(branches[seat] for seat in task.seats), policy)
-    verdict = suites.judge(merged.files)
+    first, second = (branches[seat] for seat in task.seats)
+    merged = merge_branches(task.files, first, second, policy)
+    verdict = suites.judge(merged.final)
     alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
     committed: dict[Seat, dict[str, str | None]] = {seat: {} for seat in task.seats}
     for seat in task.seats:
@@ -92,7 +92,7 @@ def settle(
         tests_passed=sum(hidden),
         tests_total=len(hidden),
         detail=_detail(merged, verdict, still),
-        provenance=ledger(task, branches, authored, merged.files),
+        provenance=ledger(task, branches, authored, merged.final),
         parts={
             seat: PartTests(alone=suites.part(alone[seat], seat), merged=suites.part(verdict, seat))
             for seat in task.seats
@@ -108,21 +108,23 @@ def _share(passed: Sequence[bool]) -> float:
     return sum(passed) / len(passed) if passed else 1.0
 
 
-def _detail(merged: BranchMerge, verdict: TreeVerdict, still: Sequence[bool]) -> str:
-    conflicts = f"conflicts in {', '.join(merged.conflicts)}" if merged.conflicts else "clean"
+def _detail(merged: MergeResult[Files], verdict: TreeVerdict, still: Sequence[bool]) -> str:
+    conflicts = f"conflicts in {', '.join(merged.paths)}" if merged.conflicts else "clean"
     parts = [f"policy {merged.policy}, merge {conflicts}, by {merged.strategy}"]
-    parts += [f"{len(still) - sum(still)} visible tests broken"] if merged.files is not None and not all(still) else []
+    parts += [f"{len(still) - sum(still)} visible tests broken"] if merged.final is not None and not all(still) else []
     parts += [f"{verdict.status}: {verdict.detail}"] if verdict.status is not Status.OK else []
     return "; ".join(parts)
 
 
-def record(task: Task, branches: Mapping[Seat, Files], merged: BranchMerge, worth: Mapping[Seat, float]) -> Merge:
+def record(
+    task: Task, branches: Mapping[Seat, Files], merged: MergeResult[Files], worth: Mapping[Seat, float]
+) -> Merge:
     """The merge for the record, of the files that anybody changed."""
     touched = [path for path, text in task.files.items() if any(files[path] != text for files in branches.values())]
     return Merge(
         base={path: task.files[path] for path in touched},
         proposals={seat: {path: branches[seat][path] for path in touched} for seat in task.seats},
-        final={path: merged.files[path] for path in touched} if merged.files is not None else {},
+        final={path: merged.final[path] for path in touched} if merged.final is not None else {},
         worth=worth,
         conflict=bool(merged.conflicts),
         policy=str(merged.policy),
