@@ -10,7 +10,9 @@ import time
 import torch
 
 from marl_coop.config.schema import Config
-from marl_coop.policy.loading import keep_freed_memory, load_base
+from marl_coop.policy.allocator import keep_freed_memory
+from marl_coop.policy.compat import cache_keyword, new_cache
+from marl_coop.policy.loading import load_base
 
 ROWS, LENGTH, REPEATS = 64, 160, 5
 
@@ -28,19 +30,22 @@ def seconds(work) -> float:
 @torch.no_grad()
 def main() -> None:
     keep_freed_memory()
-    model, _ = load_base(Config())
+    section = Config().model
+    model, _ = load_base(section.name_or_path, section.dtype)
     decoder = model.get_decoder()
+    keyword = cache_keyword(decoder)
     ids = torch.randint(1000, 40_000, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     speeds = {}
     for name in ("sdpa", "eager", "grouped"):
         model.set_attn_implementation(name)
         forward = seconds(lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False))
-        cache = decoder(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+        cache = new_cache()
+        decoder(input_ids=ids, attention_mask=mask, use_cache=True, **{keyword: cache})
 
         def step(cache=cache):
             longer = torch.ones(ROWS, cache.get_seq_length() + 1, dtype=torch.long)
-            decoder(input_ids=ids[:, :1], attention_mask=longer, past_key_values=cache, use_cache=True)
+            decoder(input_ids=ids[:, :1], attention_mask=longer, use_cache=True, **{keyword: cache})
 
         speeds[name] = ids.numel() / forward, ROWS / seconds(step)
     for name, (forward, decode) in speeds.items():

@@ -11,7 +11,7 @@ from marl_coop.engines import Request
 from marl_coop.engines.embedded import EmbeddedEngine, _sample
 from marl_coop.players import BASE
 from marl_coop.policy import attention
-from marl_coop.policy.team import spans_of
+from marl_coop.policy.routed_lora import spans_of
 
 VOCABULARY, EOS = 24, 1
 

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from marl_coop.players import BASE
 from marl_coop.policy import attention
-from marl_coop.policy.team import Span, TeamPolicy, reference_name, spans_of
+from marl_coop.policy.routed_lora import Span, spans_of
+from marl_coop.policy.team import TeamPolicy, reference_name
 
 VOCABULARY = 40
 BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from envs.core.episode import Phase
-from marl_coop.policy.team import spans_of
+from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.rollout.runner import Trajectory, Transition, stable_seed
 

@@ -18,7 +18,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.experiment import training_arguments
 from marl_coop.players import BASE
-from marl_coop.policy.team import Span, spans_of
+from marl_coop.policy.routed_lora import Span, spans_of
 from marl_coop.ppo import losses
 from rewards.terms.task_success import TaskSuccess
 
@@ -493,7 +493,7 @@ def test_one_agents_spike_does_not_shrink_the_others_step(tmp_path):
     for adapter, size in [("agent_0", 100.0), ("agent_1", 1e-4)]:
         for parameter in trainer.model.adapter_parameters(adapter):
             parameter.grad = torch.full_like(parameter, size)
-    trainer._clip_grad_norm(trainer.model)
+    trainer.clip_gradients()
     norm = torch.stack([p.grad.norm() for p in trainer.model.adapter_parameters("agent_0")]).norm()
     assert norm.item() == pytest.approx(trainer.args.max_grad_norm, rel=1e-3)
     assert all((p.grad == 1e-4).all() for p in trainer.model.adapter_parameters("agent_1"))

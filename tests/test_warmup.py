@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import warmup
 from marl_coop.players import BASE
-from marl_coop.policy.team import spans_of
+from marl_coop.policy.routed_lora import spans_of
 from marl_coop.rollout.chat import Chat
 
 SMALL = [

@@ -15,35 +15,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
 from marl_coop.engines import Generation, Request
-from marl_coop.policy.team import Span, TeamPolicy, spans_of
-
-GROWTH = 64  # positions that a cache grows by
-
-
-class PreallocatedLayer(DynamicLayer):
-    """A layer's keys and values (R, heads, T, size) with room to spare, so that a new token does not copy the old."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._rooms = {}
-        start = self.get_seq_length()
-        self.keys = self._put("keys", start, key_states)
-        self.values = self._put("values", start, value_states)
-        return self.keys, self.values
-
-    def _put(self, name: str, start: int, new: Tensor) -> Tensor:
-        stop, room = start + new.shape[-2], self._rooms.get(name)
-        if room is None or stop > room.shape[-2]:
-            larger = new.new_empty(*new.shape[:2], stop + GROWTH, new.shape[-1])
-            if room is not None:
-                larger[:, :, :start] = room[:, :, :start]
-            self._rooms[name] = room = larger
-        room[:, :, start:stop] = new
-        return room[:, :, :stop]
+from marl_coop.policy.compat import new_cache
+from marl_coop.policy.routed_lora import Span, spans_of
+from marl_coop.policy.team import TeamPolicy
 
 
 class EmbeddedEngine:
@@ -89,7 +65,7 @@ class _Batch:
     def __init__(self, engine: EmbeddedEngine, chats: list):
         self.engine, self.chats = engine, chats
         self.ids: list[list[int]] = [[] for _ in chats]
-        self.cache = Cache(layer_class_to_replicate=PreallocatedLayer)
+        self.cache = new_cache()
         self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
         self.prefixes: list[list[tuple[int, Tensor]]] = [[] for _ in chats]  # pieces (T, H) and where they start
 
@@ -148,7 +124,7 @@ class _Batch:
             tensors[0],
             position_ids=tensors[1],
             attention_mask=self.mask_RT,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         )
         if policy.prefix_hidden_RTH is not None:

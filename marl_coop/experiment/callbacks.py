@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState, ProgressCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from envs.core.curriculum import Curriculum
+from marl_coop.policy.compat import ExportableState
 
 SHOWN = {
     "team/success": "success",

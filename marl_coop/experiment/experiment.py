@@ -15,8 +15,7 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 from rich.console import Console
-from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, set_seed
 
 from envs import sandbox
 from envs.core.episode import Episode
@@ -27,7 +26,8 @@ from marl_coop.evaluation.evaluate import before_and_after, evaluate, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment.callbacks import CurriculumLevel, MetricsFile, ProgressBar
 from marl_coop.experiment.warmup import warm_adapter
-from marl_coop.policy.loading import adapted_layers, keep_freed_memory, load_base
+from marl_coop.policy.allocator import keep_freed_memory
+from marl_coop.policy.loading import adapted_layers, load_base
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -78,10 +78,10 @@ def run(config: Config, resume: Path | None = None) -> None:
     for tier in sandbox.describe().splitlines():
         console.print(f"sandbox of {tier}")
 
-    base, tokenizer = load_base(config)
     try:
+        base, tokenizer = load_base(config.model.name_or_path, config.model.dtype, config.model.attn_implementation)
         Chat(tokenizer, SYSTEM)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
     lora = LoraConfig(
         r=config.lora.r,

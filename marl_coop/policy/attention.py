@@ -10,7 +10,8 @@ Axes: B rows, H query heads, G key-value heads, Q queries, T keys, D head size.
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
+
+from marl_coop.policy.compat import eager_mask
 
 
 def grouped_attention(

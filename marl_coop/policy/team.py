@@ -1,17 +1,14 @@
 """One frozen base model, a LoRA adapter per policy, a value head per policy: all that is trained, in one module.
 
-*Routed LoRA*: the rows of a batch are sorted by adapter, and every adapted layer adds `B_a(A_a(x)) * scale_a` of the
-row's own adapter a to the frozen layer's output. So the rows of both agents go through one forward and one backward;
-nothing is switched in between, which keeps gradient checkpointing right and leaves no parameter unused under DDP.
-On disk each adapter is an ordinary PEFT adapter.
+The rows of all agents go through one forward and one backward (`marl_coop.policy.routed_lora`), which leaves no
+parameter unused under DDP. On disk each adapter is an ordinary PEFT adapter.
 
-Axes in names: R rows, T positions, N action tokens, K turns, S seats, H hidden size.
+Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft import (
@@ -22,50 +19,21 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax_and_entropy
+from transformers import Cache, PreTrainedModel
 
-from marl_coop.players import BASE
+from marl_coop.policy import compat
+from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, checkpoint_contexts
+from marl_coop.policy.value_head import ValueHead
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
 PREFIX_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
 
 
-class Span(NamedTuple):
-    """Rows `start` to `stop` of a batch go through `adapter` (None: through the base alone)."""
-
-    adapter: str | None
-    start: int
-    stop: int
-
-
 def reference_name(adapter: str) -> str:
     """Name of the frozen copy of an adapter that `TeamPolicy.snapshot_reference` makes."""
     return f"{adapter}_start"
-
-
-def spans_of(adapters: Sequence[str | None]) -> tuple[Span, ...]:
-    """The spans of a batch, given each row's adapter.
-
-    >>> spans_of(["a", "a", "b"])
-    (Span(adapter='a', start=0, stop=2), Span(adapter='b', start=2, stop=3))
-
-    Raises:
-        ValueError: the rows of an adapter are not contiguous.
-    """
-    spans: list[Span] = []
-    for row, adapter in enumerate(adapters):
-        if spans and spans[-1].adapter == adapter:
-            spans[-1] = spans[-1]._replace(stop=row + 1)
-        elif any(span.adapter == adapter for span in spans):
-            raise ValueError(f"the rows of adapter {adapter!r} are not contiguous: sort the batch by adapter")
-        else:
-            spans.append(Span(adapter, row, row + 1))
-    return tuple(spans)
 
 
 class Scores(NamedTuple):
@@ -90,55 +58,38 @@ class TeamPolicy(nn.Module):
         super().__init__()
         self.adapters = tuple(adapters)
         first, *others = self.adapters
+        lora = compat.with_layer_class(lora, RoutedLinear)
         self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
         for adapter in others:
             self.lm.add_adapter(adapter, lora)
-        disable_dropout_in_model(self.lm)  # sampling has none, and learning must see the same distribution
-        self._spans: tuple[Span, ...] = ()
-        for layer in self._lora_layers():
-            layer.get_base_layer().register_forward_hook(self._routed(layer))
-        self._leave_adapters_to_the_hooks()
+        self._decoder = base.get_decoder()
+        self._refuse_layers_that_cannot_be_routed()
+        self._settle_adapters()
+        self._cache_keyword = compat.cache_keyword(self._decoder)
         self.prefix_hidden_RTH: Tensor | None = None  # of the last forward; stays None where it cannot be kept
         self._lowest_adapted = 0
         kinds = getattr(base.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
         if base.config.model_type in PREFIX_MODELS and len(set(kinds)) == 1:
-            names = [name for name, p in self.lm.named_parameters() if p.requires_grad]
-            self._lowest_adapted = min(int(re.search(r"\.layers\.(\d+)\.", name)[1]) for name in names)
+            adapted = [any(isinstance(m, RoutedLinear) for m in layer.modules()) for layer in self._decoder.layers]
+            self._lowest_adapted = adapted.index(True)
         if self._lowest_adapted > 0:
-            base.get_decoder().layers[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
+            self._decoder.layers[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
 
-    def _lora_layers(self) -> list[LoraLayer]:
-        return [module for module in self.lm.modules() if isinstance(module, LoraLayer)]
+    def _refuse_layers_that_cannot_be_routed(self) -> None:
+        routed = {id(module) for module in self._decoder.modules() if isinstance(module, RoutedLinear)}
+        for name, module in self.lm.get_base_model().named_modules():
+            if isinstance(module, compat.LoraLayer) and id(module) not in routed:
+                raise ValueError(f"{name} cannot carry routed adapters: name linear layers inside the decoder alone")
 
-    def _leave_adapters_to_the_hooks(self) -> None:
-        """PEFT makes an adapter that it adds the active one; here the hooks apply adapters, row by row."""
-        for layer in self._lora_layers():
-            layer.set_adapter([])
+    def _settle_adapters(self) -> None:
+        """PEFT leaves the adapter that it makes switched on or frozen; here the team's own are trained, no other is."""
+        compat.disable_dropout_in_model(self.lm)  # sampling has none, and learning must see the same distribution
         self.lm.requires_grad_(False)
         for adapter in self.adapters:
             for parameter in self.adapter_parameters(adapter):
                 parameter.requires_grad_(True)
-
-    def _routed(self, layer: LoraLayer):
-        def add_adapters(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if all(span.adapter is BASE for span in self._spans):
-                return output
-            (x,) = inputs
-            pieces = []
-            for adapter, start, stop in self._spans:
-                if adapter is BASE:
-                    pieces.append(output[start:stop])
-                    continue
-                lora_a, lora_b = layer.lora_A[adapter], layer.lora_B[adapter]
-                # in the base's dtype, as vLLM does; the weights themselves, and their gradients, stay float32
-                a, b = lora_a.weight.to(x.dtype), (lora_b.weight * layer.scaling[adapter]).to(x.dtype)
-                rows = layer.lora_dropout[adapter](x[start:stop])
-                pieces.append(output[start:stop] + linear(linear(rows, a), b))
-            return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-        return add_adapters
 
     @property
     def config(self):
@@ -148,31 +99,45 @@ class TeamPolicy(nn.Module):
     def device(self) -> torch.device:
         return next(self.lm.parameters()).device
 
-    def activation_checkpointing_enable(self, **options) -> None:
-        self.lm.get_base_model().activation_checkpointing_enable(**options)
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options
+    ) -> None:
+        """Run layers again in the backward instead of keeping what they computed; the trainer calls it by this name.
+
+        Raises:
+            ValueError: the re-entrant kind is asked for.
+        """
+        keywords = {"use_reentrant": False, "context_fn": checkpoint_contexts} | (activation_checkpointing_kwargs or {})
+        if keywords["use_reentrant"]:
+            raise ValueError("gradient checkpointing with use_reentrant=True gives adapters no gradient: leave it out")
+        compat.checkpoint_activations(self.lm.get_base_model(), keywords, **options)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """`activation_checkpointing_enable` by the name that trainers of older transformers call."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def hidden(
-        self, spans: tuple[Span, ...], input_ids: Tensor, prefix_hidden_RTH: Tensor | None = None, **inputs
+        self,
+        spans: Spans,
+        input_ids: Tensor,
+        prefix_hidden_RTH: Tensor | None = None,
+        cache: Cache | None = None,
+        **inputs,
     ) -> Tensor:
         """Last hidden states (R, T, H).
 
         With `prefix_hidden_RTH`, which an earlier call on the same rows left in `self.prefix_hidden_RTH`, only layers
         from the lowest adapted one upwards are run: what is below is frozen, and the same for every adapter.
-
-        The spans stay set until the next call: a backward with gradient checkpointing runs the layers once more and
-        must find the same ones.
+        `cache` holds the keys and values of earlier positions and takes those of these.
         """
-        self._spans = spans
-        decoder = self.lm.get_base_model().get_decoder()
-        if prefix_hidden_RTH is None:
-            output = decoder(input_ids=input_ids, **inputs)
-        else:
-            layers = decoder.layers
-            decoder.layers = layers[self._lowest_adapted :]
-            try:
-                output = decoder(inputs_embeds=prefix_hidden_RTH, **inputs)
-            finally:
-                decoder.layers = layers
+        if cache is not None:
+            inputs[self._cache_keyword] = cache
+        with Routing(spans):
+            if prefix_hidden_RTH is None:
+                output = self._decoder(input_ids=input_ids, **inputs)
+            else:
+                with compat.from_layer(self._decoder, self._lowest_adapted):
+                    output = self._decoder(inputs_embeds=prefix_hidden_RTH, **inputs)
         return output.last_hidden_state
 
     def _keep_prefix(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -184,7 +149,7 @@ class TeamPolicy(nn.Module):
 
     def score(
         self,
-        spans: tuple[Span, ...],
+        spans: Spans,
         input_ids_RT: Tensor,
         attention_mask_RT: Tensor,
         rows_N: Tensor,
@@ -199,7 +164,7 @@ class TeamPolicy(nn.Module):
 
         def score_some(hidden_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
             # the leading axis of 1 is for TRL, which loops over it where there is no fused kernel
-            logprobs_1N, entropy_1N = selective_log_softmax_and_entropy(
+            logprobs_1N, entropy_1N = compat.selective_log_softmax_and_entropy(
                 self.logits(hidden_NH)[None], ids_N[None], temperature=temperature
             )
             return logprobs_1N[0], entropy_1N[0]
@@ -231,7 +196,7 @@ class TeamPolicy(nn.Module):
             self.lm.add_adapter(start, self.lm.peft_config[adapter])
             weights = get_peft_model_state_dict(self.lm, adapter_name=adapter)
             set_peft_model_state_dict(self.lm, weights, adapter_name=start)
-        self._leave_adapters_to_the_hooks()
+        self._settle_adapters()
 
     def add_frozen(self, adapter: str, folder: Path) -> None:
         """Add a frozen adapter from a PEFT adapter on disk, for a seat that does not learn.
@@ -245,7 +210,7 @@ class TeamPolicy(nn.Module):
         if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in wanted.items()}:
             raise ValueError(f"the adapter in {folder} has other layers or another rank than lora.* says")
         set_peft_model_state_dict(self.lm, weights, adapter_name=adapter)
-        self._leave_adapters_to_the_hooks()
+        self._settle_adapters()
 
     def adapter_parameters(self, adapter: str, matrices: str = "AB") -> list[nn.Parameter]:
         marks = [f".lora_{matrix}.{adapter}." for matrix in matrices]
@@ -266,18 +231,3 @@ class TeamPolicy(nn.Module):
     def load_adapter(self, adapter: str, folder: Path) -> None:
         """Start `adapter` from a PEFT adapter on disk."""
         set_peft_model_state_dict(self.lm, load_peft_weights(str(folder), device="cpu"), adapter_name=adapter)
-
-
-class ValueHead(nn.Module):
-    """A small critic: layer norm (hidden states are large and uneven), one hidden layer, a scalar that starts at 0."""
-
-    def __init__(self, features: int, width: int = 128):
-        super().__init__()
-        self.norm = nn.LayerNorm(features, elementwise_affine=False)
-        self.hidden = nn.Linear(features, width)
-        self.value = nn.Linear(width, 1)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.value(torch.tanh(self.hidden(self.norm(features)))).squeeze(-1)

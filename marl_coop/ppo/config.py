@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trl.trainer.base_config import _BaseConfig
-
 from envs.core.episode import Phase
+from marl_coop.policy.compat import TrainingConfig
 
 
 @dataclass
-class MultiAgentPPOConfig(_BaseConfig):
+class MultiAgentPPOConfig(TrainingConfig):
     """Every field of `transformers.TrainingArguments`, and those of PPO. A step is one optimisation step.
 
     Args:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from envs.core.task import Seat
 from marl_coop.players import BASE, Mix, Player
-from marl_coop.policy.loading import give_back_freed_memory
-from marl_coop.policy.team import TeamPolicy, reference_name, spans_of
+from marl_coop.policy.allocator import give_back_freed_memory
+from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.team import TeamPolicy, reference_name
 from marl_coop.ppo import counterfactual, losses
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig

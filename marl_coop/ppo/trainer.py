@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl.trainer.base_trainer import _BaseTrainer
 
 from envs.core.env import CoopEnv
 from envs.core.task import Seat
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.players import BASE, Mix, Player
-from marl_coop.policy.team import TeamPolicy, spans_of
+from marl_coop.policy.compat import TrainerBase
+from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate
 from marl_coop.ppo.config import MultiAgentPPOConfig
@@ -39,7 +40,7 @@ from marl_coop.rollout.runner import RolloutRunner
 from rewards import RewardStack
 
 
-class MultiAgentPPOTrainer(_BaseTrainer):
+class MultiAgentPPOTrainer(TrainerBase):
     """Trains the adapters of a `TeamPolicy` together on episodes of an environment.
 
     Args:
@@ -53,10 +54,6 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         callbacks: as in `transformers.Trainer`.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
     """
-
-    _tag_names = ["trl", "multi-agent-ppo"]
-    _name = "MultiAgentPPO"
-    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -87,9 +84,6 @@ class MultiAgentPPOTrainer(_BaseTrainer):
                 f"{self.accelerator.num_processes} processes x {args.num_mini_batches} minibatches x "
                 f"{args.gradient_accumulation_steps} accumulation steps: use a multiple of {parts}"
             )
-
-    def _send_telemetry(self):
-        """Nothing is sent anywhere but to the trackers of `report_to`."""
 
     # ------------------------------------------------------------------------------------------------ schedule
 
@@ -218,7 +212,7 @@ class MultiAgentPPOTrainer(_BaseTrainer):
         present = {row.trace.adapter for row in rows}
         return {a: tuple(c) for a, c in zip(self.model.adapters, counts, strict=True) if a in present}
 
-    def _clip_grad_norm(self, model) -> Tensor:
+    def clip_gradients(self) -> Tensor:
         """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
         groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
         groups.append(list(self.model.critics.parameters()))
@@ -254,14 +248,11 @@ class MultiAgentPPOTrainer(_BaseTrainer):
             self._metrics.clear()
         super().log(logs, start_time)
 
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.accelerator.unwrap_model(self.model).save(folder)
+    def save_weights(self, folder: Path) -> None:
+        self.accelerator.unwrap_model(self.model).save(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        self.model.load(Path(resume_from_checkpoint))
+    def load_weights(self, folder: Path) -> None:
+        self.model.load(folder)
 
     # ------------------------------------------------------------------------------------------------ processes
 

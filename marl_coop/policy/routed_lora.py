@@ -1,0 +1,140 @@
+"""Routed LoRA: the rows of one batch, each through its own adapter.
+
+The rows are sorted by adapter, and every adapted layer adds `B_a(A_a(x)) * scale_a` of the row's own adapter a to the
+frozen layer's output (LoRA, arXiv 2106.09685, equation 3; scale_a is alpha / r, or alpha / sqrt(r) for rsLoRA). So the
+rows of all agents go through one forward and one backward, and nothing is switched in between. PEFT can mix adapters
+in a batch too, but only without gradients.
+
+Which rows are whose stands in a context variable while a forward runs. Gradient checkpointing runs layers once more
+in the backward, when other batches may have been routed since: `checkpoint_contexts` brings the routing back.
+
+Axes in names: R rows, T positions, I and O what a layer takes and gives.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar, Token
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from marl_coop.players import BASE
+from marl_coop.policy.compat import LoraLinear
+
+
+class Span(NamedTuple):
+    """Rows `start` to `stop` of a batch go through `adapter` (None: through the base alone)."""
+
+    adapter: str | None
+    start: int
+    stop: int
+
+
+Spans = tuple[Span, ...]
+_SPANS: ContextVar[Spans] = ContextVar("spans")
+
+
+def spans_of(adapters: Sequence[str | None]) -> Spans:
+    """Spans of a batch, given each row's adapter.
+
+    >>> spans_of(["a", "a", "b"])
+    (Span(adapter='a', start=0, stop=2), Span(adapter='b', start=2, stop=3))
+
+    Raises:
+        ValueError: the rows of an adapter are not contiguous.
+    """
+    spans: list[Span] = []
+    for row, adapter in enumerate(adapters):
+        if spans and spans[-1].adapter == adapter:
+            spans[-1] = spans[-1]._replace(stop=row + 1)
+        elif any(span.adapter == adapter for span in spans):
+            raise ValueError(f"the rows of adapter {adapter!r} are not contiguous: sort the batch by adapter")
+        else:
+            spans.append(Span(adapter, row, row + 1))
+    return tuple(spans)
+
+
+class Routing(AbstractContextManager):
+    """Context in which adapted layers send the rows of a batch through the adapters of `spans`.
+
+    It can be entered again, as a backward over a graph that is kept does.
+    """
+
+    def __init__(self, spans: Spans):
+        self.spans = spans
+        self._before: list[Token[Spans]] = []
+
+    def __enter__(self) -> "Routing":
+        self._before.append(_SPANS.set(self.spans))
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        _SPANS.reset(self._before.pop())
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Contexts of the two runs of a checkpointed function: the second finds the routing of the first.
+
+    A `context_fn` of `torch.utils.checkpoint.checkpoint`.
+    """
+    return nullcontext(), Routing(_SPANS.get())
+
+
+class LoraFactor(nn.Linear):
+    """A or B of one adapter.
+
+    It computes in the dtype of its input, as vLLM does; its weight and the weight's gradient keep theirs, float32.
+    """
+
+    def __init__(self, made: nn.Linear, scale: float = 1.0):
+        super().__init__(made.in_features, made.out_features, bias=False, device="meta")
+        self.weight, self.scale = made.weight, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, (self.weight * self.scale).to(x.dtype))
+
+
+class RoutedLinear(LoraLinear):
+    """A frozen linear layer with several adapters, each for its own rows.
+
+    PEFT makes, saves and loads it as one of its own layers; which adapter PEFT calls active says nothing here.
+    """
+
+    def update_layer(self, adapter_name: str, *args, **kwargs) -> None:
+        """Add an adapter: PEFT's own, with its factors made modules that compute in the base's dtype."""
+        super().update_layer(adapter_name, *args, **kwargs)
+        a, b = self.lora_A[adapter_name], self.lora_B[adapter_name]
+        self.lora_A[adapter_name] = LoraFactor(a)
+        self.lora_B[adapter_name] = LoraFactor(b, self.scaling[adapter_name])
+
+    def forward(self, x_RTI: Tensor) -> Tensor:
+        """Output (R, T, O).
+
+        Raises:
+            LookupError: it runs outside a `Routing`.
+            ValueError: the rows are not those of the routing.
+        """
+        spans = _SPANS.get(None)
+        if spans is None:
+            raise LookupError(
+                "an adapted layer runs outside a Routing: go through TeamPolicy.hidden or TeamPolicy.score"
+            )
+        if spans[-1].stop != len(x_RTI):
+            raise ValueError(
+                f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that mix or flatten "
+                "rows (experts, output heads) cannot carry routed adapters; leave them out of lora.target_modules"
+            )
+        output_RTO = self.base_layer(x_RTI)
+        if all(span.adapter is BASE for span in spans):
+            return output_RTO
+        pieces = [self._adapted(span, x_RTI, output_RTO) for span in spans]
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    def _adapted(self, span: Span, x_RTI: Tensor, output_RTO: Tensor) -> Tensor:
+        adapter, start, stop = span
+        if adapter is BASE:
+            return output_RTO[start:stop]
+        rows_RTI = self.lora_dropout[adapter](x_RTI[start:stop])
+        return output_RTO[start:stop] + self.lora_B[adapter](self.lora_A[adapter](rows_RTI))
