@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from envs import sandbox
-from envs.sandbox import Status, run_in_tree, tree
+from envs.sandbox import Status, bubblewrap, run_in_tree, tree
 
 PYTHON = sys.executable
 
@@ -23,7 +23,7 @@ def tier(request, monkeypatch):
     """Each test in the best tier of this machine, and in the one that remains where there is no bubblewrap."""
     tree.tier.cache_clear()
     if request.param != "best":
-        monkeypatch.setattr(tree, "_bwrap", lambda: None)
+        monkeypatch.setattr(bubblewrap, "program", lambda: None)
     yield tree.tier()
     tree.tier.cache_clear()
 
@@ -198,7 +198,7 @@ def test_a_command_that_does_not_exist_is_a_fault(tier, work):
 
 def test_without_bubblewrap_the_tier_has_another_name_and_can_be_refused(work, monkeypatch, caplog):
     sandbox.reset()
-    monkeypatch.setattr(tree, "_bwrap", lambda: None)
+    monkeypatch.setattr(bubblewrap, "program", lambda: None)
     with caplog.at_level("INFO", logger="envs.sandbox"):
         name = run_in_tree(work, ["true"], timeout_s=20).tier
     assert "bubblewrap" not in name and "without bubblewrap: there is no program bwrap" in caplog.text
@@ -221,3 +221,15 @@ def test_limits_out_of_range_are_named(work, tmp_path):
 def test_a_command_that_is_no_list_of_words_is_refused(work, command):
     with pytest.raises(ValueError, match="it must be a list of a program and its arguments"):
         run_in_tree(work, command, timeout_s=1)
+
+
+def test_bubblewrap_shows_a_path_that_lies_in_another_once_and_nothing_but_the_writable_can_be_written(monkeypatch):
+    monkeypatch.setattr(bubblewrap, "program", lambda: "/usr/bin/bwrap")
+    line = bubblewrap.command_line(["/opt/a", "/opt/a/b", "/usr/lib"], {"/tree": "/work"}, shown={"/in": "/out"})
+    pairs = [(option, *line[i + 1 : i + 3]) for i, option in enumerate(line) if option in ("--ro-bind", "--bind")]
+    given = [pair for pair in pairs if pair[1] not in bubblewrap.SYSTEM]
+    assert given == [("--ro-bind", "/opt/a", "/opt/a"), ("--ro-bind", "/out", "/in"), ("--bind", "/work", "/tree")]
+    assert line[-2:] == ["--remount-ro", "/"] and "--unshare-net" in line
+    monkeypatch.setattr(bubblewrap, "program", lambda: None)
+    with pytest.raises(FileNotFoundError, match="install bubblewrap"):
+        bubblewrap.command_line((), {})

@@ -28,10 +28,11 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
+from envs.sandbox import bubblewrap
+
 CHILD = Path(__file__).with_name("pytest_child.py")
 INSIDE = "/workspace/repo"  # where a run finds its tree, as in the benchmark's images
 _REPORT_BYTES = 32 * 2**20
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
 
 class Isolation(StrEnum):
@@ -98,15 +99,15 @@ def best_isolation() -> Isolation:
 @cache
 def _lacks(isolation: Isolation) -> str:
     """Why a way of isolation does not work here; "" where it does."""
-    probe = {
-        Isolation.BUBBLEWRAP: ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"],
-        Isolation.DOCKER: ["docker", "version", "--format", "{{.Server.Version}}"],
-        Isolation.NONE: ["true"],
-    }[isolation]
-    if shutil.which(probe[0]) is None:
-        return f"{probe[0]} is not installed"
+    if isolation is Isolation.NONE:
+        return ""
+    name = {Isolation.BUBBLEWRAP: "bwrap", Isolation.DOCKER: "docker"}[isolation]
+    if (bubblewrap.program() if isolation is Isolation.BUBBLEWRAP else shutil.which(name)) is None:
+        return f"{name} is not installed"
+    docker = ["docker", "version", "--format", "{{.Server.Version}}"]
+    probe = docker if isolation is Isolation.DOCKER else [*bubblewrap.command_line((), {}), "true"]
     result = subprocess.run(probe, capture_output=True, text=True)
-    return f"{probe[0]}: {result.stderr.strip()}" if result.returncode else ""
+    return f"{name}: {result.stderr.strip()}" if result.returncode else ""
 
 
 def run_tests(
@@ -133,7 +134,7 @@ def run_tests(
     """
     if lack := _lacks(isolation):
         raise IsolationError(f"isolation={isolation.value!r} does not work here: {lack}.")
-    command, environ, cwd = _command(isolation, tree, place, [str(memory_mb), *targets], timeout_s)
+    command, environ, cwd = _command(isolation, tree, place, targets, timeout_s, memory_mb)
     started = time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -180,28 +181,22 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _command(
-    isolation: Isolation, tree: Path, place: Place, words: list[str], timeout_s: float
+    isolation: Isolation, tree: Path, place: Place, targets: Sequence[str], timeout_s: float, memory_mb: int
 ) -> tuple[list[str], dict[str, str], Path | None]:
     """The command of a run, its environment and its working folder."""
     inside = tree if isolation is Isolation.NONE else Path(INSIDE)
     roots = os.pathsep.join(str(inside / root) if root else str(inside) for root in place.roots)
     fixed = {"PYTHONPATH": roots, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     basic = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
-    environ = basic | dict(place.environ) | fixed
+    environ, words = basic | dict(place.environ) | fixed, [str(memory_mb), *targets]
     if isolation is Isolation.NONE:
         return [str(place.python), str(CHILD), *words], environ, tree
     if isolation is Isolation.DOCKER:
         return docker_command(place.image, tree, environ, words, timeout_s), dict(os.environ), None
-    binds = [word for path in _SYSTEM for word in ("--ro-bind-try", path, path)]
-    home = Path(os.path.realpath(place.python)).parent.parent
-    for path in dict.fromkeys((home, *place.readable)):
-        if not any(path.is_relative_to(system) for system in _SYSTEM):
-            binds += ["--ro-bind", str(path), str(path)]
-    binds += ["--ro-bind", str(CHILD), "/harness/child.py", "--bind", str(tree), INSIDE]
-    variables = [word for name, value in environ.items() for word in ("--setenv", name, value)]
-    shell = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc"]
-    shell += ["--dev", "/dev", "--tmpfs", "/tmp", *binds, *variables, "--chdir", INSIDE]
-    return [*shell, str(place.python), "/harness/child.py", *words], {"PATH": os.environ["PATH"]}, None
+    readable = (Path(os.path.realpath(place.python)).parent.parent, *place.readable)
+    child = "/harness/child.py"
+    around = bubblewrap.command_line(readable, {INSIDE: tree}, shown={child: CHILD}, temporary_mb=memory_mb)
+    return [*around, "--chdir", INSIDE, str(place.python), child, *words], environ, None
 
 
 def docker_command(

@@ -23,20 +23,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.sandbox import forks, kernel, tiers, wire
+from envs.sandbox import bubblewrap, forks, kernel, tiers, wire
 from envs.sandbox.verdicts import Status
 
 MAX_OUTPUT = 65_536  # bytes that are kept of what a command prints, and of each file that is read back
 
 _HERE, _INSIDE = Path(__file__).parent, Path("/run/sandbox")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
-_SETTINGS = tuple(
-    f"/etc/{name}"
-    for name in "ld.so.cache alternatives localtime passwd group nsswitch.conf hosts ssl/openssl.cnf".split()
-)
+_SETTINGS = tuple(f"/etc/{name}" for name in "localtime passwd group nsswitch.conf hosts ssl/openssl.cnf".split())
 _DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
 _START = "import sys; sys.path.insert(0, sys.argv[1]); import tree_start; tree_start.main(sys.argv[2])"
-_TEMPORARY = str(2**28)  # bytes in /tmp, and as many in /dev/shm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +109,7 @@ def tier() -> tiers.Tier:
     wanted = tiers.Tier(kind="tree", layers=("bubblewrap",), missing=missing)
     why = "there is no program bwrap; install bubblewrap"
     works = False
-    if _bwrap() is not None:
+    if bubblewrap.program() is not None:
         with tempfile.TemporaryDirectory() as empty:
             nothing = (sys.executable, "-I", "-S", "-c", "")
             trial = _run(Path(empty), nothing, wanted, 20.0, {"CORE": 0}, (), (), {})
@@ -139,8 +134,7 @@ def _run(
     environment: Mapping[str, str],
 ) -> TreeRun:
     began = time.monotonic()
-    visible = [str(path) for path in (*_SYSTEM, *_SETTINGS, sys.base_prefix, sys.prefix, *readable)]
-    visible = [path for path in dict.fromkeys(visible) if os.path.exists(path)]
+    visible = [path for path in (*_SETTINGS, sys.base_prefix, sys.prefix, *map(str, readable)) if os.path.exists(path)]
     with tempfile.TemporaryDirectory(prefix="marl-coop-", ignore_cleanup_errors=True) as place:
         copy, temporary = Path(place, "tree"), Path(place, "tmp")
         shutil.copytree(tree, copy, symlinks=True)
@@ -150,11 +144,16 @@ def _run(
             if "user" not in used.missing:
                 order["user"] = kernel.FIRST_USER + secrets.randbelow(kernel.LAST_USER - kernel.FIRST_USER)
                 _give_to(order["user"], copy)
-            around = _bubblewrap(copy, visible, as_root=order["user"] is not None)
+            around = bubblewrap.command_line(
+                visible, {"/tree": copy}, shown={str(_INSIDE): _HERE}, as_root=order["user"] is not None
+            )
             home, order["folder"], scripts = "/tmp", "/tree", _INSIDE
         else:
             if "landlock" not in used.missing:
-                order["landlock"] = ([*visible, *_DEVICES, "/proc/self", str(_HERE)], [place, "/dev/null"])
+                order["landlock"] = (
+                    [*bubblewrap.SYSTEM, *visible, *_DEVICES, "/proc/self", str(_HERE)],
+                    [place, "/dev/null"],
+                )
             around, home, order["folder"], scripts = [], str(temporary), str(copy), _HERE
         variables = {
             "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -226,32 +225,6 @@ def _first_process(about: int) -> int | None:
     number = re.search(rb'"child-pid": (\d+)', said)
     with contextlib.suppress(ProcessLookupError):
         return os.pidfd_open(int(number[1])) if number else None
-
-
-def _bwrap() -> str | None:
-    return shutil.which("bwrap", path=f"{sys.prefix}/bin:{os.environ.get('PATH', os.defpath)}")
-
-
-def _bubblewrap(copy: Path, visible: list[str], *, as_root: bool) -> list[str]:
-    """`bwrap` and its arguments. Root needs no user namespace; `tree_start` then gives up being root."""
-    visible = [
-        path for path in visible if not any(Path(path).is_relative_to(other) for other in visible if other != path)
-    ]
-    parents = {str(parent): None for path in visible for parent in reversed(Path(path).parents)}
-    folders = [word for path in parents for word in ("--perms", "0755", "--dir", path)]
-    binds = [word for path in visible for word in ("--ro-bind", path, path)]
-    return [
-        *(_bwrap(), "--die-with-parent", "--new-session", "--hostname", "sandbox"),
-        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--cap-drop", "ALL"),
-        *(("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if as_root else ("--unshare-user",)),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *(word for path in ("/tmp", "/dev/shm") for word in ("--perms", "1777", "--size", _TEMPORARY, "--tmpfs", path)),
-        *folders,
-        *binds,
-        *("--ro-bind", str(_HERE), str(_INSIDE), "--bind", str(copy), "/tree"),
-        *("--remount-ro", "/dev", "--remount-ro", "/"),
-    ]
 
 
 def _give_to(user: int, tree: Path) -> None:
