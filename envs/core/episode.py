@@ -9,10 +9,14 @@ Utilities are in [0, 1]. Confidences are probabilities in [0, 1]. Token counts a
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
+from typing import ClassVar
 
-from envs.core.task import Decision, HiddenTest, Numeric, Seat, Task
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from envs.core.task import Decision, Seat, Task
 
 
 class Phase(StrEnum):
@@ -211,6 +215,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # of all records in it, see `from_json`
+
     task: Task
     turns: tuple[Turn, ...]
     outcome: Outcome
@@ -250,65 +256,30 @@ class Episode:
         return any(turn.message for turn in self.turns if turn.agent != agent)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(_record().dump_python(self, mode="json"))
 
     @staticmethod
     def from_json(text: str) -> "Episode":
-        raw = json.loads(text)
-        return Episode(
-            task=_task(raw["task"]),
-            turns=tuple(_turn(turn) for turn in raw["turns"]),
-            outcome=_outcome(raw["outcome"]),
-            stop_reason=StopReason(raw["stop_reason"]),
-            players=raw["players"],
-        )
+        """What `to_json` wrote; a field that has a default may be missing, as it is in a record of an older version.
+
+        Raises:
+            ValueError: the text is no record of an episode; the message is one line that says where and why.
+        """
+        try:
+            return _record().validate_python(json.loads(text))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise ValueError(f"Episode.from_json: {where}: {first['msg']}; it is no record of this version.") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Episode.from_json: the text is no JSON ({error}).") from None
 
 
-def _decision(raw: dict) -> Decision:
-    numeric = Numeric(**raw["numeric"]) if raw["numeric"] else None
-    tuples = {"options": tuple(raw["options"]), "blends": tuple(raw["blends"]), "numeric": numeric}
-    return Decision(**{**raw, **tuples})
+@cache
+def _record() -> TypeAdapter[Episode]:
+    """The reader and writer of records, which refuses fields that do not exist; made when it is first needed.
 
-
-def _task(raw: dict) -> Task:
-    tuples = {
-        "seats": tuple(raw["seats"]),
-        "decisions": tuple(_decision(d) for d in raw["decisions"]),
-        "hidden_tests": tuple(HiddenTest(**t) for t in raw["hidden_tests"]),
-    }
-    return Task(**{**raw, **tuples})
-
-
-def _turn(raw: dict) -> Turn:
-    parsed = {
-        "phase": Phase(raw["phase"]),
-        "stances": tuple(Stance(**s) for s in raw["stances"]),
-        "acts": tuple(Act(**{**act, "kind": ActKind(act["kind"])}) for act in raw["acts"]),
-        "reads": tuple(raw["reads"]),
-        "conflicts": tuple(raw["conflicts"]),
-        "parse_error": ParseError(raw["parse_error"]) if raw["parse_error"] else None,
-    }
-    return Turn(**{**raw, **parsed})
-
-
-def _forecast(raw: dict) -> Forecast:
-    tuples = {
-        "ranges": {path: tuple(tuple(lines) for lines in ranges) for path, ranges in raw["ranges"].items()},
-        "symbols": tuple(raw["symbols"]),
-        "signatures": tuple(raw["signatures"]),
-    }
-    return Forecast(**{**raw, **tuples})
-
-
-def _outcome(raw: dict) -> Outcome:
-    parsed = {
-        "provenance": Provenance(**raw["provenance"]) if raw["provenance"] else None,
-        "parts": {
-            seat: PartTests(alone=tuple(tests["alone"]), merged=tuple(tests["merged"]))
-            for seat, tests in raw["parts"].items()
-        },
-        "merge": Merge(**raw["merge"]) if raw["merge"] else None,
-        "forecasts": tuple(_forecast(forecast) for forecast in raw["forecasts"]),
-        "memory": tuple(Entry(**{**entry, "parents": tuple(entry["parents"])}) for entry in raw["memory"]),
-    }
-    return Outcome(**{**raw, **parsed})
+    It goes by way of Python's own JSON, because a reply may hold half of a surrogate pair, which pydantic's has no
+    form for.
+    """
+    return TypeAdapter(Episode)
