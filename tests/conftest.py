@@ -5,10 +5,17 @@ import os
 import pytest
 from hypothesis import settings
 
+from envs.sandbox import tree
+
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("bubblewrap") and (why := tree.tier().missing.get("bubblewrap")):
+        pytest.skip(f"needs bubblewrap: {why}")
 
 
 @pytest.fixture(scope="session")

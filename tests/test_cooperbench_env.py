@@ -231,8 +231,13 @@ def test_a_configuration_names_it_by_its_dotted_path(toy, tmp_path):
         schema.model_validate(arguments | {"cue_reliability": 1.0})
     with pytest.raises(ValueError, match="dotted path such as 'envs.cooperbench:CooperBench'"):
         envs.make("CooperBench", **arguments)
+
+
+@pytest.mark.bubblewrap
+def test_its_dotted_path_makes_it(toy, tmp_path):
+    dataset = toy[0].folder.parent.parent
     with pytest.raises(ValueError, match="there is no recipe"):  # the toy has none of its own
-        envs.make("envs.cooperbench:CooperBench", **arguments)
+        envs.make("envs.cooperbench:CooperBench", dataset=dataset, cache=tmp_path, repositories=tmp_path)
 
 
 def test_a_task_of_another_kind_is_refused(make):

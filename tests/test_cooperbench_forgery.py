@@ -6,7 +6,7 @@ import pytest
 from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
 
 from envs.cooperbench.evaluation import Evaluator
-from envs.cooperbench.runner import Isolation, RunStatus
+from envs.cooperbench.runner import RunStatus
 from envs.cooperbench.submission import graded_tree, submit
 from envs.repository.merge import MergePolicy
 
@@ -146,7 +146,7 @@ def test_a_link_in_the_place_of_a_source_does_not_count(toy):
     assert not evaluator.grade(task, 3, linked).passed
 
 
-@pytest.mark.skipif(ISOLATION is Isolation.NONE, reason="bubblewrap does not work on this machine")
+@pytest.mark.bubblewrap
 def test_a_run_reads_neither_the_dataset_nor_the_cache(toy):
     task, evaluator = toy
     hidden = [str(evaluator.cache.folder), str(task.folder), "/etc/passwd"]
@@ -156,7 +156,7 @@ def test_a_run_reads_neither_the_dataset_nor_the_cache(toy):
     assert verdict(toy, 3, {"shapes/core.py": code})[1].passed
 
 
-@pytest.mark.skipif(ISOLATION is Isolation.NONE, reason="bubblewrap does not work on this machine")
+@pytest.mark.bubblewrap
 def test_a_run_reaches_no_network_and_changes_no_file_of_the_machine(toy):
     code = """
 

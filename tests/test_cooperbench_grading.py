@@ -162,14 +162,13 @@ def test_a_suite_that_was_written_is_read_again(toy, tmp_path):
     assert load(tmp_path / "suite.json") == suite
 
 
+@pytest.mark.bubblewrap  # a plain process that does not start is an error of the caller
 def test_a_machine_that_cannot_start_a_run_is_a_fault_and_nobodys_failure(toy, tmp_path):
     class Broken(Here):
         def environment(self, task, recipe):
             return Place(python=tmp_path / "no-python")
 
     task, evaluator = toy
-    if ISOLATION is Isolation.NONE:
-        pytest.skip("a plain process that does not start is an error of the caller")
     suite = evaluator.suite(task, 3)
     broken = Evaluator(Broken(evaluator.cache.folder), isolation=ISOLATION, recipes=evaluator.recipes)
     broken._suites[task.key, 3] = suite

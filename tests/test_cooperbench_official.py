@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_bench import FORCE_REPORTS, ISOLATION, submission
+from toy_bench import FORCE_REPORTS, submission
 
 from envs.cooperbench import CooperBench, official, read_logs, write_episodes
 from envs.cooperbench.logs import AgentLog, PairLog, official_verdict, write_log
-from envs.cooperbench.runner import Isolation
 from envs.core.env import SEATS
 from envs.core.episode import Episode
 from envs.scripted.cooperbench import Gold
@@ -23,7 +22,7 @@ from envs.scripted.play import play
 PYTHON = Path(os.environ.get("COOPERBENCH_PYTHON") or Path(sys.prefix, "cooperbench/bin/python"))
 pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason=f"no interpreter with the official package at {PYTHON}"),
-    pytest.mark.skipif(ISOLATION is Isolation.NONE, reason="bubblewrap does not work on this machine"),
+    pytest.mark.bubblewrap,
 ]
 
 

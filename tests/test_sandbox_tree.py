@@ -1,6 +1,6 @@
 """What the sandbox promises about whole test runs: a real pytest, and small hostile programs with one promise each.
 
-All of it runs in the tier that this machine has; what only bubblewrap gives is skipped by name where it is missing.
+All of it runs with bubblewrap and without, what only bubblewrap gives with it alone.
 """
 
 import os
@@ -18,11 +18,15 @@ from envs.sandbox import Status, bubblewrap, run_in_tree, tree
 PYTHON = sys.executable
 
 
-@pytest.fixture(params=["best", "without bubblewrap"])
+BUBBLEWRAP = pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)
+needs_bubblewrap = pytest.mark.parametrize("tier", [BUBBLEWRAP], indirect=True)
+
+
+@pytest.fixture(params=[BUBBLEWRAP, "no bubblewrap"])
 def tier(request, monkeypatch):
-    """Each test in the best tier of this machine, and in the one that remains where there is no bubblewrap."""
+    """The tier of this machine with bubblewrap, and the one that remains where there is none."""
     tree.tier.cache_clear()
-    if request.param != "best":
+    if request.param == "no bubblewrap":
         monkeypatch.setattr(bubblewrap, "program", lambda: None)
     yield tree.tier()
     tree.tier.cache_clear()
@@ -39,11 +43,6 @@ def work(tmp_path: Path) -> Path:
     )
     (folder / "test_shop.py").write_text(test)
     return folder
-
-
-def needs(tier, layer: str) -> None:
-    if layer not in tier.layers:
-        pytest.skip(f"{tier} has no {layer}")
 
 
 def python(work: Path, code: str, **limits):
@@ -100,8 +99,8 @@ def test_what_is_named_as_readable_can_be_read_and_not_written(tier, work, tmp_p
     assert said[0] == "given" and (said[1:] == ["refused"] or not {"bubblewrap", "landlock"} & set(tier.layers))
 
 
+@needs_bubblewrap
 def test_there_is_no_network(tier, work):
-    needs(tier, "bubblewrap")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=1)"
@@ -112,8 +111,8 @@ def test_there_is_no_network(tier, work):
     assert python(work, inside).exit_code == 0
 
 
+@needs_bubblewrap
 def test_no_process_outside_can_be_seen_or_stopped(tier, work):
-    needs(tier, "bubblewrap")
     code = (
         f"import os\nprint(sum(name.isdigit() for name in os.listdir('/proc')), flush=True)\nos.kill({os.getpid()}, 0)"
     )
@@ -129,8 +128,8 @@ def test_a_command_that_goes_on_too_long_is_stopped_with_all_it_started(tier, wo
     assert run.output == b"started\n"
 
 
+@needs_bubblewrap
 def test_a_daemon_ends_with_the_command(tier, work, tmp_path):
-    needs(tier, "bubblewrap")
     mark = f"daemon-{os.getpid()}"
     (work / "daemon.py").write_text(
         "import os, sys, time\nif not os.fork():\n  os.setsid()\n  if not os.fork():\n"
@@ -149,8 +148,8 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
+@needs_bubblewrap
 def test_a_fork_bomb_stops_at_the_limit(tier, work):
-    needs(tier, "bubblewrap")
     code = (
         "import os, time\nn = 0\ntry:\n  while n < 500:\n    if not os.fork(): time.sleep(30)\n    n += 1\n"
         "except OSError: print(n)"
@@ -160,7 +159,8 @@ def test_a_fork_bomb_stops_at_the_limit(tier, work):
 
 
 def test_a_memory_bomb_is_refused(tier, work):
-    needs(tier, "memory")
+    if "memory" not in tier.layers:
+        pytest.skip(f"{tier} has no limit on memory")
     assert b"MemoryError" in python(work, "x = ' ' * 10**10", memory_mb=512).output
 
 

@@ -9,14 +9,12 @@ from envs.cooperbench.dataset import BenchTask, Dataset
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.grading import Workbench
 from envs.cooperbench.recipes import Recipe
-from envs.cooperbench.runner import Isolation, IsolationError, Place, best_isolation
+from envs.cooperbench.runner import Isolation, Place
 from envs.cooperbench.venvs import Cache
 from envs.repository.git import Repository
+from envs.sandbox import tree
 
-try:
-    ISOLATION = best_isolation()
-except IsolationError:
-    ISOLATION = Isolation.NONE
+ISOLATION = Isolation.BUBBLEWRAP if "bubblewrap" in tree.tier().layers else Isolation.NONE  # no image of docker has it
 
 BASE = {
     "shapes/__init__.py": '"""Shapes."""\nfrom shapes.core import area\n\n__all__ = ["area"]\n',
