@@ -33,6 +33,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --max
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
+	@[ "$$(uname -s)" != Linux ] || command -v bwrap >/dev/null || \
+		echo "bubblewrap is not installed; CooperBench needs it, nothing else does: apt-get install bubblewrap"
 
 train: $(TRAINS)
 	$(BIN)/python train.py --config configs/quickstart.yaml $(ARGS)

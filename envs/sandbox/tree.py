@@ -107,7 +107,7 @@ def tier() -> tiers.Tier:
     small = forks.tier()
     missing = {layer: why for layer, why in small.missing.items() if layer in ("user", "memory")}
     wanted = tiers.Tier(kind="tree", layers=("bubblewrap",), missing=missing)
-    why = "there is no program bwrap; install bubblewrap"
+    why = "there is no program bwrap; apt-get install bubblewrap"
     works = False
     if bubblewrap.program() is not None:
         with tempfile.TemporaryDirectory() as empty:

@@ -1,0 +1,87 @@
+"""What the library stands on: ranges with an end, a lock inside of them, one command for each check."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [Requirement(line) for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])]
+LOCKS = ["constraints.txt", "constraints-cooperbench.txt"]
+
+
+def locked(file: str) -> dict[str, str]:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
+def test_every_range_begins_and_ends_and_holds_what_is_locked(requirement):
+    assert {specifier.operator for specifier in requirement.specifier} == {">=", "<"}
+    if requirement.name == "torch":
+        version = re.search(r"^TORCH_VERSION \?= (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    else:
+        version = locked("constraints.txt")[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(version)
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_a_lock_has_versions_alone_and_leaves_the_build_of_torch_open(file):
+    assert all(re.fullmatch(r"[\w.]+", version) for version in locked(file).values())
+    assert not {"torch", "triton"} & locked(file).keys()
+
+
+@pytest.mark.parametrize("command", ["check", "hooks", "lock", "test-newest", "test-lowest"])
+def test_a_command_of_the_documentation_is_a_target(command):
+    assert any(f"`make {command}`" in (ROOT / file).read_text() for file in ("CONTRIBUTING.md", "docs/dependencies.md"))
+    assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_hooks_and_ci_run_the_same_checks():
+    assert "entry: make check" in (ROOT / ".pre-commit-config.yaml").read_text()
+    assert "make check" in (ROOT / ".ci/run").read_text()
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """Runs `.ci/run` with a `make` that writes down what it was asked and which programs it sees."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("bwrap", "docker", "uv", "uvx"):
+        (programs / name).symlink_to("/bin/true")
+    log = tmp_path / "log"
+    (programs / "make").write_text(
+        f"""#!/bin/bash
+echo "$1: $(for name in bwrap docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)" >>{log}
+echo "===== 3 passed in 0.01s ====="
+[ "$1" != "$FAILS" ]
+"""
+    )
+    (programs / "make").chmod(0o755)
+
+    def run(fails: str = "") -> tuple[subprocess.CompletedProcess, list[str]]:
+        log.write_text("")
+        path = f"{programs}:/usr/bin:/bin"
+        environ = {"PATH": path, "FAILS": fails, "TMPDIR": str(tmp_path)}
+        return subprocess.run([ROOT / ".ci/run"], env=environ, capture_output=True, text=True), log.read_text().split("\n")
+
+    return run
+
+
+def test_ci_checks_isolation_with_bubblewrap_and_everything_without_programs_that_may_be_missing(ci):
+    result, asked = ci()
+    assert result.returncode == 0, result.stderr
+    everything = "bwrap docker uv uvx git "
+    assert asked == [f"check: {everything}", f"test: {everything}", "test: git ", ""]
+
+
+@pytest.mark.parametrize("fails", ["check", "test"])
+def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
+    result, asked = ci(fails)
+    assert result.returncode == 1 and len(asked) == 4
+    assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="
