@@ -11,8 +11,7 @@ import pytest
 
 from envs import sandbox
 from marl_coop import cli
-from marl_coop.config.errors import ConfigError
-from marl_coop.config.schema import Config, load_config
+from marl_coop.config.schema import load_config
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs import rundir
 
@@ -26,6 +25,8 @@ def train_py(*words: str) -> subprocess.CompletedProcess:
 
 def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
     folder = run / f"checkpoint-{step}"
+    run.mkdir(parents=True, exist_ok=True)
+    rundir.record_start(run, "quickstart", load_config([QUICKSTART]).to_yaml(), seed=0)
     folder.mkdir(parents=True)
     if complete:
         (folder / "trainer_state.json").write_text("{}")
@@ -37,7 +38,19 @@ def started(monkeypatch, tmp_path):
     """Training replaced by a list of what it was called with, in an empty working directory."""
     calls = []
     experiment = types.ModuleType("marl_coop.experiment.experiment")
-    experiment.run = lambda config, resume: calls.append((config, resume))
+
+    class Recorder:
+        def __init__(self, config, resume=None):
+            self.call = config, resume
+
+        @classmethod
+        def resume(cls, place, config):
+            return cls(config, place)
+
+        def run(self):
+            calls.append(self.call)
+
+    experiment.Experiment = Recorder
     monkeypatch.setitem(sys.modules, "marl_coop.experiment.experiment", experiment)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.chdir(tmp_path)
@@ -108,10 +121,10 @@ def test_resume_takes_the_newest_run_with_a_complete_checkpoint(started, tmp_pat
     checkpoint(tmp_path / "runs/quickstart-other-20250104-000000", 50)
     os.utime(old, (1, 1))
     assert cli.main(["train", "--config", QUICKSTART, "--resume"]) == 0
-    assert cli.main(["train", "--config", QUICKSTART, "--resume", "seed=1"]) == 0
+    assert cli.main(["train", "--config", QUICKSTART, "--resume", "training.num_updates=99"]) == 0
     (_, by_name), (config, followed) = started
     assert by_name.resolve() == followed.resolve() == expected
-    assert config.seed == 1
+    assert config.training["num_updates"] == 99
 
 
 def test_resume_from_a_named_folder(started, tmp_path):
@@ -143,24 +156,25 @@ def test_wandb_is_offline_only_without_a_login(started, tmp_path, monkeypatch):
 
 def test_a_new_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = {rundir.plan_output_dir(Config(name="twice")) for _ in range(3)}
+    folders = {rundir.new_folder("twice") for _ in range(3)}
     assert len(folders) == 3
     assert all(folder.is_dir() and folder.name.startswith("twice-") for folder in folders)
 
 
 def test_a_run_is_not_overwritten(tmp_path):
-    config = load_config([], [f"output_dir={tmp_path / 'run'}"])
-    assert rundir.plan_output_dir(config) == tmp_path / "run"
-    assert rundir.plan_output_dir(config) == tmp_path / "run"  # still empty
-    rundir.record_start(tmp_path / "run", config)
-    with pytest.raises(ConfigError, match=r"command line: output_dir: .* is not empty; go on with its run by --resume"):
-        rundir.plan_output_dir(config)
+    place = str(tmp_path / "run")
+    assert rundir.new_folder("first", place) == tmp_path / "run"
+    assert rundir.new_folder("first", place) == tmp_path / "run"  # still empty
+    rundir.record_start(tmp_path / "run", "first", "", seed=0)
+    with pytest.raises(rundir.RunError, match=r".* is not empty; go on with its run by --resume"):
+        rundir.new_folder("first", place)
 
 
 def test_a_run_directory_explains_itself(tmp_path):
     config = load_config([QUICKSTART], ["seed=5"])
-    rundir.record_start(tmp_path, config)
-    rundir.record_start(tmp_path, load_config([QUICKSTART], ["seed=5", "training.max_steps=9"]))
+    rundir.record_start(tmp_path, config.title, config.to_yaml(), config.seed)
+    later = load_config([QUICKSTART], ["seed=5", "training.max_steps=9"])
+    rundir.record_start(tmp_path, later.title, later.to_yaml(), later.seed)
     assert load_config([tmp_path / "config.yaml"]) == config
     record = json.loads((tmp_path / "run.json").read_text())
     first, second = record["starts"]
@@ -176,6 +190,6 @@ def test_an_endpoint_that_fails_ends_the_command_with_one_line(monkeypatch, caps
     def fails(argv):
         raise EndpointError("http://h/v1 gave 503: busy.")
 
-    monkeypatch.setattr(cli.entry, "train", fails)
+    monkeypatch.setitem(cli.entry.COMMANDS, "train", fails)
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == "error: http://h/v1 gave 503: busy. Then --resume goes on.\n"

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
 from marl_coop.config import policies
-from marl_coop.experiment.experiment import read_episodes, write_episodes
+from marl_coop.runs.records import read_episodes, write_episodes
 
 ROOT = Path(__file__).parents[1]
 

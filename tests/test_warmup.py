@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM
 
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import warmup
@@ -35,10 +36,16 @@ def config_of(*overrides):
     return load_config([], [*SMALL, *overrides])
 
 
+def rows_of(config, tokenizer, episodes=6, system="system"):
+    return warmup.demonstrate([config.make_env()], Chat(tokenizer, system), episodes, config.seed)
+
+
 def warm(tokenizer, *overrides, base=None):
     torch.manual_seed(0)
-    base = base or tiny.base_model(len(tokenizer), spread=0.1)
-    return warmup.warm_adapter(config_of(*overrides), base, tokenizer, tiny.lora_config(), "system")
+    base, config = base or tiny.base_model(len(tokenizer), spread=0.1), config_of(*overrides)
+    rows = rows_of(config, tokenizer, episodes=-(-config.warmup.steps * config.warmup.batch_size // 2))
+    settings = config.warmup.model_dump()
+    return warmup.warm_adapter(base, tokenizer, tiny.lora_config(), rows, seed=config.seed, **settings)
 
 
 def test_it_trains_once(tokenizer, trainings, tmp_path):
@@ -62,33 +69,55 @@ def test_the_base_comes_back_as_it_was(tokenizer, trainings):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize(
-    "override",
-    ["env.rounds=2", "env.cue_reliability=0.5", "lora.r=2", "warmup.steps=4", "seed=1", "model.dtype=float32"],
-)
-def test_what_it_depends_on_makes_another_key(override):
-    assert warmup._key(config_of(override), "system") != warmup._key(config_of(), "system")
-    assert warmup._key(config_of(), "other") != warmup._key(config_of(), "system")
+def key(tokenizer, *overrides, system="system", base=None, lora=None):
+    config = config_of(*overrides)
+    numbers = config.warmup.model_dump() | {"seed": config.seed}
+    base, lora = base or tiny.base_model(len(tokenizer)), lora or tiny.lora_config()
+    return warmup.cache_key(base, lora, rows_of(config, tokenizer, system=system), numbers)
+
+
+@pytest.mark.parametrize("override", ["env.rounds=2", "env.cue_reliability=0.5", "warmup.steps=4", "seed=1"])
+def test_what_it_depends_on_makes_another_key(tokenizer, override):
+    assert key(tokenizer, override) != key(tokenizer)
+
+
+def test_it_is_kept_by_content_and_not_by_path(tokenizer, tmp_path):
+    base = tiny.base_model(len(tokenizer))
+    for place in ("here", "there"):
+        base.save_pretrained(tmp_path / place)
+    here, there = (AutoModelForCausalLM.from_pretrained(tmp_path / place) for place in ("here", "there"))
+    assert key(tokenizer, base=here) == key(tokenizer, base=there)
+    with torch.no_grad():
+        there.get_input_embeddings().weight[3, 3] += 1
+    assert key(tokenizer, base=here) != key(tokenizer, base=there)
+    here.config.rope_parameters = dict(here.config.rope_parameters, rope_theta=5.0)  # no weight says this
+    assert key(tokenizer, base=here) != key(tokenizer)
+    assert key(tokenizer, base=base.bfloat16()) != key(tokenizer)
+    assert key(tokenizer, lora=tiny.lora_config(r=2)) != key(tokenizer)
+    assert key(tokenizer, system="other") != key(tokenizer)
+    before = key(tokenizer)
+    tokenizer.chat_template += "{{ ' ' }}"
+    assert key(tokenizer) != before
 
 
 @pytest.mark.parametrize(
     "override", ["training.kl_coef=1", "rewards.consensus.weight=0", "evaluation.episodes=3", "name=x"]
 )
-def test_what_it_does_not_depend_on_keeps_the_key(override):
-    assert warmup._key(config_of(override), "system") == warmup._key(config_of(), "system")
+def test_what_it_does_not_depend_on_keeps_the_key(tokenizer, override):
+    assert key(tokenizer, override) == key(tokenizer)
 
 
-def test_other_words_of_the_environment_make_another_key(monkeypatch):
-    before = warmup._key(config_of(), "system")
+def test_other_words_of_the_environment_make_another_key(tokenizer, monkeypatch):
+    before = key(tokenizer)
     monkeypatch.setattr("envs.core.env.CoopEnv.instruction", lambda self, seat, phase: "Say it differently.")
-    assert warmup._key(config_of(), "system") != before
+    assert key(tokenizer) != before
 
 
 def test_only_what_a_seat_wrote_has_labels(tokenizer):
-    chat = Chat(tokenizer, "system")
+    env, rows = config_of().make_env(), iter(rows_of(config_of(), tokenizer, episodes=4))
     for index in range(4):
-        episode = warmup._episode(config_of(), index)
-        for seat, row in zip(episode.seats, warmup._demonstrate(config_of(), index, chat), strict=True):
+        episode = warmup.demonstrated([env], index, seed=0)
+        for seat, row in zip(episode.seats, rows, strict=False):
             ids, labels = row["input_ids"], row["labels"]
             assert len(ids) == len(labels)
             assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
@@ -118,8 +147,7 @@ def test_a_step_is_the_mean_over_all_labelled_tokens_of_its_batch(tokenizer, tra
         patch.setattr(warmup.SFTTrainer, "create_optimizer", watched)
         patch.setattr(warmup.SFTTrainer, "_clip_grad_norm", lambda self, model: torch.tensor(0.0), raising=False)
         warm(tokenizer, *overrides)
-    chat = Chat(tokenizer, "system")
-    rows = [row for i in range(2) for row in warmup._demonstrate(config_of(*overrides), i, chat)]
+    rows = rows_of(config_of(*overrides), tokenizer, episodes=2)
     torch.manual_seed(0)
     policy = tiny.TeamPolicy(
         tiny.base_model(len(tokenizer), spread=0.1), tiny.lora_config(), ["default"], critic_seats=1
@@ -169,7 +197,7 @@ def test_it_teaches_the_replies(tokenizer, trainings):
     folder = warm(tokenizer, steps)
     policy = tiny.team(tiny.base_model(len(tokenizer), spread=0.1), trained=False)
     policy.load_adapter("agent_0", folder)
-    (row, _) = warmup._demonstrate(config_of(steps), 10_000, Chat(tokenizer, "system"))  # one that was not shown
+    row = rows_of(config_of(steps, "seed=3"), tokenizer, episodes=1)[0]  # one that was not shown
     labels = torch.tensor(row["labels"])
     places = (labels != -100).nonzero()[:, 0]
     loss = {}

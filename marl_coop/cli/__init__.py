@@ -1,4 +1,4 @@
-"""The command line: `marl-coop COMMAND`. Loads torch only once a configuration has passed."""
+"""The command line: `marl-coop COMMAND`, one file a command. Loads torch only once a configuration has passed."""
 
 from marl_coop.cli.entry import main
 

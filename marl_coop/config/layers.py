@@ -107,6 +107,18 @@ def _clear_mixes(below: Any, above: Any) -> None:
         below |= dict.fromkeys(above.keys() & below.keys())
 
 
+def leaves(content: dict, prefix: Keys = ()) -> dict[Keys, Any]:
+    """Every value by the keys that lead to it; keys that lead to nothing have an empty dict.
+
+    >>> leaves({"lora": {"r": 8}, "training": {}})
+    {('lora', 'r'): 8, ('training',): {}}
+    """
+    found: dict[Keys, Any] = {}
+    for key, value in content.items():
+        found |= leaves(value, (*prefix, key)) if isinstance(value, dict) and value else {(*prefix, key): value}
+    return found
+
+
 def source_of(keys: Keys, layers: Sequence[Layer]) -> str | None:
     """The last layer that says something about a value or, if none does, about what encloses it."""
     for depth in range(len(keys), 0, -1):

@@ -5,7 +5,6 @@ differs. Files are merged from left to right, overrides such as `training.learni
 not fit is a ConfigError that names the value, the file it came from, the dotted path and the nearest thing that exists.
 """
 
-import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,17 +16,29 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
 import envs
-import rewards
-from envs.core.arguments import Checked, UnknownArgument, arguments_of
 from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
-from marl_coop.config.errors import ConfigError, Keys, explain, nearest
-from marl_coop.config.layers import COMMAND_LINE, merge, parse_override, read_file, source_of
+from marl_coop.config.builders import build_curriculum, build_env, build_term
+from marl_coop.config.errors import ConfigError, Keys, dotted, explain
+from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
+from rewards import TERMS, RewardStack
+
+MAY_CHANGE = (  # when a run is resumed
+    "name",
+    "output_dir",
+    "evaluation.batch_size",
+    "training.num_updates",
+    "training.max_steps",
+    "training.max_rows",
+    "training.save_updates",
+    "training.save_total_limit",
+    "training.report_to",
+    "training.run_name",
+)
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -95,23 +106,25 @@ class Config(Section):
     lora: Lora = Lora()
     policies: dict[str, str | dict[str, float]] = {}  # a seat left out has an adapter of its own, of the seat's name
     env: dict[str, Any] = {"name": "PairedFunctions"}
-    rewards: dict[str, dict[str, Any]] = {term.name: {} for term in rewards.TERMS}
+    rewards: dict[str, dict[str, Any]] = {term.name: {} for term in TERMS}
     warmup: Warmup = Warmup()
     training: dict[str, Any] = {}  # fields of MultiAgentPPOConfig, which checks them once torch is loaded
     evaluation: Evaluation = Evaluation()
 
     _layers: tuple[tuple[str, Any], ...] = PrivateAttr(default=())  # (source, what it said), in merging order
 
-    @field_validator("rewards")
-    @classmethod
-    def _terms_exist(cls, section: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Builds every term, and returns the section with all fields of each."""
-        terms = {name: _build_term(name, fields) for name, fields in section.items()}
+    _stack: RewardStack = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _terms_exist(self) -> Self:
+        """Builds the reward terms, and fills the section with all fields of each."""
+        terms = {name: build_term(name, fields) for name, fields in self.rewards.items()}
         try:
-            rewards.RewardStack(tuple(terms.values()))
+            self._stack = RewardStack(tuple(terms.values()))
         except ValueError as error:
             raise ConfigError(str(error), ("rewards",)) from error
-        return {name: term.model_dump() for name, term in terms.items()}
+        object.__setattr__(self, "rewards", {name: term.model_dump() for name, term in terms.items()})
+        return self
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
@@ -149,19 +162,40 @@ class Config(Section):
 
     def make_curriculum(self) -> Curriculum | None:
         """The curriculum at its first level; None where `env.curriculum` is null."""
-        section = self.env.get("curriculum")
-        if not isinstance(section, dict | None):
-            raise ConfigError(f"{section!r} is refused: input should be null or keys", ("env", "curriculum"))
-        if section is None:
-            return None
-        ladder = envs.find_environment(self.env["name"]).LADDER
-        if not ladder and "levels" not in section:
-            raise ConfigError(f"{self.env['name']} has no ladder of its own; give levels", ("env", "curriculum"))
-        return _construct(Curriculum, {"levels": ladder} | section, ("env", "curriculum"))
+        return build_curriculum(self.env)
+
+    @property
+    def reward_stack(self) -> RewardStack:
+        """The terms of the section `rewards`."""
+        return self._stack
+
+    @property
+    def title(self) -> str:
+        """The name, and what was laid over the file that gives it: later files and overrides, so that an ablation is
+        not called like what it was made from. The seed, and what a resumed run may change, make no other experiment."""
+        named = max((i for i, (_, content) in enumerate(self._layers) if "name" in content), default=-1)
+        files = [Path(source).stem for source, _ in self._layers[named + 1 :] if source != COMMAND_LINE]
+        said = [content for source, content in self._layers if source == COMMAND_LINE]
+        overrides = [f"{dotted(keys)}={value}" for content in said for keys, value in leaves(content).items()]
+        overrides = [text for text in overrides if text.partition("=")[0] not in ("seed", *MAY_CHANGE)]
+        title = "+".join([self.name, *files, *overrides])
+        return title if len(title) <= 80 else "+".join([self.name, *files, f"{len(overrides)}_overrides"])
 
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""
         return OmegaConf.to_yaml(self.model_dump())
+
+    def refuse_changes(self, recorded: Self) -> None:
+        """Compare this configuration, which a run is to go on with, and the one that it began with.
+
+        Raises:
+            ConfigError: they differ in something that is not in `MAY_CHANGE`.
+        """
+        before, now = ({k: v for k, v in leaves(c.model_dump()).items() if v != {}} for c in (recorded, self))
+        for keys in sorted(before.keys() | now.keys(), key=dotted):
+            if dotted(keys) not in MAY_CHANGE and before.get(keys) != now.get(keys):
+                problem = f"{now.get(keys)!r} is refused: the run began with {before.get(keys)!r}"
+                raise self.error(keys, f"{problem}, and one that goes on may change only {', '.join(MAY_CHANGE)}")
 
     def error(self, keys: Keys, problem: str) -> ConfigError:
         """The error for a value that only later code can judge, naming the file that the value came from."""
@@ -184,48 +218,3 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
         raise ConfigError(found.problem, found.keys, source_of(found.keys, layers)) from error
     config._layers = tuple(layers)
     return config
-
-
-def _build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
-    try:
-        term = rewards.find_term(name)
-    except rewards.UnknownTerm as error:
-        raise ConfigError(str(error), ("rewards", name)) from error
-    if inspect.isabstract(term):
-        raise ConfigError(f"{term.__name__} does not say how to score: it has no __call__", ("rewards", name))
-    try:
-        return term.model_validate(fields)
-    except ValidationError as error:
-        raise explain(error, term, fields, ("rewards", name)) from error
-
-
-def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
-    arguments = dict(section)
-    name = arguments.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"{name!r} is refused: input should be the name of an environment", ("env", "name"))
-    try:
-        env_class = envs.find_environment(name)
-    except ValueError as error:
-        raise ConfigError(str(error), ("env", "name")) from error
-    return _construct(env_class, arguments, keys)
-
-
-def _construct(cls: Checked, arguments: dict[str, Any], keys: Keys) -> Any:
-    """An object of the values that the class's schema makes of YAML's: a path of a text, a tuple of a list."""
-    schema = arguments_of(cls)
-    known = {key: value for key, value in arguments.items() if key in schema.model_fields}
-    try:
-        read = schema.model_validate(known)
-        return cls(**arguments | {key: getattr(read, key) for key in known})
-    except ValidationError as error:
-        misspelt = next((key for key in arguments if key not in known), None)
-        raise explain(error, schema, known, keys) if misspelt is None else _unknown(misspelt, schema, keys) from error
-    except UnknownArgument as error:
-        raise _unknown(error.name, schema, keys) from error
-    except ValueError as error:  # in range by type and not by meaning: the class says why
-        raise ConfigError(str(error), keys) from error
-
-
-def _unknown(key: str, schema: type[BaseModel], keys: Keys) -> ConfigError:
-    return ConfigError(f"unknown key; did you mean {nearest(key, schema.model_fields)!r}?", (*keys, key))

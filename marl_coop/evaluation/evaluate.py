@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from rich.table import Table
-from tqdm import tqdm
 
 from envs.core.episode import Episode
 from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.runs.progress import Progress
 from rewards.metrics import Metric, compare, measure
 
 EVALUATION_SEEDS = 2**41  # no training or warm-up task has a seed this high
@@ -24,22 +25,24 @@ TABLE = {  # metric -> how the table calls it
 
 
 def evaluate(
-    players: RolloutRunner, episodes: int, seed: int, batch_size: int, process: tuple[int, int], label: str
+    runner: RolloutRunner, episodes: int, seed: int = 0, batch_size: int = 48, label: str = "evaluation"
 ) -> list[Episode]:
     """Play `episodes` unseen instances, shared by all processes; every process gets all of them, in order.
 
     Args:
-        process: index of this process and number of all.
+        runner: plays them.
+        seed: chooses the instances, and how replies are sampled.
+        batch_size: episodes that one process plays at a time.
         label: what the progress bar says.
     """
-    index, count = process
+    state = PartialState()
     seeds = [EVALUATION_SEEDS + seed * 1_000_000 + i for i in range(episodes)]
-    mine, played = seeds[index::count], []
-    with tqdm(total=episodes, desc=label, unit="episode", disable=index != 0) as bar:
+    mine, played = seeds[state.process_index :: state.num_processes], []
+    with Progress(episodes, label, "episode", shown=state.is_main_process) as progress:
         for start in range(0, len(mine), batch_size):
             part = mine[start : start + batch_size]
-            played += [rollout.episode for rollout in players.play(part, sampling_seed=seed)]
-            bar.update(min(count * len(part), bar.total - bar.n))
+            played += [rollout.episode for rollout in runner.play(part, sampling_seed=seed)]
+            progress.advance(state.num_processes * len(part))
     return sorted(gather_object(played), key=lambda episode: episode.task.seed)
 
 

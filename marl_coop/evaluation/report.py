@@ -1,14 +1,12 @@
 """Plots of a run directory."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from marl_coop.runs.records import read_metrics
 
 PANELS = {  # metric of metrics.jsonl -> title
     "team/j": "J = CDR - CR",
@@ -18,17 +16,12 @@ PANELS = {  # metric of metrics.jsonl -> title
 }
 
 
-def read_metrics(run: Path) -> list[dict]:
-    """The records of a run, one per update."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [record for record in records if "update" in record]
-
-
 def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
     """Draw the training episodes of some runs, one line each: means over `window` updates, raw values as dots."""
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.2 * len(PANELS), 2.8), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(PANELS), 2.8), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
     for run in runs:
-        records = read_metrics(run)
+        records = read_metrics(run / "metrics.jsonl")
         for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
             points = [(r["update"], r[metric]) for r in records if metric in r]
             axis.set(title=title, xlabel="update")
@@ -40,4 +33,3 @@ def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
             axis.plot(updates, values, ".", color=line.get_color(), alpha=0.35)
     axes[1].legend(fontsize="x-small")
     figure.savefig(file, dpi=110)
-    plt.close(figure)

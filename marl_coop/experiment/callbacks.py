@@ -1,12 +1,13 @@
-"""What the trainer tells the terminal, the run directory and the curriculum."""
+"""What the trainer tells the terminal, the run folder and the curriculum."""
 
-import json
 from pathlib import Path
 
-from transformers import ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from envs.core.curriculum import Curriculum
 from marl_coop.policy.compat import ExportableState
+from marl_coop.runs.progress import Progress
+from marl_coop.runs.records import append_metrics, forget_metrics_after
 
 SHOWN = {
     "team/success": "success",
@@ -16,24 +17,51 @@ SHOWN = {
 }
 
 
-class ProgressBar(ProgressCallback):
-    """The trainer's bar with the time left; a few numbers beside it instead of a line per log."""
+class UpdateProgress(TrainerCallback):
+    """The updates with the time left and a few numbers of each: a bar in a terminal, a line per update elsewhere."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        total, done = state.max_steps // args.steps_per_update, state.global_step // args.steps_per_update
+        self._progress = Progress(total, "training", "update", done=done, shown=state.is_world_process_zero)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is not None and logs:
-            self.training_bar.set_postfix({short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs})
+        if logs and "update" in logs:
+            self._progress.advance(**{short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs})
+
+
+class StepProgress(TrainerCallback):
+    """The steps of a supervised training with the time left."""
+
+    def __init__(self, label: str):
+        self._label = label
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._progress = Progress(state.max_steps, self._label, "step", shown=state.is_world_process_zero, pause_s=10)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._progress.advance()
+
+
+def show_progress(trainer: Trainer, progress: TrainerCallback) -> None:
+    """Put a progress of ours in the place of the trainer's own bar or prints."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(progress)
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every record of the trainer to a JSON-lines file."""
+    """Appends every record of the trainer to a JSON-lines file; a resumed run first takes back what it makes anew."""
 
     def __init__(self, file: Path):
         self.file = file
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            forget_metrics_after(self.file, state.global_step)
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
-            with self.file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"step": state.global_step} | logs) + "\n")
+            append_metrics(self.file, {"step": state.global_step} | logs)
 
 
 class CurriculumLevel(TrainerCallback, ExportableState):

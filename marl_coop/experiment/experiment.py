@@ -1,156 +1,238 @@
-"""One experiment from a configuration: warm up, evaluate, train, evaluate again, say what came of it."""
+"""A run of a configuration: warm up, evaluate, train, evaluate again, say what came of it.
 
-import copy
+Experiment(config).run()                    a new run
+Experiment.resume("runs/first").run()       goes on from the last checkpoint
+Experiment.from_run("runs/first")           opens a run to look at it, without a trainer
+"""
+
 import dataclasses
 import json
 import os
 import signal
 import sys
 import warnings
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
-import torch
 import transformers
 from accelerate.utils import broadcast_object_list
-from peft import LoraConfig
 from rich.console import Console
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import set_seed
 
-from envs import sandbox
+from envs import CoopEnv, sandbox
 from envs.core.episode import Episode
-from marl_coop.config import policies
-from marl_coop.config.errors import nearest
-from marl_coop.config.schema import Config
+from marl_coop.config.schema import Config, load_config
 from marl_coop.evaluation.evaluate import before_and_after, evaluate, table
 from marl_coop.evaluation.report import learning_curve
-from marl_coop.experiment.callbacks import CurriculumLevel, MetricsFile, ProgressBar
-from marl_coop.experiment.warmup import warm_adapter
+from marl_coop.experiment import setup
+from marl_coop.experiment.callbacks import CurriculumLevel, MetricsFile, UpdateProgress, show_progress
 from marl_coop.policy.allocator import keep_freed_memory
-from marl_coop.policy.loading import adapted_layers, load_base
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
-from marl_coop.rollout.chat import Chat
-from marl_coop.rollout.endpoint import Endpoint
-from marl_coop.runs.rundir import plan_output_dir, record_start
-from rewards import RewardStack
-
-SYSTEM = "You and a partner write one module."
+from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.runs import rundir
+from marl_coop.runs.records import read_episodes, write_episodes
+from rewards import RewardBreakdown
 
 
-def training_arguments(config: Config, output_dir: str) -> MultiAgentPPOConfig:
-    """The `training` section as `MultiAgentPPOConfig`.
+class Experiment:
+    """A run: its folder, and what was made of its configuration, each object once.
+
+    Making one loads the base model and refuses whatever can be known before the run; it writes nothing.
+
+    Args:
+        config: what to run.
+
+    Attributes:
+        config: as given, or as the run's folder has it.
+        folder: the run's folder; None until a new run begins.
+        name: what the run is called in its folder, its table and the trackers.
+        args: the section `training`.
+        base, tokenizer: the frozen base model and its tokenizer.
+        rewards: the terms with their weights or schedules.
 
     Raises:
-        ConfigError: a key that it does not have, or a value that it refuses.
+        ConfigError: a value that cannot be used.
     """
-    known = {field.name for field in dataclasses.fields(MultiAgentPPOConfig) if field.init}
-    for key in config.training:
-        if key in ("output_dir", "seed"):
-            raise config.error(("training", key), f"set {key} at the top level of the configuration")
-        if key not in known:
-            raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
-    try:
-        defaults = {"run_name": config.name, "use_cpu": not torch.accelerator.is_available()}
-        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **(defaults | config.training))
-    except (TypeError, ValueError) as error:
-        raise config.error(("training",), str(error)) from error
 
+    def __init__(self, config: Config):
+        keep_freed_memory()
+        quiet_libraries()
+        self.config, self.name = config, config.title
+        self.folder: Path | None = None
+        self.checkpoint: Path | None = None  # where a resumed run goes on
+        self.args = setup.training_arguments(config, self.name)
+        setup.check_shares(config, self.args)
+        set_seed(config.seed)
+        self.base, self.tokenizer = setup.load_model(config)
+        self.rewards = config.reward_stack
+        self.main = self.args.process_index == 0
+        self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
+        self.console.width = max(self.console.width, 100)  # of the table; a line of text is never broken
 
-def run(config: Config, resume: Path | None = None) -> None:
-    """Run an experiment; `resume` is a checkpoint of an earlier start of it."""
-    keep_freed_memory()
-    quiet_libraries()
-    args = training_arguments(config, output_dir=str(resume.parent if resume else "."))
-    main = args.process_index == 0
-    folder = resume.parent if resume else Path(*broadcast_object_list([str(plan_output_dir(config)) if main else None]))
-    args.output_dir = str(folder)
-    os.environ.setdefault("WANDB_PROJECT", "marl-coop")
-    os.environ.setdefault("WANDB_DIR", str(folder))
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    if main:
-        record_start(folder, config)
-    set_seed(config.seed)
-    console = Console(file=sys.stdout, quiet=not main, soft_wrap=True)
-    console.width = max(console.width, 100)  # of the table; a line of text is never broken
-    console.print(f"run directory: {folder}")
-    for tier in sandbox.describe().splitlines():
-        console.print(f"sandbox of {tier}")
+    @classmethod
+    def resume(cls, place: str | Path, config: Config | None = None) -> Self:
+        """The experiment that `run` goes on with.
 
-    try:
-        base, tokenizer = load_base(config.model.name_or_path, config.model.dtype, config.model.attn_implementation)
-        Chat(tokenizer, SYSTEM)
-    except (OSError, ValueError) as error:
-        raise config.error(("model", "name_or_path"), str(error)) from error
-    lora = LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=config.lora.target_modules,
-        layers_to_transform=adapted_layers(base, config.lora.upper_layers),
-        task_type="CAUSAL_LM",
-    )
-    warm = warm_adapter(config, base, tokenizer, lora, SYSTEM) if config.warmup.steps else None
-    adapters = policies.learners(config.policies)
-    seats = len(config.policies) if args.critic == "central" else 1
-    policy = TeamPolicy(base, lora, adapters, critic_seats=seats)
-    if warm:
-        for adapter in adapters:
-            policy.load_adapter(adapter, warm)
-    for name, saved in policies.frozen(config.policies).items():
-        try:
-            policy.add_frozen(name, saved)
-        except ValueError as error:
-            raise config.error(("policies",), str(error)) from error
+        Args:
+            place: a run's folder, whose last checkpoint is taken, or one of its checkpoints. A run that has none yet
+                begins again.
+            config: the run's own configuration with what may change (`marl_coop.config.resume`); None: as it is.
 
-    chats = {"system": SYSTEM, "temperature": args.temperature, "max_tokens": args.max_tokens}
-    curriculum = config.make_curriculum()
-    trainer = MultiAgentPPOTrainer(
-        model=policy,
-        args=args,
-        make_env=lambda: config.make_env(**(curriculum.arguments if curriculum else {})),
-        rewards=RewardStack.from_config(config.rewards),
-        processing_class=tokenizer,
-        policies=policies.build_players(config.policies, config.make_env(), partial(Endpoint, **chats)),
-        system=SYSTEM,
-        callbacks=[ProgressBar(), MetricsFile(folder / "metrics.jsonl")],
-        on_rollouts=lambda update, episodes, breakdowns: write_episodes(
-            folder / "episodes" / f"update-{update:04d}.{args.process_index}.jsonl", episodes, breakdowns
-        ),
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    if curriculum:
-        trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
-    evaluators = copy.copy(trainer.players)
-    evaluators.make_env = lambda: config.make_env(**config.evaluation.env)  # wherever the curriculum stands
+        Raises:
+            RunError: the place is no run.
+            ConfigError: `config` changes what a run cannot change.
+        """
+        folder, checkpoint = rundir.locate(Path(place))
+        recorded = load_config([rundir.configuration_of(folder)])
+        if config is not None:
+            config.refuse_changes(recorded)
+        experiment = cls(config or recorded)
+        experiment._open(folder)
+        experiment.checkpoint = checkpoint
+        return experiment
 
-    def play_unseen(label: str) -> list[Episode]:
-        section = config.evaluation
-        process = args.process_index, args.world_size
-        episodes = evaluate(evaluators, section.episodes, section.seed, section.batch_size, process, label)
-        if main:
-            write_episodes(folder / f"{label}.jsonl", episodes)
+    @classmethod
+    def from_run(cls, folder: str | Path, checkpoint: str | None = None) -> Self:
+        """A run as its folder has it, be it finished, stopped or still running; nothing is written there.
+
+        Args:
+            checkpoint: name of the checkpoint whose adapters to take, such as "checkpoint-12"; None: the trained ones
+                of a finished run, else those of the last checkpoint.
+
+        Raises:
+            RunError: the folder is no run, or has no such checkpoint or no adapters yet.
+        """
+        saved = rundir.saved_policy(Path(folder), checkpoint)
+        experiment = cls(load_config([rundir.configuration_of(Path(folder))]))
+        experiment._open(Path(folder))
+        experiment.policy.load(saved)
+        return experiment
+
+    def _open(self, folder: Path) -> None:
+        self.folder, self.name = folder, rundir.recorded(folder)["name"]
+
+    @cached_property
+    def policy(self) -> TeamPolicy:
+        """The team on its base; made when it is first asked for, because a warm-up wants the base bare."""
+        return setup.make_policy(self.config, self.base, self.args.critic).to(self.args.device)
+
+    @cached_property
+    def evaluator(self) -> RolloutRunner:
+        """Plays the environment of the section `evaluation`."""
+        return setup.make_evaluator(self.config, self.policy, self.tokenizer, self.args)
+
+    def make_env(self) -> CoopEnv:
+        """A fresh environment as in training, without a curriculum."""
+        return self.config.make_env()
+
+    # --------------------------------------------------------------------------------------------------- a run
+
+    def run(self) -> None:
+        """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on.
+
+        Raises:
+            RunError: another process runs it, or its folder cannot be made.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with ExitStack() as stack:
+            folder = self._begin(stack)
+            try:
+                self.warm_up()
+                known = folder / "before.jsonl"
+                before = read_episodes(known) if known.exists() else self._play_and_record("before")
+                self.train()
+                self.report(before, self._play_and_record("after"))
+            except KeyboardInterrupt:
+                self.console.print(f"stopped; go on from the last checkpoint with: --resume {folder}")
+                raise SystemExit(130) from None
+
+    def _begin(self, stack: ExitStack) -> Path:
+        """Make or enter the run's folder, keep others out of it until `stack` is closed, and write down the start."""
+        if self.folder is None:
+            made = rundir.new_folder(self.name, self.config.output_dir) if self.main else None
+            self.folder = Path(*broadcast_object_list([str(made)]))
+        folder = self.folder
+        self.args.output_dir = str(folder)
+        os.environ.setdefault("WANDB_PROJECT", "marl-coop")
+        os.environ.setdefault("WANDB_DIR", str(folder))
+        os.environ.setdefault("WANDB_RUN_GROUP", self.name)
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+        if self.main:
+            stack.enter_context(rundir.held(folder))
+            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
+        self.console.print(f"run directory: {folder}")
+        for tier in sandbox.describe().splitlines():
+            self.console.print(f"sandbox of {tier}")
+        return folder
+
+    def warm_up(self) -> None:
+        """Teach every adapter the format of replies; it comes from the cache where that has it.
+
+        Raises:
+            RuntimeError: something has played or been trained already.
+        """
+        if "policy" in vars(self):
+            raise RuntimeError("warm_up comes before whatever plays: it trains on the bare base")
+        if self.config.warmup.steps:
+            warm = setup.warm_up(self.config, self.base, self.tokenizer)
+            for adapter in self.policy.adapters:
+                self.policy.load_adapter(adapter, warm)
+
+    def evaluate(self, label: str = "evaluation") -> list[Episode]:
+        """Play the unseen instances of the section `evaluation`; every process gets all episodes, in order.
+
+        Args:
+            label: what the progress bar says.
+        """
+        section = self.config.evaluation
+        return evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label)
+
+    def _play_and_record(self, label: str) -> list[Episode]:
+        episodes = self.evaluate(label)
+        if self.main:
+            write_episodes(self.folder / f"{label}.jsonl", episodes)
         return episodes
 
-    before_file = folder / "before.jsonl"
-    before = read_episodes(before_file) if resume and before_file.exists() else play_unseen("before")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the last checkpoint stays
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except KeyboardInterrupt:
-        console.print(f"stopped; go on from the last checkpoint with: --resume {folder}")
-        raise SystemExit(130) from None
-    trainer.save_model()
-    after = play_unseen("after")
-    if main:
+    def train(self) -> None:
+        """Train the adapters, from the checkpoint where the experiment was resumed, and save them in the folder."""
+        config, folder = self.config, self.folder
+        curriculum = config.make_curriculum()
+        trainer = MultiAgentPPOTrainer(
+            model=self.policy,
+            args=self.args,
+            make_env=setup.training_env(config, curriculum),
+            rewards=self.rewards,
+            processing_class=self.tokenizer,
+            policies=setup.make_players(config, self.make_env(), self.args),
+            system=setup.SYSTEM,
+            callbacks=[MetricsFile(folder / "metrics.jsonl")],
+            on_rollouts=self._record_rollouts,
+        )
+        show_progress(trainer, UpdateProgress())
+        if curriculum:
+            trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
+        trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        trainer.save_model()
+
+    def _record_rollouts(self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown]) -> None:
+        file = self.folder / "episodes" / f"update-{update:04d}.{self.args.process_index}.jsonl"
+        write_episodes(file, episodes, breakdowns)
+
+    def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:
+        """Write `results.json` and the learning curve, and print the table of what changed."""
+        if not self.main:
+            return
         results = before_and_after(before, after)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
-        (folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        learning_curve([folder], folder / "learning_curve.png")
-        console.print(table(results, f"{config.name}, seed {config.seed}: {len(after)} unseen instances"))
-        console.print(f"run directory: {folder}")
+        (self.folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        learning_curve([self.folder], self.folder / "learning_curve.png")
+        title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
+        self.console.print(table(results, title))
+        self.console.print(f"run directory: {self.folder}")
 
 
 def quiet_libraries() -> None:
@@ -162,19 +244,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="<unknown>")  # where `ast.parse` read what a model wrote
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-
-
-def write_episodes(file: Path, episodes: list[Episode], breakdowns: list | None = None) -> None:
-    """One JSON line per episode, with its reward breakdown where there is one."""
-    file.parent.mkdir(exist_ok=True)
-    with file.open("w", encoding="utf-8") as out:
-        for i, episode in enumerate(episodes):
-            line = {"episode": json.loads(episode.to_json())}
-            if breakdowns:
-                line["rewards"] = breakdowns[i].to_dict()
-            out.write(json.dumps(line) + "\n")
-
-
-def read_episodes(file: Path) -> list[Episode]:
-    with file.open(encoding="utf-8") as lines:
-        return [Episode.from_json(json.dumps(json.loads(line)["episode"])) for line in lines]

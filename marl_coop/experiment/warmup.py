@@ -1,16 +1,19 @@
 """Format warm-up: supervised steps on scripted demonstrations, by `trl.SFTTrainer`.
 
 A small model cannot follow the protocol zero-shot, and reinforcement cannot reward what never happens. The
-demonstrators (`envs.scripted.play.Demonstrator`) take their own option, the partner's or the blend at random, so the
-adapter learns how to answer and not what to choose. The result is kept on disk under a key of all that it depends on.
+demonstrators (`envs.scripted.demonstrator`) take their own option, the partner's or the blend at random, so the
+adapter learns how to answer and not what to choose. The result is kept on disk under a key of the content of all that
+it depends on: weights, tokens, numbers; not of where they lie.
 """
 
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,13 +23,22 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from envs.core.env import CoopEnv
+from envs.core.episode import Episode
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
-from marl_coop.config.schema import Config
+from marl_coop.experiment.callbacks import StepProgress, show_progress
 from marl_coop.policy.loading import cache_folder, move_into_place
 from marl_coop.rollout.chat import Chat
 
 SEEDS = 2**40  # demonstrations are of tasks that neither training nor evaluation plays
+
+
+class Row(TypedDict):
+    """One seat's chat of a demonstration: token ids, and as many labels, -100 where the seat did not write."""
+
+    input_ids: list[int]
+    labels: list[int]
 
 
 class FormatTrainer(SFTTrainer):
@@ -45,102 +57,111 @@ class FormatTrainer(SFTTrainer):
         return loss * self.accelerator.num_processes  # DDP takes the mean
 
 
+def demonstrated(environments: Sequence[CoopEnv], index: int, seed: int) -> Episode:
+    """The demonstration of an index, of one of the environments in turn."""
+    env = environments[index % len(environments)]
+    seats = enumerate(env.possible_agents)
+    return play(
+        env, {seat: Demonstrator(np.random.default_rng((seed, index, i))) for i, seat in seats}, seed=SEEDS + index
+    )
+
+
+def demonstrate(environments: Sequence[CoopEnv], chat: Chat, episodes: int, seed: int) -> list[Row]:
+    """One row per seat of each demonstrated episode; only what the seat itself wrote has labels."""
+    rows = []
+    for index in range(episodes):
+        episode = demonstrated(environments, index, seed)
+        for seat in episode.seats:
+            ids: list[int] = []
+            labels: list[int] = []
+            for turn in episode.turns_of(seat):
+                ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
+                labels += [-100] * (len(ids) - len(labels))
+                reply = chat.reply_ids(turn.reply)
+                ids, labels = [*ids, *reply], [*labels, *reply]
+            rows.append(Row(input_ids=ids, labels=labels))
+    return rows
+
+
 def warm_adapter(
-    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lora: LoraConfig, system: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    lora: LoraConfig,
+    rows: Sequence[Row],
+    *,
+    steps: int,
+    batch_size: int,
+    micro_batch_size: int,
+    learning_rate: float,
+    seed: int,
 ) -> Path:
     """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter.
 
     The random state afterwards depends on the seed alone, so a run repeats whether or not the cache served it.
+
+    Args:
+        rows: the demonstrations.
+        steps: optimisation steps.
+        batch_size: chats of a step over all processes, a multiple of processes x `micro_batch_size`.
+        micro_batch_size: chats that are in memory at once.
     """
-    folder = cache_folder() / f"warmup-{_key(config, system)}"
     state = PartialState()
+    sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "processes": state.num_processes}
+    numbers = {"steps": steps, "learning_rate": learning_rate, "seed": seed} | sizes
+    folder = cache_folder() / f"warmup-{cache_key(model, lora, rows, numbers)}"
     found = folder.exists()
     state.wait_for_everyone()  # nobody may look after somebody has written
     if not found:
-        _train(config, model, tokenizer, lora, system, folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = SFTConfig(
+                output_dir=scratch,
+                max_steps=steps,
+                per_device_train_batch_size=micro_batch_size,
+                gradient_accumulation_steps=batch_size // (micro_batch_size * state.num_processes),
+                learning_rate=learning_rate,
+                lr_scheduler_type="linear",
+                warmup_steps=max(1, steps // 10),
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                gradient_checkpointing=False,
+                bf16=False,
+                max_length=None,
+                seed=seed,
+                use_cpu=not torch.accelerator.is_available(),
+                ddp_find_unused_parameters=False,
+            )
+            adapted = get_peft_model(model, lora)
+            dataset = Dataset.from_list([dict(row) for row in rows])
+            trainer = FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+            show_progress(trainer, StepProgress("warm-up"))
+            trainer.train()
+        if state.is_main_process:
+            finished = folder.with_name(f"{folder.name}.{os.getpid()}")
+            adapted.save_pretrained(finished)
+            move_into_place(finished, folder)
+        adapted.unload()
     state.wait_for_everyone()
-    set_seed(config.seed)
+    set_seed(seed)
     return folder
 
 
-def _train(config, model, tokenizer, lora, system, folder: Path) -> None:
-    state = PartialState()
-    chat, episodes = Chat(tokenizer, system), -(-config.warmup.steps * config.warmup.batch_size // len(config.policies))
-    rows = [row for i in range(episodes) for row in _demonstrate(config, i, chat)]
-    adapted = get_peft_model(model, lora)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = _arguments(config, scratch, state.num_processes)
-        dataset = Dataset.from_list(rows)
-        FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer).train()
-    if state.is_main_process:
-        finished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        adapted.save_pretrained(finished)
-        move_into_place(finished, folder)
-    adapted.unload()
+def cache_key(model: PreTrainedModel, lora: LoraConfig, rows: Sequence[Row], numbers: dict[str, float]) -> str:
+    """Names the content of all that the adapter depends on.
+
+    The rows are what a tokenizer, its template and an environment's texts come to.
+    """
+    content = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    shape = model.config.to_dict() | {"_name_or_path": None}
+    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    plain = {"model": shape, "lora": lora.to_dict(), "rows": list(rows), "numbers": numbers, "packages": packages}
+    content.update(json.dumps(plain, sort_keys=True, default=_plain).encode())
+    return content.hexdigest()[:16]
 
 
-def _arguments(config: Config, output_dir: str, processes: int) -> SFTConfig:
-    size, at_once = config.warmup.batch_size, config.warmup.micro_batch_size * processes
-    if size % at_once:
-        problem = f"{size} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
-        raise config.error(("warmup", "batch_size"), f"{problem}: use a multiple of {at_once}")
-    return SFTConfig(
-        output_dir=output_dir,
-        max_steps=config.warmup.steps,
-        per_device_train_batch_size=config.warmup.micro_batch_size,
-        gradient_accumulation_steps=size // at_once,
-        learning_rate=config.warmup.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=max(1, config.warmup.steps // 10),
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=False,
-        report_to="none",
-        gradient_checkpointing=False,
-        bf16=False,
-        max_length=None,
-        seed=config.seed,
-        use_cpu=not torch.accelerator.is_available(),
-        ddp_find_unused_parameters=False,
-    )
-
-
-def _key(config: Config, system: str) -> str:
-    """Names all that the adapter depends on."""
-    inputs = {
-        "sections": config.model_dump(include={"model", "lora", "env", "warmup", "seed"}),
-        "system": system,
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
-        "demonstrations": _demonstrations_text(config),
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _demonstrations_text(config: Config) -> list[str]:
-    """A few demonstrations, so that a change of the environment's texts makes a new key."""
-    return [turn.observation + turn.reply for i in range(8) for turn in _episode(config, i).turns]
-
-
-def _episode(config: Config, index: int):
-    curriculum = config.make_curriculum()
-    levels = curriculum.levels if curriculum else ({},)  # the format of all of them is taught
-    env = config.make_env(**levels[index % len(levels)])
-    partners = {
-        seat: Demonstrator(np.random.default_rng((config.seed, index, i))) for i, seat in enumerate(env.possible_agents)
-    }
-    return play(env, partners, seed=SEEDS + index)
-
-
-def _demonstrate(config: Config, index: int, chat: Chat) -> list[dict]:
-    """One row per seat of a demonstrated episode; only what the seat itself wrote has labels."""
-    episode, rows = _episode(config, index), []
-    for seat in episode.seats:
-        ids: list[int] = []
-        labels: list[int] = []
-        for turn in episode.turns_of(seat):
-            ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
-            labels += [-100] * (len(ids) - len(labels))
-            reply = chat.reply_ids(turn.reply)
-            ids, labels = [*ids, *reply], [*labels, *reply]
-        rows.append({"input_ids": ids, "labels": labels})
-    return rows
+def _plain(value: object) -> object:
+    """PEFT keeps names of modules in sets, and both libraries values of other types that say what they are."""
+    return sorted(value) if isinstance(value, set) else str(value)

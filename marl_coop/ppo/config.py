@@ -96,6 +96,16 @@ class MultiAgentPPOConfig(TrainingConfig):
         if not holds:
             raise ValueError(f"training.{name} must be {must_be}, got {getattr(self, name)!r}")
 
+    def check_shares(self, processes: int) -> None:
+        """Raises ValueError where the episodes of an update cannot be shared evenly by so many processes."""
+        parts = processes * self.num_mini_batches * self.gradient_accumulation_steps
+        if self.episodes_per_update % parts:
+            raise ValueError(
+                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes x "
+                f"{self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: use a "
+                f"multiple of {parts}"
+            )
+
     @property
     def steps_per_update(self) -> int:
         return self.num_ppo_epochs * self.num_mini_batches

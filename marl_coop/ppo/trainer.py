@@ -77,13 +77,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         self._metrics = self.collector.metrics
         self._rows: list[dict[Seat, SeatSample]] = []  # the episodes of the running update
         self._dropped = False  # the running step has met a loss that is not finite
-        parts = self.accelerator.num_processes * args.num_mini_batches * args.gradient_accumulation_steps
-        if args.episodes_per_update % parts:
-            raise ValueError(
-                f"training.episodes_per_update={args.episodes_per_update} cannot be shared by "
-                f"{self.accelerator.num_processes} processes x {args.num_mini_batches} minibatches x "
-                f"{args.gradient_accumulation_steps} accumulation steps: use a multiple of {parts}"
-            )
+        args.check_shares(self.accelerator.num_processes)
 
     # ------------------------------------------------------------------------------------------------ schedule
 

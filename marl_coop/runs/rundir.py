@@ -1,107 +1,190 @@
-"""Run directories that explain themselves: which configuration, code, versions and command made what lies in them.
+"""Run folders that explain themselves: which configuration, code, versions and command made what lies in them.
 
     runs/quickstart-20250131-142233/
         config.yaml     the resolved configuration (config-2.yaml: that of the second start, and so on)
-        run.json        one entry per start: time, command, configuration file, git commit, seed, versions
+        run.json        the run's name, and for each start time, command, configuration file, git commit, seed, versions
         checkpoint-12/  written by the trainer
 
-Nothing here imports torch. Several processes of one run must agree on the directory: the main process calls
-`plan_output_dir` and `record_start`, and whoever starts the run broadcasts the path to the others.
+Several processes of one run must agree on the folder: the main process calls `new_folder` and `record_start`, and
+whoever starts the run broadcasts the path to the others.
 """
 
 import json
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from envs import sandbox
-from marl_coop.config.schema import Config
-from marl_coop.config.errors import ConfigError
 
 RUNS = Path("runs")
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
-def plan_output_dir(config: Config) -> Path:
-    """Create and return the directory of a new run: `output_dir`, or `runs/<name>-<time>` where that is null.
+class RunError(ValueError):
+    """A folder that cannot be used as a run's; the text is one line that says why and what to do."""
+
+
+def new_folder(name: str, output_dir: str | None = None) -> Path:
+    """Create and return the folder of a new run: `output_dir`, or `runs/<name>-<time>` where that is None.
 
     Raises:
-        ConfigError: `output_dir` already holds something.
+        RunError: `output_dir` already holds something, or the folder cannot be made.
     """
-    if config.output_dir is not None:
-        directory = Path(config.output_dir)
-        if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-            raise config.error(
-                ("output_dir",),
-                f"{str(directory)!r} is not empty; go on with its run by --resume, or name another output_dir",
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
-    stem = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    attempt = 1
-    while True:  # two runs may start in the same second, and mkdir lets only one of them have a name
-        directory = RUNS / (stem if attempt == 1 else f"{stem}-{attempt}")
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            attempt += 1
-        else:
-            return directory
+    try:
+        if output_dir is not None:
+            folder = Path(output_dir).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise RunError(
+                    f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir"
+                )
+            return folder
+        stem = f"{_file_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
+        attempt = 1
+        while True:  # two runs may start in the same second, and mkdir lets only one of them have a name
+            folder = RUNS / (stem if attempt == 1 else f"{stem}-{attempt}")
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                attempt += 1
+            else:
+                return folder
+    except OSError as error:
+        raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {error.strerror}; name another folder") from error
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint with the most steps in a run directory. One cut off while it was written does not count."""
-    complete = [path.parent for path in directory.glob("checkpoint-*/trainer_state.json")]
+def _file_name(name: str) -> str:
+    """A run's name as a part of a folder's name.
+
+    >>> _file_name("quickstart+no_consensus+rewards[lab:Term].weight=0")
+    'quickstart+no_consensus+rewards-lab-Term-.weight=0'
+    """
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name)[:100]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a run while it is running; the lock dies with the process.
+
+    Raises:
+        RunError: another process runs it.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RunError(f"{str(folder)!r} is run by another process; wait for it, or stop it") from error
+
+
+def recorded(folder: Path) -> dict:
+    """What `run.json` says: the run's name and its starts.
+
+    Raises:
+        RunError: the folder is no run.
+    """
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json that can be read") from error
+
+
+def configuration_of(folder: Path) -> Path:
+    """The file with the configuration of a run's last start. Raises RunError where the folder is no run."""
+    return folder / recorded(folder)["starts"][-1]["config"]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, by their steps. One cut off while it was written does not count."""
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     numbered = [path for path in complete if path.name.removeprefix("checkpoint-").isdigit()]
-    return max(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    return sorted(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
-def find_checkpoint(config: Config, directory: str | None = None) -> Path:
-    """The checkpoint that `--resume` goes on from; its parent is the run directory.
+def locate(place: Path) -> tuple[Path, Path | None]:
+    """A run's folder and the checkpoint to go on from: the place itself, or the last one of that run, if it has any.
 
     Args:
-        config: names the run when no directory is given: its `output_dir`, or the newest `runs/<name>-*` with a
-            checkpoint.
-        directory: a run directory or one of its checkpoints.
+        place: a run's folder or one of its checkpoints.
 
     Raises:
-        ConfigError: there is none.
+        RunError: it is neither.
     """
-    if directory is not None and (Path(directory) / "trainer_state.json").is_file():
-        return Path(directory)
-    if directory is None and config.output_dir is None:
-        runs = sorted(RUNS.glob(f"{config.name}-[0-9]*"), key=lambda path: path.stat().st_mtime, reverse=True)
-        place = f"{RUNS}/{config.name}-*"
-    else:
-        runs = [Path(directory or config.output_dir)]
-        place = str(runs[0])
-    for run in runs:
-        if (checkpoint := newest_checkpoint(run)) is not None:
-            return checkpoint
-    raise ConfigError(f"--resume: no checkpoint in {place!r}; name the run's folder (--resume DIR) or start without it")
+    if (place / "trainer_state.json").is_file():
+        return place.parent, place
+    if not (place / "run.json").is_file():
+        raise RunError(f"no run and no checkpoint in {str(place)!r}; name the run's folder (--resume DIR)")
+    return place, next(reversed(checkpoints(place)), None)
 
 
-def record_start(directory: Path, config: Config) -> None:
-    """Write down one start of a run, the first or a resumed one, in `config.yaml` and `run.json`."""
-    record = directory / "run.json"
-    starts = json.loads(record.read_text(encoding="utf-8"))["starts"] if record.exists() else []
+def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
+    """Where a run's adapters and critics lie: in its folder once it has been trained, else in its last checkpoint.
+
+    Args:
+        checkpoint: name of the checkpoint that is wanted, such as "checkpoint-12".
+
+    Raises:
+        RunError: the folder is no run, or it has no such checkpoint or nothing saved yet.
+    """
+    recorded(folder)
+    known = {path.name: path for path in checkpoints(folder)}
+    if checkpoint is not None:
+        if checkpoint not in known:
+            raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
+        return known[checkpoint]
+    if (folder / "critics.pt").is_file():
+        return folder
+    if not known:
+        raise RunError(f"{str(folder)!r} has no adapters yet: its first checkpoint is still to come")
+    return next(reversed(known.values()))
+
+
+def newest_run(name: str) -> Path:
+    """The folder of the newest `runs/<name>-*` that has a checkpoint.
+
+    Raises:
+        RunError: there is none.
+    """
+    stem = _file_name(name)
+    runs = [run for run in RUNS.glob("*") if re.fullmatch(rf"{re.escape(stem)}-[0-9].*", run.name) and checkpoints(run)]
+    if not runs:
+        place = f"{RUNS}/{stem}-*"
+        raise RunError(f"no checkpoint in {place!r}; name the run's folder (--resume DIR) or start without it")
+    return max(runs, key=lambda run: run.stat().st_mtime)
+
+
+def record_start(folder: Path, name: str, configuration: str, seed: int) -> None:
+    """Write down one start of a run, the first or a resumed one, in `config.yaml` and `run.json`.
+
+    Args:
+        name: what the run is called; later starts do not change it.
+        configuration: the resolved configuration as YAML.
+        seed: the run's.
+    """
+    file = folder / "run.json"
+    record = recorded(folder) if file.exists() else {"name": name, "starts": []}
+    starts = record["starts"]
     config_file = "config.yaml" if not starts else f"config-{len(starts) + 1}.yaml"
-    (directory / config_file).write_text(config.to_yaml(), encoding="utf-8")
+    (folder / config_file).write_text(configuration, encoding="utf-8")
     starts.append(
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": sys.orig_argv,
             "config": config_file,
-            "seed": config.seed,
+            "seed": seed,
             "git": _git_state(),
             "sandbox": sandbox.describe().splitlines(),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         }
     )
-    record.write_text(json.dumps({"name": config.name, "starts": starts}, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str | None:

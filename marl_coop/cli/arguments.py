@@ -1,0 +1,23 @@
+"""What several commands take: configuration files and overrides."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def add_configuration(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The arguments that name a configuration; their values are `args.config` and `args.overrides`."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
+    parser.add_argument(
+        "--config", action="append", required=required, default=[], metavar="FILE", help="may be given several times"
+    )
+
+
+def find_modules_beside(files: Iterable[str | Path]) -> None:
+    """Let a module that a configuration names lie in the working directory or beside one of its files.
+
+    Python looks there last, so none hides another.
+    """
+    folders = [Path.cwd(), *(Path(file).resolve().parent for file in files)]
+    sys.path += [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]

@@ -1,0 +1,99 @@
+"""`marl-coop train`; train.py is the same."""
+
+import argparse
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.schema import Config, load_config
+from marl_coop.runs import rundir
+
+NEWEST = ""  # --resume without a folder
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train from a configuration, go on with a run, or print the resolved configuration."""
+    args = _parse(argv)
+    if args.resume is None and not args.config:
+        raise ConfigError("give a file with --config FILE, or a run to go on with by --resume DIR", source=COMMAND_LINE)
+    place = None if args.resume is None else _place(args)
+    files = args.config or [rundir.configuration_of(rundir.locate(place)[0])]
+    config = load_config(files, args.overrides)
+    if place is not None:
+        config.refuse_changes(load_config([rundir.configuration_of(rundir.locate(place)[0])]))
+    if args.print_config:
+        print(config.to_yaml(), end="")
+        return 0
+
+    _set_environment()
+    from marl_coop.experiment.experiment import Experiment  # loads torch
+
+    experiment = Experiment(config) if place is None else Experiment.resume(place, config)
+    experiment.run()
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="marl-coop train",
+        description="Train a team of policies.",
+        epilog="Files are merged from left to right and overrides come last. A key that has dots of its own goes in "
+        "brackets: 'rewards[my_lab.rewards:Humility].weight=0.5'.",
+    )
+    add_configuration(parser, required=False)
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="DIR",
+        help="go on from the last checkpoint of a run: of this folder (which must have no '=' in its name), or of the "
+        "newest run with this configuration's name; with DIR, the configuration is that of the run",
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.resume and "=" in args.resume:  # `--resume seed=1`: an override that follows, not a folder
+        args.overrides.insert(0, args.resume)
+        args.resume = NEWEST
+    find_modules_beside(args.config)
+    return args
+
+
+def _place(args: argparse.Namespace) -> Path:
+    """The checkpoint that the run goes on from, or its folder where it has none yet."""
+    if args.resume:
+        return _checkpoint_of(Path(args.resume))
+    if not args.config:
+        raise ConfigError(
+            "--resume without a folder needs --config FILE, whose newest run it takes", source=COMMAND_LINE
+        )
+    config: Config = load_config(args.config, args.overrides)
+    return _checkpoint_of(Path(config.output_dir) if config.output_dir else rundir.newest_run(config.title))
+
+
+def _checkpoint_of(place: Path) -> Path:
+    folder, checkpoint = rundir.locate(place.expanduser())
+    return checkpoint or folder
+
+
+def _set_environment() -> None:
+    """Settings of libraries that are read when they are imported. What the user has set stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix
+    if not _wandb_login():
+        os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def _wandb_login() -> bool:
+    """Whether wandb could log in without asking: with an API key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,143 @@
+"""From a configuration to the objects that an experiment is made of, each of them made once.
+
+Nothing below this room sees a `Config`: what plays, trains and evaluates takes plain arguments, and what it refuses
+becomes here a ConfigError that names the key and the file.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from envs import CoopEnv
+from envs.core.curriculum import Curriculum
+from marl_coop.config import policies
+from marl_coop.config.errors import nearest
+from marl_coop.config.schema import Config
+from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.experiment.warmup import demonstrate, warm_adapter
+from marl_coop.players import Mix, Player
+from marl_coop.policy.loading import adapted_layers, load_base
+from marl_coop.policy.team import TeamPolicy
+from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.rollout.chat import Chat
+from marl_coop.rollout.endpoint import Endpoint
+from marl_coop.rollout.runner import RolloutRunner
+
+SYSTEM = "You and a partner write one module."
+
+
+def training_arguments(config: Config, name: str) -> MultiAgentPPOConfig:
+    """The section `training` as `MultiAgentPPOConfig`; whoever knows the run's folder sets its `output_dir`.
+
+    Raises:
+        ConfigError: a key that it does not have, or a value that it refuses.
+    """
+    known = {field.name for field in dataclasses.fields(MultiAgentPPOConfig) if field.init}
+    for key in config.training:
+        if key not in known:
+            raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
+    try:
+        defaults = {"run_name": f"{name}-seed{config.seed}", "use_cpu": not torch.accelerator.is_available()}
+        return MultiAgentPPOConfig(output_dir=".", seed=config.seed, **(defaults | config.training))
+    except (TypeError, ValueError) as error:
+        raise config.error(("training",), str(error)) from error
+
+
+def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The frozen base and its tokenizer.
+
+    Raises:
+        ConfigError: there is no such model, or its chat template cannot be used.
+    """
+    try:
+        base, tokenizer = load_base(**config.model.model_dump())
+        Chat(tokenizer, SYSTEM)
+    except (OSError, ValueError) as error:
+        raise config.error(("model", "name_or_path"), str(error)) from error
+    return base, tokenizer
+
+
+def lora_config(config: Config, base: PreTrainedModel) -> LoraConfig:
+    """The shape of every adapter."""
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        layers_to_transform=adapted_layers(base, config.lora.upper_layers),
+        task_type="CAUSAL_LM",
+    )
+
+
+def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
+    """The team on its base: the adapters of all seats, the frozen ones that play too, and the critics.
+
+    Args:
+        critic: "central" or "local", as `MultiAgentPPOConfig.critic`.
+
+    Raises:
+        ConfigError: a frozen adapter has another shape.
+    """
+    seats = len(config.policies) if critic == "central" else 1
+    policy = TeamPolicy(base, lora_config(config, base), policies.learners(config.policies), critic_seats=seats)
+    for name, saved in policies.frozen(config.policies).items():
+        try:
+            policy.add_frozen(name, saved)
+        except ValueError as error:
+            raise config.error(("policies",), str(error)) from error
+    return policy
+
+
+def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Folder of an adapter that knows the format of replies; `base` comes back without one."""
+    section, curriculum = config.warmup, config.make_curriculum()
+    levels = curriculum.levels if curriculum else ({},)  # the format of all of them is taught
+    episodes = -(-section.steps * section.batch_size // len(config.policies))
+    rows = demonstrate([config.make_env(**level) for level in levels], Chat(tokenizer, SYSTEM), episodes, config.seed)
+    return warm_adapter(
+        base, tokenizer, lora_config(config, base), rows, seed=config.seed, **config.warmup.model_dump()
+    )
+
+
+def make_players(config: Config, env: CoopEnv, args: MultiAgentPPOConfig) -> dict[str, Player | Mix]:
+    """Who sits in each seat of an environment."""
+    chats = {"system": SYSTEM, "temperature": args.temperature, "max_tokens": args.max_tokens}
+    return policies.build_players(config.policies, env, partial(Endpoint, **chats))
+
+
+def make_evaluator(
+    config: Config, policy: TeamPolicy, tokenizer: PreTrainedTokenizerBase, args: MultiAgentPPOConfig
+) -> RolloutRunner:
+    """Plays the environment of the section `evaluation`, wherever a curriculum stands."""
+    chat = Chat(tokenizer, SYSTEM)
+    make_env = partial(config.make_env, **config.evaluation.env)
+    engine = EmbeddedEngine(policy, chat.eos, args.temperature, args.max_rows)
+    return RolloutRunner(make_env, make_players(config, make_env(), args), engine, chat, args.max_tokens)
+
+
+def training_env(config: Config, curriculum: Curriculum | None) -> Callable[[], CoopEnv]:
+    """Makes the environment that is trained on, on the level where its curriculum stands."""
+    return lambda: config.make_env(**(curriculum.arguments if curriculum else {}))
+
+
+def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Refuse, before anything is loaded, batches that the processes cannot share.
+
+    Raises:
+        ConfigError: a batch of the warm-up or an update's episodes are no multiple of what is played at once.
+    """
+    processes = PartialState().num_processes
+    chats, at_once = config.warmup.batch_size, config.warmup.micro_batch_size * processes
+    if chats % at_once:
+        problem = f"{chats} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
+        raise config.error(("warmup", "batch_size"), f"{problem}: use a multiple of {at_once}")
+    try:
+        args.check_shares(processes)
+    except ValueError as error:
+        raise config.error(("training", "episodes_per_update"), str(error)) from error
