@@ -60,8 +60,9 @@ RANGE = {  # where it is not [0, 1]
 def test_every_metric_keeps_its_range_and_is_undefined_only_without_a_case_or_a_scale(played):
     for name, metric in measure(played).items():
         low, high = RANGE.get(name, (0, 1))
+        if metric.low is not None:
+            assert low - 1e-9 <= metric.low <= metric.value <= metric.high <= high + 1e-9, name
         if metric.value is not None:
-            assert low - 1e-9 <= metric.low <= metric.high <= high + 1e-9, name
             assert low - 1e-9 <= metric.value <= high + 1e-9, name
         assert metric.n > 0 or metric.value is None, name
         if metric.value is None and not name.startswith("gap_") and name != "elr":

@@ -69,7 +69,9 @@ def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
 
 
 def cell(metric: Metric) -> str:
-    """`0.52 [0.45, 0.59]`; `not defined` where there was no case."""
+    """`0.52 [0.45, 0.59]`, `0.52` where there is no interval, `not defined` where there was no case."""
     if metric.value is None:
         return "not defined"
+    if metric.low is None:  # one episode tells nothing of the spread
+        return f"{metric.value:.2f}"
     return f"{metric.value:.2f} [{metric.low:.2f}, {metric.high:.2f}]"

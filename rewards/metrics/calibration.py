@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from envs.core.episode import Episode
-from rewards.metrics.rate import Rate, Statistic, divide, seats_and_decisions
+from rewards.metrics.rate import Formula, Rate, Statistic, divide, no_prior, seats_and_decisions
 
 BINS = 10
 _PERCENTS = 101
@@ -76,5 +76,13 @@ def _fewer(histograms: np.ndarray) -> float:
     return min(histograms[:_PERCENTS].sum(), histograms[_PERCENTS:].sum())
 
 
-ece = Statistic(_overconfidence, _ece, lambda sums: sums[-1])
-auroc = Statistic(_histograms, _auroc, _fewer)
+def _surest_and_least_sure(histograms: np.ndarray) -> np.ndarray:
+    """Pseudo-cases: right and wrong reports at both ends of the scale, as many as a unit has on average."""
+    rows = np.zeros((4, 2 * _PERCENTS))
+    rows[range(4), [0, _PERCENTS - 1, _PERCENTS, 2 * _PERCENTS - 1]] = 1
+    sizes = histograms[:, :_PERCENTS].sum(1).mean(), histograms[:, _PERCENTS:].sum(1).mean()
+    return rows * np.repeat(sizes, _PERCENTS)
+
+
+ece = Statistic(_overconfidence, Formula(_ece, lambda sums: sums[-1], no_prior))
+auroc = Statistic(_histograms, Formula(_auroc, _fewer, _surest_and_least_sure))

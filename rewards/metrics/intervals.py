@@ -1,59 +1,47 @@
 """From episodes to numbers with intervals: one list, two lists on the same tasks, a team beside solo runs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from envs.core.episode import Episode
-from rewards.metrics.rate import Metric, Statistic, divide, faulted
+from rewards.metrics.bayesian_bootstrap import interval
+from rewards.metrics.rate import Formula, Metric, Statistic, change, faulted, no_prior, of_rates
 from rewards.metrics.table import METRICS
 from rewards.metrics.tokens import generated_tokens
 
-RESAMPLES = 2000
 FAULTS = "sandbox_fault_rate"  # the one metric that counts episodes with a sandbox fault
 
-Units = Sequence[Sequence[Episode]]  # what is resampled as one: an episode, or all the episodes of a task
+Units = Sequence[Sequence[Episode]]  # what is weighed as one: an episode, or all the episodes of a task
 
 
 def rates(episodes: Sequence[Episode]) -> dict[str, float | None]:
     """Every metric's value without an interval, None where it is not defined; quick enough for each training update."""
-    values = {name: _value(statistic.value, sums) for name, statistic, sums in _tables(episodes)}
+    values = {name: _value(formula, sums) for name, formula, sums in _tables(episodes)}
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def measure(episodes: Sequence[Episode]) -> dict[str, Metric]:
-    """Every metric of `METRICS` by name.
-
-    The interval is the percentile bootstrap over episodes, because the decisions, seats and turns of one episode are
-    not independent. All metrics share the resamples, whose seed is fixed. A resample in which a metric is not defined
-    is left out of its interval. An interval of width 0 says that no episode differed, not that there is no doubt.
-    """
+    """Every metric of `METRICS` by name, with the interval of `rewards.metrics.bayesian_bootstrap` over episodes."""
     if not episodes:
         raise ValueError("no episodes to measure")
-    draws = _draws(len(episodes))
-    return {name: _metric(statistic.value, statistic.cases, sums, draws) for name, statistic, sums in _tables(episodes)}
+    return {name: _metric(formula, sums) for name, formula, sums in _tables(episodes)}
 
 
 def compare(before: Sequence[Episode], after: Sequence[Episode]) -> dict[str, Metric]:
     """Paired difference after - before of every metric, on the same tasks; n is the smaller number of cases.
 
-    The unit that is resampled is the task, with all its episodes on both sides. A task with a sandbox fault on either
-    side counts in `sandbox_fault_rate` alone. Raises ValueError where the two sides do not hold the same tasks.
+    The unit is the task, with all its episodes on both sides. A task with a sandbox fault on either side counts in
+    `sandbox_fault_rate` alone. Raises ValueError where the two sides do not hold the same tasks.
     """
     everything = _by_task(before=before, after=after)
     sound = [_without_faults(*sides) for sides in everything]
-    draws = _draws(len(everything))
 
     def difference(name: str, statistic: Statistic) -> Metric:
         old, new = (_sums(statistic, side) for side in zip(*(everything if name == FAULTS else sound), strict=True))
-        width = old.shape[1]
-        return _metric(
-            lambda sums: statistic.value(sums[..., width:]) - statistic.value(sums[..., :width]),
-            lambda sums: min(statistic.cases(sums[:width]), statistic.cases(sums[width:])),
-            np.concatenate([old, new], axis=1),
-            draws,
-        )
+        return _metric(change(statistic.formula, old.shape[1]), np.concatenate([old, new], axis=1))
 
     return {name: difference(name, statistic) for name, statistic in METRICS.items()}
 
@@ -71,34 +59,34 @@ def coordination(solo: Sequence[Episode], team: Sequence[Episode]) -> dict[str, 
 
     Example: solo passes tasks 1 and 2 of four and the team tasks 2 and 3: a curse of 0, a failure rate of 1/2.
     """
-    rows = [_beside(*_without_faults(*sides)) for sides in _by_task(solo=solo, team=team)]
-    sums, draws = np.array(rows), _draws(len(rows))
-    ratios = {  # columns of a row: numerator, denominator, cases
-        "curse_of_coordination": (1, 0, 0),
-        "coordination_failure_rate": (3, 2, 4),
-        "token_ratio": (6, 5, 0),
-    }
+    tasks = [_beside(*_without_faults(*sides)) for sides in _by_task(solo=solo, team=team)]
+    case, team_passes, passes, breaks, solo_tokens, team_tokens = np.array(tasks).T
+    broken = _metric(of_rates(np.positive), np.stack([breaks, passes], axis=1))
+    token_ratio = replace(of_rates(np.positive), prior=no_prior)
     return {
-        name: _metric(lambda s, a=a, b=b: divide(s[..., a], s[..., b]), lambda s, c=c: s[c], sums, draws)
-        for name, (a, b, c) in ratios.items()
+        "curse_of_coordination": _metric(
+            change(of_rates(np.positive), 2), np.stack([team_passes, case, passes, case], axis=1)
+        ),
+        "coordination_failure_rate": replace(broken, n=int((passes > 0).sum())),
+        "token_ratio": replace(_metric(token_ratio, np.stack([team_tokens, solo_tokens], axis=1)), n=int(case.sum())),
     }
 
 
 def _beside(solo: Sequence[Episode], team: Sequence[Episode]) -> tuple[float, ...]:
-    """One task: 1, solo - team success, solo success, solo passes and team fails, whether solo passes, tokens."""
+    """One task: 1, success of the team, of the solo runs, of these where the team fails, tokens of these and of it."""
     if not solo:
-        return (0.0,) * 7
+        return (0.0,) * 6
     passes, team_passes = (float(np.mean([episode.outcome.success for episode in side])) for side in (solo, team))
     tokens = (float(np.mean([generated_tokens(episode) for episode in side])) for side in (solo, team))
-    return 1.0, passes - team_passes, passes, passes * (1 - team_passes), float(passes > 0), *tokens
+    return 1.0, team_passes, passes, passes * (1 - team_passes), *tokens
 
 
-def _tables(episodes: Sequence[Episode]) -> Iterator[tuple[str, Statistic, np.ndarray]]:
-    """Name, statistic and sums of every metric, an episode to a unit."""
+def _tables(episodes: Sequence[Episode]) -> Iterator[tuple[str, Formula, np.ndarray]]:
+    """Name, formula and sums of every metric, an episode to a unit."""
     everything = [[episode] for episode in episodes]
     sound = [[] if faulted(episode) else [episode] for episode in episodes]
     for name, statistic in METRICS.items():
-        yield name, statistic, _sums(statistic, everything if name == FAULTS else sound)
+        yield name, statistic.formula, _sums(statistic, everything if name == FAULTS else sound)
 
 
 def _by_task(**sides: Sequence[Episode]) -> list[tuple[list[Episode], list[Episode]]]:
@@ -134,27 +122,14 @@ def _sums(statistic: Statistic, units: Units) -> np.ndarray:
     return sums
 
 
-def _draws(units: int) -> np.ndarray:
-    """[resample, unit]: how often each unit was drawn; the same for the same number of units."""
-    times_drawn = np.random.default_rng(0).multinomial(units, np.full(units, 1.0 / units), size=RESAMPLES)
-    return times_drawn.astype(float)
-
-
-def _value(value: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> float:
+def _value(formula: Formula, sums: np.ndarray) -> float:
     """What all units make together, nan where it is not defined."""
-    return float(value(sums.sum(0))) if sums.size else np.nan
+    return float(formula.value(sums.sum(0))) if sums.size else np.nan
 
 
-def _metric(
-    value: Callable[[np.ndarray], np.ndarray],
-    cases: Callable[[np.ndarray], float],
-    sums: np.ndarray,
-    draws: np.ndarray,
-) -> Metric:
-    n = int(cases(sums.sum(0))) if sums.size else 0
-    point = _value(value, sums)
-    if np.isnan(point):
+def _metric(formula: Formula, sums: np.ndarray) -> Metric:
+    n, value = int(formula.cases(sums.sum(0))) if sums.size else 0, _value(formula, sums)
+    if np.isnan(value):
         return Metric(None, None, None, n)
-    resamples = value(draws @ sums)
-    low, high = np.percentile(resamples[~np.isnan(resamples)], [2.5, 97.5])
-    return Metric(point, float(low), float(high), n)
+    ends = interval(formula, sums)
+    return Metric(value, *(ends or (None, None)), n=n)

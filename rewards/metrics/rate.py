@@ -1,7 +1,7 @@
 """What metrics are made of: a `Rate` is a ratio of two sums over episodes, a `Statistic` any formula on sums."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,10 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A value with the ends of its 95 % interval and the number of cases behind it; None where it is not defined."""
+    """A value with the ends of its 95 % interval and the number of cases behind it; None where it is not defined.
+
+    One episode alone gives a number without bounds, such as tokens, a value and no interval.
+    """
 
     value: float | None
     low: float | None
@@ -30,33 +33,87 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistic:
-    """A number made of sums over episodes.
+class Formula:
+    """A number made of k sums over units, which are episodes or tasks with all their episodes.
 
-    `addends` is what one episode adds to each of k sums, `value` turns sums [..., k] into numbers [...], nan where it
-    is not defined, and `cases` counts the cases in sums [k].
+    `value` turns sums [..., k] into numbers [...], nan where it is not defined, and `cases` counts the cases in sums
+    [k]. `prior` makes of the sums of the units [unit, k] the pseudo-cases [p, k] that the interval adds to them
+    (`rewards.metrics.bayesian_bootstrap`).
     """
 
-    addends: Callable[[Episode], Sequence[float]]
     value: Callable[[np.ndarray], np.ndarray]
     cases: Callable[[np.ndarray], float]
+    prior: Callable[[np.ndarray], np.ndarray]
 
 
-def formula(function: Callable[..., np.ndarray], *rates: Callable[[Episode], Rate]) -> Statistic:
-    """A function of the values of some rates; its cases are those of the rate that has the fewest."""
+class Statistic(NamedTuple):
+    """A metric: what one episode adds to each of k sums, and the formula on these."""
 
-    def addends(episode: Episode) -> list[float]:
-        return [number for rate in rates for number in rate(episode)]
+    addends: Callable[[Episode], Sequence[float]]
+    formula: Formula
+
+
+def statistic(function: Callable[..., np.ndarray], *rates: Callable[[Episode], Rate]) -> Statistic:
+    """A function of the values of some rates in [0, 1]; its cases are those of the rate that has the fewest."""
+    return Statistic(lambda episode: [number for rate in rates for number in rate(episode)], of_rates(function))
+
+
+def bounded(rate: Callable[[Episode], Rate]) -> Statistic:
+    """The value of one rate in [0, 1]."""
+    return statistic(np.positive, rate)
+
+
+def unbounded(rate: Callable[[Episode], Rate]) -> Statistic:
+    """The value of one rate that may be any number."""
+    return Statistic(rate, replace(of_rates(np.positive), prior=no_prior))
+
+
+def of_rates(function: Callable[..., np.ndarray]) -> Formula:
+    """A function of rates in [0, 1], of which the sums hold a numerator and a denominator each, one after another."""
 
     def value(sums: np.ndarray) -> np.ndarray:
-        return function(*(divide(sums[..., i], sums[..., i + 1]) for i in range(0, 2 * len(rates), 2)))
+        return function(*(divide(sums[..., i], sums[..., i + 1]) for i in range(0, sums.shape[-1], 2)))
 
-    return Statistic(addends, value, lambda sums: sums[1::2].min())
+    return Formula(value, lambda sums: sums[1::2].min(), both_ways)
 
 
-def plain(rate: Callable[[Episode], Rate]) -> Statistic:
-    """The value of one rate."""
-    return formula(np.positive, rate)
+def change(formula: Formula, width: int) -> Formula:
+    """After - before of a formula on `width` sums, from the sums before and those after beside each other."""
+
+    def prior(sums: np.ndarray) -> np.ndarray:
+        before, after = formula.prior(sums[:, :width]), formula.prior(sums[:, width:])
+        rows = np.zeros((len(before) + len(after), sums.shape[1]))
+        rows[: len(before), :width], rows[len(before) :, width:] = before, after
+        return rows
+
+    return Formula(
+        lambda sums: formula.value(sums[..., width:]) - formula.value(sums[..., :width]),
+        lambda sums: min(formula.cases(sums[:width]), formula.cases(sums[width:])),
+        prior,
+    )
+
+
+def both_ways(sums: np.ndarray) -> np.ndarray:
+    """A case that fails and one that succeeds, of each numerator and denominator that follow each other in the sums.
+
+    They are as large as the cases of a unit that has any are on average.
+
+    >>> both_ways(np.array([[1.0, 2.0], [0.0, 0.0], [4.0, 4.0]]))
+    array([[0., 3.],
+           [3., 3.]])
+    """
+    cases = sums[:, 1::2]
+    sizes = cases.sum(axis=0) / np.maximum(1, (cases > 0).sum(axis=0))
+    rows = np.zeros((2, len(sizes), sums.shape[1]))
+    pairs = np.arange(len(sizes))
+    rows[:, pairs, 2 * pairs + 1] = sizes
+    rows[1, pairs, 2 * pairs] = sizes
+    return rows.reshape(-1, sums.shape[1])
+
+
+def no_prior(sums: np.ndarray) -> np.ndarray:
+    """No pseudo-case."""
+    return sums[:0]
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

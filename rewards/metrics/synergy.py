@@ -12,7 +12,7 @@ import numpy as np
 from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.metrics.averaging import pool
-from rewards.metrics.rate import Rate, Statistic, divide
+from rewards.metrics.rate import Formula, Rate, Statistic, both_ways, divide
 from rewards.readings import mean_over_decisions, prior_option, prior_options
 
 
@@ -118,10 +118,9 @@ def elr(team: np.ndarray, expert: np.ndarray, novice: np.ndarray) -> np.ndarray:
 
 
 def _members(episode: Episode) -> Sequence[float]:
-    """1 for a case, the worth of the team, and that of each seat alone."""
-    team = worth_team(episode)
-    alone = [_worth(episode, lambda d, seat=seat: _alone(episode, seat, d)).numerator for seat in episode.seats]
-    return [team.denominator, team.numerator, *alone]
+    """The worth of the team and of each seat alone, each with its case."""
+    alone = (_worth(episode, lambda d, seat=seat: _alone(episode, seat, d)) for seat in episode.seats)
+    return [number for rate in (worth_team(episode), *alone) for number in rate]
 
 
 def _best_member(sums: np.ndarray) -> np.ndarray:
@@ -130,13 +129,13 @@ def _best_member(sums: np.ndarray) -> np.ndarray:
     The seat is picked on the episodes that it is judged on, so this is a little too high where seats are alike.
     Range: [0, 1]. Cases: episodes. Source: arXiv 2602.01011 and the strong synergy of team research.
     """
-    return divide(sums[..., 2:].max(-1), sums[..., 0])
+    return divide(sums[..., 2::2].max(-1), sums[..., 3::2].max(-1))  # a seat that a team lacks is worth nothing to it
 
 
 def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
     """`synergy_gap` to the best fixed member."""
-    return synergy_gap(_best_member(sums), divide(sums[..., 1], sums[..., 0]))
+    return synergy_gap(_best_member(sums), divide(sums[..., 0], sums[..., 1]))
 
 
-worth_best_member = Statistic(_members, _best_member, lambda sums: sums[0])
-gap_to_best_member = Statistic(_members, _gap_to_best_member, lambda sums: sums[0])
+worth_best_member = Statistic(_members, Formula(_best_member, lambda sums: sums[1], both_ways))
+gap_to_best_member = Statistic(_members, Formula(_gap_to_best_member, lambda sums: sums[1], both_ways))

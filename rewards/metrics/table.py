@@ -51,7 +51,7 @@ from rewards.metrics.outcomes import (
     textual_conflict_rate,
     utility,
 )
-from rewards.metrics.rate import Statistic, formula, plain
+from rewards.metrics.rate import Statistic, bounded, statistic, unbounded
 from rewards.metrics.synergy import (
     elr,
     gap_to_best_member,
@@ -84,7 +84,7 @@ from rewards.metrics.tokens import (
     rework_tokens_per_episode,
 )
 
-RATES = (
+BOUNDED = (  # in [0, 1]
     success,
     utility,
     cdr,
@@ -93,8 +93,6 @@ RATES = (
     blend_rate,
     dominated_blend_rate,
     log_rolling_rate,
-    numeric_position,
-    numeric_pool_position,
     numeric_excess_loss,
     code_mixing,
     pushback_precision,
@@ -111,36 +109,20 @@ RATES = (
     expectation_failure_share,
     commitment_failure_share,
     communication_failure_share,
-    untold_expectations_per_episode,
-    misread_expectations_per_episode,
-    broken_commitments_per_episode,
-    unanswered_questions_per_episode,
-    duplicate_messages_per_episode,
-    content_free_messages_per_episode,
-    late_messages_per_episode,
     acting_rate,
     malformed_act_rate,
     parse_rate,
-    message_tokens_per_episode,
     message_share,
-    generated_tokens_per_solved,
-    rework_tokens_per_episode,
-    duplicate_tokens_per_episode,
-    memory_tokens_per_episode,
     memory_recall,
     memory_staleness,
-    memory_conflict_lead,
-    memory_compression,
     memory_write_precision,
     memory_poison_rate,
     silence_rate,
     textual_conflict_rate,
     semantic_conflict_rate,
     forecast_precision,
-    forecast_lead_rounds,
     semantic_forecast_precision,
     semantic_forecast_recall,
-    semantic_forecast_lead_rounds,
     brier,
     worth_team,
     worth_expert,
@@ -151,16 +133,41 @@ RATES = (
     sandbox_fault_rate,
 )
 
-METRICS: dict[str, Statistic] = {rate.__name__: plain(rate) for rate in RATES} | {
-    "j": formula(j, cdr, cr),
+UNBOUNDED = (
+    numeric_position,
+    numeric_pool_position,
+    untold_expectations_per_episode,
+    misread_expectations_per_episode,
+    broken_commitments_per_episode,
+    unanswered_questions_per_episode,
+    duplicate_messages_per_episode,
+    content_free_messages_per_episode,
+    late_messages_per_episode,
+    message_tokens_per_episode,
+    generated_tokens_per_solved,
+    rework_tokens_per_episode,
+    duplicate_tokens_per_episode,
+    memory_tokens_per_episode,
+    memory_conflict_lead,
+    memory_compression,
+    forecast_lead_rounds,
+    semantic_forecast_lead_rounds,
+)
+
+RATES = BOUNDED + UNBOUNDED
+
+METRICS: dict[str, Statistic] = {
+    **{rate.__name__: bounded(rate) for rate in BOUNDED},
+    **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
+    "j": statistic(j, cdr, cr),
     "ece": ece,
     "auroc": auroc,
-    "elr": formula(elr, worth_team, worth_expert, worth_novice),
+    "elr": statistic(elr, worth_team, worth_expert, worth_novice),
     "worth_best_member": worth_best_member,
     "gap_to_best_member": gap_to_best_member,
-    "gap_to_expert": formula(synergy_gap, worth_expert, worth_team),
-    "gap_to_vote": formula(synergy_gap, worth_vote, worth_team),
-    "gap_to_attainable": formula(synergy_gap, worth_attainable, worth_team),
-    "gap_to_any_right": formula(synergy_gap, worth_any_right, worth_team),
+    "gap_to_expert": statistic(synergy_gap, worth_expert, worth_team),
+    "gap_to_vote": statistic(synergy_gap, worth_vote, worth_team),
+    "gap_to_attainable": statistic(synergy_gap, worth_attainable, worth_team),
+    "gap_to_any_right": statistic(synergy_gap, worth_any_right, worth_team),
 }
 NAMES = tuple(METRICS)
