@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.experiment import training_arguments
+from marl_coop.experiment.setup import training_arguments
 from marl_coop.players import BASE
 from marl_coop.policy.routed_lora import Span, spans_of
 from marl_coop.ppo import losses

@@ -64,7 +64,7 @@ class Experiment:
         self.config, self.name = config, config.title
         self.folder: Path | None = None
         self.checkpoint: Path | None = None  # where a resumed run goes on
-        self.args = setup.training_arguments(config, self.name)
+        self.args = setup.training_arguments(config)
         setup.check_shares(config, self.args)
         set_seed(config.seed)
         self.base, self.tokenizer = setup.load_model(config)
@@ -157,6 +157,7 @@ class Experiment:
             self.folder = Path(*broadcast_object_list([str(made)]))
         folder = self.folder
         self.args.output_dir = str(folder)
+        self.args.run_name = self.args.run_name or f"{self.name}-seed{self.config.seed}"
         os.environ.setdefault("WANDB_PROJECT", "marl-coop")
         os.environ.setdefault("WANDB_DIR", str(folder))
         os.environ.setdefault("WANDB_RUN_GROUP", self.name)

@@ -32,19 +32,21 @@ from marl_coop.rollout.runner import RolloutRunner
 SYSTEM = "You and a partner write one module."
 
 
-def training_arguments(config: Config, name: str) -> MultiAgentPPOConfig:
-    """The section `training` as `MultiAgentPPOConfig`; whoever knows the run's folder sets its `output_dir`.
+def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOConfig:
+    """The section `training` as `MultiAgentPPOConfig`.
 
     Raises:
         ConfigError: a key that it does not have, or a value that it refuses.
     """
     known = {field.name for field in dataclasses.fields(MultiAgentPPOConfig) if field.init}
     for key in config.training:
+        if key in ("output_dir", "seed"):
+            raise config.error(("training", key), f"set {key} at the top level of the configuration")
         if key not in known:
             raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
     try:
-        defaults = {"run_name": f"{name}-seed{config.seed}", "use_cpu": not torch.accelerator.is_available()}
-        return MultiAgentPPOConfig(output_dir=".", seed=config.seed, **(defaults | config.training))
+        defaults = {"use_cpu": not torch.accelerator.is_available()}
+        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **(defaults | config.training))
     except (TypeError, ValueError) as error:
         raise config.error(("training",), str(error)) from error
 
