@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear  # expects: `update_layer` makes `lora_A[name]` and `lora_B[name]`
@@ -35,6 +35,7 @@ __all__ = [
     "disable_dropout_in_model",
     "eager_mask",
     "from_layer",
+    "layers_of",
     "new_cache",
     "selective_log_softmax_and_entropy",
     "with_layer_class",
@@ -64,7 +65,7 @@ class TrainerBase(_BaseTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             self.save_weights(folder)
 
@@ -120,14 +121,19 @@ def cache_keyword(decoder: nn.Module) -> str:
 # ------------------------------------------------------------------------------------------------------------- models
 
 
+def layers_of(decoder: nn.Module) -> nn.ModuleList:
+    """Layers of a decoder. Expects them under `layers`, in the order in which its forward runs them."""
+    return cast(nn.ModuleList, decoder.layers)
+
+
 @contextmanager
 def from_layer(decoder: nn.Module, first: int) -> Iterator[None]:
     """Within it, a decoder begins at layer `first`.
 
-    Expects that its forward is embedding, then one after the other of `decoder.layers`, then norm, and that
-    `inputs_embeds` goes into the first of them as it is.
+    Expects that its forward is embedding, layers one after the other, norm, and that `inputs_embeds` goes into the
+    first of them as it is.
     """
-    layers = decoder.layers
+    layers = layers_of(decoder)
     decoder.layers = layers[first:]
     try:
         yield

@@ -11,16 +11,17 @@ in the backward, when other batches may have been routed since: `checkpoint_cont
 Axes in names: R rows, T positions, I and O what a layer takes and gives.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from marl_coop.players import BASE
 from marl_coop.policy.compat import LoraLinear
 
 
@@ -88,12 +89,12 @@ class LoraFactor(nn.Linear):
     It computes in the dtype of its input, as vLLM does; its weight and the weight's gradient keep theirs, float32.
     """
 
-    def __init__(self, made: nn.Linear, scale: float = 1.0):
-        super().__init__(made.in_features, made.out_features, bias=False, device="meta")
-        self.weight, self.scale = made.weight, scale
+    def __init__(self, weight: nn.Parameter, scale: float = 1.0):
+        super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        self.weight, self.scale = weight, scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, (self.weight * self.scale).to(x.dtype))
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, (self.weight * self.scale).to(input.dtype))
 
 
 class RoutedLinear(LoraLinear):
@@ -103,11 +104,10 @@ class RoutedLinear(LoraLinear):
     """
 
     def update_layer(self, adapter_name: str, *args, **kwargs) -> None:
-        """Add an adapter: PEFT's own, with its factors made modules that compute in the base's dtype."""
+        """Add an adapter as PEFT does, its factors as modules that compute in the base's dtype."""
         super().update_layer(adapter_name, *args, **kwargs)
-        a, b = self.lora_A[adapter_name], self.lora_B[adapter_name]
-        self.lora_A[adapter_name] = LoraFactor(a)
-        self.lora_B[adapter_name] = LoraFactor(b, self.scaling[adapter_name])
+        for factors, scale in ((self.lora_A, 1.0), (self.lora_B, self.scaling[adapter_name])):
+            factors[adapter_name] = LoraFactor(cast(nn.Parameter, factors[adapter_name].weight), scale)
 
     def forward(self, x_RTI: Tensor) -> Tensor:
         """Output (R, T, O).
@@ -118,23 +118,43 @@ class RoutedLinear(LoraLinear):
         """
         spans = _SPANS.get(None)
         if spans is None:
-            raise LookupError(
-                "an adapted layer runs outside a Routing: go through TeamPolicy.hidden or TeamPolicy.score"
-            )
+            raise LookupError("an adapted layer runs outside a Routing: call TeamPolicy.hidden or TeamPolicy.score")
         if spans[-1].stop != len(x_RTI):
             raise ValueError(
-                f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that mix or flatten "
-                "rows (experts, output heads) cannot carry routed adapters; leave them out of lora.target_modules"
+                f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that flatten or mix "
+                "rows cannot carry routed adapters; leave them out of lora.target_modules"
             )
         output_RTO = self.base_layer(x_RTI)
-        if all(span.adapter is BASE for span in spans):
-            return output_RTO
         pieces = [self._adapted(span, x_RTI, output_RTO) for span in spans]
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def _adapted(self, span: Span, x_RTI: Tensor, output_RTO: Tensor) -> Tensor:
         adapter, start, stop = span
-        if adapter is BASE:
+        if adapter is None:
             return output_RTO[start:stop]
         rows_RTI = self.lora_dropout[adapter](x_RTI[start:stop])
         return output_RTO[start:stop] + self.lora_B[adapter](self.lora_A[adapter](rows_RTI))
+
+
+PLAIN_FIELDS = frozenset(
+    "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode r lora_alpha "
+    "lora_dropout fan_in_fan_out use_rslora target_modules exclude_modules layers_to_transform layers_pattern "
+    "rank_pattern alpha_pattern init_lora_weights".split()
+)
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal")  # the others change the base, which all adapters share
+
+
+def check_plain(lora: LoraConfig) -> None:
+    """Check that an adapter is `B(A(x)) * scale` on a base as it is.
+
+    Raises:
+        ValueError: a variant of LoRA is asked for.
+    """
+    for field in dataclasses.fields(lora):
+        value = getattr(lora, field.name)
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if field.name not in PLAIN_FIELDS and value != default:
+            raise ValueError(f"LoraConfig: {field.name}={value!r} is a variant that routed adapters do not compute")
+    if lora.init_lora_weights not in PLAIN_STARTS:
+        raise ValueError(f"LoraConfig: init_lora_weights={lora.init_lora_weights!r} must be one of {PLAIN_STARTS}")

@@ -8,7 +8,7 @@ Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import (
@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 
 from marl_coop.policy import compat
-from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, checkpoint_contexts
+from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts
 from marl_coop.policy.value_head import ValueHead
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
@@ -58,28 +58,28 @@ class TeamPolicy(nn.Module):
         super().__init__()
         self.adapters = tuple(adapters)
         first, *others = self.adapters
+        check_plain(lora)
         lora = compat.with_layer_class(lora, RoutedLinear)
         self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
         for adapter in others:
             self.lm.add_adapter(adapter, lora)
-        self._decoder = base.get_decoder()
         self._refuse_layers_that_cannot_be_routed()
         self._settle_adapters()
-        self._cache_keyword = compat.cache_keyword(self._decoder)
+        self._cache_keyword = compat.cache_keyword(self.decoder)
         self.prefix_hidden_RTH: Tensor | None = None  # of the last forward; stays None where it cannot be kept
         self._lowest_adapted = 0
         kinds = getattr(base.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
         if base.config.model_type in PREFIX_MODELS and len(set(kinds)) == 1:
-            adapted = [any(isinstance(m, RoutedLinear) for m in layer.modules()) for layer in self._decoder.layers]
+            adapted = [any(isinstance(m, RoutedLinear) for m in x.modules()) for x in compat.layers_of(self.decoder)]
             self._lowest_adapted = adapted.index(True)
         if self._lowest_adapted > 0:
-            self._decoder.layers[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
+            compat.layers_of(self.decoder)[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
 
     def _refuse_layers_that_cannot_be_routed(self) -> None:
-        routed = {id(module) for module in self._decoder.modules() if isinstance(module, RoutedLinear)}
-        for name, module in self.lm.get_base_model().named_modules():
+        routed = {id(module) for module in self.decoder.modules() if isinstance(module, RoutedLinear)}
+        for name, module in self.base.named_modules():
             if isinstance(module, compat.LoraLayer) and id(module) not in routed:
                 raise ValueError(f"{name} cannot carry routed adapters: name linear layers inside the decoder alone")
 
@@ -92,8 +92,18 @@ class TeamPolicy(nn.Module):
                 parameter.requires_grad_(True)
 
     @property
+    def base(self) -> PreTrainedModel:
+        """The causal language model, its linear layers adapted."""
+        return cast(PreTrainedModel, self.lm.get_base_model())
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        """The base without its output head."""
+        return self.base.get_decoder()
+
+    @property
     def config(self):
-        return self.lm.config
+        return self.base.config
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +120,7 @@ class TeamPolicy(nn.Module):
         keywords = {"use_reentrant": False, "context_fn": checkpoint_contexts} | (activation_checkpointing_kwargs or {})
         if keywords["use_reentrant"]:
             raise ValueError("gradient checkpointing with use_reentrant=True gives adapters no gradient: leave it out")
-        compat.checkpoint_activations(self.lm.get_base_model(), keywords, **options)
+        compat.checkpoint_activations(self.base, keywords, **options)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """`activation_checkpointing_enable` by the name that trainers of older transformers call."""
@@ -134,10 +144,10 @@ class TeamPolicy(nn.Module):
             inputs[self._cache_keyword] = cache
         with Routing(spans):
             if prefix_hidden_RTH is None:
-                output = self._decoder(input_ids=input_ids, **inputs)
+                output = self.decoder(input_ids=input_ids, **inputs)
             else:
-                with compat.from_layer(self._decoder, self._lowest_adapted):
-                    output = self._decoder(inputs_embeds=prefix_hidden_RTH, **inputs)
+                with compat.from_layer(self.decoder, self._lowest_adapted):
+                    output = self.decoder(inputs_embeds=prefix_hidden_RTH, **inputs)
         return output.last_hidden_state
 
     def _keep_prefix(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -213,13 +223,15 @@ class TeamPolicy(nn.Module):
         self._settle_adapters()
 
     def adapter_parameters(self, adapter: str, matrices: str = "AB") -> list[nn.Parameter]:
-        marks = [f".lora_{matrix}.{adapter}." for matrix in matrices]
-        return [p for name, p in self.lm.named_parameters() if any(mark in name for mark in marks)]
+        """Weights of an adapter, layer by layer: of the A matrices, the B matrices or both."""
+        layers = [module for module in self.lm.modules() if isinstance(module, RoutedLinear)]
+        factors = [getattr(layer, f"lora_{matrix}")[adapter] for layer in layers for matrix in matrices]
+        return [parameter for factor in factors for parameter in factor.parameters()]
 
     def save(self, folder: Path) -> None:
         """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`."""
         for adapter in self.adapters:
-            self.lm.save_pretrained(folder, selected_adapters=[adapter])
+            self.lm.save_pretrained(str(folder), selected_adapters=[adapter])
         torch.save(self.critics.state_dict(), folder / "critics.pt")
 
     def load(self, folder: Path) -> None:
