@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import transformers
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear  # expects: `update_layer` makes `lora_A[name]` and `lora_B[name]`
 from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted module
@@ -32,6 +33,7 @@ __all__ = [
     "TrainingConfig",
     "cache_keyword",
     "checkpoint_activations",
+    "dequantized",
     "disable_dropout_in_model",
     "eager_mask",
     "from_layer",
@@ -139,6 +141,12 @@ def from_layer(decoder: nn.Module, first: int) -> Iterator[None]:
         yield
     finally:
         decoder.layers = layers
+
+
+def dequantized() -> dict[str, Any]:
+    """Keywords of `from_pretrained` for the plain weights of a GGUF file, which before `GgufConfig` it always gave."""
+    known = hasattr(transformers, "GgufConfig")
+    return {"quantization_config": transformers.GgufConfig(dequantize=True)} if known else {}
 
 
 def checkpoint_activations(model: PreTrainedModel, keywords: dict[str, Any], **options) -> None:

