@@ -1,0 +1,1 @@
+"""What runs leave on disk: their folders, and the records in them. Loads no torch."""

@@ -1,0 +1,51 @@
+"""How far a long piece of work is: a bar in a terminal, lines elsewhere, with the time left in both."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Counts units of work on stderr.
+
+    Args:
+        total: units in all.
+        label: what the work is.
+        unit: what is counted, in the singular.
+        done: units that an earlier start has done.
+        shown: False shows nothing, as on every process but the main one.
+        pause_s: seconds between two lines where stderr is no terminal; the last one is always written.
+    """
+
+    def __init__(self, total: int, label: str, unit: str, *, done: int = 0, shown: bool = True, pause_s: float = 0.0):
+        self.total, self.label, self.unit, self.done = total, label, unit, done
+        self._before, self._started, self._pause_s = done, time.monotonic(), pause_s
+        self._written = self._started
+        self._lines = shown and not sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, disable=not shown or self._lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._bar.close()
+
+    def advance(self, units: int = 1, **numbers: str) -> None:
+        """So many more units are done; the numbers are shown beside the count."""
+        units = min(units, self.total - self.done)
+        self.done += units
+        self._bar.set_postfix(numbers, refresh=False)
+        self._bar.update(units)
+        now = time.monotonic()
+        if self._lines and units and (self.done == self.total or now - self._written >= self._pause_s):
+            self._written = now
+            print(self._line(now - self._started, numbers), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed_s: float, numbers: dict[str, str]) -> str:
+        left_s = elapsed_s / (self.done - self._before) * (self.total - self.done)
+        times = f"{tqdm.format_interval(elapsed_s)}<{tqdm.format_interval(left_s)}"  # as tqdm writes them
+        said = "".join(f", {name}={number}" for name, number in numbers.items())
+        return f"{self.label}: {self.done}/{self.total} {self.unit}s [{times}{said}]"
