@@ -37,7 +37,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     played = []
     for coordinated in (False, True):
-        for family in PairedFeatures.FAMILIES:
+        for family in PairedFeatures.Config.FAMILIES:
             env = PairedFeatures(families=[family.name])
             episodes = [built(env, seed, coordinated) for seed in SEEDS]
             outcomes = [episode.outcome for episode in episodes]

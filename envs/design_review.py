@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from envs.core.config import EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
+from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
 from envs.families.base import ReviewFamily, claim
@@ -18,6 +21,25 @@ from envs.families.schema_version import SCHEMA_VERSION
 
 MAX_DECISIONS = 3
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
+
+
+class DesignReviewConfig(EnvConfig):
+    FAMILIES: ClassVar[tuple[ReviewFamily, ...]] = (AUTH_SCHEME, PAGINATION, ERROR_STYLE, DATE_FORMAT, SCHEMA_VERSION)
+
+    agents: Annotated[int, Field(ge=1, le=8)] = 2
+    """Number of seats; one alone is the solo baseline."""
+    decisions: Annotated[int, Field(ge=1, le=MAX_DECISIONS)] = 1
+    """Decisions of a task, each of another family. The cells hold for each; `Task.cell` says who is right on all."""
+
+    @model_validator(mode="after")
+    def _a_family_for_each_decision(self) -> Self:
+        families = len(self.choose_families(self.families))
+        if self.decisions > families:
+            raise ArgumentError(
+                f"decisions is {self.decisions}; it must be at most {families}, one for each of the families.",
+                ("decisions",),
+            )
+        return self
 
 
 class DesignReview(CoopEnv):
@@ -40,8 +62,7 @@ class DesignReview(CoopEnv):
     ends with a right answer. A seat is committed to its final stance.
 
     ## Arguments
-    As in `CoopEnv`, with agents from 1 to 8, and decisions: number of decisions of a task, 1 to 3 and at most the
-    number of families. The cells hold for each decision; `Task.cell` says who is right on all of them.
+    The fields of `DesignReviewConfig`.
 
     ## Families
     auth_scheme, pagination, error_style, date_format, schema_version; none is held out.
@@ -60,27 +81,19 @@ class DesignReview(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "design_review_v0"}
-    TEAM_SIZES: ClassVar[range] = range(1, 9)
-    FAMILIES: ClassVar[tuple[ReviewFamily, ...]] = (AUTH_SCHEME, PAGINATION, ERROR_STYLE, DATE_FORMAT, SCHEMA_VERSION)
+    Config: ClassVar[type[EnvConfig]] = DesignReviewConfig
 
-    def __init__(self, *, decisions: int = 1, **kwargs: Any):
-        super().__init__(**kwargs)
-        most = min(MAX_DECISIONS, len(self.families))
-        if not isinstance(decisions, int) or not 1 <= decisions <= most:
-            raise ValueError(
-                f"decisions is {decisions!r}; it must be a whole number from 1 to {most} "
-                f"(at most {MAX_DECISIONS}, and one family each)."
-            )
-        self.decisions = decisions
+    config: DesignReviewConfig
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
-        families = [self.families[i] for i in rng.permutation(len(self.families))[: self.decisions]]
+        families = [self.families[i] for i in rng.permutation(len(self.families))[: self.config.decisions]]
         readers = self.seats if len(self.seats) > 1 else SEATS  # one seat alone reads what a pair would
-        rights = [self.cells.at(seed * self.decisions + j, len(readers)) for j in range(self.decisions)]
+        count, cells = self.config.decisions, self.config.cells
+        rights = [cells.at(seed * count + j, len(readers)) for j in range(count)]
+        knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decisions = tuple(
-            family.decide(right, readers, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
-            for family, right in zip(families, rights, strict=True)
+            family.decide(right, readers, rng, **knobs) for family, right in zip(families, rights, strict=True)
         )
         change = f"{self._team} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
         briefs = {}
@@ -105,7 +118,7 @@ class DesignReview(CoopEnv):
         self, family: ReviewFamily, decision: Decision, told: Sequence[Seat], rng: np.random.Generator
     ) -> str:
         """The lines of a brief on one decision, with what the seats `told` are told of it."""
-        title = f"{decision.id}: " if self.decisions > 1 else ""
+        title = f"{decision.id}: " if self.config.decisions > 1 else ""
         question = f"{title}{family.question} Options: {', '.join(decision.options)}."
         claims = (f"{claim(decision, seat, rng)}: {family.reasons[decision.belief[seat]]}." for seat in told)
         return "\n".join([question, *claims])

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from envs.core.config import EnvConfig, Share
 from envs.core.design import draw_expert
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
@@ -111,6 +113,26 @@ def rank_odds(
     return np.tensordot(mass_Q / mass_Q.sum(), mass_QIR / total_QIR, axes=1)
 
 
+class MoonSurvivalConfig(EnvConfig):
+    families: ClassVar[tuple[str, ...]] = ()
+    cells: ClassVar[None] = None
+    distractors: ClassVar[int] = 0
+    scaffold: ClassVar[bool] = False
+
+    agents: Annotated[int, Field(ge=1, le=8)] = 2
+    """Number of seats; one alone reads what a pair would."""
+    cue_reliability: Share = 0.95
+    """Probability that the reliable source is the one with less noise."""
+    items: Annotated[int, Field(ge=3, le=len(NASA_KEY))] = 15
+    """Number of items, drawn from the fifteen and ranked among themselves."""
+    expert_noise: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of the error, in ranks, of one seat."""
+    novice_noise: Annotated[float, Field(gt=0)] = 4.0
+    """Standard deviation of the error, in ranks, of all others."""
+    renamed: bool = False
+    """Call the items A, B, C ... in the order of the brief."""
+
+
 class MoonSurvival(CoopEnv):
     """Each seat ranks the items that are left after a crash on the moon; the closer to NASA's ranking the better.
 
@@ -131,11 +153,7 @@ class MoonSurvival(CoopEnv):
     utility falls evenly from 1 at its rank in the key to 0 at n - 1 ranks away.
 
     ## Arguments
-    As in `CoopEnv`, without families, cells and scaffold, with agents from 1 to 8, and
-    cue_reliability: in [0, 1]; probability that the reliable source is the one with less noise.
-    items: number of items, 3 to 15, drawn from the fifteen and ranked among themselves.
-    expert_noise, novice_noise: standard deviation of the error, in ranks, of one seat and of all others; above 0.
-    renamed: call the items A, B, C ... in the order of the brief.
+    The fields of `MoonSurvivalConfig`.
 
     ## Example
     >>> env = MoonSurvival(items=3)
@@ -151,7 +169,6 @@ class MoonSurvival(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "moon_survival_v0"}
-    TEAM_SIZES: ClassVar[range] = range(1, 9)
     DECISION, OPTION = "item", "rank"
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"items": 4, "cue_reliability": 1.0, "expert_noise": 0.5, "novice_noise": 4.0},
@@ -161,61 +178,33 @@ class MoonSurvival(CoopEnv):
         {"items": 15, "cue_reliability": 0.8, "expert_noise": 1.0, "novice_noise": 2.0},
     )
 
-    def __init__(
-        self,
-        *,
-        items: int = 15,
-        expert_noise: float = 1.0,
-        novice_noise: float = 4.0,
-        renamed: bool = False,
-        cue_reliability: float = 0.95,
-        rounds: int = 1,
-        confidences: bool = True,
-        acts: bool = False,
-        agents: int = 2,
-        budget: int | None = None,
-        render_mode: str | None = None,
-    ):
-        super().__init__(
-            cue_reliability=cue_reliability,
-            rounds=rounds,
-            confidences=confidences,
-            acts=acts,
-            agents=agents,
-            budget=budget,
-            render_mode=render_mode,
-        )
-        if not isinstance(items, int) or not 3 <= items <= len(NASA_KEY):
-            raise ValueError(f"items is {items!r}; it must be a whole number from 3 to {len(NASA_KEY)}.")
-        for name, noise in (("expert_noise", expert_noise), ("novice_noise", novice_noise)):
-            if not 0 < noise < float("inf"):
-                raise ValueError(f"{name} is {noise!r}; it must be a number above 0.")
-        self.items, self.renamed = items, renamed
-        self.expert_noise, self.novice_noise = expert_noise, novice_noise
-        self.cells = None
+    Config: ClassVar[type[EnvConfig]] = MoonSurvivalConfig
+
+    config: MoonSurvivalConfig
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         readers = self.seats if len(self.seats) > 1 else SEATS  # one seat alone reads what a pair would
-        listed = rng.permutation(len(NASA_KEY))[: self.items]  # their places in the key, in the order of the brief
-        names = LETTERS[: self.items] if self.renamed else [NASA_KEY[place] for place in listed]
+        # places in the key, in the order of the brief
+        listed = rng.permutation(len(NASA_KEY))[: self.config.items]
+        names = LETTERS[: self.config.items] if self.config.renamed else [NASA_KEY[place] for place in listed]
         key = ranks(listed)
         quiet = int(rng.integers(len(readers)))
-        noise = {s: self.expert_noise if i == quiet else self.novice_noise for i, s in enumerate(readers)}
-        told = {s: ranks(np.array(key) + noise[s] * rng.standard_normal(self.items)) for s in readers}
-        expert = readers[draw_expert(tuple(i == quiet for i in range(len(readers))), self.cue_reliability, rng)]
+        noise = {s: self.config.expert_noise if i == quiet else self.config.novice_noise for i, s in enumerate(readers)}
+        told = {s: ranks(np.array(key) + noise[s] * rng.standard_normal(self.config.items)) for s in readers}
+        expert = readers[draw_expert(tuple(i == quiet for i in range(len(readers))), self.config.cue_reliability, rng)]
         cue = {seat: "strong" if seat == expert else "weak" for seat in readers}
         lists = {s: self._list(cue[s], names, told[s], rng) for s in readers}
         if len(self.seats) == 1:  # it believes the list that sounds reliable
             (alone,) = self.seats
             told, noise, cue = {alone: told[expert]}, {alone: noise[expert]}, {alone: "strong"}
             lists, expert = {alone: " ".join(lists.values())}, alone
-        options = tuple(map(str, range(1, self.items + 1)))
+        options = tuple(map(str, range(1, self.config.items + 1)))
         decisions = tuple(
             Decision(
                 id=name,
                 options=options,
-                utility={option: 1 - abs(int(option) - key[i]) / (self.items - 1) for option in options},
+                utility={option: 1 - abs(int(option) - key[i]) / (self.config.items - 1) for option in options},
                 belief={seat: str(told[seat][i]) for seat in self.seats},
                 expert=expert,
                 cue=cue,
@@ -248,9 +237,10 @@ class MoonSurvival(CoopEnv):
     def odds(self, seat: Seat, decision: Decision) -> dict[str, float]:
         """As in `CoopEnv`, by all rankings that the seat was told; the ranks to choose make a whole ranking."""
         told, experts = self._told_to(seat)
-        odds_IR = rank_odds(told, experts, self.cue_reliability, self.expert_noise, self.novice_noise)
+        c = self.config
+        odds_IR = rank_odds(told, experts, c.cue_reliability, c.expert_noise, c.novice_noise)
         # `score` counts distances, and the median is the answer from which they are least
-        ranking = ranks([np.interp(0.5, odds_R.cumsum(), range(self.items)) for odds_R in odds_IR])
+        ranking = ranks([np.interp(0.5, odds_R.cumsum(), range(c.items)) for odds_R in odds_IR])
         i = self.task.decisions.index(decision)
         odds = dict(zip(decision.options, odds_IR[i].tolist(), strict=True))
         return {str(ranking[i]): odds.pop(str(ranking[i]))} | odds

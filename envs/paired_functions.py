@@ -1,10 +1,12 @@
 """Two halves of one module: each seat writes one of two functions that must share a contract."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from envs.core.config import EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, PartTests, StopReason, Turn
 from envs.core.lookup import find
@@ -14,6 +16,14 @@ from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily, claim
 from envs.sandbox import ExpressionVerdict, Part, Status, run_expressions
 from envs.source.provenance import provenance
+
+
+class PairedFunctionsConfig(EnvConfig):
+    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
+    HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
+
+    test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    """Wall time in seconds for the hidden tests of an episode."""
 
 
 class PairedFunctions(CoopEnv):
@@ -36,7 +46,7 @@ class PairedFunctions(CoopEnv):
     exactly one).
 
     ## Arguments
-    As in `CoopEnv`, and test_timeout_s: wall time in seconds for the hidden tests of an episode, above 0.
+    The fields of `PairedFunctionsConfig`.
 
     ## Families
     For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
@@ -58,20 +68,16 @@ class PairedFunctions(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
-    FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
-    HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
+    Config: ClassVar[type[EnvConfig]] = PairedFunctionsConfig
 
-    def __init__(self, *, test_timeout_s: float = 2.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        if not test_timeout_s > 0:
-            raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
-        self.test_timeout_s = test_timeout_s
+    config: PairedFunctionsConfig
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         family = self.families[rng.integers(len(self.families))]
-        right = self.cells.at(seed)
-        decision = family.decide(right, SEATS, rng, cue_reliability=self.cue_reliability, distractors=self.distractors)
+        right = self.config.cells.at(seed)
+        knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
+        decision = family.decide(right, SEATS, rng, **knobs)
         part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
         first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
         truth = decision.best
@@ -122,7 +128,7 @@ class PairedFunctions(CoopEnv):
         verdict = run_expressions(
             tuple(Part(name=task.stubs[seat], source=turns[seat].work) for seat in task.seats),
             (*tests, *(expression for *_, expression in probes)),
-            timeout_s=self.test_timeout_s,
+            timeout_s=self.config.test_timeout_s,
         )
         true_probes = [probe for probe, passed in zip(probes, verdict.passed[len(tests) :], strict=True) if passed]
         committed: dict[Seat, dict[str, str | None]] = {}
@@ -157,7 +163,7 @@ class PairedFunctions(CoopEnv):
             if verdict.status not in (Status.OK, Status.FAULT):
                 part = Part(name=self.task.stubs[seat], source=turns[seat].work)
                 expressions = tuple(self.task.hidden_tests[i].expression for i in own)
-                alone = run_expressions((part,), expressions, timeout_s=self.test_timeout_s).passed
+                alone = run_expressions((part,), expressions, timeout_s=self.config.test_timeout_s).passed
             parts[seat] = PartTests(alone=alone, merged=merged)
         return parts
 

@@ -89,7 +89,7 @@ def test_the_zoo_holds_every_policy():
         envs.DesignReview(rounds=2, decisions=2),
         envs.PairedFunctions(families=["offset"], **ACTS),
     ],
-    ids=lambda env: f"{type(env).__name__} {env.rounds} {env.acts} {env.confidences}",
+    ids=lambda env: f"{type(env).__name__} {env.config.rounds} {env.config.acts} {env.config.confidences}",
 )
 def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
     ideal = dict.fromkeys(SEATS, ZOO[IDEAL])
@@ -216,4 +216,4 @@ def test_the_command_gives_the_settings_that_are_shared_to_every_environment(mon
     overrides = ["env={name: DesignReview, acts: true, rounds: 2}", "env.cue_reliability=0.8"]
     main(["audit", "--config", "configs/presets/balanced.yaml", "--episodes", "2", *overrides])
     assert {type(env) for env in audited} == {envs.DesignReview, envs.PairedFunctions}
-    assert {(env.acts, env.rounds, env.cue_reliability) for env in audited} == {(True, 2, 0.8)}
+    assert {(env.config.acts, env.config.rounds, env.config.cue_reliability) for env in audited} == {(True, 2, 0.8)}

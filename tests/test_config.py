@@ -8,7 +8,6 @@ from pydantic_core import to_jsonable_python
 
 import envs
 import rewards
-from envs.core.arguments import arguments_of
 from marl_coop.config.errors import ConfigError, dotted, nearest
 from marl_coop.config.schema import Config, load_config
 
@@ -88,7 +87,7 @@ def test_base_writes_down_the_defaults():
     written, default = load_config([CONFIGS / "base.yaml"]), Config()
     assert written.model_dump(exclude={"env"}) == default.model_dump(exclude={"env"})
     (environment,) = [known for known in envs.ENVIRONMENTS if known.__name__ == written.env["name"]]
-    in_code = to_jsonable_python(arguments_of(environment)())
+    in_code = to_jsonable_python(environment().config)
     del in_code["render_mode"]  # for people who watch, not for training
     assert written.env == {"name": environment.__name__, "curriculum": None} | in_code
 
@@ -123,12 +122,13 @@ def test_yaml_round_trip(tmp_path):
 def test_an_environment_gets_what_its_annotations_make_of_yaml(tmp_path, monkeypatch):
     write(
         tmp_path,
-        "from enum import Enum\nfrom pathlib import Path\nfrom envs import DesignReview\n"
+        "from enum import Enum\nfrom pathlib import Path\n"
+        "from envs.design_review import DesignReview, DesignReviewConfig\n"
         "class Colour(Enum):\n    RED = 'red'\n"
+        "class TypedConfig(DesignReviewConfig):\n"
+        "    folder: Path\n    colour: Colour\n    pair: tuple[int, int]\n    names: set[str]\n"
         "class Typed(DesignReview):\n"
-        "    def __init__(self, *, folder: Path, colour: Colour, pair: tuple[int, int], names: set[str], **kwargs):\n"
-        "        super().__init__(**kwargs)\n"
-        "        self.got = (folder, colour, pair, names)\n",
+        "    Config = TypedConfig\n",
         "typed_lab.py",
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -136,7 +136,8 @@ def test_an_environment_gets_what_its_annotations_make_of_yaml(tmp_path, monkeyp
     import typed_lab
 
     for env in (load_config([file]).make_env(), load_config([file]).make_env(rounds=2)):
-        assert env.got == (Path("a/b"), typed_lab.Colour.RED, (1, 2), {"x"})
+        got = env.config
+        assert (got.folder, got.colour, got.pair, got.names) == (Path("a/b"), typed_lab.Colour.RED, (1, 2), {"x"})
     with pytest.raises(ConfigError, match="env.foldr: unknown key; did you mean 'folder'"):
         load_config([write(tmp_path, "env: {name: 'typed_lab:Typed', foldr: a/b}", "slip.yaml")])
     with pytest.raises(ConfigError, match="env.curriculum.windw: unknown key; did you mean 'window'"):
@@ -212,11 +213,17 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
         ("env: {name: 'no_such_lab:Env'}", "mine.yaml: env.name: The environment 'no_such_lab:Env' cannot be imported"),
         ("env: {roundz: 3}", "mine.yaml: env.roundz: unknown key; did you mean 'rounds'?"),
         ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),
-        ("env: {rounds: -1}", "mine.yaml: env: rounds is -1"),
-        ("env: {cue_reliability: 2.0}", "mine.yaml: env: cue_reliability is 2.0"),
-        ("env: {families: [ofset]}", "mine.yaml: env: There is no family 'ofset'. Did you mean 'offset'?"),
-        ("env: {families: offset}", "mine.yaml: env.families: 'offset' is refused"),
-        ("env: {cells: {both_write: 1}}", "mine.yaml: env: cells: there is no cell 'both_write'. Did you mean"),
+        ("env: {rounds: -1}", "mine.yaml: env.rounds: -1 is refused: input should be greater than or equal to 0"),
+        (
+            "env: {cue_reliability: 2.0}",
+            "mine.yaml: env.cue_reliability: 2.0 is refused: input should be less than or",
+        ),
+        ("env: {families: [ofset]}", "mine.yaml: env.families: There is no family 'ofset'. Did you mean 'offset'?"),
+        (
+            "env: {families: offset}",
+            "mine.yaml: env.families: families is 'offset'; it must be a list",
+        ),
+        ("env: {cells: {both_write: 1}}", "mine.yaml: env.cells.both_write: unknown key; did you mean 'both_"),
         ("env: {cells: {both_wrong: much}}", "mine.yaml: env.cells.both_wrong: 'much' is refused"),
         ("env: 3", "mine.yaml: env: 3 is refused"),
         ("training: {lr: '???'}", "mine.yaml: training.lr: Missing mandatory value: lr"),

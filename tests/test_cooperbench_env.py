@@ -17,7 +17,6 @@ from test_repo_actions import REPLIES
 import envs
 from envs.cooperbench import Evaluator, Refused
 from envs.cooperbench.env import CooperBench
-from envs.core.arguments import arguments_of
 from envs.core.env import SEATS
 from envs.core.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
@@ -225,10 +224,9 @@ def test_it_survives_pickle_in_the_middle_of_an_episode(make):
 
 def test_a_configuration_names_it_by_its_dotted_path(toy, tmp_path):
     arguments = {"dataset": str(toy[0].folder.parent.parent), "cache": str(tmp_path), "repositories": str(tmp_path)}
-    schema = arguments_of(CooperBench)
-    schema.model_validate(arguments | {"pairs": ["shapes_task/7"], "policy": "union"})
+    CooperBench.configure(arguments | {"pairs": ["shapes_task/7"], "policy": "union"})
     with pytest.raises(ValidationError, match="cue_reliability"):
-        schema.model_validate(arguments | {"cue_reliability": 1.0})
+        CooperBench.configure(arguments | {"cue_reliability": 1.0})
     with pytest.raises(ValueError, match="dotted path such as 'envs.cooperbench:CooperBench'"):
         envs.make("CooperBench", **arguments)
 

@@ -89,12 +89,12 @@ def test_a_learner_that_gets_better_is_kept_between_20_and_70_percent(rate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": []}, "levels is \\[\\]; give at least one level"),
-        ({"levels": ["easy"]}, "levels is \\['easy'\\]; it should be a valid dictionary"),
-        ({"window": 1.5}, "window is 1.5"),
+        ({"levels": []}, "levels\n.*at least 1 item"),
+        ({"levels": ["easy"]}, "levels.0\n.*valid dictionary"),
+        ({"window": 1.5}, "window\n.*valid integer"),
         ({"low": 0.7}, "low is 0.7 and high is 0.7"),
-        ({"high": 1.1}, "high is 1.1"),
-        ({"window": 0}, "window is 0"),
+        ({"high": 1.1}, "high\n.*less than or equal to 1"),
+        ({"window": 0}, "window\n.*greater than or equal to 1"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, message):
@@ -131,7 +131,7 @@ def test_it_is_off_by_default_and_an_empty_section_turns_it_on():
     assert load_config(["configs/base.yaml"]).make_curriculum() is None
     config = load_config(["configs/base.yaml"], ["env.curriculum={}"])
     assert config.make_curriculum().levels == LADDER
-    assert config.make_env().scaffold is False and config.make_env(**LADDER[0]).scaffold is True
+    assert config.make_env().config.scaffold is False and config.make_env(**LADDER[0]).config.scaffold is True
 
 
 def test_levels_of_ones_own(tmp_path):
@@ -140,7 +140,7 @@ def test_levels_of_ones_own(tmp_path):
     config = load_config([file])
     curriculum = config.make_curriculum()
     env = config.make_env(**curriculum.arguments)
-    assert ([family.name for family in env.families], env.rounds, curriculum.window) == (["key"], 2, 8)
+    assert ([family.name for family in env.families], env.config.rounds, curriculum.window) == (["key"], 2, 8)
     assert load_config([_written(tmp_path, config.to_yaml())]) == config
 
 
@@ -154,7 +154,7 @@ def test_unseen_instances_may_be_of_held_out_families():
     unseen = config.make_env(**config.evaluation.env)
     assert [family.name for family in unseen.families] == ["signing", "page_size", "return_type", "row_size"]
     assert [family.name for family in config.make_env().families] == ["offset", "scale", "timeout", "padding"]
-    assert unseen.scaffold is True  # the rest is as in `env`
+    assert unseen.config.scaffold is True  # the rest is as in `env`
 
 
 @pytest.mark.parametrize("environment", envs.ENVIRONMENTS)
@@ -185,9 +185,9 @@ def test_an_environment_without_a_ladder_asks_for_levels():
         ("env.curriculum.windw=3", "env.curriculum.windw: unknown key; did you mean 'window'?"),
         ("env.curriculum.high=0.1", "env.curriculum: low is 0.2 and high is 0.1"),
         ("env.curriculum.levels=[{roundz: 2}]", "roundz: unknown key; did you mean 'rounds'?"),
-        ("env.curriculum.levels=[{rounds: 2}, {rounds: -1}]", "env.curriculum.levels.1: rounds is -1"),
+        ("env.curriculum.levels=[{rounds: 2}, {rounds: -1}]", "env.curriculum.levels.1.rounds: -1 is refused"),
         ("evaluation.env.curriculum={}", "evaluation.env.curriculum: unknown key"),
-        ("evaluation.env.families=[ofset]", "evaluation.env: There is no family 'ofset'"),
+        ("evaluation.env.families=[ofset]", "evaluation.env.families: There is no family 'ofset'"),
     ],
 )
 def test_a_wrong_section_is_one_clear_line(override, message):
@@ -199,16 +199,18 @@ def test_a_wrong_section_is_one_clear_line(override, message):
 # --------------------------------------------------------------------------------------------------------- in training
 
 
+class GivenConfig(tiny.CueConfig):
+    succeeds: bool = True
+
+
 class Given(tiny.CueTask):
     """Succeeds or fails as its argument says."""
 
-    def __init__(self, *, succeeds: bool = True, **kwargs):
-        super().__init__(**kwargs)
-        self.succeeds = succeeds
+    Config = GivenConfig
 
     def finish(self, turns):
         outcome, stop_reason = super().finish(turns)
-        return type(outcome)(utility=0.0, success=self.succeeds, committed=outcome.committed), stop_reason
+        return type(outcome)(utility=0.0, success=self.config.succeeds, committed=outcome.committed), stop_reason
 
 
 class Log(TrainerCallback):

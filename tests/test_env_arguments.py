@@ -2,13 +2,18 @@
 
 import doctest
 import pickle
-from typing import Any, Protocol
+from typing import Annotated
 
 import numpy as np
 import pytest
+from pydantic import Field, ValidationError
 
 import envs
-from envs.core import arguments
+from envs.cooperbench.env import CooperBench
+from envs.core import config, fields, lookup, task
+from envs.core.design import Cells
+from envs.core.fields import ArgumentError
+from envs.design_review import DesignReviewConfig
 
 
 @pytest.mark.parametrize(
@@ -18,7 +23,7 @@ from envs.core import arguments
         (
             "PairedFunctions",
             {"colour": 3},
-            "PairedFunctions has no argument 'colour'. Known: test_timeout_s, ",
+            "PairedFunctions has no argument 'colour'. Known: families, ",
         ),
         ("PairedFunctions", {"acts": "false"}, "acts is 'false'; it should be a valid boolean"),
         ("PairedFunctions", {"rounds": True}, "rounds is True; it should be a valid integer"),
@@ -28,7 +33,7 @@ from envs.core import arguments
         ("PairedFunctions", {"families": "trian"}, "families is 'trian'; it must be a list of at least one name"),
         ("PairedFunctions", {"cells": 5}, "cells is 5; it should be"),
         ("MoonSurvival", {"expert_noise": "a"}, "expert_noise is 'a'; it should be a valid number"),
-        ("PairedFeatures", {"rounds": 0}, "rounds is 0; it must be a whole number of at least 1"),
+        ("PairedFeatures", {"rounds": 0}, "rounds is 0; it should be greater than or equal to 1"),
         ("PairedFeatures", {"tokens": "many"}, "tokens is 'many'; it should be a valid integer"),
         ("envs:CoopEnv", {}, "'envs:CoopEnv' is abstract: it has no finish, make_task. Use a subclass"),
         ("json:JSONDecoder", {}, "'json:JSONDecoder' is <class 'json.decoder.JSONDecoder'>, not a subclass of"),
@@ -72,47 +77,104 @@ def test_numbers_of_numpy_arrive_as_numbers_of_python():
         "DesignReview", agents=np.int64(3), rounds=np.int32(2), acts=np.True_, cue_reliability=np.float32(1)
     )
     env.reset(seed=0)
-    assert (env.rounds, env.acts, env.cue_reliability) == (2, True, 1.0)
-    assert [type(value) for value in (env.rounds, env.acts, env.cue_reliability)] == [int, bool, float]
+    given = (env.config.rounds, env.config.acts, env.config.cue_reliability)
+    assert given == (2, True, 1.0)
+    assert [type(value) for value in given] == [int, bool, float]
     with pytest.raises(ValueError, match="agents is True; it should be a valid integer"):
         envs.make("DesignReview", agents=np.True_)
 
 
-class Speaks(Protocol):
-    def speak(self) -> str: ...
+class GapConfig(DesignReviewConfig):
+    gap: Annotated[int, Field(ge=0)] = 3
+    """Lines between two claims."""
 
 
-class Odd(envs.DesignReview):
-    def __init__(self, *, lab: "nowhere.Lab", who: Speaks, n: int = 1, _seen: int, model_config: int, **kwargs: Any):  # noqa: F821
+class Gap(envs.DesignReview):
+    Config = GapConfig
+
+
+class Before(envs.DesignReview):
+    """An environment whose argument is in its constructor and in no configuration."""
+
+    def __init__(self, *, gap: int = 3, **kwargs):
         super().__init__(**kwargs)
-        self.given = (lab, who, n, _seen, model_config)
+        self.gap = gap
 
 
-class Sink(envs.DesignReview):
-    def __init__(self, **extra: Any):
-        super().__init__(rounds=2)
-        self.extra = extra
+def test_an_environment_of_ones_own_declares_its_arguments_in_its_config():
+    env = Gap(gap=2, rounds=0)
+    assert (env.config.gap, env.config.rounds, Gap().config.gap) == (2, 0, 3)
+    with pytest.raises(ValueError, match="gap is -1; it should be greater than or equal to 0") as error:
+        Gap(gap=-1)
+    assert error.value.loc == ("gap",)
 
 
-def test_what_cannot_be_checked_is_passed_on():
-    assert Odd(lab=1, who=2, _seen=3, model_config=4, rounds=0).given == (1, 2, 1, 3, 4)
-    assert Sink(colour="red", _size=3).extra == {"colour": "red", "_size": 3}
+def test_an_argument_of_a_constructor_alone_works_in_python_and_says_what_to_do_in_a_file():
+    env = Before(gap=5, rounds=2)
+    assert (env.gap, env.config.rounds) == (5, 2)
+    assert Before(config=Before.configure({"rounds": 2})).config == env.config
+    with pytest.raises(ArgumentError) as error:
+        Before.configure({"gap": 5})
+    assert error.value.loc == ("gap",) and str(error.value) == (
+        "Before takes 'gap' in its __init__ alone; declare it as a field of a subclass of DesignReviewConfig and name "
+        "that in Before.Config."
+    )
 
 
-def test_what_can_be_checked_is_checked_beside_it():
-    odd = {"lab": 1, "who": 2, "_seen": 3, "model_config": 4}
-    with pytest.raises(ValueError, match="n is 'x'; it should be a valid integer"):
-        Odd(**odd, n="x")
-    with pytest.raises(ValueError, match="Odd has no argument 'round'. Did you mean 'rounds'"):
-        Odd(**odd, round=1)
+def test_what_a_class_says_no_more_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match="Old.TEAM_SIZES has no effect: say it in an EnvConfig named by Old.Config"):
+        type("Old", (envs.DesignReview,), {"TEAM_SIZES": range(2, 5)})
+
+
+def test_a_ready_configuration_is_taken_and_alone():
+    config = envs.PairedFunctions.Config(rounds=3)
+    assert envs.make("PairedFunctions", config=config).config is config
+    for given, named in (({"rounds": 2}, "rounds beside it"), ({}, "a PairedFunctionsConfig")):
+        cls = envs.PairedFunctions if given else envs.MoonSurvival
+        with pytest.raises(ValueError, match=f"config: give a {cls.__name__}Config alone, .* this is {named}"):
+            cls(config, **given)
+
+
+def test_a_configuration_cannot_be_changed_and_knows_its_seats_and_phases():
+    config = envs.Handover.Config(agents=3, facts=48)
+    with pytest.raises(ValueError, match="frozen"):
+        config.rounds = 5
+    assert config.seats == ("agent_0", "agent_1", "agent_2") == envs.Handover(config).seats
+    assert config.phases == envs.Handover(config).schedule == ("talk", "talk", "final")
+
+
+@pytest.mark.parametrize(
+    ("given", "loc"),
+    [
+        ({"cells": {"both_wrong": -1}}, ("cells", "both_wrong")),
+        ({"cells": {"both_write": 1}}, ("cells", "both_write")),
+        ({"cells": {"both_right": 0, "one_right": 0, "both_wrong": 0}}, ("cells",)),
+        ({"families": ["offset", 3]}, ("families",)),
+        ({"budget": 1}, ("budget",)),
+        ({"colour": 3}, ("colour",)),
+    ],
+)
+def test_an_error_knows_where_the_value_stands(given, loc):
+    with pytest.raises(ArgumentError) as error:
+        envs.PairedFunctions(**given)
+    assert error.value.loc == loc and "\n" not in str(error.value)
+
+
+def test_plain_data_are_read_as_json_has_them():
+    config = CooperBench.configure({"dataset": "a/b", "pairs": ["x/1"]})
+    assert (config.dataset, config.pairs) == ("a/b", ["x/1"])
+    for section in ({"cue_reliability": float("nan")}, {"rounds": "3"}, {"rounds": 3.0}, {"acts": 1}):
+        with pytest.raises(ValidationError):
+            envs.PairedFunctions.configure(section)
 
 
 def test_arguments_of_the_right_kind_are_taken_as_they_are():
-    cells = envs.core.env.Cells(both_right=1)
+    cells = Cells(both_right=1)
     env = envs.make("PairedFunctions", families=("offset",), cells=cells, cue_reliability=1, rounds=0)
-    assert env.cells is cells and env.rounds == 0
+    assert env.config.cells is cells and env.config.rounds == 0
     assert pickle.loads(pickle.dumps(env)).reset(seed=np.int64(1)) == env.reset(seed=1)
 
 
-def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(arguments) == doctest.TestResults(failed=0, attempted=2)
+@pytest.mark.parametrize(("module", "examples"), [(config, 2), (fields, 1), (lookup, 2), (task, 1)])
+def test_the_examples_in_the_docstrings_run(module, examples):
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=examples)

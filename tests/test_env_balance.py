@@ -83,9 +83,12 @@ def test_wrong_pairs_claim_the_same_thing_half_of_the_time_and_never_of_an_estim
     assert abs(np.mean(same[False]) - 0.5) < 0.05 and not any(same[True])
 
 
-@pytest.mark.parametrize("family", [*PairedFunctions.FAMILIES, *DesignReview.FAMILIES], ids=lambda family: family.name)
+FAMILIES = [*PairedFunctions.Config.FAMILIES, *DesignReview.Config.FAMILIES]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_each_family_has_all_cells_equally_often_and_either_seat_as_the_expert(family):
-    env = (PairedFunctions if family in PairedFunctions.FAMILIES else DesignReview)(families=[family.name])
+    env = (PairedFunctions if family in PairedFunctions.Config.FAMILIES else DesignReview)(families=[family.name])
     tasks = [env.make_task(seed) for seed in range(400)]
     cells = Counter(tuple(task.cell.values()) for task in tasks)
     assert len(cells) == 4 and all(abs(count - 100) <= 4 for count in cells.values()), cells

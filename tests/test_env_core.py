@@ -303,7 +303,7 @@ def test_a_bad_argument_is_named_with_its_value(arguments, message):
 
 
 def test_a_review_has_no_more_decisions_than_families():
-    with pytest.raises(ValueError, match="from 1 to 1"):
+    with pytest.raises(ValueError, match="decisions is 2; it must be at most 1"):
         DesignReview(families=["pagination"], decisions=2)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.core.config import MAX_DISTRACTORS
 from envs.core.design import Cells
-from envs.core.env import MAX_DISTRACTORS, SEATS
+from envs.core.env import SEATS
 from envs.core.episode import Phase
 from envs.core.prompts import GAP
 from envs.core.task import Task
@@ -24,11 +25,11 @@ from envs.sandbox import Part, run_expressions, same
 from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = [family.name for family in PairedFunctions.FAMILIES]
-ESTIMATES = [family.name for family in PairedFunctions.FAMILIES if family.kind == "estimate"]
-NUMBERS = [family.name for family in PairedFunctions.FAMILIES if family.kind == "numeric"]
+FAMILIES = [family.name for family in PairedFunctions.Config.FAMILIES]
+ESTIMATES = [family.name for family in PairedFunctions.Config.FAMILIES if family.kind == "estimate"]
+NUMBERS = [family.name for family in PairedFunctions.Config.FAMILIES if family.kind == "numeric"]
 ALL_FAMILIES = [(PairedFunctions, name) for name in FAMILIES]
-ALL_FAMILIES += [(DesignReview, family.name) for family in DesignReview.FAMILIES]
+ALL_FAMILIES += [(DesignReview, family.name) for family in DesignReview.Config.FAMILIES]
 
 
 @functools.cache

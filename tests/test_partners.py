@@ -110,9 +110,10 @@ def test_a_calibrated_partner_says_nothing_twice_and_promises_nothing_that_goes_
         agreed = len(set(decision.belief.values())) == 1
         for seat in SEATS:
             said = [turn.message for turn in episode.turns_of(seat) if turn.message]
-            knows = env.acts and decision.cue[seat] == "strong"
+            knows = env.config.acts and decision.cue[seat] == "strong"
             first = f"Commit: {decision.belief[seat]}" if knows else decision.belief[seat]
-            later = [f"Commit: {episode.committed(seat, decision.id)}"] if env.acts and not (agreed or knows) else []
+            commits = env.config.acts and not (agreed or knows)
+            later = [f"Commit: {episode.committed(seat, decision.id)}"] if commits else []
             # of two estimates both know the pool
             assert said == ([decision.told(seat)] if decision.is_estimate else [first, *later])
 

@@ -150,7 +150,7 @@ def test_the_forecast_is_told_only_where_it_is_asked_for_and_recorded_in_any_cas
 
 def test_the_last_forecast_is_what_the_merge_comes_to():
     for coordinated in (True, False):
-        for family in PairedFeatures.FAMILIES:
+        for family in PairedFeatures.Config.FAMILIES:
             outcome = build(PairedFeatures(families=[family.name]), coordinated=coordinated, seed=2)
             assert outcome.forecasts[-1].conflict == outcome.merge.conflict
 
@@ -177,8 +177,8 @@ def test_what_a_seat_expects_of_the_merge_is_sealed_and_acts_are_not():
     [
         ({"rounds": 0}, "rounds is 0"),
         ({"tokens": 0}, "tokens is 0"),
-        ({"order": "random"}, "order is 'random'; it must be one of simultaneous, alternating"),
-        ({"policy": "octopus"}, "policy is 'octopus'; it must be one of naive, union, lead_fallback, identical"),
+        ({"order": "random"}, "order is 'random'; it should be 'simultaneous' or 'alternating'"),
+        ({"policy": "octopus"}, "policy is 'octopus'; it should be 'naive', 'union', 'lead_fallback' or 'identical'"),
         ({"contracts": "offset"}, "must be a list"),
         ({"contracts": ["ofset"]}, "Did you mean 'offset'"),
         ({"families": ["apend"]}, "Did you mean 'append'"),

@@ -11,7 +11,7 @@ from envs.repository.tree_tests import judge, kept_tests
 
 PLACES = pytest.mark.parametrize("place", [family.name for family in FAMILIES])
 SPATIAL = [family.name for family in FAMILIES if family.conflict == "spatial"]
-CONTRACTS = [family.name for family in PairedFeatures.CONTRACTS]
+CONTRACTS = [family.name for family in PairedFeatures.Config.CONTRACTS]
 
 
 def build(env, *, coordinated=True, option=None, seed=None):

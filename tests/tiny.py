@@ -1,13 +1,17 @@
 """A language model of a few thousand weights, tokenizers built on the spot, and a task that such a model can learn."""
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from peft import LoraConfig
+from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from envs import CoopEnv
-from envs.core.design import draw_expert
+from envs.core.config import EnvConfig
+from envs.core.design import Cells, draw_expert
 from envs.core.env import SEATS, seats_of
 from envs.core.episode import Outcome, Phase, StopReason
 from envs.core.task import Decision, Task
@@ -112,6 +116,13 @@ WORDS = [
 ]
 
 
+class CueConfig(EnvConfig):
+    cells: Cells = Cells(both_right=1, one_right=2, both_wrong=0)
+    cue_reliability: float = 1.0
+    agents: Annotated[int, Field(ge=2, le=3)] = 2
+    fault_every: int = 0
+
+
 class CueTask(CoopEnv):
     """Each seat is told one of two options and whether its source is strong; at least one seat is told the right one.
 
@@ -121,17 +132,12 @@ class CueTask(CoopEnv):
     fault.
     """
 
-    TEAM_SIZES = range(2, 4)
-
-    def __init__(self, *, fault_every: int = 0, **kwargs):
-        cells = {"both_right": 1, "one_right": 2, "both_wrong": 0}
-        super().__init__(**({"cells": cells, "cue_reliability": 1.0} | kwargs))
-        self.fault_every = fault_every
+    Config = CueConfig
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
-        right = self.cells.at(seed, len(self.seats))
-        expert = self.seats[draw_expert(right, self.cue_reliability, rng)]
+        right = self.config.cells.at(seed, len(self.seats))
+        expert = self.seats[draw_expert(right, self.config.cue_reliability, rng)]
         true, false = (OPTIONS[i] for i in rng.permutation(2))
         decision = Decision(
             id="colour",
@@ -158,7 +164,7 @@ class CueTask(CoopEnv):
         held = {seat: turns[seat].stances[0].option if turns[seat].stances else None for seat in self.seats}
         (decision,) = self.task.decisions
         right = [decision.is_right(option) for option in held.values()]
-        fault = self.fault_every and self.task.seed % self.fault_every == 0
+        fault = self.config.fault_every and self.task.seed % self.config.fault_every == 0
         return (
             Outcome(
                 utility=sum(right) / len(right),

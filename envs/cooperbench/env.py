@@ -3,22 +3,69 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import ConfigDict, Field, field_validator
 
 from envs.cooperbench import tasks
 from envs.cooperbench.dataset import BenchTask, Dataset, Pair
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.recipes import Refused
 from envs.cooperbench.venvs import Cache
+from envs.core.config import EnvConfig
 from envs.core.env import SEATS
 from envs.core.episode import Outcome, Phase, StopReason, Turn
 from envs.core.task import Seat, Task
-from envs.repository.branch_env import GRAMMAR, BranchEnv
+from envs.repository.branch_env import GRAMMAR, BranchConfig, BranchEnv
+from envs.repository.merge import MergePolicy
 from envs.repository.working_copy import Files
 
 TIERS = ("tier1", "tier2", "tier3")
+
+
+class CooperBenchConfig(BranchConfig):
+    BEFORE: ClassVar[tuple[Phase, ...]] = ()
+    AFTER: ClassVar[tuple[Phase, ...]] = ()
+
+    families: ClassVar[tuple[str, ...]] = ()
+    cells: ClassVar[None] = None
+    cue_reliability: ClassVar[float] = 1.0
+    distractors: ClassVar[int] = 0
+    scaffold: ClassVar[bool] = False
+    confidences: ClassVar[bool] = True
+    agents: ClassVar[int] = 2
+    budget: ClassVar[None] = None
+
+    dataset: str | Path
+    """Path of the dataset folder."""
+    cache: str | Path = "cooperbench_cache"
+    """Where repositories, environments and studied tests are kept."""
+    repositories: str | Path | None = None
+    """Folder of upstream repositories named as in the dataset (`pallets_click_task`); others are cloned."""
+    pairs: str | Sequence[str] = "all"
+    """All pairs ("all"), those of a tier of `envs.cooperbench.recipes` ("tier1", "tier2", "tier3") or of a subset of
+    the dataset such as "lite" or "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such
+    as "pallets_click_task/2956", or a list of such names."""
+    rounds: Annotated[int, Field(ge=1)] = 12
+    """Turns of work of each seat; agent_0 has the lower feature and leads."""
+    tokens: Annotated[int, Field(ge=1)] = 4000
+    """Words and symbols that a seat may write in all of its turns of work."""
+    acts: bool = False
+    """Read sealed predictions of the merge, `Expect merge: conflict (70%)`."""
+    test_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Wall time in seconds of one run of pytest."""
+    evaluator: Evaluator | None = Field(default=None, exclude=True)
+    """One of your own, for docker or other recipes; then `cache`, `repositories` and `test_timeout_s` are not used."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    @field_validator("repositories")
+    @classmethod
+    def _repositories_are_there(cls, folder: str | Path | None) -> str | Path | None:
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"repositories is {str(folder)!r}; it must be a folder, or None to clone them.")
+        return folder
 
 
 class CooperBench(BranchEnv):
@@ -51,18 +98,7 @@ class CooperBench(BranchEnv):
     by two runs for each feature; equal trees are graded once.
 
     ## Arguments
-    dataset: path of the dataset folder.
-    cache: where repositories, environments and studied tests are kept.
-    repositories: folder of upstream repositories named as in the dataset (`pallets_click_task`); others are cloned.
-    pairs: "all", "tier1", "tier2" or "tier3" (`envs.cooperbench.recipes`), a subset of the dataset such as "lite" or
-        "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such as
-        "pallets_click_task/2956", or a list of such names.
-    rounds, tokens, order, policy, forecast: as in `BranchEnv`; agent_0 has the lower feature and leads.
-    acts: read sealed predictions of the merge, `Expect merge: conflict (70%)`.
-    test_timeout_s: wall time in seconds of one run of pytest, above 0.
-    evaluator: one of your own, for docker or other recipes; then `cache`, `repositories` and `test_timeout_s` are not
-        used.
-    render_mode: as in `CoopEnv`.
+    The fields of `CooperBenchConfig`.
     Raises ValueError where no pair is left, `DatasetError` for a bad dataset, `Refused` for a named pair that may not
     be paid for; `reset` raises `PreparationError` where the machine cannot make a task's environment.
 
@@ -76,47 +112,22 @@ class CooperBench(BranchEnv):
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "cooperbench_v0"}
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = ()  # how hard a pair is nobody has measured
     GRAMMAR: ClassVar[str] = GRAMMAR.replace("\nTest\n", "\n").replace("<path>\nSearch", "<path> <line>-<line>\nSearch")
-    BEFORE: ClassVar[tuple[Phase, ...]] = ()
-    AFTER: ClassVar[tuple[Phase, ...]] = ()
+    Config: ClassVar[type[EnvConfig]] = CooperBenchConfig
 
-    def __init__(
-        self,
-        *,
-        dataset: str | Path,
-        cache: str | Path = "cooperbench_cache",
-        repositories: str | Path | None = None,
-        pairs: str | Sequence[str] = "all",
-        rounds: int = 12,
-        tokens: int = 4000,
-        order: Literal["simultaneous", "alternating"] = "simultaneous",
-        policy: str = "naive",
-        forecast: bool = False,
-        acts: bool = False,
-        test_timeout_s: float = 120.0,
-        evaluator: Evaluator | None = None,
-        render_mode: str | None = None,
-    ):
-        super().__init__(
-            rounds=rounds,
-            tokens=tokens,
-            order=order,
-            policy=policy,
-            forecast=forecast,
-            acts=acts,
-            test_timeout_s=test_timeout_s,
-            render_mode=render_mode,
-        )
-        self.cells = None
-        self.dataset = Dataset(dataset)
-        if evaluator is None:
-            if repositories is not None and not Path(repositories).is_dir():
-                raise ValueError(f"repositories is {str(repositories)!r}; it must be a folder, or None to clone them.")
-            sources = {} if repositories is None else {f.name: f.resolve() for f in Path(repositories).glob("*_task")}
-            evaluator = Evaluator(Cache(cache, sources=sources), timeout_s=test_timeout_s)
-        self.evaluator = evaluator
+    config: CooperBenchConfig
+
+    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        self.dataset = Dataset(self.config.dataset)
+        self.evaluator = self.config.evaluator or self._native_evaluator()
         self._known = {tasks.name_of(pair): pair for pair in self.dataset.pairs()}
-        self.pairs = self._choose(pairs)
+        self.pairs = self._choose(self.config.pairs)
         self._sources: dict[str, Files] = {}
+
+    def _native_evaluator(self) -> Evaluator:
+        folder = self.config.repositories
+        sources = {} if folder is None else {f.name: f.resolve() for f in Path(folder).glob("*_task")}
+        return Evaluator(Cache(self.config.cache, sources=sources), timeout_s=self.config.test_timeout_s)
 
     def make_task(self, seed: int) -> Task:
         why = ""
@@ -142,7 +153,7 @@ class CooperBench(BranchEnv):
             {seat: desk.files for seat, desk in self._desks.items()},
             {seat: desk.authored for seat, desk in self._desks.items()},
             self._forecasts,
-            self.policy,
+            MergePolicy(self.config.policy),
         )
 
     def reset(

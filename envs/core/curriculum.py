@@ -1,9 +1,12 @@
 """How hard the next episodes are: a level of difficulty that follows measured success. Loads no torch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Self
 
-from envs.core.arguments import Checked
+from pydantic import Field, PrivateAttr, model_validator
+
+from envs.core.config import Share
+from envs.core.fields import Fields
 
 LADDER: tuple[Mapping[str, Any], ...] = (
     {
@@ -34,7 +37,7 @@ LADDER: tuple[Mapping[str, Any], ...] = (
 )
 
 
-class Curriculum(metaclass=Checked):
+class Curriculum(Fields):
     """Climbs a ladder of levels, and down again, so that success stays between `low` and `high`.
 
     A level is what an environment's arguments are there, in the place of its own. Success is measured over at least
@@ -48,38 +51,38 @@ class Curriculum(metaclass=Checked):
     >>> curriculum.record(0.75, episodes=32), curriculum.level, curriculum.arguments
     (None, 1, {'scaffold': False})
 
-    Args:
-        levels: the ladder, from easy to hard; at least one.
-        low, high: shares of successful episodes, 0 <= low < high <= 1.
-        window: episodes, at least 1.
-
     Raises:
-        ValueError: an argument is of another type or out of its range.
+        pydantic.ValidationError: a field is of another type or out of its range.
     """
 
-    def __init__(
-        self,
-        *,
-        levels: Sequence[Mapping[str, Any]] = LADDER,
-        low: float = 0.2,
-        high: float = 0.7,
-        window: int = 128,
-    ):
-        if not levels:
-            raise ValueError(f"levels is {levels!r}; give at least one level, each like {{scaffold: true}}.")
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"low is {low!r} and high is {high!r}; they must be shares, the first below the second.")
-        if window < 1:
-            raise ValueError(f"window is {window!r}; it must be a whole number of at least 1.")
-        self.levels = tuple(levels)
-        self.low, self.high, self.window = low, high, window
-        self.level = 0
-        self._episodes, self._successes = 0, 0.0
+    levels: Annotated[Sequence[Mapping[str, Any]], Field(min_length=1)] = LADDER
+    """The ladder, from easy to hard."""
+    low: Share = 0.2
+    """Share of successful episodes below which the next level is easier."""
+    high: Share = 0.7
+    """Share of successful episodes above which the next level is harder."""
+    window: Annotated[int, Field(ge=1)] = 128
+    """Episodes over which success is measured."""
+
+    _level: int = PrivateAttr(default=0)
+    _episodes: int = PrivateAttr(default=0)
+    _successes: float = PrivateAttr(default=0.0)
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low!r} and high is {self.high!r}; the first must be below the second.")
+        return self
+
+    @property
+    def level(self) -> int:
+        """The index of the level, from 0."""
+        return self._level
 
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The environment's arguments on this level."""
-        return self.levels[self.level]
+        return self.levels[self._level]
 
     def record(self, success: float, episodes: int) -> None:
         """Take in what came of some episodes of this level, and change the level where that says so.
@@ -98,14 +101,14 @@ class Curriculum(metaclass=Checked):
         if self._episodes >= self.window:
             share = self._successes / self._episodes
             step = (share > self.high) - (share < self.low)
-            self.level = min(max(self.level + step, 0), len(self.levels) - 1)
+            self._level = min(max(self._level + step, 0), len(self.levels) - 1)
             self._episodes, self._successes = 0, 0.0
 
     def state(self) -> dict[str, float]:
         """All that changes, as plain numbers."""
-        return {"level": self.level, "episodes": self._episodes, "successes": self._successes}
+        return {"level": self._level, "episodes": self._episodes, "successes": self._successes}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from what `state` returned. A ladder that has become shorter ends at its last level."""
-        self.level = min(max(int(state["level"]), 0), len(self.levels) - 1)
+        self._level = min(max(int(state["level"]), 0), len(self.levels) - 1)
         self._episodes, self._successes = int(state["episodes"]), float(state["successes"])

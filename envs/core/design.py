@@ -1,18 +1,18 @@
 """Who is right: the balanced 2x2 design, its like for more seats, and the cue that tells whom to trust."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from itertools import combinations
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import Field, model_validator
+
+from envs.core.fields import Fields
 
 _GOLDEN = 11400714819323198485  # 2^64 / golden ratio: multiples of it fill the circle evenly
 _CIRCLE = 2**64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class Cells(Fields):
     """Weights of the cells of (agent_0 is right) x (agent_1 is right); they need not sum to 1.
 
     A seat is right where what its brief claims is. Where both are wrong nobody knows the right option, except of
@@ -23,31 +23,18 @@ class Cells:
     right; `both_right` stands for all and `both_wrong` for none.
 
     Raises:
-        ValueError: a weight is negative or not finite, or all are 0.
+        pydantic.ValidationError: a weight is negative or not finite, or all are 0.
     """
 
-    both_right: float = 0.25
-    one_right: float = 0.5
-    both_wrong: float = 0.25
+    both_right: Annotated[float, Field(ge=0)] = 0.25
+    one_right: Annotated[float, Field(ge=0)] = 0.5
+    both_wrong: Annotated[float, Field(ge=0)] = 0.25
 
-    def __post_init__(self) -> None:
-        for name, weight in asdict(self).items():
-            if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
-                raise ValueError(f"cells.{name} is {weight!r}; it must be a number of at least 0.")
-        if not any(asdict(self).values()):
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if not (self.both_right or self.one_right or self.both_wrong):
             raise ValueError("cells: all weights are 0; give at least one cell a positive weight.")
-
-    @classmethod
-    def of(cls, weights: "Cells | Mapping[str, float]") -> "Cells":
-        """Cells from a mapping such as a configuration file gives; names left out keep their defaults."""
-        if isinstance(weights, Cells):
-            return weights
-        known = ("both_right", "one_right", "both_wrong")
-        for name in weights:
-            if name not in known:
-                near = get_close_matches(str(name), known, n=1, cutoff=0)[0]
-                raise ValueError(f"cells: there is no cell {name!r}. Did you mean {near!r}? Known: {', '.join(known)}.")
-        return cls(**weights)
+        return self
 
     def probability(self, name: str) -> float:
         """Probability in [0, 1] of `both_right`, `one_right` or `both_wrong`."""

@@ -1,44 +1,35 @@
 """The environment that all tasks share: private briefs, sealed stances, talk, a final act, and the record of it all."""
 
-from abc import abstractmethod
+import inspect
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
+from pydantic import ValidationError
 
-from envs.core.arguments import Checked, reset_options
+from envs.core.config import EnvConfig
 from envs.core.curriculum import LADDER
-from envs.core.design import Cells
 from envs.core.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
+from envs.core.fields import ArgumentError, one_line
 from envs.core.grammar import ParsedReply, parse_reply
-from envs.core.lookup import choose
+from envs.core.options import reset_options
 from envs.core.posterior import Odds
 from envs.core.prompts import Prompts
 from envs.core.spaces import UnicodeText
-from envs.core.task import Decision, Seat, Task
+from envs.core.task import Decision, Seat, Task, seats_of
 from envs.core.tokens import first_tokens, message_tokens, written
 from envs.core.transcript import joint_view, transcript
 
-MAX_REPLY, MAX_DISTRACTORS = 65_536, 2  # characters; options
-RENDER_MODES = ("human", "ansi")
-
-
-def seats_of(agents: int) -> tuple[Seat, ...]:
-    """The names of a team's seats.
-
-    >>> seats_of(3)
-    ('agent_0', 'agent_1', 'agent_2')
-    """
-    return tuple(f"agent_{i}" for i in range(agents))
-
-
+MAX_REPLY = 65_536  # characters
 SEATS = seats_of(2)  # of a pair
 
 
-class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
+class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
     """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
@@ -73,23 +64,7 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
     reply (None where nothing). `episode`: the `Episode`, at the end only.
 
     ## Arguments
-    families: "train" (all that may be trained on), "held_out" (the others), "all", or a list of names or dotted paths
-        (`package.module:object`) of the task families to draw from.
-    cells: weights of `both_right`, `one_right` and `both_wrong`, as `Cells` or a mapping.
-    cue_reliability: in [0, 1]; probability that the reliable source is the right one where exactly one seat is right.
-    rounds: messages of each seat, 0 or more.
-    agents: number of seats, one of the class's `TEAM_SIZES`.
-    budget: words and symbols (`envs.core.tokens.message_tokens`) of all replies of all seats together; None: no limit.
-        Every step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer.
-    distractors: wrong options beside the four that an instance is made of, 0 to 2: the blends that the third plain
-        option has with the others. With both the list tells nothing of what the partner claims; with fewer it does.
-    scaffold: before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
-        function with a gap for the option. It adds nothing about which option is right; a small model then need not
-        look back. Makes the task easier.
-    confidences: ask for a confidence with every stance. Where none is asked for, every stance is held for certain.
-    acts: read structured lines in replies (PROPOSE, COMMIT, EXPECT ...; `envs.core.grammar`) and say so in the prompts.
-        A seat need not write any.
-    render_mode: None, "human" (`render()` prints) or "ansi" (`render()` returns text).
+    The fields of the class's `Config` (`envs.core.config.EnvConfig`), or `config`: a ready one. `env.config` has them.
 
     `reset(seed=...)` fixes the instance; without a seed the next one is drawn. Options of `reset`: the `task`, and
     `muted` seats, whose words reach nobody. It raises ValueError for what is out of range, as the constructor does.
@@ -97,56 +72,24 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
 
     metadata: ClassVar[dict[str, Any]] = {
         "name": "coop_v0",
-        "render_modes": list(RENDER_MODES),
+        "render_modes": ["human", "ansi"],
         "is_parallelizable": True,
     }
-    FAMILIES: ClassVar[tuple[Any, ...]] = ()
-    HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of the families that are only for evaluation
-    TEAM_SIZES: ClassVar[range] = range(2, 3)
+    Config: ClassVar[type[EnvConfig]] = EnvConfig
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
 
-    def __init__(
-        self,
-        *,
-        families: Sequence[str] | Literal["train", "held_out", "all"] = "train",
-        cells: Cells | Mapping[str, float] = Cells(),  # noqa: B008  frozen
-        cue_reliability: float = 0.95,
-        rounds: int = 1,
-        distractors: int = MAX_DISTRACTORS,
-        scaffold: bool = False,
-        confidences: bool = True,
-        acts: bool = False,
-        agents: int = 2,
-        budget: int | None = None,
-        render_mode: str | None = None,
-    ):
-        if not 0 <= cue_reliability <= 1:
-            raise ValueError(f"cue_reliability is {cue_reliability!r}; it must lie in [0, 1].")
-        if not isinstance(rounds, int) or rounds < 0:
-            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 0.")
-        if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
-            raise ValueError(f"distractors is {distractors!r}; it must be a whole number from 0 to {MAX_DISTRACTORS}.")
-        if agents not in self.TEAM_SIZES:
-            sizes = ", ".join(map(str, self.TEAM_SIZES))
-            raise ValueError(f"agents is {agents!r}; {type(self).__name__} plays with {sizes}.")
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {', '.join(RENDER_MODES)}.")
-        self.families = choose(families, self.FAMILIES, self.HELD_OUT, argument="families", kind="family")
-        self.cells: Cells | None = Cells.of(cells)  # None: the subclass does not draw who is right
-        self.cue_reliability = cue_reliability
-        self.distractors = distractors
-        self.rounds, self.scaffold, self.confidences, self.acts = rounds, scaffold, confidences, acts
-        self.render_mode = render_mode
-        self.seats = seats_of(agents)
+    config: EnvConfig
+
+    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+        self.config = self._configured(config, fields)
+        self.families = self.config.choose_families(self.config.families)
+        self.render_mode = self.config.render_mode
+        self.seats = self.config.seats
         self.possible_agents: list[Seat] = list(self.seats)
         self.agents: list[Seat] = []
         self._action_spaces = {seat: UnicodeText(MAX_REPLY) for seat in self.seats}
-        self._observation_spaces = {seat: UnicodeText(max(2, agents) * MAX_REPLY) for seat in self.seats}
-        self._schedule = (Phase.STANCE, *[Phase.TALK] * (rounds if agents > 1 else 0), Phase.FINAL)
-        replies = agents * len(self._schedule)
-        if budget is not None and (not isinstance(budget, int) or budget < replies):
-            raise ValueError(f"budget is {budget!r}; it must be at least {replies}, one word for each reply, or None.")
-        self.budget = budget
+        self._observation_spaces = {seat: UnicodeText(max(2, len(self.seats)) * MAX_REPLY) for seat in self.seats}
+        self._schedule = self.config.phases
         self._np_random: np.random.Generator | None = None
         self._task: Task | None = None
         self._muted: frozenset[Seat] = frozenset()
@@ -154,6 +97,44 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
         self._observations: dict[Seat, str] = {}
         self._step = 0
         self._episode: Episode | None = None
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in ("FAMILIES", "HELD_OUT", "TEAM_SIZES"):  # where they stood before there was a Config
+            if name in vars(cls):
+                owner = cls.__name__
+                raise TypeError(f"{owner}.{name} has no effect: say it in an EnvConfig named by {owner}.Config.")
+
+    @classmethod
+    def configure(cls, section: Mapping[str, Any]) -> EnvConfig:
+        """The configuration that plain data make, such as a section of YAML; nothing is built. What JSON has no type
+        for is read from what it has, a path from a text and a tuple from a list.
+
+        Raises:
+            pydantic.ValidationError: a field that does not exist, or is of another type or out of range.
+            ArgumentError: a key is an argument of a subclass's own constructor, which no configuration knows.
+        """
+        own = inspect.signature(cls.__init__).parameters.keys() - cls.Config.model_fields.keys()
+        if undeclared := next((key for key in section if key in own), None):
+            raise ArgumentError(
+                f"{cls.__name__} takes {undeclared!r} in its __init__ alone; declare it as a field of a subclass of "
+                f"{cls.Config.__name__} and name that in {cls.__name__}.Config.",
+                (undeclared,),
+            )
+        return cls.Config.model_validate_json(json.dumps(section, default=str))
+
+    @classmethod
+    def _configured(cls, config: EnvConfig | None, fields: Mapping[str, Any]) -> EnvConfig:
+        """The configuration that a constructor was given, or that its arguments make; numpy's scalars arrive as
+        Python's."""
+        if config is not None and (fields or not isinstance(config, cls.Config)):
+            given = f"{', '.join(fields)} beside it" if fields else f"a {type(config).__name__}"
+            raise ArgumentError(f"config: give a {cls.Config.__name__} alone, or its fields; this is {given}.")
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
+        try:
+            return config or cls.Config(**plain)
+        except ValidationError as error:
+            raise one_line(error, cls.Config, plain, cls.__name__) from error
 
     @abstractmethod
     def make_task(self, seed: int) -> Task:
@@ -299,9 +280,9 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
     @property
     def allowance(self) -> int | None:
         """Words and symbols that each reply of the next step may have; None without a budget."""
-        if self.budget is None:
+        if self.config.budget is None:
             return None
-        left = self.budget - sum(message_tokens(turn.reply) for turn in self._turns)
+        left = self.config.budget - sum(message_tokens(turn.reply) for turn in self._turns)
         return left // (len(self.seats) * (len(self._schedule) - self._step))
 
     def _heard_of(self, turn: Turn) -> Turn:
@@ -323,7 +304,7 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], metaclass=Checked):
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""
-        acts_on = self.task.decisions if self.acts else ()
+        acts_on = self.task.decisions if self.config.acts else ()
         wants_code = seat in self.task.stubs and Phase.WORK not in self._schedule
         read = parse_reply(reply, phase, asked=self.asked(seat), acts_on=acts_on, wants_code=wants_code)
         return self._turn(seat, phase, reply, read)

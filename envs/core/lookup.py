@@ -56,3 +56,15 @@ def choose(
             f"Held out here: {', '.join(held_out) or 'none'}."
         )
     return tuple(find(name, named, kind=kind) for name in names)
+
+
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """The end of an error message: the nearest of the known names, or all of them.
+
+    >>> did_you_mean("round", ["rounds", "agents"])
+    " Did you mean 'rounds'?"
+    >>> did_you_mean("colour", ["rounds", "agents"])
+    ' Known: rounds, agents.'
+    """
+    near = get_close_matches(str(name), known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."

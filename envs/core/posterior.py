@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from envs.core.config import EnvConfig
 from envs.core.design import Cells
 from envs.core.episode import Turn
 from envs.core.task import QUALITY, Decision, Seat
@@ -60,15 +61,14 @@ class Odds:
     the messages that it heard. Here the cells draw who is right; an environment that draws otherwise overrides `odds`.
     """
 
-    cells: Cells | None
-    cue_reliability: float
+    config: EnvConfig
     seats: tuple[Seat, ...]
     turns: tuple[Turn, ...]
 
     @property
     def knows_odds(self) -> bool:
         """Whether `odds` has an answer."""
-        return self.cells is not None or type(self).odds is not Odds.odds
+        return self.config.cells is not None or type(self).odds is not Odds.odds
 
     def heard(self, seat: Seat) -> tuple[str, ...]:
         """What the partners have said to this seat so far, oldest first."""
@@ -126,7 +126,7 @@ class Odds:
         heard = [claim.option for claim in claims.values()]
         pool = self.pooled(seat, decision)
         if pool is not None:  # certain, unless it is one of two claims
-            sure = self.cue_reliability if pool in (own, *heard) and len({own, *heard}) > 1 else 1.0
+            sure = self.config.cue_reliability if pool in (own, *heard) and len({own, *heard}) > 1 else 1.0
             return {pool: sure} | {option: 1 - sure for option in (own, *heard) if option != pool}
         # sources claim two options: beside the own the one that most have named
         other = next((option for option, _ in Counter(heard).most_common() if option != own), None)
@@ -135,7 +135,7 @@ class Odds:
         told = [agrees.get(claims[partner].option) if partner in claims else None for partner in partners]
         experts = self.experts(seat, decision)
         places = tuple([seat, *partners].index(expert) for expert in experts)
-        chances = right_odds(self.cells, self.cue_reliability, (True, *told), places)
+        chances = right_odds(self.config.cells, self.config.cue_reliability, (True, *told), places)
         odds = dict.fromkeys(heard, 0.0) | dict(zip((own, other) if other else (own,), chances, strict=False))
         # by the cue where it is known and not by the larger number: they are equal at reliability 1/2
         claimed = {seat: own} | {partner: claim.option for partner, claim in claims.items()}

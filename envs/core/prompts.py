@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from envs.core.config import EnvConfig
 from envs.core.episode import Phase, Turn
 from envs.core.task import Seat, Task
 
@@ -19,21 +20,19 @@ class Prompts:
     task: Task
     phase: Phase | None
     seats: tuple[Seat, ...]
-    scaffold: bool
-    confidences: bool
-    acts: bool
+    config: EnvConfig
     allowance: int | None
 
     def instruction(self, seat: Seat, phase: Phase) -> str:
         """What to do in a phase."""
         if phase is Phase.TALK:
             ask = f"Write your {self._partners} one short message, or PASS."
-            return f"{ask} {self._acts_instruction()}" if self.acts else ask
+            return f"{ask} {self._acts_instruction()}" if self.config.acts else ask
         if phase is Phase.FINAL:
             ask = self._final_instruction(seat)
             whose = "partner's" if len(self.seats) == 2 else "partners'"
             expect = f"First say what your {whose} answer will be: {self._line('Expect')}"
-            return f"{expect}\n{ask}" if self.acts and len(self.seats) > 1 else ask
+            return f"{expect}\n{ask}" if self.config.acts and len(self.seats) > 1 else ask
         line = self._line("Answer")
         return f"Reply: {line}" if len(self.task.decisions) == 1 else f"Reply with a line for each: {line}"
 
@@ -55,14 +54,14 @@ class Prompts:
     def _line(self, word: str) -> str:
         """The form of a line that names an option."""
         line = f"{self._head(word)}: <{self.OPTION}>"
-        return f"{line} (<confidence>%)" if self.confidences else line
+        return f"{line} (<confidence>%)" if self.config.confidences else line
 
     def _head(self, word: str) -> str:
         return word if len(self.task.decisions) == 1 else f"{word} <{self.DECISION}>"
 
     def _final_instruction(self, seat: Seat) -> str:
         stub = self.task.stubs.get(seat)
-        if self.scaffold and stub:
+        if self.config.scaffold and stub:
             return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
         return f"Answer again, then write {stub}." if stub else "Answer again."
 
@@ -81,7 +80,7 @@ class Prompts:
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partners just said, where they could talk, and what to do now."""
-        recalled = self._sources(seat) if self.scaffold and self.phase is Phase.FINAL else []
+        recalled = self._sources(seat) if self.config.scaffold and self.phase is Phase.FINAL else []
         return "\n".join([*self._told(seat, turns), *recalled, self._ask(seat)])
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:

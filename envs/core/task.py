@@ -7,6 +7,15 @@ Seat = str  # "agent_0", "agent_1", ...
 QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a cue in one word
 
 
+def seats_of(agents: int) -> tuple[Seat, ...]:
+    """The names of a team's seats.
+
+    >>> seats_of(3)
+    ('agent_0', 'agent_1', 'agent_2')
+    """
+    return tuple(f"agent_{i}" for i in range(agents))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numeric:
     """The domain of a decision whose answer is a number.

@@ -1,17 +1,20 @@
 """Handover: what one seat is told early another needs late, and it does not all fit into anybody's context."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from envs.core.config import EnvConfig
 from envs.core.env import CoopEnv
 from envs.core.episode import Entry, Outcome, Phase, StopReason, Turn
+from envs.core.fields import ArgumentError
 from envs.core.grammar import MemoryAct, MemoryKind, parse_memory
 from envs.core.task import Decision, Seat, Task
 from envs.core.tokens import first_tokens, message_tokens
-from envs.handover.memory import Full, Memory, Summariser, WriteConflict, extractive
+from envs.handover.memory import Full, Memory, WriteConflict, extractive
 
 _SERVICES = ("orders", "bills", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
 _SETTINGS = ("port", "limit", "ttl", "tries", "pool", "quota", "batch", "depth", "slots", "delay")
@@ -19,6 +22,73 @@ KEYS = tuple(f"{service}_{setting}" for service in _SERVICES for setting in _SET
 VALUES = tuple(map(str, range(10, 100)))
 FACT_TOKENS = 2  # what telling a fact takes, its key and its value: mail_port 47
 READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
+
+
+class HandoverConfig(EnvConfig):
+    families: ClassVar[tuple[str, ...]] = ()
+    cells: ClassVar[None] = None
+    cue_reliability: ClassVar[float] = 1.0
+    distractors: ClassVar[int] = 0
+    scaffold: ClassVar[bool] = False
+    acts: ClassVar[bool] = False
+
+    agents: Annotated[int, Field(ge=2, le=8)] = 2
+    """Number of seats."""
+    facts: Annotated[int, Field(ge=1, le=len(KEYS))] = 48
+    """Facts of all seats together, a multiple of agents."""
+    probes: Annotated[int, Field(ge=1)] = 2
+    """Facts of each seat that all others are asked for."""
+    rounds: Annotated[int, Field(ge=2)] = 2
+    """Messages of each seat: one to write and one to read, or more."""
+    room: int | None = None
+    """Tokens (`envs.core.tokens`) of what partners say and what is read that fit into a context; enough for the reads
+    that are needed, too few for being told all in words. None is two sevenths more than these reads take: 18 by
+    default. A code that seats agree on beforehand can be shorter than words; cross-play with another team shows it."""
+    memory_budget: Annotated[int, Field(ge=0)] = 512
+    """Live tokens that the memory may hold; 0 for no memory. A fact takes 7."""
+    hits: Annotated[int, Field(ge=1)] = 2
+    """Entries that a query gives at most."""
+    summariser: Literal["extractive", "policy"] | Callable[[Sequence[Entry]], str] = "extractive"
+    """`envs.handover.memory.extractive`, another function, or "policy": nothing is summarised unless a seat does it."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (*[Phase.TALK] * self.rounds, Phase.FINAL)
+
+    @property
+    def rooms(self) -> range:
+        """What `room` may be: as much as the reads that are needed, and less than being told all facts of others."""
+        others = self.agents - 1
+        return range(READ_TOKENS * self.probes * others, FACT_TOKENS * self.facts * others // self.agents)
+
+    @property
+    def tokens_heard(self) -> int:
+        """`room`, or what it is by default."""
+        return min(self.rooms[-1], self.rooms.start * 9 // 7) if self.room is None else self.room
+
+    @model_validator(mode="after")
+    def _the_memory_is_needed_and_enough(self) -> Self:
+        agents, facts, probes = self.agents, self.facts, self.probes
+        each, enough = facts // agents, READ_TOKENS * probes // FACT_TOKENS + 1
+        least, all_told = self.rooms.start, self.rooms.stop
+        if facts % agents:
+            raise ArgumentError(f"facts is {facts}; it must be a multiple of agents ({agents}).", ("facts",))
+        if probes > each:
+            raise ArgumentError(f"probes is {probes}; it must be from 1 to {each}, the facts of a seat.", ("probes",))
+        if not self.rooms:
+            raise ArgumentError(
+                f"facts is {facts}: with {agents} agents and {probes} probes reading what is asked takes {least} "
+                f"tokens, being told all facts of the others only {all_told}; give each seat {enough} facts or more "
+                f"(now {each}), or take fewer probes or agents.",
+                ("facts",),
+            )
+        if self.tokens_heard not in self.rooms:
+            raise ArgumentError(
+                f"room is {self.room}; reading what is asked takes {least} tokens, and being told all facts of the "
+                f"others {all_told}: choose one from {least} to {all_told - 1}, or more facts.",
+                ("room",),
+            )
+        return self
 
 
 class Handover(CoopEnv):
@@ -44,17 +114,7 @@ class Handover(CoopEnv):
     `Turn.memory_tokens` is what a turn wrote and read, which the term `communication` charges.
 
     ## Arguments
-    As in `CoopEnv`, without families, cells, cue_reliability, scaffold and acts, with agents from 2 to 8, and
-    facts: facts of all seats together, a multiple of agents, at most 100.
-    probes: facts of each seat that all others are asked for.
-    rounds: messages of each seat, at least 2.
-    room: tokens (`envs.core.tokens`) as above; enough for the reads that are needed, too few for being told all in
-        words. None is two sevenths more than these reads take: 18 by default. A code that seats agree on beforehand can
-        be shorter than words; cross-play with another team shows it.
-    memory_budget: live tokens that the memory may hold; 0 for no memory. A fact takes 7.
-    hits: entries that a query gives at most.
-    summariser: `envs.handover.memory.extractive`, another function, or "policy": nothing is summarised unless a
-        seat does it.
+    The fields of `HandoverConfig`.
 
     ## Example
     >>> from envs.scripted.handover import NoteTaker
@@ -71,7 +131,6 @@ class Handover(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "handover_v0"}
-    TEAM_SIZES: ClassVar[range] = range(2, 9)
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (  # of pairs
         {"facts": 16, "probes": 1, "room": 14, "memory_budget": 512},
         {"facts": 32, "probes": 1, "room": 14, "memory_budget": 512},
@@ -80,60 +139,27 @@ class Handover(CoopEnv):
     )
     DECISION, OPTION = "key", "value"
 
-    def __init__(
-        self,
-        *,
-        facts: int = 48,
-        probes: int = 2,
-        rounds: int = 2,
-        room: int | None = None,
-        memory_budget: int = 512,
-        hits: int = 2,
-        summariser: Summariser | str = extractive,
-        confidences: bool = True,
-        agents: int = 2,
-        budget: int | None = None,
-        render_mode: str | None = None,
-    ):
-        if not isinstance(rounds, int) or rounds < 2:
-            raise ValueError(f"rounds is {rounds!r}; it must be at least 2: one to write and one to read.")
-        super().__init__(rounds=rounds, confidences=confidences, agents=agents, budget=budget, render_mode=render_mode)
-        if not isinstance(facts, int) or not 0 < facts <= len(KEYS) or facts % agents:
-            raise ValueError(f"facts is {facts!r}; it must be a multiple of agents ({agents}) and at most {len(KEYS)}.")
-        each = facts // agents
-        if not isinstance(probes, int) or not 1 <= probes <= each:
-            raise ValueError(f"probes is {probes!r}; it must be from 1 to {each}, the facts of a seat.")
-        least, most = READ_TOKENS * probes * (agents - 1), FACT_TOKENS * (facts - each) - 1
-        if least > most:
-            enough = READ_TOKENS * probes // FACT_TOKENS + 1
-            raise ValueError(
-                f"facts is {facts!r}: with {agents} agents and {probes} probes reading what is asked takes {least} "
-                f"tokens, being told all facts of the others only {most + 1}; give each seat {enough} facts or more "
-                f"(now {each}), or take fewer probes or agents."
-            )
-        room = min(most, least * 9 // 7) if room is None else room
-        if not least <= room <= most:
-            raise ValueError(
-                f"room is {room!r}; reading what is asked takes {least} tokens, and being told all facts of the others "
-                f"{most + 1}: choose one from {least} to {most}, or more facts."
-            )
-        if not isinstance(hits, int) or hits < 1:
-            raise ValueError(f"hits is {hits!r}; it must be a whole number of at least 1.")
-        self.facts, self.probes, self.room, self.hits = facts, probes, room, hits
-        self.memory_budget, self.summariser = memory_budget, summariser
-        self.memory = Memory(memory_budget, summariser=summariser)
-        self.cells = None
-        self._schedule = (*[Phase.TALK] * rounds, Phase.FINAL)
+    Config: ClassVar[type[EnvConfig]] = HandoverConfig
+
+    config: HandoverConfig
+
+    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        self.memory = self._empty_memory()
         self._room: dict[Seat, int] = {}
         self._delivered: dict[Seat, list[Entry]] = {}
         self._lines: dict[Seat, list[str]] = {}  # what the last step has to tell each seat
 
+    def _empty_memory(self) -> Memory:
+        chosen = self.config.summariser
+        return Memory(self.config.memory_budget, summariser=extractive if chosen == "extractive" else chosen)
+
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
-        keys = [KEYS[i] for i in rng.permutation(len(KEYS))[: self.facts]]
-        values = [VALUES[i] for i in rng.integers(len(VALUES), size=self.facts)]
+        keys = [KEYS[i] for i in rng.permutation(len(KEYS))[: self.config.facts]]
+        values = [VALUES[i] for i in rng.integers(len(VALUES), size=self.config.facts)]
         facts = list(zip(keys, values, strict=True))
-        each = self.facts // len(self.seats)
+        each = self.config.facts // len(self.seats)
         briefs, decisions = {}, []
         for i, seat in enumerate(self.seats):
             told = facts[i * each : (i + 1) * each]
@@ -141,7 +167,7 @@ class Handover(CoopEnv):
             briefs[seat] = (
                 f"{self._team} set up one system. Only you know: {known}. Some of it will be asked of others."
             )
-            decisions += [self._probe(*told[j], seat) for j in rng.permutation(each)[: self.probes]]
+            decisions += [self._probe(*told[j], seat) for j in rng.permutation(each)[: self.config.probes]]
         return Task(
             id=f"handover-{seed}",
             family="handover",
@@ -165,8 +191,8 @@ class Handover(CoopEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
-        self.memory = Memory(self.memory_budget, summariser=self.summariser)
-        self._room = dict.fromkeys(self.seats, self.room)
+        self.memory = self._empty_memory()
+        self._room = dict.fromkeys(self.seats, self.config.tokens_heard)
         self._delivered = {seat: [] for seat in self.seats}
         return super().reset(seed, options)
 
@@ -184,7 +210,7 @@ class Handover(CoopEnv):
     @property
     def last_talk(self) -> bool:
         """Whether the next message is the last one, and so what will be asked is known."""
-        return self._step == self.rounds - 1
+        return self._step == self.config.rounds - 1
 
     def instruction(self, seat: Seat, phase: Phase) -> str:
         if phase is Phase.FINAL:
@@ -193,8 +219,9 @@ class Handover(CoopEnv):
             asked = ", ".join(f"{decision.id} ({decision.expert})" for decision in self.asked(seat))
             return f"You will be asked for {asked}. Query what you need, or PASS."
         return (
-            f"Of what you read and hear in all, {self.room} words fit in. The team's memory holds more. Lines for it: "
-            f"Write <key>: <value>, Query: <words>, Expand: #<number>, Summarise: <text>. Other lines are a message to "
+            f"Of what you read and hear in all, {self.config.tokens_heard} words fit in. The team's memory holds more. "
+            f"Lines for it: Write <key>: <value>, Query: <words>, Expand: #<number>, Summarise: <text>. "
+            f"Other lines are a message to "
             f"your {self._partners}; PASS says nothing."
         )
 
@@ -251,7 +278,7 @@ class Handover(CoopEnv):
 
     def _look_up(self, seat: Seat, act: MemoryAct) -> tuple[Entry, ...]:
         if act.kind is MemoryKind.QUERY:
-            return self.memory.query(seat, act.text, self.hits, self._room[seat])
+            return self.memory.query(seat, act.text, self.config.hits, self._room[seat])
         return self.memory.expand(seat, act.id, self._room[seat]) if act.id < len(self.memory.entries) else ()
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:

@@ -1,10 +1,12 @@
 """Two features of one generated package: each seat builds one on a branch of its own, both suites decide."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import field_validator
 
+from envs.core.config import EnvConfig
 from envs.core.env import SEATS
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.lookup import choose, find
@@ -13,9 +15,32 @@ from envs.families.base import FunctionFamily
 from envs.paired_features import generator
 from envs.paired_features.templates import FAMILIES
 from envs.paired_features.templates.base import RepoFamily
-from envs.paired_functions import PairedFunctions
+from envs.paired_functions import PairedFunctionsConfig
 from envs.repository import scoring
-from envs.repository.branch_env import BranchEnv
+from envs.repository.branch_env import BranchConfig, BranchEnv
+from envs.repository.merge import MergePolicy
+
+
+class PairedFeaturesConfig(BranchConfig):
+    """`families` are kinds of packages here."""
+
+    FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
+    CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctionsConfig.FAMILIES
+
+    contracts: str | Sequence[str] = "train"
+    """What `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths."""
+
+    @classmethod
+    def choose_contracts(cls, contracts: str | Sequence[str]) -> tuple[FunctionFamily, ...]:
+        """The contracts of a choice. Raises ValueError where there is no such contract, or none at all."""
+        held_out = PairedFunctionsConfig.HELD_OUT
+        return choose(contracts, cls.CONTRACTS, held_out, argument="contracts", kind="contract")
+
+    @field_validator("contracts")
+    @classmethod
+    def _contracts_exist(cls, contracts: str | Sequence[str]) -> str | Sequence[str]:
+        cls.choose_contracts(contracts)
+        return contracts
 
 
 class PairedFeatures(BranchEnv):
@@ -51,8 +76,7 @@ class PairedFeatures(BranchEnv):
     the branches; `export(folder)` writes them as a git repository.
 
     ## Arguments
-    As in `BranchEnv`, where `families` are kinds of packages; and
-    contracts: what `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths.
+    The fields of `PairedFeaturesConfig`.
     With `scaffold` the first turn of work gives the seat's whole part, as one builds it who knows the partner's, with a
     gap for the option. Raises RuntimeError where there is no git of 2.38 or newer.
 
@@ -72,26 +96,20 @@ class PairedFeatures(BranchEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
-    FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
-    CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctions.FAMILIES
+    Config: ClassVar[type[EnvConfig]] = PairedFeaturesConfig
 
-    def __init__(
-        self,
-        *,
-        contracts: Sequence[str] | Literal["train", "held_out", "all"] = "train",
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.contracts = choose(
-            contracts, self.CONTRACTS, PairedFunctions.HELD_OUT, argument="contracts", kind="contract"
-        )
+    config: PairedFeaturesConfig
+
+    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        self.contracts = self.config.choose_contracts(self.config.contracts)
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         place = self.families[rng.integers(len(self.families))]
         contract = self.contracts[rng.integers(len(self.contracts))]
-        right = self.cells.at(seed)
-        knobs = {"cue_reliability": self.cue_reliability, "distractors": self.distractors}
+        right = self.config.cells.at(seed)
+        knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = contract.decide(right, SEATS, rng, **knobs)
         return generator.make(place, contract, decision, right, seed, SEATS, rng)
 
@@ -101,8 +119,8 @@ class PairedFeatures(BranchEnv):
             {seat: desk.files for seat, desk in self._desks.items()},
             {seat: desk.authored for seat, desk in self._desks.items()},
             self._forecasts,
-            policy=self.policy,
-            timeout_s=self.test_timeout_s,
+            policy=MergePolicy(self.config.policy),
+            timeout_s=self.config.test_timeout_s,
         )
 
     def reference_work(self, seat: Seat, option: str, *, coordinated: bool = True) -> str:

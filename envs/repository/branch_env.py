@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from envs.core.config import EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Forecast, ParseError, Phase, Turn
 from envs.core.grammar import ParsedReply
@@ -14,11 +17,9 @@ from envs.core.tokens import message_tokens
 from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
 from envs.repository.forecast import describe, forecast
 from envs.repository.git import Repository, export, need_git
-from envs.repository.merge import MergePolicy
 from envs.repository.working_copy import added, clipped
 from envs.repository.workspace import Desk
 
-ORDERS = ("simultaneous", "alternating")
 GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:
 Say: <text to your partner>
 Read: <path>
@@ -32,6 +33,31 @@ Pass"""
 EXPECT_MERGE = "Say what the merge will be, unseen by your partner: Expect merge: <conflict or clean> (<confidence>%)"
 
 
+class BranchConfig(EnvConfig):
+    BEFORE: ClassVar[tuple[Phase, ...]] = (Phase.STANCE,)  # the phases before the work
+    AFTER: ClassVar[tuple[Phase, ...]] = (Phase.FINAL,)
+
+    rounds: Annotated[int, Field(ge=1)] = 6
+    """Turns of work of each seat."""
+    tokens: Annotated[int, Field(ge=1)] = 1000
+    """Words and symbols that a seat may write in all of its turns of work. A reply beyond counts for nothing and
+    submits the branch."""
+    order: Literal["simultaneous", "alternating"] = "simultaneous"
+    """Whether both work in every step, or one seat at a time."""
+    policy: Literal["naive", "union", "lead_fallback", "identical"] = "naive"
+    """How branches are merged (`envs.repository.merge.MergePolicy`); agent_0 leads."""
+    forecast: bool = False
+    """Tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they agree
+    (`envs.repository.forecast`). It is made in any case."""
+    test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    """Wall time in seconds for the tests of one tree."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        steps = self.rounds if self.order == "simultaneous" else 2 * self.rounds
+        return (*self.BEFORE, *[Phase.WORK] * steps, *self.AFTER)
+
+
 class BranchEnv(CoopEnv):
     """Two seats work on branches of one repository, which are merged in the end: what all such environments share.
 
@@ -41,46 +67,17 @@ class BranchEnv(CoopEnv):
     forecast, what is left.
     `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
 
-    Arguments, beside those of `CoopEnv`:
-    rounds: turns of work of each seat, at least 1.
-    tokens: words and symbols that a seat may write in all of its turns of work, at least 1. A reply beyond counts for
-        nothing and submits the branch.
-    order: "simultaneous", or "alternating" for one seat at a time.
-    policy: "naive", "union", "lead_fallback" (agent_0 leads) or "identical"; see `envs.repository.merge.MergePolicy`.
-    forecast: tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they
-        agree (`envs.repository.forecast`). It is made in any case.
-    test_timeout_s: wall time in seconds for the tests of one tree, above 0.
+    The arguments are the fields of `BranchConfig`. Raises RuntimeError where there is no git of 2.38 or newer.
     """
 
     GRAMMAR: ClassVar[str] = GRAMMAR
-    BEFORE: ClassVar[tuple[Phase, ...]] = (Phase.STANCE,)  # the phases before the work
-    AFTER: ClassVar[tuple[Phase, ...]] = (Phase.FINAL,)
+    Config: ClassVar[type[EnvConfig]] = BranchConfig
 
-    def __init__(
-        self,
-        *,
-        rounds: int = 6,
-        tokens: int = 1000,
-        order: Literal["simultaneous", "alternating"] = "simultaneous",
-        policy: str = "naive",
-        forecast: bool = False,
-        test_timeout_s: float = 2.0,
-        **kwargs: Any,
-    ):
-        super().__init__(rounds=rounds, **kwargs)
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds!r}; it must be a whole number of at least 1.")
-        if not isinstance(tokens, int) or tokens < 1:
-            raise ValueError(f"tokens is {tokens!r}; it must be a whole number of at least 1.")
-        if order not in ORDERS:
-            raise ValueError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}.")
-        if not test_timeout_s > 0:
-            raise ValueError(f"test_timeout_s is {test_timeout_s!r}; it must be above 0 seconds.")
+    config: BranchConfig
+
+    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
         need_git()
-        self.tokens, self.order, self.policy = tokens, order, MergePolicy(policy)
-        self.forecast, self.test_timeout_s = forecast, test_timeout_s
-        steps = rounds if order == "simultaneous" else 2 * rounds
-        self._plan = self._schedule = (*self.BEFORE, *[Phase.WORK] * steps, *self.AFTER)
         self._desks: dict[Seat, Desk] = {}
         self._forecasts: list[Forecast] = []
         self._foreseen = 0  # changes of any branch that the last forecast knows of
@@ -95,8 +92,8 @@ class BranchEnv(CoopEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
-        self._schedule, self._forecasts = self._plan, []
-        self._desks = {seat: Desk({}, self.rounds, self.tokens) for seat in SEATS}
+        self._schedule, self._forecasts = self.config.phases, []
+        self._desks = {seat: Desk({}, self.config.rounds, self.config.tokens) for seat in SEATS}
         observations, infos = super().reset(seed, options)
         if not self.task.files:
             raise ValueError(
@@ -112,7 +109,7 @@ class BranchEnv(CoopEnv):
         if self.phase is not Phase.WORK:
             return super().acting
         working = tuple(seat for seat in SEATS if self._desks[seat].working)
-        if self.order == "simultaneous" or len(working) < 2:
+        if self.config.order == "simultaneous" or len(working) < 2:
             return working
         last = next((turn.agent for turn in reversed(self._turns) if turn.phase is Phase.WORK), None)
         return (SEATS[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
@@ -122,17 +119,17 @@ class BranchEnv(CoopEnv):
         return self._desks[seat].turns_left
 
     def instruction(self, seat: Seat, phase: Phase) -> str:
-        if phase is Phase.FINAL and self.acts:
+        if phase is Phase.FINAL and self.config.acts:
             return f"{super().instruction(seat, phase)}\n{EXPECT_MERGE}"
         if phase is not Phase.WORK:
             return super().instruction(seat, phase)
         desk = self._desks[seat]
         left = f"{desk.turns_left} turns and {desk.tokens_left} tokens left."
-        if desk.turns_left < self.rounds:
+        if desk.turns_left < self.config.rounds:
             return left
-        acts = [self._acts_instruction()] if self.acts and self.task.decisions else []
-        acts += [EXPECT_MERGE] if self.acts else []
-        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
+        acts = [self._acts_instruction()] if self.config.acts and self.task.decisions else []
+        acts += [EXPECT_MERGE] if self.config.acts else []
+        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.config.scaffold else []
         return "\n".join([self.GRAMMAR, *acts, *gap, left])
 
     def _final_instruction(self, seat: Seat) -> str:
@@ -141,10 +138,10 @@ class BranchEnv(CoopEnv):
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         if phase is not Phase.WORK:
             turn = super()._read(seat, phase, reply)
-            sealed = expected_merge(reply) if self.acts and turn.parse_error is None else ()
+            sealed = expected_merge(reply) if self.config.acts and turn.parse_error is None else ()
             return replace(turn, acts=(*turn.acts, *sealed))
         desk, spent = self._desks[seat], message_tokens(reply)
-        parsed: Reply | ParseError = parse_actions(reply, self.task.decisions, acts=self.acts)
+        parsed: Reply | ParseError = parse_actions(reply, self.task.decisions, acts=self.config.acts)
         if spent > desk.tokens_left:
             parsed, desk.submitted = ParseError.OVER_BUDGET, True
         desk.turns_left -= 1
@@ -153,7 +150,7 @@ class BranchEnv(CoopEnv):
             where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
             desk.news.append(f"Your reply was not read: {parsed}{where}.")
             return self._turn(seat, phase, reply, ParsedReply(error=parsed))
-        before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.test_timeout_s)
+        before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.config.test_timeout_s)
         work = added(self.task.files, desk.files) if desk.files != before else ""
         return self._turn(seat, phase, reply, ParsedReply(message=message, work=work, acts=parsed.acts))
 
@@ -163,7 +160,7 @@ class BranchEnv(CoopEnv):
             for turn in turns.values():
                 self._tell_partners(turn)
             if not any(desk.working for desk in self._desks.values()):
-                self._schedule = (*self._schedule[: self._step + 1], *self.AFTER)
+                self._schedule = (*self._schedule[: self._step + 1], *self.config.AFTER)
         return turns
 
     def _foresee(self) -> None:
@@ -188,9 +185,9 @@ class BranchEnv(CoopEnv):
         if seat not in self.acting:
             return ""
         brief = [] if any(turn.agent == seat for turn in self._turns) else [self.task.briefs[seat]]
-        foreseen = [describe(self._forecasts[-1])] if self.forecast and self._forecasts else []
+        foreseen = [describe(self._forecasts[-1])] if self.config.forecast and self._forecasts else []
         desk = self._desks[seat]
-        settling = self.phase is Phase.FINAL or desk.turns_left == self.rounds
-        recalled = self._sources(seat) if self.scaffold and settling else []
+        settling = self.phase is Phase.FINAL or desk.turns_left == self.config.rounds
+        recalled = self._sources(seat) if self.config.scaffold and settling else []
         news = "\n".join([*desk.take_news(), *foreseen])
         return "\n".join([*brief, *([clipped(news)] if news else []), *recalled, self._ask(seat)])

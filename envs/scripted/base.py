@@ -36,7 +36,7 @@ def promised(turns: Iterable[Turn], decision: Decision) -> str | None:
 def line(env: CoopEnv, word: str, decision: Decision, option: str = "", confidence: float | None = None) -> str:
     """An answer or an act as the grammar has it: `Answer: 17 (80%)`, `Commit offset: 17`, `Ask:`."""
     head = word if len(env.task.decisions) == 1 else f"{word} {decision.id}"
-    certainty = f" ({round(100 * confidence)}%)" if env.confidences and confidence is not None else ""
+    certainty = f" ({round(100 * confidence)}%)" if env.config.confidences and confidence is not None else ""
     return f"{head}: {option}{certainty}".rstrip()
 
 
@@ -54,10 +54,10 @@ class Scripted:
             return self.act(env, seat)
         if env.phase is Phase.TALK:
             said = [self._on(env, decision, self.message(env, seat, decision)) for decision in decisions]
-            return ("\n" if env.acts else " ").join(filter(None, said)) or "PASS"
+            return ("\n" if env.config.acts else " ").join(filter(None, said)) or "PASS"
         if env.phase is Phase.STANCE:
             return "\n".join(line(env, "Answer", d, *self.prior(env, seat, d)) for d in decisions)
-        expected = [(d, self.expect(env, seat, d)) for d in decisions if env.acts]
+        expected = [(d, self.expect(env, seat, d)) for d in decisions if env.config.acts]
         lines, work = [line(env, "Expect", d, *guess) for d, guess in expected if guess], []
         for decision in decisions:
             option, confidence = self.realise(env, seat, decision)
@@ -75,8 +75,8 @@ class Scripted:
         """A turn of work: what it has to say in the first, its part and `Submit` in the next."""
         (decision,) = env.task.decisions
         words = self.message(env, seat, decision).splitlines()
-        said = "\n".join(w if env.acts and parse_acts(w, [decision]) else f"Say: {w}" for w in words) or "Pass"
-        first, last = env.turns_left(seat) == env.rounds, env.turns_left(seat) == 1
+        said = "\n".join(w if env.config.acts and parse_acts(w, [decision]) else f"Say: {w}" for w in words) or "Pass"
+        first, last = env.turns_left(seat) == env.config.rounds, env.turns_left(seat) == 1
         work = "" if first and not last else f"{self.work(env, seat, self.realise(env, seat, decision)[0])}\nSubmit"
         return "\n".join(([said] if first else []) + ([work] if work else []))
 
@@ -133,7 +133,7 @@ class Calibrated(Scripted):
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         mine = [turn for turn in env.turns if turn.agent == seat]
-        promise = self.promise(env, seat, decision) if env.acts else None
+        promise = self.promise(env, seat, decision) if env.config.acts else None
         commit = line(env, "Commit", decision, promise) if promise not in (None, promised(mine, decision)) else ""
         spoken, pair = mine[-1].phase is Phase.TALK, len(env.seats) == 2
         if spoken or (commit and pair):  # in a pair a promise at once says whose source is reliable

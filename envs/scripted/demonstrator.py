@@ -60,7 +60,7 @@ class Demonstrator(Scripted):
         source = re.search(r"Your source, ([^,]+), \w+ " + re.escape(option), env.task.briefs[seat])
         template = self.TEMPLATES[self.rng.integers(len(self.TEMPLATES))]
         text = template.format(option=option, source=source[1] if source else "my source")
-        return self._act(env, seat, decision, text) if env.acts and self.rng.integers(2) else text
+        return self._act(env, seat, decision, text) if env.config.acts and self.rng.integers(2) else text
 
     def _act(self, env: CoopEnv, seat: Seat, decision: Decision, text: str) -> str:
         """A random act, on its own belief or, to concede, on what it heard; one without an option follows the text."""

@@ -49,7 +49,7 @@ class NoteTaker:
         if self.careful:
             found = [entry for entry in found if entry.author == decision.expert]
         value = max(found, key=lambda entry: entry.id).text if found else options[rng.integers(len(options))]
-        certainty = f" ({100 if found else round(100 / len(options))}%)" if env.confidences else ""
+        certainty = f" ({100 if found else round(100 / len(options))}%)" if env.config.confidences else ""
         return f"Answer {decision.id}: {value}{certainty}"
 
 

@@ -98,7 +98,8 @@ class FlipsAtHalfTime(Calibrated):
 
     def _flipped(self, env: CoopEnv, seat: Seat) -> bool:
         working = Phase.WORK in env.schedule  # then it takes two turns of work at most
-        turns = 2 + (min(env.rounds, 2) if working else len(env.schedule) - 2)  # the stance, what is between, the end
+        between = min(env.config.rounds, 2) if working else len(env.schedule) - 2
+        turns = 2 + between  # with the stance and the end
         return 2 * sum(turn.agent == seat for turn in env.turns) >= turns
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:

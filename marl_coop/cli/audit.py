@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 import envs
-from envs.core.arguments import arguments_of
 from envs.core.episode import Phase
 from marl_coop.cli.arguments import add_configuration, find_modules_beside
 from marl_coop.config.builders import build_env
@@ -50,7 +49,7 @@ def _audited(config: Config) -> dict[str, envs.CoopEnv]:
     env = config.make_env()
     if not audits.auditable(env):
         raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
-    common = arguments_of(envs.CoopEnv).model_fields.keys() - {"families"}  # each environment has its own
+    common = envs.CoopEnv.Config.model_fields.keys() - {"families"}  # each environment has its own
     shared = {key: value for key, value in config.env.items() if key in common}
     audited = {config.env["name"]: env}
     for cls in envs.ENVIRONMENTS:

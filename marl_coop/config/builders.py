@@ -3,13 +3,14 @@
 import inspect
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import envs
 import rewards
-from envs.core.arguments import Checked, UnknownArgument, arguments_of
+from envs.core.config import EnvConfig
 from envs.core.curriculum import Curriculum
-from marl_coop.config.errors import ConfigError, Keys, explain, nearest
+from envs.core.fields import ArgumentError
+from marl_coop.config.errors import ConfigError, Keys, explain
 
 
 def build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
@@ -36,10 +37,15 @@ def build_curriculum(section: dict[str, Any]) -> Curriculum | None:
     ladder = envs.find_environment(section["name"]).LADDER
     if not ladder and "levels" not in fields:
         raise ConfigError(f"{section['name']} has no ladder of its own; give levels", keys)
-    return _construct(Curriculum, {"levels": ladder} | fields, keys)
+    fields = {"levels": ladder} | fields
+    try:
+        return Curriculum.model_validate(fields)
+    except ValidationError as error:
+        raise explain(error, Curriculum, fields, keys) from error
 
 
-def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
+def configure_env(section: dict[str, Any], keys: Keys) -> tuple[type[envs.CoopEnv], EnvConfig]:
+    """The class of an environment and its configuration; no environment is built."""
     arguments = dict(section)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
@@ -48,24 +54,18 @@ def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
         env_class = envs.find_environment(name)
     except ValueError as error:
         raise ConfigError(str(error), ("env", "name")) from error
-    return _construct(env_class, arguments, keys)
-
-
-def _construct(cls: Checked, arguments: dict[str, Any], keys: Keys) -> Any:
-    """An object of the values that the class's schema makes of YAML's: a path of a text, a tuple of a list."""
-    schema = arguments_of(cls)
-    known = {key: value for key, value in arguments.items() if key in schema.model_fields}
     try:
-        read = schema.model_validate(known)
-        return cls(**arguments | {key: getattr(read, key) for key in known})
+        return env_class, env_class.configure(arguments)
     except ValidationError as error:
-        misspelt = next((key for key in arguments if key not in known), None)
-        raise explain(error, schema, known, keys) if misspelt is None else _unknown(misspelt, schema, keys) from error
-    except UnknownArgument as error:
-        raise _unknown(error.name, schema, keys) from error
-    except ValueError as error:  # in range by type and not by meaning: the class says why
+        raise explain(error, env_class.Config, arguments, keys) from error
+    except ArgumentError as error:
+        raise ConfigError(str(error), (*keys, *error.loc)) from error
+
+
+def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
+    """The environment of a section."""
+    env_class, config = configure_env(section, keys)
+    try:
+        return env_class(config=config)
+    except ValueError as error:  # known only once it is made: a data set that is not there
         raise ConfigError(str(error), keys) from error
-
-
-def _unknown(key: str, schema: type[BaseModel], keys: Keys) -> ConfigError:
-    return ConfigError(f"unknown key; did you mean {nearest(key, schema.model_fields)!r}?", (*keys, key))

@@ -58,7 +58,7 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
     if first["type"] == "missing":
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
     if cause is not None:
-        return ConfigError(str(cause), keys)
+        return ConfigError(str(cause), (*keys, *getattr(cause, "loc", ())))
     problem = first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
 

@@ -95,7 +95,7 @@ def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Exploit] = ZOO
 
 def auditable(env: CoopEnv) -> bool:
     """Whether the policies of the zoo can play it: a pair, with the cells that they reckon with."""
-    return env.seats == SEATS and env.cells is not None
+    return env.seats == SEATS and env.config.cells is not None
 
 
 def audit(stack: RewardStack, played: Played) -> list[Audited]:
