@@ -5,7 +5,9 @@
 prints tokens per second of a forward pass over chats and of decoding one token per chat, each as a ratio to `sdpa`.
 """
 
+import argparse
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -14,40 +16,43 @@ from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.compat import cache_keyword, new_cache
 from marl_coop.policy.loading import load_base
 
-ROWS, LENGTH, REPEATS = 64, 160, 5
 
-
-def seconds(work) -> float:
+def seconds(work: Callable[[], object], repeats: int) -> float:
     """Median time of some repeats after one to warm up."""
     times = []
-    for _ in range(REPEATS + 1):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return sorted(times[1:])[REPEATS // 2]
+    return sorted(times[1:])[repeats // 2]
 
 
 @torch.no_grad()
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=Config().model.name_or_path, help="a folder or name (default: %(default)s)")
+    parser.add_argument("--chats", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=160, help="of each chat")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
     keep_freed_memory()
-    section = Config().model
-    model, _ = load_base(section.name_or_path, section.dtype)
+    model, _ = load_base(args.model, Config().model.dtype)
     decoder = model.get_decoder()
     keyword = cache_keyword(decoder)
-    ids = torch.randint(1000, 40_000, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(model.config.vocab_size, (args.chats, args.tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     speeds = {}
     for name in ("sdpa", "eager", "grouped"):
         model.set_attn_implementation(name)
-        forward = seconds(lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False))
+        forward = seconds(lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False), args.repeats)
         cache = new_cache()
         decoder(input_ids=ids, attention_mask=mask, use_cache=True, **{keyword: cache})
 
         def step(cache=cache):
-            longer = torch.ones(ROWS, cache.get_seq_length() + 1, dtype=torch.long)
+            longer = torch.ones(args.chats, cache.get_seq_length() + 1, dtype=torch.long)
             decoder(input_ids=ids[:, :1], attention_mask=longer, use_cache=True, **{keyword: cache})
 
-        speeds[name] = ids.numel() / forward, ROWS / seconds(step)
+        speeds[name] = ids.numel() / forward, args.chats / seconds(step, args.repeats)
     for name, (forward, decode) in speeds.items():
         ratios = forward / speeds["sdpa"][0], decode / speeds["sdpa"][1]
         print(f"{name:8} forward {forward:6.0f} tokens/s ({ratios[0]:.2f}x)  decode {decode:5.0f} ({ratios[1]:.2f}x)")

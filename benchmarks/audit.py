@@ -43,9 +43,11 @@ so these figures, over both seats, are half of its own.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=400)
-    episodes = parser.parse_args().episodes
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=400, help="tasks per policy (default: 400)")
+    parser.add_argument("--output", type=Path, default=Path("docs/audit.md"), help="default: docs/audit.md")
+    args = parser.parse_args()
+    episodes = args.episodes
     stacks = [RewardStack.from_config(load_config([f"configs/presets/{name}.yaml"]).rewards) for name in PRESETS]
     lines = [INTRODUCTION.format(episodes=episodes)]
     for env_class in (envs.DesignReview, envs.PairedFunctions):
@@ -58,7 +60,7 @@ def main() -> None:
             rows = [[rows[name, mode] for rows in audited] for name in ZOO if name not in played.left_out]
             lines += [f"### {HEADINGS[mode]}", "", f"| policy | U | J | {' | '.join(PRESETS)} |", "|---" * 7 + "|"]
             lines += [line(*row) for row in sorted(rows, key=lambda row: -row[0].edge.value)] + [""]
-    Path("docs/audit.md").write_text("\n".join(lines))
+    args.output.write_text("\n".join(lines))
 
 
 def line(*row: Audited) -> str:

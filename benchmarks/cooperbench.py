@@ -44,7 +44,7 @@ START, END = "<!-- figures -->\n", "<!-- end of figures -->"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--repositories", type=Path, default=Path("nowhere"))

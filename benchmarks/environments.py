@@ -7,6 +7,7 @@ of code run there, but edits are made and branches merged), the share of that ti
 second with merge and tests, the first time and again, when caches know the verdicts.
 """
 
+import argparse
 import time
 
 import envs
@@ -14,11 +15,9 @@ from envs.core.episode import Episode
 from envs.scripted.play import play, replay
 from envs.scripted.registry import find_partner
 
-EPISODES = 60
 
-
-def recorded(env: envs.CoopEnv) -> list[Episode]:
-    return [play(env, dict.fromkeys(env.possible_agents, find_partner("ideal", env)), seed) for seed in range(EPISODES)]
+def recorded(env: envs.CoopEnv, episodes: int) -> list[Episode]:
+    return [play(env, dict.fromkeys(env.possible_agents, find_partner("ideal", env)), seed) for seed in range(episodes)]
 
 
 def unfinished(env: envs.CoopEnv, episode: Episode) -> tuple[int, float]:
@@ -33,16 +32,19 @@ def unfinished(env: envs.CoopEnv, episode: Episode) -> tuple[int, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=60, help="of each environment (default: 60)")
+    count = parser.parse_args().episodes
     print(f"{'environment':16} {'steps/s':>8} {'of it reset':>12} {'episodes/s':>11} {'again':>8}")
     for env_class in envs.ENVIRONMENTS:
         env = env_class()
         start = time.perf_counter()
-        episodes = recorded(env)
-        first = EPISODES / (time.perf_counter() - start)
+        episodes = recorded(env, count)
+        first = count / (time.perf_counter() - start)
         start = time.perf_counter()
         for episode in episodes:
             replay(env, episode)
-        again = EPISODES / (time.perf_counter() - start)
+        again = count / (time.perf_counter() - start)
         start = time.perf_counter()
         played = [unfinished(env, episode) for episode in episodes]
         seconds = time.perf_counter() - start

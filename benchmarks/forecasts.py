@@ -2,17 +2,18 @@
 
     python benchmarks/forecasts.py
 
-Every kind of package is built on seeds 0 to 11, in one turn by each seat and under the right contract: as one builds it
+Every kind of package is built on twelve seeds, in one turn by each seat and under the right contract: as one builds it
 who has read its own brief only, and as one who knows the partner's feature. For each it prints how many of the episodes
 ended in a conflict that git reports, in harm after a clean merge, in success, and how many of the last forecasts named
 what both rely on, and signatures that disagree. Then the metrics of forecasts of meaning over all episodes.
 """
 
+import argparse
+
 from envs.core.episode import Episode, Phase
 from envs.paired_features.env import PairedFeatures
 from rewards.metrics import measure
 
-SEEDS = range(12)
 METRICS = ("precision", "recall", "lead_rounds")
 
 
@@ -33,13 +34,16 @@ def harmed(episode: Episode) -> bool:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=12, help="packages of each kind (default: 12)")
+    seeds = range(parser.parse_args().seeds)
     print("| kind | seats know of each other | conflict | harm | success | both rely on | signatures |")
     print("|---|---|---|---|---|---|---|")
     played = []
     for coordinated in (False, True):
         for family in PairedFeatures.Config.FAMILIES:
             env = PairedFeatures(families=[family.name])
-            episodes = [built(env, seed, coordinated) for seed in SEEDS]
+            episodes = [built(env, seed, coordinated) for seed in seeds]
             outcomes = [episode.outcome for episode in episodes]
             counts = (
                 sum(outcome.merge.conflict for outcome in outcomes),

@@ -20,9 +20,13 @@ from rewards.metrics import Metric
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="where the results go (default: docs)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+    args = parser.parse_intermixed_args()
+    seeds = args.seeds
     lines = [
         "# The quickstart, seed by seed",
         "",
@@ -31,12 +35,12 @@ def main() -> None:
     ]
     runs = []
     for seed in seeds:
-        run = Path(f"runs/quickstart-seed{seed}")
+        run = args.runs / f"quickstart-seed{seed}"
         runs.append(run)
         started = time.time()
         if not (run / "results.json").exists():
             command = [sys.executable, "train.py", "--config", "configs/quickstart.yaml"]
-            subprocess.run([*command, f"seed={seed}", f"output_dir={run}"], check=True)
+            subprocess.run([*command, f"seed={seed}", f"output_dir={run}", *args.overrides], check=True)
             (run / "cost.json").write_text(
                 json.dumps(
                     {
@@ -57,8 +61,8 @@ def main() -> None:
         for name, label in TABLE.items():
             sides = [Metric(**results[side][name]) for side in ("before", "after", "change")]
             lines.append(f"| {label} | {' | '.join(map(cell, sides))} | {sides[2].n} |")
-    Path("docs/quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
-    learning_curve(runs, Path("docs/quickstart.png"))
+    (args.output / "quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
+    learning_curve(runs, args.output / "quickstart.png")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ time, the same with the cache, the CPU time of one run, steps per second of `Pai
 empty command.
 """
 
+import argparse
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,6 @@ from pathlib import Path
 from envs import sandbox
 from envs.paired_functions import PairedFunctions
 from envs.sandbox import Part, run_expressions, run_in_tree
-
-RUNS, EPISODES, REPEATS = 200, 60, 7
 
 
 def run(number: int) -> None:
@@ -39,27 +39,27 @@ def play(seed: int) -> None:
         env.step({seat: f"{stance}\n```python\n{env.reference_work(seat, option)}\n```" for seat in env.agents})
 
 
-def seconds(work) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def best(work) -> float:
+def best(work: Callable[[int], object], repeats: int) -> float:
     """The least time of some repeats, each with a range of numbers of its own."""
-    return min(seconds(lambda base=1_000_000 * (1 + i): work(base)) for i in range(REPEATS))
+    return min(seconds(lambda base=1_000_000 * (1 + i): work(base)) for i in range(repeats))
 
 
-def after_pauses() -> float:
+def after_pauses(runs: int) -> float:
     """The median time of a run that comes 5 ms after the last one, as runs do in play."""
     times = []
-    for number in range(RUNS):
+    for number in range(runs):
         time.sleep(0.005)
         times.append(seconds(partial(run, 80_000_000 + number)))
     return statistics.median(times)
 
 
-def cpu_per_run() -> float:
+def cpu_per_run(runs: int) -> float:
     """CPU seconds of this process, its server and the server's children, for one run."""
 
     def spent() -> float:
@@ -69,29 +69,35 @@ def cpu_per_run() -> float:
         return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
     before = spent()
-    for number in range(RUNS):
+    for number in range(runs):
         run(90_000_000 + number)
-    return (spent() - before) / RUNS
+    return (spent() - before) / runs
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="small runs in a repeat (default: 200)")
+    parser.add_argument("--episodes", type=int, default=60, help="episodes in a repeat (default: 60)")
+    parser.add_argument("--repeats", type=int, default=7)
+    args = parser.parse_args()
+    runs, episodes, repeats = args.runs, args.episodes, args.repeats
     print(sandbox.describe())
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {REPEATS}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeats}")
     run(0)
-    print(f"a small run after a pause {1000 * after_pauses():6.1f} ms, the median")
-    one = best(lambda base: [run(base + i) for i in range(RUNS)])
-    print(f"small runs, one caller    {RUNS / one:6.0f} a second, {1000 * one / RUNS:.1f} ms each")
+    print(f"a small run after a pause {1000 * after_pauses(runs):6.1f} ms, the median")
+    one = best(lambda base: [run(base + i) for i in range(runs)], repeats)
+    print(f"small runs, one caller    {runs / one:6.0f} a second, {1000 * one / runs:.1f} ms each")
     with ThreadPoolExecutor(2) as pool:
-        two = best(lambda base: list(pool.map(run, range(base + RUNS, base + 2 * RUNS))))
-    print(f"small runs, two callers   {RUNS / two:6.0f} a second")
-    cached = best(lambda base: [run(0) for _ in range(RUNS)])
-    print(f"small runs, remembered    {RUNS / cached:6.0f} a second")
+        two = best(lambda base: list(pool.map(run, range(base + runs, base + 2 * runs))), repeats)
+    print(f"small runs, two callers   {runs / two:6.0f} a second")
+    cached = best(lambda base: [run(0) for _ in range(runs)], repeats)
+    print(f"small runs, remembered    {runs / cached:6.0f} a second")
     if Path("/proc/self/stat").exists():
-        print(f"CPU time of a small run   {1000 * cpu_per_run():6.1f} ms")
-    steps = best(lambda base: [play(base + i) for i in range(EPISODES)])
-    print(f"PairedFunctions           {3 * EPISODES / steps:6.0f} steps a second, tests at the end of each episode")
+        print(f"CPU time of a small run   {1000 * cpu_per_run(runs):6.1f} ms")
+    steps = best(lambda base: [play(base + i) for i in range(episodes)], repeats)
+    print(f"PairedFunctions           {3 * episodes / steps:6.0f} steps a second, tests at the end of each episode")
     with tempfile.TemporaryDirectory() as empty:
-        whole = best(lambda base: run_in_tree(Path(empty), ["true"], timeout_s=20))
+        whole = best(lambda base: run_in_tree(Path(empty), ["true"], timeout_s=20), repeats)
     print(f"a tree around `true`      {1000 * whole:6.0f} ms")
 
 

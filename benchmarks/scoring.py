@@ -1,4 +1,4 @@
-"""What it costs to score an episode with all reward terms and to take all metrics, on scripted episodes with acts.
+"""What it costs to score an episode with all reward terms and to take all metrics, on scripted episodes.
 
     python benchmarks/scoring.py
 
@@ -6,35 +6,50 @@ prints milliseconds of CPU time per episode, the median of five repeats: `score`
 `rates` every metric without its interval, as training logs it, `measure` every metric with it.
 """
 
+import argparse
 import time
+from collections.abc import Callable, Sequence
 
 from rich import print
 from rich.table import Table
 
-from envs import ENVIRONMENTS
-from envs.core.env import SEATS
+import envs
 from envs.core.episode import Episode, Phase
-from envs.scripted.base import Calibrated
+from envs.core.task import Seat
+from envs.scripted.base import Partner, line
 from envs.scripted.play import play
+from envs.scripted.registry import find_partner
 from rewards import TERMS, RewardStack
 from rewards.metrics import METRICS, measure, rates
 
-EPISODES, REPEATS = 200, 5
+REPEATS = 5
 
 
-class Acting(Calibrated):
-    """The ideal partner, which also says what it does in acts."""
+class Acting:
+    """A partner that also says in acts what it does about the first decision."""
 
-    def reply(self, env, seat):
-        reply, (decision,) = super().reply(env, seat), env.task.decisions
+    def __init__(self, partner: Partner):
+        self.partner = partner
+
+    def reply(self, env: envs.CoopEnv, seat: Seat) -> str:
+        reply, decision = self.partner.reply(env, seat), env.task.decisions[0]
         own = decision.belief[seat]
         if env.phase is Phase.TALK:
-            talk = f"Propose: {own}\nCommit: {own}", f"Challenge: {own}\nAsk:"
-            return f"{reply}\n{talk[bool(env.heard(seat))]}"
-        return f"Expect: {own} (70%)\n{reply}" if env.phase is Phase.FINAL else reply
+            words = ("Challenge", "Ask") if env.heard(seat) else ("Propose", "Commit")
+            return "\n".join([reply, *(line(env, word, decision, own if word != "Ask" else "") for word in words)])
+        return f"{line(env, 'Expect', decision, own, 0.7)}\n{reply}" if env.phase is Phase.FINAL else reply
 
 
-def milliseconds(work, episodes: list[Episode]) -> float:
+def recorded(env_class: type[envs.CoopEnv], episodes: int) -> list[Episode]:
+    """Played by ideal partners, with acts where an environment has them."""
+    acts = env_class is not envs.Handover
+    env = env_class(acts=True, rounds=2) if acts else env_class()
+    ideal = find_partner("ideal", env)
+    partners = dict.fromkeys(env.possible_agents, Acting(ideal) if acts else ideal)
+    return [play(env, partners, seed) for seed in range(episodes)]
+
+
+def milliseconds(work: Callable[[Sequence[Episode]], object], episodes: Sequence[Episode]) -> float:
     """Median time per episode of some repeats, after one to warm up."""
     times = []
     for _ in range(REPEATS + 1):
@@ -45,13 +60,15 @@ def milliseconds(work, episodes: list[Episode]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=200, help="of each environment (default: 200)")
+    count = parser.parse_args().episodes
     stack = RewardStack(tuple(term() for term in TERMS))
+    works = (lambda episodes: [stack.score(episode) for episode in episodes]), rates, measure
     table = Table("ms per episode", f"score, {len(TERMS)} terms", f"rates, {len(METRICS)} metrics", "measure")
-    for make in ENVIRONMENTS:
-        env = make(acts=True, rounds=2)
-        episodes = [play(env, dict.fromkeys(SEATS, Acting()), seed) for seed in range(EPISODES)]
-        works = (lambda played: [stack.score(episode) for episode in played]), rates, measure
-        table.add_row(make.__name__, *(f"{milliseconds(work, episodes):.2f}" for work in works))
+    for env_class in envs.ENVIRONMENTS:
+        episodes = recorded(env_class, count)
+        table.add_row(env_class.__name__, *(f"{milliseconds(work, episodes):.2f}" for work in works))
     print(table)
 
 
