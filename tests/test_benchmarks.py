@@ -1,0 +1,80 @@
+"""Every script of `benchmarks/`, started small as a user starts it, and asked what it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from toy_bench import write_toy
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(file.name for file in (ROOT / "benchmarks").glob("*.py"))
+
+
+def run(script: str, *words: str | Path, folder: Path) -> str:
+    """What a script prints; what it keeps goes into a folder."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "MARL_COOP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "benchmarks" / script, *words]
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=250)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A folder with a tiny random model and a tokenizer of bytes."""
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_how_to_start_it_and_starts_nothing(script, tmp_path):
+    said = run(script, "--help", folder=tmp_path)
+    assert f"usage: {script}" in said and f"python benchmarks/{script}" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "says"),
+    [
+        ("environments.py", "--episodes 2", "Handover"),
+        ("forecasts.py", "--seeds 1", "semantic_forecast_recall"),
+        ("ranking.py", "--tasks 2", "| 0.5, 6 | 8 |"),
+        ("sandbox.py", "--runs 2 --episodes 2 --repeats 1", "a tree around `true`"),
+        ("scoring.py", "--episodes 2", "MoonSurvival"),
+    ],
+)
+def test_it_runs_small_to_its_last_line(script, words, says, tmp_path):
+    assert says in run(script, *words.split(), folder=tmp_path)
+
+
+def test_the_audit_writes_a_table_for_each_environment(tmp_path):
+    run("audit.py", "--episodes", "2", "--output", tmp_path / "audit.md", folder=tmp_path)
+    assert (tmp_path / "audit.md").read_text().count("| policy | U | J | balanced |") == 4
+
+
+def test_attention_is_compared_on_any_model(model, tmp_path):
+    words = ["--model", model, "--chats", "2", "--tokens", "8", "--repeats", "1"]
+    assert run("attention.py", *words, folder=tmp_path).count("tokens/s") == 3
+
+
+def test_gold_merges_of_a_dataset_are_verified(tmp_path):
+    dataset, upstream = write_toy(tmp_path)
+    (tmp_path / "upstream").mkdir()
+    (tmp_path / "upstream/shapes_task").symlink_to(upstream)
+    places = ["--dataset", dataset, "--cache", tmp_path / "verified", "--repositories", tmp_path / "upstream"]
+    assert run("cooperbench.py", *places, "merges", folder=tmp_path).count("'git': True, 'merge_file': True") == 6
+
+
+def test_the_quickstart_is_run_and_written_down(model, tmp_path):
+    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 model.dtype=float32 "
+    sizes += "training.num_updates=1 training.num_mini_batches=2 training.gradient_accumulation_steps=1 "
+    sizes += "training.report_to=none"
+    words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path]
+    run("quickstart.py", *words, f"model.name_or_path={model}", *sizes.split(), folder=tmp_path)
+    written = (tmp_path / "quickstart.md").read_text()
+    assert "## seed 3:" in written and "| J = CDR - CR |" in written and (tmp_path / "quickstart.png").exists()
