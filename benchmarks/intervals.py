@@ -143,7 +143,7 @@ def coverage(case: Case, episodes: int, repeats: int, seed: int = 0) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2000, help="samples of each case and size")
     repeats = parser.parse_args().repeats
     table = Table("statistic", "truth", *(f"{size} episodes" for size in SIZES))

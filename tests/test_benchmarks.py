@@ -43,6 +43,7 @@ def test_help_says_how_to_start_it_and_starts_nothing(script, tmp_path):
     [
         ("environments.py", "--episodes 2", "Handover"),
         ("forecasts.py", "--seeds 1", "semantic_forecast_recall"),
+        ("intervals.py", "--repeats 2", "standard error at most"),
         ("ranking.py", "--tasks 2", "| 0.5, 6 | 8 |"),
         ("sandbox.py", "--runs 2 --episodes 2 --repeats 1", "a tree around `true`"),
         ("scoring.py", "--episodes 2", "MoonSurvival"),
@@ -71,7 +72,9 @@ def test_gold_merges_of_a_dataset_are_verified(tmp_path):
 
 
 def test_the_quickstart_is_run_and_written_down(model, tmp_path):
-    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 model.dtype=float32 "
+    sizes = (
+        "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 model.dtype=float32 "
+    )
     sizes += "training.num_updates=1 training.num_mini_batches=2 training.gradient_accumulation_steps=1 "
     sizes += "training.report_to=none"
     words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path]
