@@ -1,17 +1,24 @@
 """A model behind an endpoint in a seat, spoken to over real HTTP."""
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import tiny
 
+from envs.core.env import MAX_REPLY
 from envs.core.episode import Phase
+from marl_coop.engines import FinishReason
 from marl_coop.rollout.endpoint import Endpoint, EndpointError
 
 A, B = tiny.SEATS
 LIMITS = {Phase.STANCE: 5, Phase.TALK: 6, Phase.FINAL: 7}
+
+
+def completion(content, finish_reason="stop"):
+    return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}]})
 
 
 @pytest.fixture
@@ -22,8 +29,11 @@ def server():
         def do_POST(self):  # noqa: N802  the name that http.server calls
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.server.asked.append((self.path, self.headers.get("Authorization"), body))
+            self.server.hold(body)
             status, answer = self.server.first.pop() if self.server.first else self.server.answer
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Retry-After", "0.01")
             self.end_headers()
             self.wfile.write(answer.encode())
 
@@ -31,8 +41,8 @@ def server():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.first = [], []
-    server.answer = 200, json.dumps({"choices": [{"message": {"content": "Answer: red (70%)"}}]})
+    server.asked, server.first, server.hold = [], [], lambda body: None
+    server.answer = 200, completion("Answer: red (70%)")
     server.url = f"http://127.0.0.1:{server.server_port}/v1/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -40,10 +50,25 @@ def server():
     server.server_close()
 
 
+@pytest.fixture
+def env():
+    env = tiny.CueTask()
+    env.reset(seed=0)
+    return env
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def endpoint_at(url, **options):
+    return Endpoint(url, "some-model", "team", 0.5, LIMITS, **options)
+
+
 def test_an_endpoint_plays_a_whole_episode(server, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    endpoint = Endpoint(server.url, "some-model", "team", 0.5, LIMITS)
-    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint})
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
     (rollout,) = trainer.players.play([7], sampling_seed=0)
     episode = rollout.episode
     assert [turn.reply for turn in episode.turns_of(B)] == ["Answer: red (70%)"] * 3
@@ -61,31 +86,87 @@ def test_an_endpoint_plays_a_whole_episode(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "answer, message",
-    [((404, "no such model"), "404: no such model"), ((200, "hello"), "no chat completion"), ((200, "{}"), "KeyError")],
+    [
+        ((404, "no such model"), "gave 404: no such model"),
+        ((401, '{"error": {"message": "bad key"}}'), "gave 401: .*bad key"),
+        ((200, "hello"), "no chat completion"),
+        ((200, "{}"), "no chat completion"),
+        ((200, '{"choices": []}'), "no chat completion"),
+        ((200, '{"choices": [{}]}'), "no chat completion"),
+        ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
+    ],
 )
-def test_an_endpoint_without_a_reply_says_what_it_gave(server, answer, message):
+def test_an_endpoint_without_a_reply_says_what_it_gave(server, env, answer, message):
     server.answer = answer
-    env = tiny.CueTask()
-    env.reset(seed=0)
-    with pytest.raises(EndpointError, match=message):
-        Endpoint(server.url, "some-model", "team", 1.0, LIMITS).reply(env, A)
+    with pytest.raises(EndpointError, match=message) as caught:
+        endpoint_at(server.url).reply(env, A)
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) == 1
 
 
-def test_an_endpoint_that_is_not_there_is_named():
-    env = tiny.CueTask()
-    env.reset(seed=0)
-    with pytest.raises(EndpointError, match="http://127.0.0.1:9/v1, asked for model 'm', gave ConnectError"):
-        Endpoint("http://127.0.0.1:9/v1", "m", "team", 1.0, LIMITS).reply(env, A)
+def test_an_endpoint_that_is_not_there_is_named(env):
+    with pytest.raises(EndpointError, match="http://127.0.0.1:9/v1, asked for model 'some-model', gave APIConnection"):
+        endpoint_at("http://127.0.0.1:9/v1", retries=0).reply(env, A)
 
 
-def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, monkeypatch):
-    monkeypatch.setattr("marl_coop.rollout.endpoint.PAUSES_S", (0.0, 0.0))
-    env = tiny.CueTask()
-    env.reset(seed=0)
-    endpoint = Endpoint(server.url, "some-model", "team", 1.0, LIMITS)
+def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, env):
     server.first = [(503, "busy"), (429, "too many")]
-    assert endpoint.reply(env, A) == "Answer: red (70%)" and len(server.asked) == 3
+    assert endpoint_at(server.url, retries=2).reply(env, A) == "Answer: red (70%)" and len(server.asked) == 3
     server.answer = 503, "busy"
     with pytest.raises(EndpointError, match="gave 503: busy"):
-        endpoint.reply(env, A)
+        endpoint_at(server.url, retries=2).reply(env, A)
     assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "content, reply",
+    [
+        (None, ""),
+        ([{"type": "text", "text": "Answer: "}, {"type": "image"}, {"type": "text", "text": "red"}], "Answer: red"),
+        ("so \ud83d be it", "so ? be it"),
+        ("x" * 70_000, "x" * MAX_REPLY),
+    ],
+    ids=["null", "parts", "half a surrogate pair", "too long"],
+)
+def test_an_odd_reply_is_a_turn(server, tmp_path, content, reply):
+    server.answer = 200, completion(content)
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
+    (rollout,) = trainer.players.play([7], sampling_seed=0)
+    turns = rollout.episode.turns_of(B)
+    assert [turn.reply for turn in turns] == [reply] * 3
+    assert [turn.truncated for turn in turns] == [len(content or "") > MAX_REPLY] * 3
+
+
+def test_a_reply_that_the_endpoint_cut_is_marked(server, env):
+    server.answer = 200, completion("Answer:", "length")
+    assert endpoint_at(server.url).answer(env, A) == ("Answer:", FinishReason.LENGTH)
+
+
+def test_a_slow_reply_holds_back_its_own_episode_alone(server, tmp_path):
+    """The endpoint answers nothing in one episode before it has heard all of the others."""
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
+    heard_the_others, waited = threading.Event(), []
+
+    def hold(body):
+        if body["seed"] == 0:
+            waited.append(heard_the_others.wait(timeout=20))
+        elif sum(asked["seed"] != 0 for *_, asked in server.asked) == 3 * 3:
+            heard_the_others.set()
+
+    server.hold = hold
+    rollouts = trainer.players.play(range(4), sampling_seed=0)
+    assert waited == [True] * 3
+    assert all(len(rollout.episode.turns) == 6 for rollout in rollouts)
+
+
+def test_an_endpoint_that_fails_ends_the_play_with_its_own_error(server, tmp_path):
+    server.answer = 401, "bad key"
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
+    with pytest.raises(EndpointError, match="gave 401: bad key"):
+        trainer.players.play(range(4), sampling_seed=0)
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(EndpointError, match=r"pip install --editable '.\[endpoint\]'"):
+        endpoint_at("http://127.0.0.1:9/v1")

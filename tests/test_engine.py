@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from marl_coop.engines import Request
+from marl_coop.engines import FinishReason, Request
 from marl_coop.engines.embedded import EmbeddedEngine, _sample
 from marl_coop.players import BASE
 from marl_coop.policy import attention
@@ -22,20 +22,25 @@ def policy(request):
     return tiny.team(tiny.base_model(VOCABULARY, attn_implementation=request.param))
 
 
-def engine_of(policy, temperature=1.0, max_rows=64):
-    return EmbeddedEngine(policy, EOS, temperature, max_rows)
+def engine_of(policy, max_rows=64):
+    return EmbeddedEngine(policy, max_rows)
 
 
-def prompts(seed=0, rows=6):
+def ask(**fields):
+    return Request(**({"temperature": 1.0, "stop_ids": frozenset([EOS]), "adapter": "agent_0"} | fields))
+
+
+def prompts(seed=0, rows=6, temperature=1.0):
     """Chats of different lengths, of both agents and of the base, in no order."""
     rng = np.random.default_rng(seed)
     adapters = ["agent_1", "agent_0", BASE]
     return [
-        Request(
+        ask(
             chat=("chat", i),
             ids=rng.integers(2, VOCABULARY, size=3 + 2 * i).tolist(),
             adapter=adapters[i % 3],
             max_tokens=2 + i % 4,
+            temperature=temperature,
             seed=100 + i,
         )
         for i in range(rows)
@@ -46,10 +51,9 @@ def next_turn(requests, generations, turn):
     """The chats with what was sampled and then an observation, as `Chat.follow` makes them."""
     rng = np.random.default_rng(turn)
     return [
-        Request(
-            chat=r.chat,
+        dataclasses.replace(
+            r,
             ids=[*r.ids, *g.ids, *rng.integers(2, VOCABULARY, size=1 + (i + turn) % 4).tolist()],
-            adapter=r.adapter,
             max_tokens=2 + (i + turn) % 5,
             seed=1000 * turn + i,
         )
@@ -62,19 +66,19 @@ def play(engine, requests, turns=3):
     asked, got = [], []
     for turn in range(1, turns + 1):
         asked.append(requests)
-        got.append(engine.generate(requests))
+        got.append(tiny.sample(engine, requests))
         requests = next_turn(requests, got[-1], turn)
     return asked, got
 
 
 @torch.no_grad()
-def by_hand(policy, request, temperature):
+def by_hand(policy, request):
     """One reply, token by token, each from a fresh forward of the whole chat, alone and without a cache."""
     ids, sampled, logprobs = list(request.ids), [], []
     uniforms = np.random.default_rng(request.seed).random(request.max_tokens)
-    while len(sampled) < request.max_tokens and (not sampled or sampled[-1] != EOS):
+    while len(sampled) < request.max_tokens and (not sampled or sampled[-1] not in request.stop_ids):
         states = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
-        probabilities = (policy.logits(states[0, -1]) / temperature).double().softmax(-1)
+        probabilities = (policy.logits(states[0, -1]) / request.temperature).double().softmax(-1)
         token = int((probabilities.cumsum(-1) <= uniforms[len(sampled)]).sum())
         sampled.append(token)
         logprobs.append(float(probabilities[token].log()))
@@ -84,9 +88,9 @@ def by_hand(policy, request, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_turns_from_the_cache_are_those_of_fresh_forwards(policy, temperature):
-    asked, got = play(engine_of(policy, temperature), prompts())
+    asked, got = play(engine_of(policy), prompts(temperature=temperature))
     for request, generation in zip(sum(asked, []), sum(got, []), strict=True):
-        ids, logprobs = by_hand(policy, request, temperature)
+        ids, logprobs = by_hand(policy, request)
         assert generation.ids == ids
         assert generation.logprobs == pytest.approx(logprobs, abs=1e-4)
 
@@ -101,7 +105,7 @@ def test_the_trunk_is_what_a_forward_of_the_whole_chat_makes():
 
 
 def test_there_is_no_trunk_below_adapters_on_every_layer(policy):
-    assert engine_of(policy).generate(prompts())[0].prefix_hidden_TH is None
+    assert tiny.sample(engine_of(policy), prompts())[0].prefix_hidden_TH is None
 
 
 def test_the_cache_is_used(policy):
@@ -111,10 +115,10 @@ def test_the_cache_is_used(policy):
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
     requests = prompts()
-    replies = engine.generate(requests)
+    replies = tiny.sample(engine, requests)
     first, widths[:] = list(widths), []
     following = next_turn(requests, replies, 1)
-    engine.generate(following)
+    tiny.sample(engine, following)
     hook.remove()
     assert first[0] == max(len(r.ids) for r in requests)
     assert set(first[1:]) == {1}
@@ -127,68 +131,134 @@ def test_a_reply_does_not_depend_on_the_batch(policy):
         _, split = play(engine_of(policy, max_rows=max_rows), prompts())
         assert [[g.ids for g in turn] for turn in split] == [[g.ids for g in turn] for turn in together]
     for i, request in enumerate(prompts()):
-        alone = engine_of(policy).generate([request])[0]
+        alone = tiny.sample(engine_of(policy), [request])[0]
         assert alone.ids == together[0][i].ids
         assert alone.logprobs == pytest.approx(together[0][i].logprobs, abs=1e-4)
-    backwards = engine_of(policy).generate(prompts()[::-1])[::-1]
+    backwards = tiny.sample(engine_of(policy), prompts()[::-1])[::-1]
     assert [g.ids for g in backwards] == [g.ids for g in together[0]]
 
 
 def test_the_seed_alone_fixes_a_reply(policy):
-    request = prompts()[3]
-    again = [
-        Request(chat=i, ids=request.ids, adapter=request.adapter, max_tokens=8, seed=seed)
-        for i, seed in enumerate([5, 5, 6, 7, 8])
-    ]
-    replies = [tuple(g.ids) for g in engine_of(policy).generate(again)]
+    one = prompts()[3]
+    again = [dataclasses.replace(one, chat=i, max_tokens=8, seed=seed) for i, seed in enumerate([5, 5, 6, 7, 8])]
+    replies = [tuple(g.ids) for g in tiny.sample(engine_of(policy), again)]
     assert replies[0] == replies[1]
     assert len(set(replies)) > 2
 
 
 def test_a_chat_that_left_or_changed_is_not_served_from_the_cache(policy):
     engine, requests = engine_of(policy), prompts()
-    replies = engine.generate(requests)
+    replies = tiny.sample(engine, requests)
     following = next_turn(requests, replies, 1)[2:]  # two chats have ended
-    other = [
-        Request(chat=r.chat, ids=[3, *r.ids], adapter=r.adapter, max_tokens=r.max_tokens, seed=r.seed)
-        for r in following
-    ]  # the same names for other chats
+    other = [dataclasses.replace(r, ids=[3, *r.ids]) for r in following]  # the same names for other chats
     for asked in (following, other):
-        for request, generation in zip(asked, engine.generate(asked), strict=True):
+        for request, generation in zip(asked, tiny.sample(engine, asked), strict=True):
             assert (generation.ids, generation.logprobs) == (
-                by_hand(policy, request, 1.0)[0],
-                pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4),
+                by_hand(policy, request)[0],
+                pytest.approx(by_hand(policy, request)[1], abs=1e-4),
             )
 
 
 def test_a_cache_of_one_adapter_is_never_used_under_another(policy):
     engine, requests = engine_of(policy), prompts(rows=2)
-    following = next_turn(requests, engine.generate(requests), 1)
+    following = next_turn(requests, tiny.sample(engine, requests), 1)
     swapped = [dataclasses.replace(r, adapter=o.adapter) for r, o in zip(following, following[::-1], strict=True)]
-    for request, generation in zip(swapped, engine.generate(swapped), strict=True):
-        assert generation.logprobs == pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4)
+    for request, generation in zip(swapped, tiny.sample(engine, swapped), strict=True):
+        assert generation.logprobs == pytest.approx(by_hand(policy, request)[1], abs=1e-4)
 
 
 def test_after_forget_new_weights_are_used():
     policy = tiny.team(tiny.base_model(VOCABULARY))
     engine, requests = engine_of(policy), prompts()
-    following = next_turn(requests, engine.generate(requests), 1)
+    following = next_turn(requests, tiny.sample(engine, requests), 1)
     with torch.no_grad():
         for adapter in policy.adapters:
             for parameter in policy.adapter_parameters(adapter):
                 parameter.mul_(-1.5)
     engine.reset_cache()
-    for request, generation in zip(following, engine.generate(following), strict=True):
-        assert generation.logprobs == pytest.approx(by_hand(policy, request, 1.0)[1], abs=1e-4)
+    for request, generation in zip(following, tiny.sample(engine, following), strict=True):
+        assert generation.logprobs == pytest.approx(by_hand(policy, request)[1], abs=1e-4)
+
+
+def test_after_new_adapters_are_loaded_they_are_used_and_named():
+    policy = tiny.team(tiny.base_model(VOCABULARY))
+    engine, requests = engine_of(policy), prompts()
+    first = tiny.sample(engine, requests)
+    with torch.no_grad():
+        for parameter in policy.adapter_parameters("agent_0"):
+            parameter.mul_(-1.5)
+    engine.load_adapters(7)
+    following = next_turn(requests, first, 1)
+    second = tiny.sample(engine, following)
+    assert {g.version for g in first} == {0} and {g.version for g in second} == {7}
+    for request, generation in zip(following, second, strict=True):
+        assert generation.logprobs == pytest.approx(by_hand(policy, request)[1], abs=1e-4)
+
+
+def test_chats_may_go_on_in_any_company(policy):
+    """Some chats at a time, some of them turns ahead, in batches that are made anew: the replies stay theirs."""
+    asked, got = play(engine_of(policy), prompts(), turns=4)
+    wanted = {(r.chat, len(r.ids)): (r, g) for r, g in zip(sum(asked, []), sum(got, []), strict=True)}
+    rng, waiting = np.random.default_rng(3), [[turn[i] for turn in asked] for i in range(len(asked[0]))]
+    engine, parts = engine_of(policy, max_rows=4), 0
+    while waiting := [turns for turns in waiting if turns]:
+        some = [waiting[i] for i in rng.permutation(len(waiting))[: 1 + rng.integers(len(waiting))]]
+        for request, generation in zip(now := [turns.pop(0) for turns in some], tiny.sample(engine, now), strict=True):
+            _, expected = wanted[request.chat, len(request.ids)]
+            assert generation.ids == expected.ids
+            assert generation.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        parts += 1
+    assert parts > 4
+
+
+def test_a_chat_that_goes_on_in_other_company_is_not_fed_anew(policy):
+    engine, requests = engine_of(policy), prompts()
+    following = next_turn(requests, tiny.sample(engine, requests), 1)
+    widths = []
+    decoder = policy.lm.get_base_model().get_decoder()
+    hook = decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    tiny.sample(engine, following[1:4])
+    tiny.sample(engine, [following[0], *following[4:]])
+    hook.remove()
+    assert max(widths) < min(len(r.ids) for r in following)
+
+
+def test_all_that_was_submitted_is_collected_once(policy):
+    engine, requests = engine_of(policy), prompts()
+    for request in requests:
+        engine.submit(request)
+    with pytest.raises(ValueError, match="was asked already"):
+        engine.submit(requests[0])
+    assert {g.chat for g in engine.collect()} == {r.chat for r in requests}
+    assert engine.collect() == []
+    engine.submit(requests[0])
+    engine.reset_cache()
+    assert engine.collect() == []
+
+
+def test_temperatures_and_stop_tokens_are_each_request_s_own(policy):
+    requests = [
+        ask(chat=i, ids=[2, 3, 4], max_tokens=12, temperature=t, stop_ids=frozenset(stop), seed=i)
+        for i, (t, stop) in enumerate([(1.0, (EOS,)), (0.3, (EOS,)), (1.0, (5, 6, 7, 8)), (2.0, ())] * 8)
+    ]
+    for request, generation in zip(requests, tiny.sample(engine_of(policy), requests), strict=True):
+        ids, logprobs = by_hand(policy, request)
+        assert generation.ids == ids
+        assert generation.logprobs == pytest.approx(logprobs, abs=1e-4)
+        assert (generation.finish_reason is FinishReason.STOP) == (ids[-1] in request.stop_ids)
 
 
 def test_a_reply_ends_with_eos_or_at_its_limit(policy):
-    requests = [Request(chat=i, ids=[2, 3, 4], adapter="agent_0", max_tokens=1 + i % 12, seed=i) for i in range(120)]
+    requests = [ask(chat=i, ids=[2, 3, 4], max_tokens=1 + i % 12, seed=i) for i in range(120)]
     ended = 0
-    for request, generation in zip(requests, engine_of(policy).generate(requests), strict=True):
+    for request, generation in zip(requests, tiny.sample(engine_of(policy), requests), strict=True):
         assert EOS not in generation.ids[:-1]
         assert len(generation.ids) == len(generation.logprobs)
-        assert generation.ids[-1] == EOS or len(generation.ids) == request.max_tokens
+        stopped = generation.ids[-1] == EOS
+        assert stopped or len(generation.ids) == request.max_tokens
+        assert generation.finish_reason == (FinishReason.STOP if stopped else FinishReason.LENGTH)
         ended += len(generation.ids) < request.max_tokens
     assert ended > 3
 
@@ -196,15 +266,15 @@ def test_a_reply_ends_with_eos_or_at_its_limit(policy):
 def test_the_mode_of_the_model_is_given_back(policy):
     for training in (True, False):
         policy.train(training)
-        engine_of(policy).generate(prompts()[:1])
+        tiny.sample(engine_of(policy), prompts()[:1])
         assert policy.training is training
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_samples_follow_the_distribution(policy, temperature):
     draws, prompt = 3000, [2, 5, 3]
-    requests = [Request(chat=i, ids=prompt, adapter="agent_0", max_tokens=1, seed=i) for i in range(draws)]
-    generations = engine_of(policy, temperature, max_rows=1000).generate(requests)
+    requests = [ask(chat=i, ids=prompt, max_tokens=1, temperature=temperature, seed=i) for i in range(draws)]
+    generations = tiny.sample(engine_of(policy, max_rows=1000), requests)
     counts = np.bincount([g.ids[0] for g in generations], minlength=VOCABULARY)
     with torch.no_grad():
         states = policy.hidden(spans_of(["agent_0"]), torch.tensor([prompt]))

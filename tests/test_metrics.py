@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from test_reward_terms import decide, play
 
-from envs.core.episode import ParseError, StopReason
+from envs.core.episode import Episode, ParseError, StopReason
 from envs.core.task import Numeric
 from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
 
@@ -112,6 +112,15 @@ def test_parse_rate_is_the_share_of_turns_that_were_read():
     first, *rest = episode.turns
     broken = replace(episode, turns=(replace(first, parse_error=ParseError.NO_ANSWER), *rest))
     assert values([broken])["parse_rate"] == 3 / 4
+
+
+def test_truncation_rate_is_the_share_of_turns_that_were_cut():
+    episode = ends("ab", "ab")
+    first, *rest = episode.turns
+    cut = replace(episode, turns=(replace(first, truncated=True), *rest))
+    assert values([cut])["truncation_rate"] == 1 / 4
+    assert values([episode])["truncation_rate"] == 0
+    assert Episode.from_json(cut.to_json()) == cut
 
 
 def test_success_and_utility_are_means_over_episodes():

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pytest import approx
 
-from marl_coop.policy import team
+from marl_coop.policy import routed_lora
 from marl_coop.ppo import losses
 from marl_coop.rollout import runner
 
 
-@pytest.mark.parametrize("module", [losses, team, runner], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [losses, routed_lora, runner], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0

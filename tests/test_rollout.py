@@ -1,10 +1,13 @@
 """From episodes to tensors: every sampled token once, under its own agent, with its own log-probability."""
 
+import copy
+
 import pytest
 import tiny
 import torch
 
 from envs.core.episode import Phase
+from marl_coop.engines import FinishReason
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.rollout.runner import Trajectory, Transition, stable_seed
@@ -18,9 +21,12 @@ class Recorded:
     def __init__(self, engine):
         self.engine, self.asked, self.answered, self.forgotten = engine, [], [], 0
 
-    def generate(self, requests):
-        self.asked += requests
-        self.answered += (answers := self.engine.generate(requests))
+    def submit(self, request):
+        self.asked.append(request)
+        self.engine.submit(request)
+
+    def collect(self):
+        self.answered += (answers := self.engine.collect())
         return answers
 
     def reset_cache(self):
@@ -54,9 +60,7 @@ def rows_of(rollouts, trainable=True):
 
 def test_beside_a_turn_stands_the_partners_last_turn_that_is_not_later():
     def trace(*rounds):
-        return Trajectory(
-            seat="", player=None, turns=[Transition(start=0, stop=0, logprobs=[], round=r) for r in rounds]
-        )
+        return Trajectory(seat="", player=None, turns=[Transition(start=0, stop=0, round=r) for r in rounds])
 
     assert trace(0, 1, 3).latest(trace(0, 1, 3)) == [0, 1, 2]
     assert trace(0, 1, 5).latest(trace(0, 2, 3, 4, 5)) == [0, 1, 1, 1, 2]
@@ -68,13 +72,10 @@ def test_a_trace_is_made_of_what_was_asked_and_sampled(played):
     rollouts, engine = played
     assert len(engine.asked) == 3 * 2 * len(TASKS)
     assert engine.forgotten == 2  # a cache of other weights before, none left behind
-    for rollout in rollouts:
+    for i, rollout in enumerate(rollouts):
         for seat, trace in rollout.traces.items():
-            mine = [
-                (request, generation)
-                for request, generation in zip(engine.asked, engine.answered, strict=True)
-                if request.chat == ((5, rollout.episode.task.seed), seat)
-            ]
+            asked, answered = ([x for x in xs if x.chat == (i, seat)] for xs in (engine.asked, engine.answered))
+            mine = list(zip(asked, answered, strict=True))
             assert len(mine) == len(trace.turns) == 3
             for (request, generation), turn in zip(mine, trace.turns, strict=True):
                 assert request.adapter == trace.adapter == seat
@@ -179,6 +180,50 @@ def test_an_episode_does_not_depend_on_the_others(trainer, played):
     }
     backwards = trainer.players.play(TASKS[::-1], sampling_seed=5)
     assert [r.episode for r in backwards[::-1]] == [r.episode for r in played[0]]
+
+
+class LastFirst:
+    """An engine that gives one reply at a time, to what was asked last."""
+
+    def __init__(self, engine):
+        self.engine, self.pending, self.answered = engine, [], []
+
+    def submit(self, request):
+        self.pending.append(request)
+
+    def collect(self):
+        self.engine.submit(request := self.pending.pop())
+        self.answered.append(request.chat)
+        return self.engine.collect()
+
+    def reset_cache(self):
+        self.pending = []
+        self.engine.reset_cache()
+
+
+def test_replies_may_come_in_any_order_and_hold_back_their_own_episode_alone(trainer, played):
+    runner = copy.copy(trainer.players)
+    runner.engine = engine = LastFirst(trainer.players.engine)
+    rollouts = runner.play(TASKS, sampling_seed=5)
+    episodes = [episode for episode, _ in engine.answered]
+    assert episodes == sorted(episodes, reverse=True)  # the last one was over before the others had a reply
+    assert [r.episode for r in rollouts] == [r.episode for r in played[0]]
+    for one, other in zip(rollouts, played[0], strict=True):
+        for seat in tiny.SEATS:
+            assert one.traces[seat].ids == other.traces[seat].ids
+            for a, b in zip(one.traces[seat].turns, other.traces[seat].turns, strict=True):
+                assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+def test_a_reply_that_was_cut_is_marked_in_the_episode(trainer, played):
+    cut = 0
+    for rollout in played[0]:
+        for seat, trace in rollout.traces.items():
+            for turn, tokens in zip(rollout.episode.turns_of(seat), trace.turns, strict=True):
+                ended = trace.ids[tokens.stop - 1] in trainer.players.chat.stops
+                assert turn.truncated == (not ended) == (tokens.finish_reason is FinishReason.LENGTH)
+                cut += turn.truncated
+    assert 0 < cut < 3 * 2 * len(TASKS)
 
 
 def test_another_sampling_seed_gives_other_episodes(trainer, played):

@@ -92,6 +92,16 @@ def team(
     return policy
 
 
+def sample(engine, requests) -> list:
+    """The engine's reply to each request, in order."""
+    for request in requests:
+        engine.submit(request)
+    done = {}
+    while len(done) < len(requests):
+        done |= {generation.chat: generation for generation in engine.collect()}
+    return [done[request.chat] for request in requests]
+
+
 def weights(module) -> dict[str, torch.Tensor]:
     """Copies of all that is trained."""
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
@@ -213,9 +223,21 @@ def arguments(folder, **training) -> MultiAgentPPOConfig:
 
 
 def cue_trainer(
-    folder, *, policy=None, policies=None, rewards=None, env=None, callbacks=None, on_rollouts=None, **training
+    folder,
+    *,
+    policy=None,
+    policies=None,
+    rewards=None,
+    env=None,
+    callbacks=None,
+    on_rollouts=None,
+    engine=None,
+    **training,
 ):
-    """A trainer of a tiny team on `CueTask`; `training` are fields of its configuration."""
+    """A trainer of a tiny team on `CueTask`; `training` are fields of its configuration, and so is the name of an
+    engine."""
+    if isinstance(engine, str):
+        training["engine"], engine = engine, None
     seats = seats_of((env or {}).get("agents", 2))
     tokenizer = word_tokenizer(WORDS)
     args = arguments(folder, **training)
@@ -232,6 +254,7 @@ def cue_trainer(
         system=SYSTEM,
         callbacks=callbacks,
         on_rollouts=on_rollouts,
+        engine=engine,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -129,6 +129,7 @@ class Turn:
     conflicts: tuple[int, ...] = ()
     memory_tokens: int = 0
     parse_error: ParseError | None = None
+    truncated: bool = False  # the reply was cut at its limit of length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

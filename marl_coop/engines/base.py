@@ -1,43 +1,84 @@
-"""Engines turn chats into sampled replies: `Engine.generate(requests) -> generations`, in the order of the requests."""
+"""The contract of engines: requests go in one by one, each reply comes back once it has ended, in any order.
 
-from collections.abc import Hashable, Sequence
+    engine.submit(request)           as often as there is something to ask; it may start at once
+    done = engine.collect()          waits for at least one reply, and gives all that have ended
+    engine.load_adapters(version)    the adapters have changed: later requests are sampled from the new ones
+
+A chat is asked for one reply at a time and goes on whenever its next request is submitted, so a reply that takes long
+holds back its own episode alone. An engine may batch what it was handed, step continuously, or ask a server. What it
+samples depends on the requests and the weights, never on their order or on who else is asked.
+
+Axes in names: T positions of a chat, H hidden size.
+"""
+
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line knows of finish reasons and must not wait for torch
+    from torch import Tensor
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # the reply ends with a stop token
+    LENGTH = "length"  # it was cut at its limit of tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One reply to sample.
 
-    `chat` names the chat (one seat of one episode); `ids` is all of it so far. `seed` fixes the sample, whatever else
-    is in the batch.
+    `chat` names the chat (one seat of one episode); `ids` is all of it so far. `adapter` None is the base alone.
+    A reply ends with one of `stop_ids` or after `max_tokens` tokens, > 0. The distribution is the softmax of the logits
+    divided by `temperature`, > 0, with nothing cut off. `seed` fixes the sample, whatever else is in the batch.
     """
 
     chat: Hashable
     ids: list[int]
     adapter: str | None
     max_tokens: int
+    temperature: float
+    stop_ids: frozenset[int]
     seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The sampled ids, the end-of-turn token included where it was sampled, and the log-probability of each.
+    """The reply to a request of `chat`: the sampled ids, the stop token included where it was sampled.
+
+    `logprobs` has the log-probability of each id, in nats, under the distribution that sampled it, temperature
+    included. `version` is that of the weights which sampled it.
 
     An engine that runs the training model itself may hand over `prefix_hidden_TH`, the hidden states below the lowest
     adapter of the chat's tokens so far (but for the last, which nobody has read yet): learning then spares them.
     """
 
+    chat: Hashable
     ids: list[int]
     logprobs: list[float]
-    prefix_hidden_TH: Tensor | None = None
+    finish_reason: FinishReason
+    version: int
+    prefix_hidden_TH: "Tensor | None" = None
 
 
 class Engine(Protocol):
-    def generate(self, requests: Sequence[Request]) -> list[Generation]: ...
+    def submit(self, request: Request) -> None:
+        """Ask for a reply.
+
+        Raises:
+            ValueError: a reply of that chat is still to come.
+        """
+        ...
+
+    def collect(self) -> list[Generation]:
+        """Wait for at least one of the replies that are to come, and return those that have ended; [] if none is."""
+        ...
+
+    def load_adapters(self, version: int) -> None:
+        """Sample from the adapters as they are now, which are the weights number `version`, and not from older ones."""
+        ...
 
     def reset_cache(self) -> None:
-        """Drop all caches: the chats have ended or the adapters have changed."""
+        """Forget all chats: they have ended, and what was asked and not collected is dropped."""
         ...

@@ -1,4 +1,4 @@
-"""The embedded engine: samples with the training model itself, no server, all chats in one batch.
+"""The embedded engine: samples with the training model itself, no server, all that is asked in one batch.
 
 Each row keeps its key-value cache from turn to turn, so a turn costs only its new tokens. Rows of one batch get
 observations and replies of different lengths; the gaps are masked and every token has its own position id, so that
@@ -9,106 +9,164 @@ Axes in names: R rows, T positions, V vocabulary.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from marl_coop.engines import Generation, Request
+from marl_coop.engines import FinishReason, Generation, Request
 from marl_coop.policy.compat import new_cache
-from marl_coop.policy.routed_lora import Span, spans_of
+from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
+
+Row = tuple[Hashable, str | None]  # a chat and its adapter: what one adapter computed is nothing to another
+
+
+def _row_of(request: Request) -> Row:
+    return request.chat, request.adapter
 
 
 class EmbeddedEngine:
-    """Args:
-    policy: the model to sample from.
-    eos: id of the token that ends a reply.
-    temperature: of the sampling, > 0.
-    max_rows: rows per batch; bounds the memory of the caches.
+    """Samples all that was submitted in batches when it is collected, so it is best handed all that is ready.
+
+    Args:
+        policy: the model to sample from. Its adapters are shared, so new ones are in force at once; `load_adapters`
+            drops what the old ones computed.
+        max_rows: rows per batch; bounds the memory of a batch's cache.
     """
 
-    def __init__(self, policy: TeamPolicy, eos: int, temperature: float, max_rows: int):
-        self.policy, self.eos, self.temperature, self.max_rows = policy, eos, temperature, max_rows
+    def __init__(self, policy: TeamPolicy, max_rows: int):
+        self.policy, self.max_rows = policy, max_rows
+        self._version = 0
+        self._pending: dict[Hashable, Request] = {}
         self._batches: list[_Batch] = []
 
+    def submit(self, request: Request) -> None:
+        if request.chat in self._pending:
+            raise ValueError(f"submit: the chat {request.chat!r} was asked already; collect its reply first")
+        self._pending[request.chat] = request
+
+    def load_adapters(self, version: int) -> None:
+        self.reset_cache()
+        self._version = version
+
     def reset_cache(self) -> None:
-        self._batches = []
+        self._pending, self._batches = {}, []
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+    def collect(self) -> list[Generation]:
+        requests, self._pending = {_row_of(r): r for r in self._pending.values()}, {}
         training = self.policy.training
         self.policy.eval()
-        if not self._continues(requests):
-            # rows of one adapter side by side, and of like length, so that little is padded
-            order = sorted(requests, key=lambda r: (str(r.adapter), len(r.ids)))
-            groups = [order[i : i + self.max_rows] for i in range(0, len(order), self.max_rows)]
-            self._batches = [_Batch(self, [(r.chat, r.adapter) for r in rows]) for rows in groups]
-        by_chat = {(r.chat, r.adapter): r for r in requests}
-        done = {}
-        for batch in self._batches:
-            done |= batch.generate([by_chat[chat] for chat in batch.chats])
+        done: list[Generation] = []
+        for batch in self._batched(requests):
+            done += batch.generate([requests[row] for row in batch.rows], self._version)
         self.policy.train(training)
-        return [done[request.chat] for request in requests]
+        return done
 
-    def _continues(self, requests: Sequence[Request]) -> bool:
-        known = {chat: ids for batch in self._batches for chat, ids in zip(batch.chats, batch.ids, strict=True)}
-        asked = {(r.chat, r.adapter): r.ids for r in requests}
-        return asked.keys() == known.keys() and all(asked[chat][: len(ids)] == ids for chat, ids in known.items())
+    def _batched(self, requests: dict[Row, Request]) -> "list[_Batch]":
+        """Batches of just these rows, each with what is cached of it: those of before where they are still the same,
+        else new ones."""
+        whole = [b for b in self._batches if all(row in requests and b.begins(requests[row]) for row in b.rows)]
+        if sum(len(b.rows) for b in whole) == len(requests) and len(whole) <= -(-len(requests) // self.max_rows):
+            return whole
+        cached = {r: (b, i) for b in self._batches for i, r in enumerate(b.rows) if r in requests}  # the newest wins
+        cached = {row: place for row, place in cached.items() if place[0].begins(requests[row])}
+        # rows of one adapter side by side, and of like length, so that little is padded
+        order = sorted(requests, key=lambda row: (str(row[1]), len(requests[row].ids)))
+        groups = [order[i : i + self.max_rows] for i in range(0, len(order), self.max_rows)]
+        new = [_Batch(self.policy, group, [cached.get(row) for row in group]) for group in groups]
+        self._batches = [b for b in self._batches if any(row not in requests for row in b.rows)] + new
+        return new
 
 
 class _Batch:
-    """Some chats (each with its adapter), the cache of them and the ids that it holds, per row."""
+    """Some rows, the cache of them and the ids that it holds, per row.
 
-    def __init__(self, engine: EmbeddedEngine, chats: list):
-        self.engine, self.chats = engine, chats
-        self.ids: list[list[int]] = [[] for _ in chats]
+    Args:
+        places: for each row the batch and the index there that its cache is copied from; None: it begins anew.
+    """
+
+    def __init__(self, policy: TeamPolicy, rows: Sequence[Row], places: "Sequence[tuple[_Batch, int] | None]"):
+        self.policy, self.rows = policy, list(rows)
+        self.ids: list[list[int]] = [[*place[0].ids[place[1]]] if place else [] for place in places]
+        # pieces (T, H) and where they start; a copy shares the list, so that what either reads is kept for both
+        self.prefixes: list[list[tuple[int, Tensor]]] = [p[0].prefixes[p[1]] if p else [] for p in places]
         self.cache = new_cache()
-        self.mask_RT = torch.zeros(len(chats), 0, dtype=torch.long, device=engine.policy.device)
-        self.prefixes: list[list[tuple[int, Tensor]]] = [[] for _ in chats]  # pieces (T, H) and where they start
+        self.mask_RT = torch.zeros(len(rows), max(map(len, self.ids)), dtype=torch.long, device=policy.device)
+        self._copy_caches(places)
 
-    def only(self, rows: list[int]) -> "_Batch":
-        """A batch of some of the rows, with a copy of their cache."""
-        part = _Batch(self.engine, [self.chats[row] for row in rows])
-        part.ids, part.mask_RT = [[*self.ids[row]] for row in rows], self.mask_RT[rows]
-        part.prefixes = [self.prefixes[row] for row in rows]  # the same lists: what the part reads is kept for both
-        for i, layer in enumerate(self.cache.layers):
-            part.cache.update(layer.keys[rows], layer.values[rows], i)
-        return part
+    def _copy_caches(self, places: "Sequence[tuple[_Batch, int] | None]") -> None:
+        """Put the cached positions of each row side by side, without the gaps between them, at the right end."""
+        width = self.mask_RT.shape[1]
+        layers: list[tuple[Tensor, Tensor]] = []
+        for source in {id(place[0]): place[0] for place in places if place}.values():
+            here = [i for i, place in enumerate(places) if place and place[0] is source]
+            there = [place[1] for place in places if place and place[0] is source]
+            column_RT = source.mask_RT[there].argsort(dim=1, stable=True)[:, -width:]  # gaps first
+            start = width - column_RT.shape[1]
+            self.mask_RT[here, start:] = source.mask_RT[there].gather(1, column_RT)
+            if not layers:
+                shape = lambda x: (len(places), x.shape[1], width, x.shape[3])  # noqa: E731
+                layers = [
+                    tuple(x.new_zeros(shape(x)) for x in (layer.keys, layer.values)) for layer in source.cache.layers
+                ]
+            for pair, layer in zip(layers, source.cache.layers, strict=True):
+                for new, old in zip(pair, (layer.keys, layer.values), strict=True):
+                    index = column_RT[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
+                    new[here, :, start:] = old[there].gather(2, index)
+        for i, (keys, values) in enumerate(layers):
+            self.cache.update(keys, values, i)
 
-    def generate(self, requests: list[Request]) -> dict:
-        """A reply per chat. Once half of the replies have ended, the others go on in a batch of their own; what
+    def begins(self, request: Request) -> bool:
+        """Whether what is cached of the request's row is the beginning of its ids."""
+        ids = self.ids[self.rows.index(_row_of(request))]
+        return request.ids[: len(ids)] == ids
+
+    def generate(self, requests: list[Request], version: int) -> list[Generation]:
+        """A reply per row. Once half of the replies have ended, the others go on in a batch of their own; what
         that feeds is fed to this batch in the next turn, together with what is then new."""
-        uniforms = {r.chat: np.random.default_rng(r.seed).random(r.max_tokens) for r in requests}
-        replies = {r.chat: Generation(ids=[], logprobs=[]) for r in requests}
-        batch, running = self, requests
+        uniforms = [np.random.default_rng(r.seed).random(r.max_tokens) for r in requests]
+        replies: list[tuple[list[int], list[float]]] = [([], []) for _ in requests]
+        batch, running = self, list(range(len(requests)))  # index in `requests` of each row of `batch`
         new = [r.ids[len(ids) :] for r, ids in zip(requests, self.ids, strict=True)]
         for step in itertools.count():
-            logits_RV = batch._feed(spans_of([r.adapter for r in running]), new)
-            uniform_R = torch.tensor([uniforms[r.chat][min(step, r.max_tokens - 1)] for r in running])
+            temperature_R1 = torch.tensor([[requests[i].temperature] for i in running], device=self.policy.device)
+            logits_RV = batch._feed(new) / temperature_R1
+            uniform_R = torch.tensor([uniforms[i][min(step, requests[i].max_tokens - 1)] for i in running])
             token_R, logprob_R = (values.tolist() for values in _sample(logits_RV, uniform_R))
             open_rows, new = [], [[] for _ in running]
-            for row, request in enumerate(running):
-                reply = replies[request.chat]
-                if len(reply.ids) == request.max_tokens or reply.ids[-1:] == [self.engine.eos]:
+            for row, i in enumerate(running):
+                request, (ids, logprobs) = requests[i], replies[i]
+                if len(ids) == request.max_tokens or (ids and ids[-1] in request.stop_ids):
                     continue  # ended before
-                reply.ids.append(token_R[row])
-                reply.logprobs.append(logprob_R[row])
-                if len(reply.ids) < request.max_tokens and token_R[row] != self.engine.eos:
+                ids.append(token_R[row])
+                logprobs.append(logprob_R[row])
+                if len(ids) < request.max_tokens and token_R[row] not in request.stop_ids:
                     open_rows.append(row)
                     new[row] = [token_R[row]]
             if not open_rows:
-                return {r.chat: self._with_prefix(row, replies[r.chat]) for row, r in enumerate(requests)}
+                break
             if len(open_rows) <= len(running) // 2:
-                batch = batch.only(open_rows)
+                batch = _Batch(self.policy, [batch.rows[row] for row in open_rows], [(batch, r) for r in open_rows])
                 running, new = [running[row] for row in open_rows], [new[row] for row in open_rows]
+        return [
+            Generation(
+                chat=request.chat,
+                ids=ids,
+                logprobs=logprobs,
+                finish_reason=FinishReason.STOP if ids[-1] in request.stop_ids else FinishReason.LENGTH,
+                version=version,
+                prefix_hidden_TH=torch.cat([piece for _, piece in prefix]) if prefix else None,
+            )
+            for request, (ids, logprobs), prefix in zip(requests, replies, self.prefixes, strict=True)
+        ]
 
-    def _feed(self, spans: tuple[Span, ...], new: list[list[int]]) -> Tensor:
+    def _feed(self, new: list[list[int]]) -> Tensor:
         """Put each row's new ids into the cache; logits (R, V) after the last of them."""
-        policy, width = self.engine.policy, max(map(len, new))
-        input_ids = np.full((len(new), width), self.engine.eos)
+        policy, width = self.policy, max(map(len, new))
+        input_ids = np.zeros((len(new), width), dtype=np.int64)
         positions = np.zeros((len(new), width), dtype=np.int64)
         mask = np.zeros((len(new), width), dtype=np.int64)
         for row, ids in enumerate(new):
@@ -120,7 +178,7 @@ class _Batch:
         tensors = [torch.from_numpy(a).to(policy.device) for a in (input_ids, positions, mask)]
         self.mask_RT = torch.cat([self.mask_RT, tensors[2]], dim=1)
         hidden_RTH = policy.hidden(
-            spans,
+            spans_of([adapter for _, adapter in self.rows]),
             tensors[0],
             position_ids=tensors[1],
             attention_mask=self.mask_RT,
@@ -131,17 +189,13 @@ class _Batch:
             for row, ids in enumerate(new):
                 if ids:
                     self._keep_prefix(row, len(self.ids[row]) - len(ids), policy.prefix_hidden_RTH[row, -len(ids) :])
-        return policy.logits(hidden_RTH[:, -1]) / self.engine.temperature
+        return policy.logits(hidden_RTH[:, -1])
 
     def _keep_prefix(self, row: int, start: int, piece_TH: Tensor) -> None:
         pieces = self.prefixes[row]
         while pieces and pieces[-1][0] >= start:  # a part has read it before
             pieces.pop()
         pieces.append((start, piece_TH))
-
-    def _with_prefix(self, row: int, reply: Generation) -> Generation:
-        pieces = [piece for _, piece in self.prefixes[row]]
-        return replace(reply, prefix_hidden_TH=torch.cat(pieces)) if pieces else reply
 
 
 def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

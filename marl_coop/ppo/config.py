@@ -1,11 +1,31 @@
 """What can be set about multi-agent PPO."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from envs.core.episode import Phase
+from envs.core.lookup import find
+from marl_coop.engines import Engine
+from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.policy.compat import TrainingConfig
+from marl_coop.policy.team import TeamPolicy
+
+
+def _embedded(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
+    return EmbeddedEngine(policy, args.max_rows)
+
+
+ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {"embedded": _embedded}
+
+
+def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]:
+    """What makes the engine of `training.engine`. Raises ValueError where there is none of that name."""
+    try:
+        return find(name, ENGINES, kind="engine", example="my_lab.engines:make_engine")
+    except ValueError as error:
+        raise ValueError(f"training.engine: {error}") from error
 
 
 @dataclass
@@ -34,6 +54,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
         max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply.
         max_rows: chats per batch while playing.
+        engine: what samples while playing: "embedded" (the training model itself), or a dotted path
+            `package.module:object` to what makes a `marl_coop.engines.Engine` of the team's policy and these arguments.
         save_updates: a checkpoint every so many updates.
     """
 
@@ -60,6 +82,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     max_work_tokens: int = 256
     max_final_tokens: int = 64
     max_rows: int = 128
+    engine: str = "embedded"
     save_updates: int = 5
 
     learning_rate: float = 2e-4
@@ -85,6 +108,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         choices = {"advantage": ("gae", "counterfactual"), "critic": ("central", "local")}
         for name, known in (choices | {"kl_reference": ("base", "start")}).items():
             self._check(name, getattr(self, name) in known, f"{known[0]!r} or {known[1]!r}")
+        find_engine(self.engine)
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy = self.save_strategy = "steps"

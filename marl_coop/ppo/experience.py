@@ -27,6 +27,7 @@ from marl_coop.policy.team import TeamPolicy, reference_name
 from marl_coop.ppo import counterfactual, losses
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.engine_weights import EngineWeights
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from rewards import RewardStack
@@ -54,7 +55,8 @@ class Collector:
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
 
     `metrics` is where numbers for the log are put, by name; whoever logs them empties it. `reward_weights` is to be a
-    callback of the trainer: it moves the weights that hold a budget.
+    callback of the trainer: it moves the weights that hold a budget; and so is `engine_weights`, which tells the engine
+    of new adapters.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Collector:
         self.metrics: dict[str, list[float]] = defaultdict(list)
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
+        self.engine_weights = EngineWeights(players.engine)
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
@@ -97,6 +100,7 @@ class Collector:
         first += self.accelerator.process_index * share
         started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
         rollouts = self.players.play(range(first, first + share), sampling_seed)
+        self.engine_weights.check(rollouts)
         if self._solo:
             starts = [reference_name(adapter) for adapter in self.model.adapters]
             rollouts = counterfactual.with_solo(self.players, rollouts, starts, sampling_seed)

@@ -26,14 +26,14 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from envs.core.env import CoopEnv
 from envs.core.task import Seat
-from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.engines import Engine
 from marl_coop.players import BASE, Mix, Player
 from marl_coop.policy.compat import TrainerBase
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate
-from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.experience import Collector, total
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
@@ -53,6 +53,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         system: system message of every chat.
         callbacks: as in `transformers.Trainer`.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+        engine: samples the replies of `model`; None: the one that `args.engine` names.
     """
 
     def __init__(
@@ -66,14 +67,16 @@ class MultiAgentPPOTrainer(TrainerBase):
         system: str,
         callbacks: list[TrainerCallback] | None = None,
         on_rollouts: Callable[[int, list, list], None] | None = None,
+        engine: Engine | None = None,
     ):
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
         chat = Chat(processing_class, system)
-        engine = EmbeddedEngine(model, chat.eos, args.temperature, args.max_rows)
-        self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens)
+        engine = engine or find_engine(args.engine)(model, args)
+        self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
         self.add_callback(self.collector.reward_weights)
+        self.add_callback(self.collector.engine_weights)
         self._metrics = self.collector.metrics
         self._rows: list[dict[Seat, SeatSample]] = []  # the episodes of the running update
         self._dropped = False  # the running step has met a loss that is not finite

@@ -1,33 +1,42 @@
 """Play episodes: text from the environments goes in, sampled tokens come out.
 
-All seats of all running episodes are one request to the engine per phase. What comes back is an `Episode` (text, for
-rewards and metrics) and, for each seat, a `Trajectory` (tokens, for training).
+Each episode goes on as soon as all of its next replies are there. What comes back is an `Episode` (text, for rewards
+and metrics) and, for each seat, a `Trajectory` (tokens, for training).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
 from envs.core.env import CoopEnv
-from envs.core.episode import Episode, Phase, StopReason
+from envs.core.episode import Episode, Phase, StopReason, Turn
 from envs.core.task import Seat, Task
-from marl_coop.engines import Engine, Generation, Request
-from marl_coop.players import BASE, Mix, Player, player_name
+from envs.core.tokens import written
+from marl_coop.engines import Engine, FinishReason, Generation, Request
+from marl_coop.players import Mix, Player, player_name
 from marl_coop.rollout.chat import Chat
+from marl_coop.rollout.endpoint import Answer, Endpoint
+
+ENVIRONMENT_THREADS, ENDPOINT_THREADS = 4, 32  # the ones compute, the others wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One reply in its chat: ids[start:stop] were sampled in a round, with these log-probabilities."""
+    """One reply in its chat: ids[start:stop] were sampled in a round, with these log-probabilities.
+
+    `version`: of the weights that sampled it; None for a reply that was given as text, which has no log-probabilities.
+    """
 
     start: int
     stop: int
-    logprobs: list[float]
     round: int
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = FinishReason.STOP
+    version: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +98,7 @@ def stable_seed(*key: int) -> int:
 
 
 class RolloutRunner:
-    """What is needed to play: who sits where, how they sample, how long they may speak.
+    """Plays episodes: who sits where, how they sample, how long they may speak.
 
     Args:
         make_env: gives a fresh environment.
@@ -97,6 +106,7 @@ class RolloutRunner:
         engine: samples the replies.
         chat: puts text into token ids.
         max_tokens: length limit of a reply in each phase.
+        temperature: of the sampling, > 0.
 
     Raises:
         ValueError: the seats of the environment are not those of `policies`.
@@ -109,97 +119,195 @@ class RolloutRunner:
         engine: Engine,
         chat: Chat,
         max_tokens: Mapping[Phase, int],
+        temperature: float,
     ):
         self.make_env, self.policies, self.engine = make_env, policies, engine
-        self.chat, self.max_tokens = chat, max_tokens
+        self.chat, self.max_tokens, self.temperature = chat, max_tokens, temperature
         seats = make_env().possible_agents
         if set(seats) != set(policies):
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
         """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
-        return self._play([_EpisodeSlot(self, seed, sampling_seed) for seed in task_seeds])
+        return self._play([_EpisodeSlot(self, i, seed, sampling_seed) for i, seed in enumerate(task_seeds)])
 
     def replay(self, specs: Sequence[ReplaySpec], sampling_seed: int) -> list[Rollout]:
         """One episode per spec, with the random numbers that `play` gives to its task's seed."""
-        return self._play([_EpisodeSlot(self, v.task.seed, sampling_seed, v) for v in specs])
+        return self._play([_EpisodeSlot(self, i, s.task.seed, sampling_seed, s) for i, s in enumerate(specs)])
 
-    def _play(self, tables: "list[_EpisodeSlot]") -> list[Rollout]:
+    def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
         self.engine.reset_cache()
-        with ThreadPoolExecutor(max_workers=4) as pool:  # the last step of an episode waits for its tests
-            while running := [table for table in tables if table.env.agents]:
-                list(pool.map(_EpisodeSlot.prepare, running))
-                requests = [request for table in running for request in table.requests()]
-                generations = iter(self.engine.generate(requests))
-                for table in running:
-                    table.record(generations)
-                list(pool.map(_EpisodeSlot.step, running))
-        self.engine.reset_cache()
-        return [table.rollout() for table in tables]
+        session = _Session(self.engine, slots)
+        try:
+            session.run()
+        finally:
+            session.close()
+            self.engine.reset_cache()
+        return [slot.rollout() for slot in slots]
+
+
+class _Session:
+    """Some episodes while they are played, each as far as its replies have come.
+
+    Before the engine is asked to go on, every step of an environment that can lead to another request is waited for:
+    so batches are full, and a run repeats to the last digit. Not waited for are endpoints, and the steps that end an
+    episode, with their tests.
+    """
+
+    def __init__(self, engine: Engine, slots: "Sequence[_EpisodeSlot]"):
+        self.engine = engine
+        self._environments = ThreadPoolExecutor(ENVIRONMENT_THREADS)
+        self._endpoints = ThreadPoolExecutor(ENDPOINT_THREADS)
+        self._asked: dict[Hashable, tuple[_EpisodeSlot, Seat]] = {}
+        self._answering: dict[Future[Answer], tuple[_EpisodeSlot, Seat]] = {}
+        self._ending: dict[Future[None], _EpisodeSlot] = {}  # steps after which nothing more is asked
+        self._stepping = {self._environments.submit(slot.prepare): slot for slot in slots}
+
+    def run(self) -> None:
+        while self._stepping or self._asked or self._answering or self._ending:
+            if self._stepping:
+                wait(self._stepping)
+            elif self._asked:
+                for generation in self.engine.collect():
+                    slot, seat = self._asked.pop(generation.chat)
+                    slot.take_sample(seat, generation)
+                    self._step_if_ready(slot)
+            else:
+                wait([*self._answering, *self._ending], return_when=FIRST_COMPLETED)
+            for answer in [future for future in self._answering if future.done()]:
+                slot, seat = self._answering.pop(answer)
+                slot.take_text(seat, *answer.result())
+                self._step_if_ready(slot)
+            for steps in (self._stepping, self._ending):
+                for step in [future for future in steps if future.done()]:
+                    slot = steps.pop(step)
+                    step.result()
+                    self._ask(slot)
+
+    def close(self) -> None:
+        for pool in (self._environments, self._endpoints):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, slot: "_EpisodeSlot") -> None:
+        """Begin the next turn of each seat that acts: its reply is given, is written already, or is asked for."""
+        for seat in slot.env.acting:
+            slot.hear(seat)
+            player = slot.traces[seat].player
+            if (ids := slot.given_ids(seat)) is not None:
+                slot.take(seat, ids, slot.runner.chat.reply_text(ids), FinishReason.STOP)
+            elif seat in slot.scripted:
+                slot.take_text(seat, slot.scripted[seat], FinishReason.STOP)
+            elif isinstance(player, Endpoint):
+                self._answering[self._endpoints.submit(player.answer, slot.env, seat)] = slot, seat
+            else:
+                request = slot.request(seat)
+                self._asked[request.chat] = slot, seat
+                self.engine.submit(request)
+        self._step_if_ready(slot)
+
+    def _step_if_ready(self, slot: "_EpisodeSlot") -> None:
+        """Let the environment step once all replies are there."""
+        if slot.env.agents and slot.replies.keys() == set(slot.env.acting):
+            steps = self._ending if slot.env.phase is Phase.FINAL else self._stepping
+            steps[self._environments.submit(slot.step)] = slot
 
 
 class _EpisodeSlot:
-    """One running episode: an environment and the chats of those who sit at it."""
+    """One running episode: an environment, the chats of those who sit at it, and the replies to its next step.
 
-    def __init__(self, players: RolloutRunner, task_seed: int, sampling_seed: int, spec: ReplaySpec | None = None):
-        self.players, self.key = players, (sampling_seed, task_seed)
-        self.env = players.make_env()
+    `prepare` and `step` may run in any thread, so they touch no tokenizer; all else is for the thread that plays.
+    """
+
+    def __init__(
+        self, runner: RolloutRunner, index: int, task_seed: int, sampling_seed: int, spec: ReplaySpec | None = None
+    ):
+        self.runner, self.index, self.key = runner, index, (sampling_seed, task_seed)
+        self.env = runner.make_env()
         self.given = spec.given if spec else {}
-        policies = spec.policies if spec else players.policies
+        policies = spec.policies if spec else runner.policies
         options = {"task": spec.task, "muted": spec.muted} if spec else None
         self.observations, _ = self.env.reset(seed=task_seed, options=options)
         self.traces = {
             seat: Trajectory(seat=seat, player=Mix.of(policies[seat]).draw(stable_seed(*self.key, i)))
             for i, seat in enumerate(self.env.agents)
         }
+        self.scripted: dict[Seat, str] = {}
         self.replies: dict[Seat, str] = {}
-        self.ready: dict[Seat, list[int]] = {}  # replies of this step that are not sampled
         self.round = 0
 
     def prepare(self) -> None:
-        """Find the replies that nobody has to sample: those that are given, and those of partners that write text."""
-        self.ready, self.replies = {}, {}
+        """Write the next replies of the scripted partners."""
+        self.scripted = {}
         for seat in self.env.acting:
-            trace = self.traces[seat]
-            if (ids := self.given.get((seat, len(trace.turns)))) is not None:
-                self.ready[seat] = ids
-            elif trace.player is not BASE and trace.adapter is None:
-                self.replies[seat] = trace.player.reply(self.env, seat)
-                self.ready[seat] = self.players.chat.reply_ids(self.replies[seat])
-
-    def requests(self) -> list[Request]:
-        """What is to be sampled next: a reply for each seat that has none ready."""
-        chat, limit = self.players.chat, self.players.max_tokens[self.env.phase]
-        for seat in self.env.acting:
-            trace, text = self.traces[seat], self.observations[seat]
-            trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
-        return [
-            Request(
-                chat=(self.key, seat),
-                ids=self.traces[seat].ids,
-                adapter=self.traces[seat].adapter,
-                max_tokens=limit,
-                seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns)),
-            )
-            for seat in self.env.acting
-            if seat not in self.ready
-        ]
-
-    def record(self, sampled: Iterator[Generation]) -> None:
-        """Take the next replies of `sampled`, one for each of `requests`."""
-        for seat in self.env.acting:
-            trace, ready = self.traces[seat], self.ready.get(seat)
-            generation = next(sampled) if ready is None else Generation(ids=ready, logprobs=[])
-            start, stop = len(trace.ids), len(trace.ids) + len(generation.ids)
-            trace.ids = [*trace.ids, *generation.ids]
-            trace.turns.append(Transition(start=start, stop=stop, logprobs=generation.logprobs, round=self.round))
-            trace.prefix_hidden_TH = generation.prefix_hidden_TH
-            self.replies.setdefault(seat, self.players.chat.reply_text(generation.ids))
+            player = self.traces[seat].player
+            if not isinstance(player, str | Endpoint | None) and self.given_ids(seat) is None:
+                self.scripted[seat] = player.reply(self.env, seat)
 
     def step(self) -> None:
-        self.observations, *_ = self.env.step({seat: self.replies[seat] for seat in self.env.acting})
+        self.observations, *_ = self.env.step(self.replies)
         self.round += 1
+        self.replies = {}
+        self.prepare()
+
+    def given_ids(self, seat: Seat) -> list[int] | None:
+        return self.given.get((seat, len(self.traces[seat].turns)))
+
+    def hear(self, seat: Seat) -> None:
+        """Put what the seat was told into its chat."""
+        chat, trace, text = self.runner.chat, self.traces[seat], self.observations[seat]
+        trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
+
+    def request(self, seat: Seat) -> Request:
+        trace, runner = self.traces[seat], self.runner
+        return Request(
+            chat=(self.index, seat),
+            ids=trace.ids,
+            adapter=trace.adapter,
+            max_tokens=runner.max_tokens[self.env.phase],
+            temperature=runner.temperature,
+            stop_ids=runner.chat.stops,
+            seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(trace.turns)),
+        )
+
+    def take_sample(self, seat: Seat, sample: Generation) -> None:
+        text = self.runner.chat.reply_text(sample.ids)
+        self.take(seat, sample.ids, text, sample.finish_reason, sample.logprobs, sample.version)
+        self.traces[seat].prefix_hidden_TH = sample.prefix_hidden_TH
+
+    def take_text(self, seat: Seat, text: str, finish_reason: FinishReason) -> None:
+        text = written(text)
+        self.take(seat, self.runner.chat.reply_ids(text), text, finish_reason)
+
+    def take(
+        self,
+        seat: Seat,
+        ids: list[int],
+        text: str,
+        finish_reason: FinishReason,
+        logprobs: Sequence[float] = (),
+        version: int | None = None,
+    ) -> None:
+        """Add a reply to the seat's chat; what the environment reads of it ends where its action space does."""
+        trace, limit = self.traces[seat], self.env.action_space(seat).max_length
+        self.replies[seat] = text[:limit]
+        start, stop = len(trace.ids), len(trace.ids) + len(ids)
+        trace.ids = [*trace.ids, *ids]
+        trace.turns.append(
+            Transition(
+                start=start,
+                stop=stop,
+                round=self.round,
+                logprobs=list(logprobs),
+                finish_reason=FinishReason.LENGTH if len(text) > limit else finish_reason,
+                version=version,
+            )
+        )
 
     def rollout(self) -> Rollout:
+        episode = self.env.episode
+        turns = (replace(t, truncated=self._truncated(t)) for t in episode.turns)
         players = {seat: player_name(trace.player) for seat, trace in self.traces.items()}
-        return Rollout(episode=replace(self.env.episode, players=players), traces=self.traces)
+        return Rollout(episode=replace(episode, turns=tuple(turns), players=players), traces=self.traces)
+
+    def _truncated(self, turn: Turn) -> bool:
+        return self.traces[turn.agent].turns[turn.index].finish_reason is FinishReason.LENGTH

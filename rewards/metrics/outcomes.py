@@ -20,6 +20,11 @@ def parse_rate(episode: Episode) -> Rate:
     return share([turn.parse_error is None for turn in episode.turns])
 
 
+def truncation_rate(episode: Episode) -> Rate:
+    """P(a turn was cut at its limit of length). Range: [0, 1], less is better. Cases: turns. Source: our own."""
+    return share([turn.truncated for turn in episode.turns])
+
+
 def silence_rate(episode: Episode) -> Rate:
     """P(a seat said and wrote down nothing in the whole episode | it held a fact that a partner needed).
 

@@ -49,6 +49,7 @@ from rewards.metrics.outcomes import (
     silence_rate,
     success,
     textual_conflict_rate,
+    truncation_rate,
     utility,
 )
 from rewards.metrics.rate import Statistic, bounded, statistic, unbounded
@@ -112,6 +113,7 @@ BOUNDED = (  # in [0, 1]
     acting_rate,
     malformed_act_rate,
     parse_rate,
+    truncation_rate,
     message_share,
     memory_recall,
     memory_staleness,

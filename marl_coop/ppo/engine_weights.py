@@ -1,0 +1,43 @@
+"""Which weights an engine samples from while the trainer changes them."""
+
+from collections.abc import Iterable
+
+from transformers import TrainerCallback
+
+from marl_coop.engines import Engine
+from marl_coop.rollout.runner import Rollout
+
+
+class EngineWeights(TrainerCallback):
+    """Tells an engine of new adapters, and holds what it samples against them.
+
+    The version of weights is the number of optimisation steps that made them, so it goes on where a run is resumed.
+    An engine is told at the start, after each update, which is when it is to play, and at the end.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._load(0)
+
+    def _load(self, version: int) -> None:
+        self.version = version
+        self.engine.load_adapters(version)
+
+    def check(self, rollouts: Iterable[Rollout]) -> None:
+        """Raises RuntimeError where a reply was sampled by other weights than the newest."""
+        played = {t.version for r in rollouts for trace in r.traces.values() for t in trace.turns}
+        if stale := sorted(version for version in played - {None, self.version}):
+            raise RuntimeError(
+                f"{type(self.engine).__name__} was told of weights {self.version} and sampled from weights {stale}: "
+                "its load_adapters must take effect before the next request"
+            )
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._load(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % args.steps_per_update == 0:
+            self._load(state.global_step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._load(state.global_step)
