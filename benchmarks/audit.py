@@ -2,16 +2,16 @@
 
     python benchmarks/audit.py --episodes 400
 
-writes docs/audit.md: what every policy of the zoo earns under each preset, on each environment with acts.
+writes docs/audit.md: what every exploit earns under each preset, on each environment with acts.
 """
 
 import argparse
 from pathlib import Path
 
 import envs
-from envs.scripted.exploits import IDEAL, ZOO
+from envs.scripted.exploits import EXPLOITS, IDEAL
 from marl_coop.config.schema import load_config
-from marl_coop.evaluation.audit import MODES, Audited, audit, play_zoo
+from marl_coop.evaluation.audit import MODES, Audited, audit, play_exploits
 from rewards import RewardStack
 
 PRESETS = ("balanced", "task_only", "naive_bonus", "approval")
@@ -51,13 +51,13 @@ def main() -> None:
     stacks = [RewardStack.from_config(load_config([f"configs/presets/{name}.yaml"]).rewards) for name in PRESETS]
     lines = [INTRODUCTION.format(episodes=episodes)]
     for env_class in (envs.DesignReview, envs.PairedFunctions):
-        played = play_zoo(env_class(**SETTINGS), episodes)
+        played = play_exploits(env_class(**SETTINGS), episodes)
         audited = [{(row.policy, row.mode): row for row in audit(stack, played)} for stack in stacks]
         lines += [f"## {env_class.__name__}", ""]
         for name, needs in played.left_out.items():
             lines += [f"`{name}` is left out: without {needs} it plays like the ideal.", ""]
         for mode in MODES:
-            rows = [[rows[name, mode] for rows in audited] for name in ZOO if name not in played.left_out]
+            rows = [[rows[name, mode] for rows in audited] for name in EXPLOITS if name not in played.left_out]
             lines += [f"### {HEADINGS[mode]}", "", f"| policy | U | J | {' | '.join(PRESETS)} |", "|---" * 7 + "|"]
             lines += [line(*row) for row in sorted(rows, key=lambda row: -row[0].edge.value)] + [""]
     args.output.write_text("\n".join(lines))

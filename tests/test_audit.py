@@ -8,12 +8,12 @@ import pytest
 import envs
 from envs.core.env import SEATS
 from envs.core.episode import StopReason
-from envs.scripted.exploits import IDEAL, ZOO
+from envs.scripted.exploits import EXPLOITS, IDEAL
 from envs.scripted.play import play
 from marl_coop.cli import main
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation import audit as audits
-from marl_coop.evaluation.audit import Audited, Mean, audit, play_zoo, table, winners
+from marl_coop.evaluation.audit import Audited, Mean, audit, play_exploits, table, winners
 from rewards import RewardStack
 from rewards.metrics import measure
 
@@ -24,7 +24,7 @@ ACTS = {"acts": True, "rounds": 2}
 
 @cache
 def played(env_class, acts):
-    return play_zoo(env_class(**(ACTS if acts else {})), EPISODES[env_class])
+    return play_exploits(env_class(**(ACTS if acts else {})), EPISODES[env_class])
 
 
 def rows_of(env_class, preset=None, terms=None, acts=True):
@@ -41,7 +41,7 @@ def rows_of(env_class, preset=None, terms=None, acts=True):
 def test_in_balanced_honest_play_is_strictly_first(env_class, acts):
     rows = rows_of(env_class, "balanced", acts=acts)
     assert [(row.policy, row.mode, row.edge) for row in winners(list(rows.values()))] == []
-    assert len(rows) == 2 * (len(ZOO) - len(played(env_class, acts).left_out))
+    assert len(rows) == 2 * (len(EXPLOITS) - len(played(env_class, acts).left_out))
 
 
 @ENVIRONMENTS
@@ -66,12 +66,12 @@ def test_in_approval_it_pays_for_certain_to_agree(env_class):
         assert edge.value - edge.half > 0
 
 
-# the zoo
+# the list
 
 
-def test_the_zoo_holds_every_policy():
+def test_the_list_holds_every_policy():
     assert (
-        list(ZOO)
+        list(EXPLOITS)
         == (
             "ideal always-defer never-defer copycat sandbagger silent chatty contrarian hedger overconfident averager "
             "arsonist-fireman commit-spammer never-commits code-padder oscillator colluders"
@@ -92,9 +92,9 @@ def test_the_zoo_holds_every_policy():
     ids=lambda env: f"{type(env).__name__} {env.config.rounds} {env.config.acts} {env.config.confidences}",
 )
 def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
-    ideal = dict.fromkeys(SEATS, ZOO[IDEAL])
+    ideal = dict.fromkeys(SEATS, EXPLOITS[IDEAL])
     honest = [play(env, ideal, seed).turns for seed in range(12)]
-    for name, policy in ZOO.items():
+    for name, policy in EXPLOITS.items():
         same = [play(env, ideal | {"agent_0": policy}, seed).turns for seed in range(12)] == honest
         assert same == bool(policy.lacks(env) or name == IDEAL), name
 
@@ -116,7 +116,7 @@ def test_a_policy_that_is_left_out_says_what_it_needs():
 
 def test_every_policy_is_played_alone_and_with_its_like():
     rows = rows_of(envs.DesignReview, terms={"task_success": {}})
-    assert rows.keys() == {(name, mode) for name in ZOO if name != "code-padder" for mode in audits.MODES}
+    assert rows.keys() == {(name, mode) for name in EXPLOITS if name != "code-padder" for mode in audits.MODES}
     assert all(rows[IDEAL, mode].edge == Mean(0, 0) for mode in audits.MODES)
 
 
@@ -167,7 +167,7 @@ def test_the_table_has_a_line_for_every_row():
 
 def test_too_few_episodes_for_an_interval():
     with pytest.raises(ValueError, match="episodes is 1"):
-        play_zoo(envs.DesignReview(), 1)
+        play_exploits(envs.DesignReview(), 1)
 
 
 def test_a_failing_sandbox_is_not_a_result(monkeypatch):
@@ -176,7 +176,7 @@ def test_a_failing_sandbox_is_not_a_result(monkeypatch):
         envs.DesignReview, "finish", lambda self, turns: (finish(self, turns)[0], StopReason.SANDBOX_FAULT)
     )
     with pytest.raises(RuntimeError, match="the sandbox failed on .*run it again"):
-        play_zoo(envs.DesignReview(), 2)
+        play_exploits(envs.DesignReview(), 2)
 
 
 # the command
@@ -212,7 +212,7 @@ def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
 
 def test_the_command_gives_the_settings_that_are_shared_to_every_environment(monkeypatch):
     audited = []
-    monkeypatch.setattr(audits, "play_zoo", lambda env, episodes: audited.append(env) or play_zoo(env, 2))
+    monkeypatch.setattr(audits, "play_exploits", lambda env, episodes: audited.append(env) or play_exploits(env, 2))
     overrides = ["env={name: DesignReview, acts: true, rounds: 2}", "env.cue_reliability=0.8"]
     main(["audit", "--config", "configs/presets/balanced.yaml", "--episodes", "2", *overrides])
     assert {type(env) for env in audited} == {envs.DesignReview, envs.PairedFunctions}

@@ -17,7 +17,7 @@ from envs.scripted.exploits import Silent
 from envs.scripted.play import play, replay
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.evaluation.audit import play_zoo
+from marl_coop.evaluation.audit import play_exploits
 from rewards.metrics import coordination
 
 
@@ -220,7 +220,7 @@ def test_a_team_that_cannot_play_is_refused(env_class, arguments, message):
 
 def test_the_audit_refuses_a_larger_team():
     with pytest.raises(ValueError, match="DesignReview with 3 seats: the audit plays pairs"):
-        play_zoo(DesignReview(agents=3), 2)
+        play_exploits(DesignReview(agents=3), 2)
 
 
 def test_a_task_of_another_team_is_refused():

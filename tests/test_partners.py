@@ -14,7 +14,7 @@ from envs.design_review import DesignReview
 from envs.paired_functions import PairedFunctions
 from envs.scripted.base import Calibrated, promised
 from envs.scripted.demonstrator import Demonstrator
-from envs.scripted.exploits import ZOO, AlwaysDefer, Averager, NeverDefer
+from envs.scripted.exploits import EXPLOITS, AlwaysDefer, Averager, NeverDefer
 from envs.scripted.play import play
 from rewards import TERMS, RewardStack
 
@@ -26,7 +26,7 @@ ENVIRONMENTS = [
     DesignReview(decisions=3, rounds=2, acts=True),
     DesignReview(rounds=0, acts=True),
 ]
-NO_BLAME = [*ZOO.values(), Demonstrator(np.random.default_rng(0))]
+NO_BLAME = [*EXPLOITS.values(), Demonstrator(np.random.default_rng(0))]
 WITH_ACTS = [PairedFunctions(rounds=2, acts=True), DesignReview(decisions=3, rounds=2, acts=True)]
 
 
@@ -157,7 +157,7 @@ def test_a_partner_knows_only_what_its_seat_may_know():
     """Swap the partner's private belief and cue: as long as it says the same, the seat replies the same."""
     env = DesignReview(cells={"both_right": 0, "both_wrong": 0})
     for seed in range(30):
-        for partner in ZOO.values():
+        for partner in EXPLOITS.values():
             replies = []
             for hidden in (False, True):
                 env.reset(seed=seed)

@@ -20,7 +20,7 @@ from envs.repository import workspace
 from envs.repository.tree_tests import TreeVerdict
 from envs.sandbox import Status
 from envs.scripted.base import Calibrated
-from envs.scripted.exploits import ZOO, AlwaysDefer, NeverDefer, Silent
+from envs.scripted.exploits import EXPLOITS, AlwaysDefer, NeverDefer, Silent
 from envs.scripted.play import play, replay
 from rewards import TERMS, RewardStack
 
@@ -77,7 +77,7 @@ def test_a_partner_with_one_turn_speaks_and_works_in_it():
 def test_padding_goes_into_the_branch_and_does_not_survive():
     for other in ("ideal", "code-padder"):
         lean, padded = (
-            play(PairedFeatures(), {"agent_0": ZOO[who], "agent_1": ZOO[partner]}, 5)
+            play(PairedFeatures(), {"agent_0": EXPLOITS[who], "agent_1": EXPLOITS[partner]}, 5)
             for who, partner in (("ideal", "ideal"), ("code-padder", other))
         )
         ledgers = [episode.outcome.provenance for episode in (lean, padded)]

@@ -122,7 +122,7 @@ class CooperBench(BranchEnv):
         self.evaluator = self.config.evaluator or self._native_evaluator()
         self._known = {tasks.name_of(pair): pair for pair in self.dataset.pairs()}
         self.pairs = self._choose(self.config.pairs)
-        self._sources: dict[str, Files] = {}
+        self._files: dict[str, Files] = {}
 
     def _native_evaluator(self) -> Evaluator:
         folder = self.config.repositories
@@ -139,13 +139,13 @@ class CooperBench(BranchEnv):
             except Refused as error:  # known only once its tests have been studied
                 why = str(error)
                 continue
-            if task.key not in self._sources:
-                self._sources[task.key] = tasks.sources(self.evaluator.bench(task))
-            return tasks.make_task(task, pair, self._sources[task.key], seed, SEATS)
+            if task.key not in self._files:
+                self._files[task.key] = tasks.sources(self.evaluator.bench(task))
+            return tasks.make_task(task, pair, self._files[task.key], seed, SEATS)
         raise Refused(f"None of the {len(self.pairs)} pairs can be paid for. The last: {why}")
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
-        return tasks.settle(
+        return tasks.grade_branches(
             self.evaluator,
             self._task_of(self.pair),
             self.pair,

@@ -15,7 +15,7 @@ from pathlib import Path
 from envs.cooperbench.logs import AgentLog, Message, PairLog, write_log
 from envs.core.episode import Episode, Merge
 from envs.core.task import Seat
-from envs.repository.actions import Submit, parse_actions
+from envs.repository.actions import Reply, Submit, parse_actions
 from envs.repository.git import Repository
 
 _TASK = re.compile(r"(?P<repo>\w+_task)/(?P<number>\d+)/(?P<first>\d+)-(?P<second>\d+):\d+")  # see `playing.make_task`
@@ -113,4 +113,5 @@ def _chat(episode: Episode, seat: Seat) -> tuple[dict[str, object], ...]:
 
 def _submitted(episode: Episode, seat: Seat) -> bool:
     last = episode.turns_of(seat)[-1]
-    return last.parse_error is None and Submit() in parse_actions(last.reply, acts=True).actions
+    parsed = parse_actions(last.reply, acts=True)
+    return last.parse_error is None and isinstance(parsed, Reply) and Submit() in parsed.actions

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeGuard
 
 _FLIPPED = {
     ast.Eq: ("==", "!="),
@@ -118,16 +119,17 @@ class _Lines:
         for line in self.content.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
 
-    def start(self, node: ast.AST) -> int:
+    def start(self, node: ast.stmt | ast.expr) -> int:
         return self.starts[node.lineno - 1] + node.col_offset
 
-    def end(self, node: ast.AST) -> int:
+    def end(self, node: ast.stmt | ast.expr) -> int:
+        assert node.end_lineno is not None and node.end_col_offset is not None  # of all that was parsed
         return self.starts[node.end_lineno - 1] + node.end_col_offset
 
     def text(self, start: int, end: int) -> str:
         return self.content[start:end].decode("utf-8", "surrogateescape")
 
-    def replace(self, node: ast.AST, text: str) -> TestEdit:
+    def replace(self, node: ast.expr, text: str) -> TestEdit:
         return TestEdit(self.start(node), self.end(node), text)
 
 
@@ -142,9 +144,10 @@ def _test_functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFuncti
 
 def _twins(lines: _Lines, functions: list, rng: random.Random, literals: int) -> Iterator[Twin]:
     if len(functions) == 1:  # the literals of several functions would have to be paired
-        places = list(_literals(functions[0]))
-        for node in rng.sample(places, min(literals, len(places))):
-            yield Twin(kind=Kind.LITERAL, edits=(lines.replace(node, repr(_other(node.value, rng))),))
+        found = _literals(functions[0])
+        places = [(node, node.value) for node in found if isinstance(node.value, int | float | str | bytes)]
+        for node, value in rng.sample(places, min(literals, len(places))):
+            yield Twin(kind=Kind.LITERAL, edits=(lines.replace(node, repr(_other(value, rng))),))
     flips = [sorted(set(_flips(lines, function))) for function in functions]
     if all(flips):
         yield Twin(kind=Kind.FLIP, edits=tuple(edit for edits in flips for edit in edits))
@@ -218,7 +221,7 @@ def _floor(lines: _Lines, function: ast.FunctionDef | ast.AsyncFunctionDef) -> T
     return TestEdit(lines.end(last), lines.end(last), f"\n{indent}raise AssertionError")
 
 
-def _is_raises(node: ast.AST) -> bool:
+def _is_raises(node: ast.AST) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and _name(node) == "raises"
 
 

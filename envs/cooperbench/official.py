@@ -116,7 +116,7 @@ def image_entry(bench: Any) -> dict:
 
 def main(config: dict) -> None:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # importing cooperbench must not look for the network
-    from cooperbench.eval import evaluate, sandbox
+    from cooperbench.eval import evaluate, sandbox  # pyright: ignore[reportMissingImports] (the other interpreter's)
 
     backend = LocalBackend(config["images"])
     sandbox.get_backend = lambda name: backend

@@ -137,7 +137,7 @@ def run_tests(
     command, environ, cwd = _command(isolation, tree, place, targets, timeout_s, memory_mb)
     started = time.monotonic()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -145,11 +145,12 @@ def run_tests(
             cwd=cwd,
             env=environ,
             start_new_session=True,
-        )
-        try:
-            claims, timed_out = _listen(process, started + timeout_s)
-        finally:
-            _end(process)
+        ) as process:
+            try:
+                claims, timed_out = _listen(process, started + timeout_s)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
         detail = log.read().decode(errors="replace")
     return _report(claims.decode(errors="replace"), timed_out, isolation, time.monotonic() - started, detail)
@@ -157,27 +158,21 @@ def run_tests(
 
 def _listen(process: subprocess.Popen, deadline: float) -> tuple[bytes, bool]:
     """What the run says until it ends, and whether it ran out of time; at most 32 MiB, more is a flood and ends it."""
-    poller = select.poll()
-    poller.register(process.stdout.fileno(), select.POLLIN | select.POLLHUP)
+    assert process.stdout is not None  # a pipe was asked for
+    channel, poller = process.stdout.fileno(), select.poll()
+    poller.register(channel, select.POLLIN | select.POLLHUP)
     claims = bytearray()
     while len(claims) < _REPORT_BYTES:
         if time.monotonic() > deadline:
             return bytes(claims), True
         if poller.poll(100):
-            chunk = os.read(process.stdout.fileno(), 65536)
+            chunk = os.read(channel, 65536)
             if not chunk:
                 break
             claims += chunk
         elif process.poll() is not None:  # a process that it left behind holds the pipe
             break
     return bytes(claims), False
-
-
-def _end(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
 
 
 def _command(

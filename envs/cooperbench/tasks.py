@@ -66,7 +66,7 @@ def make_task(task: BenchTask, pair: Pair, files: Files, seed: int, seats: Seque
     )
 
 
-def settle(
+def grade_branches(
     evaluator: Evaluator,
     bench_task: BenchTask,
     pair: Pair,

@@ -114,7 +114,7 @@ class PairedFeatures(BranchEnv):
         return generator.make(place, contract, decision, right, seed, SEATS, rng)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
-        return scoring.settle(
+        return scoring.score_branches(
             self.task,
             {seat: desk.files for seat, desk in self._desks.items()},
             {seat: desk.authored for seat, desk in self._desks.items()},

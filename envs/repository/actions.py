@@ -185,7 +185,7 @@ def _parsed(reply: str, decisions: Sequence[Decision], acts: bool) -> tuple[Repl
             if head := _head_within(lines[at:end]):
                 return ParseError.BAD_ACTION, head
             edit = None if end is None else block[0](lines[at:end], *block[1])
-            if edit is None:
+            if end is None or edit is None:
                 return ParseError.BAD_ACTION, line
             actions.append(edit)
             at = end + 1

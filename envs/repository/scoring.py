@@ -54,7 +54,7 @@ class Suites:
         return [option for (s, id, option, _), passed in answers if (s, id) == (seat, decision) and passed]
 
 
-def settle(
+def score_branches(
     task: Task,
     branches: Mapping[Seat, Files],
     authored: Mapping[Seat, int],

@@ -91,7 +91,14 @@ def visible_tests(source: str) -> Mapping[str, str]:
     imports = [node for node in body if isinstance(node, ast.ImportFrom)]
     names = {alias.name: f'tree("{node.module}.{alias.name}")' for node in imports for alias in node.names}
     tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-    return {test.name: bound(ast.unparse(test.body[-1].test), names) for test in tests}
+    return {test.name: bound(ast.unparse(_asserted(test)), names) for test in tests}
+
+
+def _asserted(test: ast.FunctionDef) -> ast.expr:
+    last = test.body[-1]
+    if not isinstance(last, ast.Assert):
+        raise ValueError(f"{test.name} ends in {ast.unparse(last)!r}; a visible test ends in its one assert.")
+    return last.test
 
 
 def kept_tests(files: Files) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 import ast
 import os
-import re
 import tokenize
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
-from envs.repository.actions import CodeEdit, Function, Insert
+from envs.repository.actions import CodeEdit, Function, Insert, Replace
 
 Files = Mapping[str, str]
 
@@ -16,7 +15,7 @@ TESTS = "tests/"  # what lies here is for everybody to read and for nobody to wr
 MAX_SHOWN = 6_000  # characters of a file or a search that a seat is shown at once
 MAX_FILE = 400_000  # characters of a file
 MAX_HITS = 20
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def read(files: Files, path: str, first: int = 1, last: int | None = None) -> str:
@@ -115,37 +114,39 @@ def new_lines(old: str, new: str) -> list[str]:
     return found
 
 
-def _lines(lines: list[str], edit: CodeEdit) -> tuple[int, int] | str:
+def _lines(lines: list[str], edit: Insert | Replace) -> tuple[int, int] | str:
     """The lines [first, last) that an insertion or a replacement puts its text in the place of."""
-    inserts = isinstance(edit, Insert)
-    bare = str.strip if inserts else str.rstrip  # indentation is part of what is replaced
-    wanted = [bare(line) for line in (edit.anchor if inserts else edit.old).split("\n")]
+    bare = str.strip if isinstance(edit, Insert) else str.rstrip  # indentation is part of what is replaced
+    wanted = [bare(line) for line in (edit.anchor if isinstance(edit, Insert) else edit.old).split("\n")]
     have, size = [bare(line) for line in lines], len(wanted)
     found = [i for i in range(len(lines) - size + 1) if have[i : i + size] == wanted]
     if len(found) != 1:
         what = f'lines that read "{wanted[0]}"' if size == 1 else "places that read like that"
         return f"{edit.path} has {len(found)} {what}; name one that is there once."
-    return (found[0] + edit.after,) * 2 if inserts else (found[0], found[0] + size)
+    if isinstance(edit, Insert):
+        return found[0] + edit.after, found[0] + edit.after
+    return found[0], found[0] + size
 
 
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:
     """The lines [first, last) of the definition that an edit names, with its decorators where the new text has some."""
     try:
-        scopes: list[ast.AST] = [ast.parse(source)]
+        scopes: Sequence[ast.Module | _Definition] = [ast.parse(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"{edit.path} is not Python now: {error}. Use Replace."
+    found: list[_Definition] = []
     for name in edit.name.split("."):
-        inside = [node for scope in scopes for node in getattr(scope, "body", [])]
-        scopes = [node for node in inside if isinstance(node, _DEFINITIONS) and node.name == name]
-    if not scopes:
+        inside = [node for scope in scopes for node in scope.body]
+        scopes = found = [node for node in inside if isinstance(node, _Definition) and node.name == name]
+    if not found:
         return f"{edit.path} has no function or class {edit.name}. Use Insert to add one."
-    alike = [node for node in scopes if _decorators(node) == _decorators(_first(edit.text))] if scopes[1:] else scopes
+    alike = [node for node in found if _decorators(node) == _decorators(_first(edit.text))] if found[1:] else found
     if len(alike) != 1:
-        return f"{edit.path} has {len(scopes)} definitions of {edit.name}; use Replace."
+        return f"{edit.path} has {len(found)} definitions of {edit.name}; use Replace."
     code = (line.strip() for line in edit.text.split("\n"))
     decorated = next((line for line in code if line and not line.startswith("#")), "").startswith("@")
     marks = [mark.lineno for mark in alike[0].decorator_list] if decorated else []
-    return min([alike[0].lineno, *marks]) - 1, alike[0].end_lineno
+    return min([alike[0].lineno, *marks]) - 1, alike[0].end_lineno or alike[0].lineno
 
 
 def _first(text: str) -> ast.AST | None:
@@ -157,7 +158,7 @@ def _first(text: str) -> ast.AST | None:
 
 
 def _decorators(node: ast.AST | None) -> list[str] | None:
-    return [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, _DEFINITIONS) else None
+    return [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, _Definition) else None
 
 
 def _at_depth(text: str, indent: str) -> str:
@@ -173,7 +174,7 @@ def _at_depth(text: str, indent: str) -> str:
     except (tokenize.TokenError, SyntaxError, ValueError):
         pass  # not Python: what was read until here is all that is known
     code = [i for i in range(len(lines)) if i not in kept]
-    starts = [re.match(r"[ \t]*", lines[i])[0] for i in code if lines[i].strip()]
+    starts = [lines[i][: -len(lines[i].lstrip(" \t"))] for i in code if lines[i].strip()]
     margin = len(os.path.commonprefix(starts))
     for i in code:
         lines[i] = indent + lines[i][margin:] if lines[i].strip() else ""

@@ -195,6 +195,7 @@ def _execute(
             pass_fds=(report, tell),
             start_new_session=True,
         )
+        assert process.stdout is not None  # a pipe was asked for
         os.close(report)
         os.close(tell)
         first = _first_process(about)
@@ -236,6 +237,7 @@ def _give_to(user: int, tree: Path) -> None:
 def _listen(process: subprocess.Popen, timeout_s: float) -> tuple[bytes, bool]:
     """(the end of what it printed, did it end in time)."""
     deadline = time.monotonic() + timeout_s
+    assert process.stdout is not None  # a pipe was asked for
     channel, output = process.stdout.fileno(), b""
     os.set_blocking(channel, False)
     poller = select.poll()

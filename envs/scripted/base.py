@@ -5,20 +5,24 @@ that instances are made (`Calibrated`) is the posterior of `envs.core.posterior`
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from envs.core.env import CoopEnv
 from envs.core.episode import ActKind, Phase, Turn
 from envs.core.grammar import parse_acts
 from envs.core.task import Decision, Seat
+from envs.repository.branch_env import BranchEnv
 
 TALK_ACTS = tuple(kind for kind in ActKind if kind is not ActKind.EXPECT)
 
 
 class Partner(Protocol):
-    """Anything that writes a seat's next reply."""
+    """Anything that writes a seat's next reply in the environments that it plays.
 
-    def reply(self, env: CoopEnv, seat: Seat) -> str:
+    A class may say by a method `plays(env)` which these are; one without it is taken to play all.
+    """
+
+    def reply(self, env: Any, seat: Seat) -> str:
         """The reply of `seat` in `env.phase`."""
         ...
 
@@ -50,7 +54,7 @@ class Scripted:
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
         decisions = env.task.decisions
-        if env.phase is Phase.WORK:
+        if isinstance(env, BranchEnv) and env.phase is Phase.WORK:
             return self.act(env, seat)
         if env.phase is Phase.TALK:
             said = [self._on(env, decision, self.message(env, seat, decision)) for decision in decisions]
@@ -71,7 +75,7 @@ class Scripted:
         plain = text and len(env.task.decisions) > 1 and not parse_acts(first_line, env.task.decisions)
         return f"{decision.id}: {text}" if plain else text
 
-    def act(self, env: CoopEnv, seat: Seat) -> str:
+    def act(self, env: BranchEnv, seat: Seat) -> str:
         """A turn of work: what it has to say in the first, its part and `Submit` in the next."""
         (decision,) = env.task.decisions
         words = self.message(env, seat, decision).splitlines()

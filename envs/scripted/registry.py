@@ -17,13 +17,16 @@ OWN: Mapping[type[CoopEnv], Mapping[str, type[Partner]]] = {Handover: NOTE_TAKER
 def partners_of(env: CoopEnv) -> Mapping[str, type[Partner]]:
     """The scripted partners that can play an environment, by name: its own, or those that can judge its options."""
     own = next((partners for game, partners in OWN.items() if isinstance(env, game)), PARTNERS)
-    return {name: partner for name, partner in own.items() if partner.plays(env)}
+    return {name: partner for name, partner in own.items() if plays(partner, env)}
+
+
+def plays(partner: type[Partner], env: CoopEnv) -> bool:
+    """Whether a partner can play an environment, by what its class says."""
+    return getattr(partner, "plays", lambda env: True)(env)
 
 
 def find_partner(name: str, env: CoopEnv, *others: CoopEnv) -> Partner:
     """The partner that plays an environment under one of its names, or by dotted path, `my_lab.partners:Grumpy`.
-
-    A class says by a method `plays` which environments it can play; one without it is taken to play all.
 
     >>> from envs.handover.env import Handover
     >>> type(find_partner("ideal", Handover())).__name__
@@ -38,12 +41,9 @@ def find_partner(name: str, env: CoopEnv, *others: CoopEnv) -> Partner:
     known = partners_of(env)
     kind = known[name] if name in known else find(name, PARTNERS | dict(known), kind="scripted partner")
     for played in (env, *others):
-        if not getattr(kind, "plays", lambda env: True)(played):
-            can = (
-                f"{', '.join(found)} can"
-                if (found := partners_of(played))
-                else "none of envs.scripted can; write one for it"
-            )
+        if not plays(kind, played):
+            able = ", ".join(partners_of(played))
+            can = f"{able} can" if able else "none of envs.scripted can; write one for it"
             raise ValueError(f"'scripted:{name}' cannot play {type(played).__name__}; {can}.")
     try:
         return kind()

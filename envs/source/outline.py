@@ -98,7 +98,7 @@ def _defined(body: Iterable[ast.stmt], scope: str) -> Iterator[tuple[str, _Defin
     for node in body:
         if isinstance(node, ast.Import | ast.ImportFrom) or not (own := names_of(node)):
             continue
-        first, last, heads = _first(node), node.end_lineno, [node]
+        first, last, heads = _first(node), node.end_lineno or node.lineno, [node]
         if isinstance(node, ast.ClassDef):
             last, heads = max(node.lineno, _first(node.body[0])), [*node.decorator_list, *node.bases, *node.keywords]
         inner = list(chain(*map(ast.walk, heads)))

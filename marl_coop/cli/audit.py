@@ -32,7 +32,7 @@ def audit(argv: Sequence[str]) -> int:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
     console, beaten = Console(width=100), False
     for name, env in _audited(config).items():
-        played = audits.play_zoo(env, args.episodes)
+        played = audits.play_exploits(env, args.episodes)
         rows = audits.audit(config.reward_stack, played)
         console.print(audits.table(rows, f"{config.title}: {name}, {args.episodes} tasks"))
         for policy, needs in played.left_out.items():

@@ -2,7 +2,7 @@
 
 No language model is involved. Each policy plays the same tasks twice: alone against an ideal partner ("unilateral",
 which asks whether it pays one agent to cheat) and with its like in both seats ("symmetric", whether it pays the team).
-Episodes do not depend on rewards, so one `play_zoo` serves any number of audits.
+Episodes do not depend on rewards, so one `play_exploits` serves any number of audits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from rich.table import Table
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Episode, StopReason
 from envs.core.task import Seat
-from envs.scripted.exploits import IDEAL, ZOO, Exploit
+from envs.scripted.exploits import EXPLOITS, IDEAL, Exploit
 from envs.scripted.play import play
 from rewards import RewardStack
 from rewards.metrics import flips
@@ -71,7 +71,7 @@ class Audited:
         return self.edge.value + self.edge.half < 0
 
 
-def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Exploit] = ZOO) -> Played:
+def play_exploits(env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Exploit] = EXPLOITS) -> Played:
     """Let every policy play the same tasks in both modes.
 
     Raises:
@@ -82,19 +82,19 @@ def play_zoo(env: CoopEnv, episodes: int = 200, zoo: Mapping[str, Exploit] = ZOO
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
     if not auditable(env):
         raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: the audit plays pairs of the 2x2 design.")
-    left_out = {name: ", ".join(lacks) for name, policy in zoo.items() if (lacks := policy.lacks(env))}
-    honest = _play(env, zoo[IDEAL], zoo[IDEAL], episodes, mode="symmetric")
+    left_out = {name: ", ".join(lacks) for name, policy in exploits.items() if (lacks := policy.lacks(env))}
+    honest = _play(env, exploits[IDEAL], exploits[IDEAL], episodes, mode="symmetric")
     played = {
-        (name, mode): honest if name == IDEAL else _play(env, policy, zoo[IDEAL], episodes, mode)
+        (name, mode): honest if name == IDEAL else _play(env, policy, exploits[IDEAL], episodes, mode)
         for mode in MODES
-        for name, policy in zoo.items()
+        for name, policy in exploits.items()
         if name not in left_out
     }
     return Played(episodes=played, left_out=left_out)
 
 
 def auditable(env: CoopEnv) -> bool:
-    """Whether the policies of the zoo can play it: a pair, with the cells that they reckon with."""
+    """Whether the policies of the list can play it: a pair, with the cells that they reckon with."""
     return env.seats == SEATS and env.config.cells is not None
 
 
