@@ -76,7 +76,10 @@ class Engine(Protocol):
         ...
 
     def load_adapters(self, version: int) -> None:
-        """Sample from the adapters as they are now, which are the weights number `version`, and not from older ones."""
+        """Sample from the adapters as they are now, which are the weights number `version`, and not from older ones.
+
+        Called before the first request, and whenever the adapters have changed.
+        """
         ...
 
     def reset_cache(self) -> None:

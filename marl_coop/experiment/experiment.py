@@ -25,6 +25,7 @@ from transformers import set_seed
 from envs import CoopEnv, sandbox
 from envs.core.episode import Episode
 from marl_coop.config.schema import Config, load_config
+from marl_coop.engines import Engine
 from marl_coop.evaluation.evaluate import before_and_after, evaluate, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
@@ -121,9 +122,14 @@ class Experiment:
         return setup.make_policy(self.config, self.base, self.args.critic).to(self.args.device)
 
     @cached_property
+    def engine(self) -> Engine:
+        """What samples wherever the run plays."""
+        return setup.make_engine(self.policy, self.args)
+
+    @cached_property
     def evaluator(self) -> RolloutRunner:
         """Plays the environment of the section `evaluation`."""
-        return setup.make_evaluator(self.config, self.policy, self.tokenizer, self.args)
+        return setup.make_evaluator(self.config, self.engine, self.tokenizer, self.args)
 
     def make_env(self) -> CoopEnv:
         """A fresh environment as in training, without a curriculum."""
@@ -212,6 +218,7 @@ class Experiment:
             system=setup.SYSTEM,
             callbacks=[MetricsFile(folder / "metrics.jsonl")],
             on_rollouts=self._record_rollouts,
+            engine=self.engine,
         )
         show_progress(trainer, UpdateProgress())
         if curriculum:

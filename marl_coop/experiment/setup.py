@@ -19,12 +19,12 @@ from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.errors import nearest
 from marl_coop.config.schema import Config
-from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.engines import Engine
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
 from marl_coop.policy.loading import adapted_layers, load_base
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
 from marl_coop.rollout.runner import RolloutRunner
@@ -113,14 +113,21 @@ def make_players(config: Config, env: CoopEnv, args: MultiAgentPPOConfig) -> dic
     return policies.build_players(config.policies, env, partial(Endpoint, **chats))
 
 
+def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
+    """The engine of `training.engine`, with the adapters as they are now."""
+    engine = find_engine(args.engine)(policy, args)
+    engine.load_adapters(0)
+    return engine
+
+
 def make_evaluator(
-    config: Config, policy: TeamPolicy, tokenizer: PreTrainedTokenizerBase, args: MultiAgentPPOConfig
+    config: Config, engine: Engine, tokenizer: PreTrainedTokenizerBase, args: MultiAgentPPOConfig
 ) -> RolloutRunner:
     """Plays the environment of the section `evaluation`, wherever a curriculum stands."""
     chat = Chat(tokenizer, SYSTEM)
     make_env = partial(config.make_env, **config.evaluation.env)
-    engine = EmbeddedEngine(policy, chat.eos, args.temperature, args.max_rows)
-    return RolloutRunner(make_env, make_players(config, make_env(), args), engine, chat, args.max_tokens)
+    players = make_players(config, make_env(), args)
+    return RolloutRunner(make_env, players, engine, chat, args.max_tokens, args.temperature)
 
 
 def training_env(config: Config, curriculum: Curriculum | None) -> Callable[[], CoopEnv]:
