@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import tiny
-from marl_coop.runs.records import read_episodes, write_episodes
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
 from marl_coop.config import policies
+from marl_coop.runs.records import read_episodes, write_episodes
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from test_reward_stack import Humility, an_episode
 from test_reward_terms import play
-from test_trainer import Log, repeatable, same
+from trained import Log, repeatable, same
 from transformers import TrainerState
 
 from marl_coop.config.errors import ConfigError

@@ -143,10 +143,10 @@ def test_only_the_learner_learns(tmp_path, critic, advantage):
 def test_the_rows_of_a_mixed_seat_are_learned_from_where_the_adapter_sat(tmp_path):
     mix = Mix((B, GREEN), (1.0, 1.0))
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: mix}, episodes_per_update=16)
-    trainer._rows = trainer.collector.collect(0)
-    played = [rows[B].trace.player for rows in trainer._rows]
+    trainer.play(0)
+    played = [rows[B].trace.player for rows in trainer.rows]
     assert {player_name(player) for player in played} == {B, "says"}
-    rows, _ = trainer._minibatch(0, 0, 0)
+    rows, _ = trainer.minibatch(0, 0, 0)
     assert Counter(row.trace.adapter for row in rows) == {A: 16, B: sum(player == B for player in played)}
     advantages = torch.cat([row.advantages_K for row in rows if row.seat == B])
     assert advantages.mean().item() == pytest.approx(0, abs=1e-5)

@@ -78,7 +78,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.add_callback(self.collector.reward_weights)
         self.add_callback(self.collector.engine_weights)
         self._metrics = self.collector.metrics
-        self._rows: list[dict[Seat, SeatSample]] = []  # the episodes of the running update
+        self.rows: list[dict[Seat, SeatSample]] = []  # of the running update, an entry per episode
         self._dropped = False  # the running step has met a loss that is not finite
         args.check_shares(self.accelerator.num_processes)
 
@@ -94,15 +94,15 @@ class MultiAgentPPOTrainer(TrainerBase):
         if micro == 0:
             self._dropped = False
         update, step_of_update = divmod(step, self.args.steps_per_update)
-        if step_of_update == micro == 0 or not self._rows:  # none after a resume within an update: it plays again
-            self._rows = self.collector.collect(update)
-        rows, whole = self._minibatch(update, step_of_update, micro)
+        if step_of_update == micro == 0 or not self.rows:  # none after a resume within an update: it plays again
+            self.play(update)
+        rows, whole = self.minibatch(update, step_of_update, micro)
         started = time.perf_counter()
         if self._dropped:
             return torch.zeros((), device=self.args.device)
         model.train()
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, rows, num_items_in_batch=self._token_counts(whole))
+            loss = self.compute_loss(model, rows, num_items_in_batch=self.token_counts(whole))
         if not self._all_processes(bool(torch.isfinite(loss))):
             self._metrics["non_finite_losses"].append(1.0)
             self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
@@ -112,22 +112,26 @@ class MultiAgentPPOTrainer(TrainerBase):
         self._metrics["seconds/micro_batch"].append(time.perf_counter() - started)
         return loss.detach()
 
-    def _minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[SeatSample], list[SeatSample]]:
+    def play(self, update: int) -> None:
+        """Play this process's share of an update: the `rows` that its minibatches are made of."""
+        self.rows = self.collector.collect(update)
+
+    def minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[SeatSample], list[SeatSample]]:
         """Rows of a micro-batch, and of the whole minibatch that it is a part of, sorted by adapter."""
         epoch, index = divmod(step_of_update, self.args.num_mini_batches)
-        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self._rows))
+        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self.rows))
         whole = np.array_split(order, self.args.num_mini_batches)[index]
         part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
         return self._sorted(part), self._sorted(whole)
 
     def _sorted(self, episodes: Sequence[int]) -> list[SeatSample]:
-        rows = [r for e in episodes for r in self._rows[e].values() if self.collector.learns(r.trace.player)]
+        rows = [r for e in episodes for r in self.rows[e].values() if self.collector.learns(r.trace.player)]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
     # --------------------------------------------------------------------------------------------------- learn
 
     def compute_loss(self, model, inputs: list[SeatSample], return_outputs=False, num_items_in_batch=None) -> Tensor:
-        """Loss of a micro-batch; `num_items_in_batch` is what `_token_counts` gives for its whole minibatch."""
+        """Loss of a micro-batch; `num_items_in_batch` is what `token_counts` gives for its whole minibatch."""
         args, device = self.args, self.accelerator.device
         if not inputs:
             return self._dummy_loss(model)
@@ -198,7 +202,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         zeros = [0.0 * parameter.sum() for part in parts for parameter in part]
         return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
 
-    def _token_counts(self, rows: list[SeatSample]) -> dict[str, tuple[float, float]]:
+    def token_counts(self, rows: list[SeatSample]) -> dict[str, tuple[float, float]]:
         """Per adapter: action tokens and turns of a minibatch that count, over all processes."""
         counts = torch.zeros(len(self.model.adapters), 2)
         for row in rows:

@@ -1,0 +1,97 @@
+"""Two processes against one: the same steps, the same weights, the same numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import tiny
+from accelerate import Accelerator
+from transformers import TrainerCallback
+from rewards import Communication
+from rewards.schedules import DualAscent
+
+folder = Path(sys.argv[1])
+
+class Log(TrainerCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        records.append(logs)
+
+records, backwards = [], []
+price = DualAscent(rate=0.01, budget=9, every=1)
+trainer = tiny.cue_trainer(
+    folder / "run", callbacks=[Log()], rewards=[tiny.Length(), Communication(weight=price)],
+    num_updates=2, num_ppo_epochs=2, kl_coef=0.1, entropy_coef=0.01,
+    optim="sgd", learning_rate=1.0, critic_learning_rate=1.0, gradient_accumulation_steps=2, env={"fault_every": 5},
+)
+through = Accelerator.backward
+Accelerator.backward = lambda self, loss, **k: (backwards.append(1), through(self, loss, **k))[1]
+trainer.train()
+rank = trainer.args.process_index
+trainer.model.save(folder / f"rank-{rank}")
+updates = [r for r in records if "update" in r]
+(folder / f"rank-{rank}.json").write_text(json.dumps({"backwards": len(backwards), "updates": updates}))
+"""
+
+
+def launch(folder: Path, processes: int) -> list[dict]:
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT)
+    root = Path(__file__).parent
+    command = "-m torch.distributed.run --standalone --nproc_per_node".split() + [str(processes)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root}:{root.parent}",
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    command = [sys.executable, *(command if processes > 1 else []), str(folder / "script.py"), str(folder)]
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=200)
+        finally:
+            process.terminate()  # torchrun ends its workers
+    assert code == 0, (folder / "output.txt").read_text()[-4000:]
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def saved(folder: Path) -> list[bytes]:
+    return [(folder / seat / "adapter_model.safetensors").read_bytes() for seat in tiny.SEATS]
+
+
+def test_two_processes_stay_in_step_and_do_what_one_does(tmp_path):
+    (alone,) = launch(tmp_path / "one", 1)
+    ranks = launch(tmp_path / "two", 2)
+    assert ranks[0]["backwards"] == ranks[1]["backwards"] == alone["backwards"]
+    assert saved(tmp_path / "two" / "rank-0") == saved(tmp_path / "two" / "rank-1")
+    one, two = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))
+    start = tiny.weights(tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))))
+    distance = max((one[name] - two[name]).abs().max().item() for name in one)
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    print(f"one process and two differ by {distance:.1e}, training moved by {moved:.1e}")
+    assert distance < 1e-4 < 1e-2 < moved
+    for a, b in zip(alone["updates"], ranks[0]["updates"], strict=True):
+        assert {k: v for k, v in a.items() if "/reward" in k} == pytest.approx(
+            {k: v for k, v in b.items() if "/reward" in k}, rel=1e-5
+        )
+    prices = [[record["weight/communication"] for record in run["updates"]] for run in (alone, *ranks)]
+    assert (
+        prices[0] == prices[1] == prices[2]
+    )  # of talk without the faults, of which the processes have not equally many
+    assert prices[0][0] != prices[0][1]
+
+
+def loaded(folder):
+    policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+    policy.load(folder)
+    return tiny.weights(policy)
