@@ -72,11 +72,9 @@ def test_gold_merges_of_a_dataset_are_verified(tmp_path):
 
 
 def test_the_quickstart_is_run_and_written_down(model, tmp_path):
-    sizes = (
-        "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 model.dtype=float32 "
-    )
+    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
     sizes += "training.num_updates=1 training.num_mini_batches=2 training.gradient_accumulation_steps=1 "
-    sizes += "training.report_to=none"
+    sizes += "training.report_to=none model.dtype=float32"
     words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path]
     run("quickstart.py", *words, f"model.name_or_path={model}", *sizes.split(), folder=tmp_path)
     written = (tmp_path / "quickstart.md").read_text()
