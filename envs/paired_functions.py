@@ -9,12 +9,13 @@ from pydantic import Field
 from envs.core.config import EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, PartTests, StopReason, Turn
+from envs.core.hidden_tests import HiddenSuite
 from envs.core.lookup import find
 from envs.core.task import HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily, claim
-from envs.sandbox import ExpressionVerdict, Part, Status, run_expressions
+from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
 
@@ -41,9 +42,11 @@ class PairedFunctions(CoopEnv):
 
     ## Rewards
     0.0 until the end; then U = hidden tests passed / all five (two on each part against the right reading, one round
-    trip through both) for both seats. Success: all pass. Each part hands over its own function only, so nobody can
-    write the partner's half. A seat is committed to the option whose probe its function satisfies (None if not
-    exactly one).
+    trip through both) for both seats. Success: all pass. Each part runs in a process of its own and hands over its own
+    function only, so nobody can write the partner's half or read it. A seat is committed to the option that its function
+    follows on every input, None if there is none. Each function is run on the inputs of every option, so that they tell
+    nothing of the right one; one that follows several options is ambiguous, and no test that it is in passes
+    (`envs.core.hidden_tests`).
 
     ## Arguments
     The fields of `PairedFunctionsConfig`.
@@ -86,13 +89,9 @@ class PairedFunctions(CoopEnv):
             for seat, part in part_of.items()
             for n in (first, second)
         ]
+        inputs = (first, second, third)
         probes = {
-            seat: {
-                decision.id: {
-                    option: f"{family.check(part, option, first)} and {family.check(part, option, third)}"
-                    for option in decision.options
-                }
-            }
+            seat: {decision.id: {o: tuple(family.check(part, o, n) for n in inputs) for o in decision.options}}
             for seat, part in part_of.items()
         }
         briefs = {}
@@ -117,55 +116,30 @@ class PairedFunctions(CoopEnv):
         )
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
-        task = self.task
-        tests = [test.expression for test in task.hidden_tests]
-        probes = [
-            (seat, id, option, expression)
-            for seat, decisions in task.probes.items()
-            for id, options in decisions.items()
-            for option, expression in options.items()
-        ]
-        verdict = run_expressions(
-            tuple(Part(name=task.stubs[seat], source=turns[seat].work) for seat in task.seats),
-            (*tests, *(expression for *_, expression in probes)),
-            timeout_s=self.config.test_timeout_s,
-        )
-        true_probes = [probe for probe, passed in zip(probes, verdict.passed[len(tests) :], strict=True) if passed]
-        committed: dict[Seat, dict[str, str | None]] = {}
-        for seat in task.seats:
-            committed[seat] = {}
-            for decision in task.decisions:
-                realised = [option for s, id, option, _ in true_probes if (s, id) == (seat, decision.id)]
-                committed[seat][decision.id] = realised[0] if len(realised) == 1 else None
-        passed = sum(verdict.passed[: len(tests)])
+        task, suite = self.task, HiddenSuite(self.task)
+        sources = {seat: Part(name=task.stubs[seat], source=turns[seat].work) for seat in task.seats}
+        verdict = run_expressions(tuple(sources.values()), suite.expressions, timeout_s=self.config.test_timeout_s)
+        merged = suite.judge(verdict.passed)
+        parts = {}
+        for seat, part in sources.items():
+            alone = merged
+            if verdict.status not in (Status.OK, Status.FAULT):  # a part fails whatever the other one did
+                own = run_expressions((part,), suite.expressions, timeout_s=self.config.test_timeout_s)
+                alone = suite.judge(own.passed)
+            parts[seat] = PartTests(alone=alone.of_part(seat), merged=merged.of_part(seat))
+        passed, total = sum(merged.passed), len(merged.passed)
         outcome = Outcome(
-            utility=passed / len(tests),
-            success=passed == len(tests),
-            committed=committed,
+            utility=passed / total,
+            success=passed == total,
+            committed=merged.realised,
             tests_passed=passed,
-            tests_total=len(tests),
+            tests_total=total,
             detail="" if verdict.status is Status.OK else f"{verdict.status}: {verdict.detail}",
             provenance=provenance(task.stubs, {seat: turns[seat].work for seat in task.seats}),
-            parts=self._parts(turns, verdict),
+            parts=parts,
         )
         fault = verdict.status is Status.FAULT
         return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
-
-    def _parts(self, turns: Mapping[Seat, Turn], verdict: ExpressionVerdict) -> dict[Seat, PartTests]:
-        """Each seat's own tests after the merge and alone.
-
-        Parts share a process and nothing else, so what a part does alone differs only where the process ended early.
-        """
-        parts = {}
-        for seat in self.task.seats:
-            own = [i for i, test in enumerate(self.task.hidden_tests) if test.part == seat]
-            merged = alone = tuple(verdict.passed[i] for i in own)
-            if verdict.status not in (Status.OK, Status.FAULT):
-                part = Part(name=self.task.stubs[seat], source=turns[seat].work)
-                expressions = tuple(self.task.hidden_tests[i].expression for i in own)
-                alone = run_expressions((part,), expressions, timeout_s=self.config.test_timeout_s).passed
-            parts[seat] = PartTests(alone=alone, merged=merged)
-        return parts
 
     def reference_work(self, seat: Seat, option: str) -> str:
         family = find(self.task.family, {f.name: f for f in self.families}, kind="family")

@@ -195,13 +195,13 @@ def find(needle, depth=0, frame=None):
         held += [frame.f_locals, frame.f_globals]
     held += list(vars(sys.modules["__main__"]).values())
     return needle if any(needle in repr(one) for one in held if type(one) in (dict, list, tuple, str, bytes)) else None
-def f(backwards):
+def f(backwards, *_):
     return find(backwards[::-1], 0, sys._getframe().f_back)
 """
 
 
 def test_the_expected_value_is_nowhere_in_the_process_that_is_tested():
-    reachable = "same((f('derahs-yzzyx'), len('xyzzy-shared')), ('xyzzy-shared', 12))"
+    reachable = "same(f('derahs-yzzyx', 'xyzzy-shared'), 'xyzzy-shared')"
     assert run(FIND, reachable, "same(f('neddih-yzzyx'), 'xyzzy-hidden')").passed == (True, False)
 
 

@@ -26,7 +26,8 @@ def passes(source: str, *expressions: str) -> tuple[bool, ...]:
 
 def test_the_child_is_asked_for_calls_and_never_told_what_is_expected():
     question = take_apart("same(f(1), 'hidden') and not g(f(2)) < 7 or f(1) is True and 5 != -3")
-    assert question.asked({"f", "g"}) == {"f(1)": {"f"}, "g(f(2))": {"f", "g"}}
+    assert question.asked({"f", "g"}, {}) == {"f(1)": "f", "f(2)": "f"}
+    assert question.asked({"f", "g"}, {"f(1)": 0, "f(2)": [-5, "a"]}) == {"g([-5, 'a'])": "g"}
 
 
 @pytest.mark.parametrize(

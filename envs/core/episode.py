@@ -53,6 +53,8 @@ class ActKind(StrEnum):
     EXPECT = "expect"  # I predict that the partner's part realises this option; sealed
 
 
+AMBIGUOUS = "(ambiguous)"  # what code is committed to that follows several options; no option has such a name
+
 # What an EXPECT may predict besides the partner's part: whether the branches will merge. Nobody settles it.
 MERGE = Decision(id="merge", options=("conflict", "clean"), utility={}, belief={}, expert="", cue={})
 
@@ -195,7 +197,7 @@ class Outcome:
     """What came of the episode.
 
     `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
-    code, else its final stance), None where it realises none of them. `provenance` and `parts` are there where the
+    code, else its final stance), None where it realises none of them, AMBIGUOUS where it follows several. `provenance` and `parts` are there where the
     task has code, `merge` where the seats changed the same code, `solo_utility` where somebody played the task alone:
     the better of the seats' solo results.
     """

@@ -94,7 +94,8 @@ class Task:
     decisions: tuple[Decision, ...]
     cell: Mapping[Seat, bool]  # which seats' briefs are right on every decision: the 2x2 design
     stubs: Mapping[Seat, str] = field(default_factory=dict)  # name of the function that each seat writes
-    probes: Mapping[Seat, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    # seat -> decision -> option -> expressions, each true iff the seat's part follows the option on one input
+    probes: Mapping[Seat, Mapping[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()
     reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
     files: Mapping[str, str] = field(default_factory=dict)  # path -> text of the repository that both seats start from

@@ -31,4 +31,4 @@ class Attribute(FunctionFamily):
         return (f"same(vars(Job({n})), {{'{option}': {n}}})", f"same(look({job}), {n})")[part]
 
     def round_trip(self, n: int) -> str:
-        return f"same(look(Job({n})), {n})"
+        return f"same((lambda d: look(type('Job', (), d)()))(vars(Job({n}))), {n})"

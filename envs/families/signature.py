@@ -46,7 +46,8 @@ class Signature(FunctionFamily):
 
     def round_trip(self, n: int) -> str:
         values = {name: n + i for i, name in enumerate(sum(_ARGUMENTS, ()))}
-        return f"same([{values}[name] - x for name, x in call(make, {values}).items()], [0, 0, 0])"
+        made = f"make(*call(lambda *xs: xs, {values}))"
+        return f"same((len({made}), {{**{values}, **{made}}}), (3, {values}))"
 
 
 def _blend(first: str, rest: str) -> str:

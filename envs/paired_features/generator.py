@@ -34,7 +34,7 @@ def make(
         tests += [HiddenTest(part=seat, expression=test) for test in (*checks, *draft.features[part].tests)]
         probes[seat] = {
             decision.id: {
-                option: bound(f"{contract.check(part, option, one)} and {contract.check(part, option, three)}", names)
+                option: tuple(bound(contract.check(part, option, n), names) for n in (one, two, three))
                 for option in decision.options
             }
         }

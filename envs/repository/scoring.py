@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from envs.core.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
+from envs.core.hidden_tests import HiddenSuite, Judgement
 from envs.core.task import Seat, Task
 from envs.core.tokens import message_tokens
 from envs.repository.merge import MergePolicy, MergeResult, merge_branches
@@ -13,45 +15,31 @@ from envs.sandbox import Status
 from envs.source.provenance import definitions, nodes, uses
 
 
+class TreeJudgement(NamedTuple):
+    """What came of both suites on a tree: of the hidden tests, and which visible ones pass."""
+
+    verdict: TreeVerdict
+    hidden: Judgement
+    visible: tuple[bool, ...]
+
+    @property
+    def worth(self) -> float:
+        """U in [0, 1]: the share of hidden tests that pass, times the share of visible ones that do."""
+        return _share(self.hidden.passed) * _share(self.visible)
+
+
 class Suites:
     """Everything that is asked of a tree of a task, and what the answers mean."""
 
     def __init__(self, task: Task, timeout_s: float):
         self.task, self.timeout_s = task, timeout_s
-        self.kept = tuple(kept_tests(task.files).values())
-        self.probes = [
-            (seat, id, option, expression)
-            for seat, decisions in task.probes.items()
-            for id, options in decisions.items()
-            for option, expression in options.items()
-        ]
-        hidden = (test.expression for test in task.hidden_tests)
-        self.expressions = (*hidden, *self.kept, *(expression for *_, expression in self.probes))
+        self.hidden = HiddenSuite(task)
+        self.visible = tuple(kept_tests(task.files).values())
 
-    def judge(self, files: Files | None) -> TreeVerdict:
-        return judge(files, self.expressions, timeout_s=self.timeout_s)
-
-    def hidden(self, verdict: TreeVerdict) -> tuple[bool, ...]:
-        """Which hidden tests pass."""
-        return verdict.passed[: len(self.task.hidden_tests)]
-
-    def still(self, verdict: TreeVerdict) -> tuple[bool, ...]:
-        """Which visible tests pass."""
-        return verdict.passed[len(self.task.hidden_tests) :][: len(self.kept)]
-
-    def worth(self, verdict: TreeVerdict) -> float:
-        """U in [0, 1]: the share of hidden tests that pass, times the share of visible ones that do."""
-        return _share(self.hidden(verdict)) * _share(self.still(verdict))
-
-    def part(self, verdict: TreeVerdict, seat: Seat) -> tuple[bool, ...]:
-        """Which hidden tests of a seat's own feature pass."""
-        pairs = zip(self.task.hidden_tests, self.hidden(verdict), strict=True)
-        return tuple(passed for test, passed in pairs if test.part == seat)
-
-    def realised(self, verdict: TreeVerdict, seat: Seat, decision: str) -> list[str]:
-        """The options that the seat's feature realises."""
-        answers = zip(self.probes, verdict.passed[len(self.task.hidden_tests) + len(self.kept) :], strict=True)
-        return [option for (s, id, option, _), passed in answers if (s, id) == (seat, decision) and passed]
+    def judge(self, files: Files | None) -> TreeJudgement:
+        verdict = judge(files, (*self.hidden.expressions, *self.visible), timeout_s=self.timeout_s)
+        count = len(self.hidden.expressions)
+        return TreeJudgement(verdict, self.hidden.judge(verdict.passed[:count]), verdict.passed[count:])
 
 
 def score_branches(
@@ -76,31 +64,29 @@ def score_branches(
     suites = Suites(task, timeout_s)
     first, second = (branches[seat] for seat in task.seats)
     merged = merge_branches(task.files, first, second, policy)
-    verdict = suites.judge(merged.final)
+    whole = suites.judge(merged.final)
     alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
-    committed: dict[Seat, dict[str, str | None]] = {seat: {} for seat in task.seats}
-    for seat in task.seats:
-        for decision in task.decisions:
-            own = suites.realised(alone[seat], seat, decision.id)
-            found = own or suites.realised(verdict, seat, decision.id)
-            committed[seat][decision.id] = found[0] if len(found) == 1 else None
-    hidden, still = suites.hidden(verdict), suites.still(verdict)
+    committed = {
+        seat: {id: option or whole.hidden.realised[seat][id] for id, option in alone[seat].hidden.realised[seat].items()}
+        for seat in task.seats
+    }
+    passed = whole.hidden.passed
     outcome = Outcome(
-        utility=suites.worth(verdict),
-        success=all(hidden) and all(still),
+        utility=whole.worth,
+        success=all(passed) and all(whole.visible),
         committed=committed,
-        tests_passed=sum(hidden),
-        tests_total=len(hidden),
-        detail=_detail(merged, verdict, still),
+        tests_passed=sum(passed),
+        tests_total=len(passed),
+        detail=_detail(merged, whole.verdict, whole.visible),
         provenance=ledger(task, branches, authored, merged.final),
         parts={
-            seat: PartTests(alone=suites.part(alone[seat], seat), merged=suites.part(verdict, seat))
+            seat: PartTests(alone=alone[seat].hidden.of_part(seat), merged=whole.hidden.of_part(seat))
             for seat in task.seats
         },
-        merge=record(task, branches, merged, {seat: suites.worth(alone[seat]) for seat in task.seats}),
+        merge=record(task, branches, merged, {seat: alone[seat].worth for seat in task.seats}),
         forecasts=tuple(forecasts),
     )
-    fault = any(v.status is Status.FAULT for v in (verdict, *alone.values()))
+    fault = any(judged.verdict.status is Status.FAULT for judged in (whole, *alone.values()))
     return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
 
 

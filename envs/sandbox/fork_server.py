@@ -40,8 +40,7 @@ sys.unraisablehook gc.get_objects gc.get_referrers gc.get_referents
 
 REQUESTS, REPLIES = 4, 5  # descriptors of the server
 
-# For the first parts of a child, because making such a copy in a child writes to 70 pages.
-BUILTINS = [dict(vars(builtins)) for _ in range(2)]
+BUILTINS = dict(vars(builtins))  # for the part of a child, because making such a copy there writes to 70 pages
 
 
 def audit(event, args):
@@ -119,29 +118,25 @@ def read_exactly(descriptor, size):
     return data
 
 
-def run(stages, write):
-    """Write what `wire` says a child writes, each stage before the parts of the next one run.
-
-    Each part has a namespace of its own and hands over one name.
-    """
+def run(part, expressions, write):
+    """Write what `wire` says a child writes. The part has a namespace of its own and hands over one name."""
     handed_over, end = {}, wire.DONE
-    for parts, expressions in stages:
-        for name, source in parts:
-            space = {"__builtins__": BUILTINS.pop() if BUILTINS else dict(vars(builtins)), "__name__": "part"}
-            try:
-                exec(compile(source, "part", "exec", dont_inherit=True), space)
-            except BaseException as error:
-                end = wire.OUT_OF_MEMORY if isinstance(error, MemoryError) else end
-            if name in space:
-                handed_over[name] = space[name]
-        for expression in expressions:
-            space = {"__builtins__": builtins, **handed_over}
-            try:
-                line = wire.encode(eval(expression, space)).encode()
-            except BaseException as error:
-                end = wire.OUT_OF_MEMORY if isinstance(error, MemoryError) else end
-                line = wire.NO_VALUE
-            write(line + b"\n")
+    if part is not None:
+        name, source = part
+        space = {"__builtins__": BUILTINS, "__name__": "part"}
+        try:
+            exec(compile(source, "part", "exec", dont_inherit=True), space)
+        except BaseException as error:
+            end = wire.OUT_OF_MEMORY if isinstance(error, MemoryError) else end
+        handed_over = {name: space[name]} if name in space else {}
+    for expression in expressions:
+        space = {"__builtins__": builtins, **handed_over}
+        try:
+            line = wire.encode(eval(expression, space)).encode()
+        except BaseException as error:
+            end = wire.OUT_OF_MEMORY if isinstance(error, MemoryError) else end
+            line = wire.NO_VALUE
+        write(line + b"\n")
     write(end)
 
 
@@ -157,11 +152,11 @@ def child(channel, go, missing, cpu_s, memory):
             write(3, b"!" + str(error).encode())
             leave(1)
         size, _ = wire.SIZES.unpack(read_exactly(5, wire.SIZES.size))
-        stages = marshal.loads(read_exactly(REQUESTS, size))
+        part, expressions = marshal.loads(read_exactly(REQUESTS, size))
         close(4, 6)
         write(3, wire.READY)
         sys.addaudithook(audit)
-        run(stages, lambda line: write(3, line))
+        run(part, expressions, lambda line: write(3, line))
     finally:
         close(3, 4)  # the server hears of the end before the kernel has freed the memory
         leave(0)
@@ -239,6 +234,7 @@ def serve(processes, sizes, wall_s):
             process.end()
     for process in processes:
         os.write(REPLIES, wire.REPLY.pack(process.ended, len(process.said)) + process.said)
+        process.said = b""  # who is forked later finds no earlier answer in the frames of the server
 
 
 def main():

@@ -30,10 +30,10 @@ class Lost(Exception):
         self.started = started
 
 
-class Stage(NamedTuple):
-    """Run these parts (name, source), then write the values of these expressions on all parts so far."""
+class Body(NamedTuple):
+    """What one process does: run this part (name, source), if any, then write the values of these expressions."""
 
-    parts: tuple[tuple[str, str], ...]
+    part: tuple[str, str] | None
     expressions: tuple[str, ...]
 
 
@@ -73,15 +73,9 @@ class _Server:
             self.end()
             raise
 
-    def ask(self, processes: Sequence[Sequence[Stage]], timeout_s: float, memory_mb: int) -> list[ForkReply]:
-        bodies = [
-            marshal.dumps([(tuple(map(tuple, parts)), expressions) for parts, expressions in stages])
-            for stages in processes
-        ]
-        longest = [
-            len(wire.OUT_OF_MEMORY) + sum(len(stage.expressions) for stage in stages) * (wire.MAX_CHARS + 1)
-            for stages in processes
-        ]
+    def ask(self, processes: Sequence[Body], timeout_s: float, memory_mb: int) -> list[ForkReply]:
+        bodies = [marshal.dumps((part and tuple(part), expressions)) for part, expressions in processes]
+        longest = [len(wire.OUT_OF_MEMORY) + len(body.expressions) * (wire.MAX_CHARS + 1) for body in processes]
         request = wire.HEADER.pack(len(processes), timeout_s, math.ceil(timeout_s) + 1, memory_mb * 2**20)
         request += b"".join(wire.SIZES.pack(len(body), most) for body, most in zip(bodies, longest, strict=True))
         request = memoryview(request + b"".join(bodies))
@@ -182,10 +176,8 @@ atexit.register(_POOL.end)
 os.register_at_fork(after_in_child=_POOL.leave_to_parent)
 
 
-def ask(processes: Sequence[Sequence[Stage]], *, timeout_s: float, memory_mb: int) -> list[ForkReply]:
-    """Run each sequence of stages in a fresh process, all at the same time, every one within these limits.
-
-    What a stage writes has left the process before the next stage's parts run.
+def ask(processes: Sequence[Body], *, timeout_s: float, memory_mb: int) -> list[ForkReply]:
+    """Run each body in a fresh process, all at the same time, every one within these limits.
 
     Raises:
         Lost: there is no answer, because the server could not start or did not survive.

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from envs.sandbox import wire
-from envs.sandbox.expressions import Question, take_apart
-from envs.sandbox.forks import Lost, Stage, ask
+from envs.sandbox.expressions import NoValue, Question, take_apart
+from envs.sandbox.forks import Body, Lost, ask
 
 
 class Status(StrEnum):
@@ -20,7 +21,7 @@ class Status(StrEnum):
 
 
 class Part(NamedTuple):
-    """One seat's source text and the one name that the merged module takes from it."""
+    """One seat's source text and the one name that tests take from it."""
 
     name: str
     source: str
@@ -54,9 +55,11 @@ def run_expressions(
     16,384 characters as JSON; with any other value, and with an exception, the expression is False. That
     holds for a name that no part has, too: it may be the function that nobody wrote.
 
-    Before a sub-expression is evaluated, its process has run only the parts that it uses, so nobody's code is near
-    tests that are only about the partner's. A part that fails (syntax error, exception) leaves the others usable. If a
-    process ends early or runs out of time, everything is False.
+    Each part has a process of its own, in which there is nothing of any other part, and nothing of the tests but the
+    sub-expressions on this part, sorted. What one part makes of another's value, `decode(encode(5))`, is asked of a
+    further process, which gets the value and not its source; where the same was asked anyway, nobody is asked twice. A
+    part that fails (syntax error, exception) leaves the others usable. If a process ends early or runs out of time,
+    everything is False.
 
     Verdicts are cached by content, except time-outs and faults.
 
@@ -67,7 +70,8 @@ def run_expressions(
         memory_mb: address space in MiB, at least 64.
 
     Raises:
-        ValueError: a limit is out of its range, or an expression is no Python or cannot be taken apart.
+        ValueError: a limit is out of its range, or an expression is no Python or cannot be taken apart: it compares
+            where submitted code could, or hands a function of one part to another.
         SandboxError: a layer that MARL_COOP_SANDBOX demands does not hold here.
 
     >>> part = Part("double", "def double(n): return 2 * n")
@@ -92,52 +96,44 @@ def verdict_of(
 ) -> ExpressionVerdict:
     """What `run_expressions` promises, remembered by content."""
     questions = [take_apart(text) for text in expressions]
-    processes = _plan(parts, questions)
-    try:
-        replies = ask(processes, timeout_s=timeout_s, memory_mb=memory_mb) if processes else []
-    except Lost as lost:
-        raise _NotRepeatable(Status.CRASH if lost.started else Status.FAULT, str(lost)) from lost
-    if any(reply.ended == wire.OVER_TIME for reply in replies):
-        raise _NotRepeatable(Status.TIMEOUT, f"over {timeout_s} s")
+    by_name: dict[str | None, Part] = {part.name: part for part in parts}
     values: dict[str, Any] = {}
     status = Status.OK
-    for stages, reply in zip(processes, replies, strict=True):
-        asked = [text for stage in stages for text in stage.expressions]
-        *lines, end = reply.written.split(b"\n")
-        if len(lines) != len(asked) or end not in (wire.DONE, wire.OUT_OF_MEMORY):
-            nothing = (False,) * len(expressions)
-            return ExpressionVerdict(passed=nothing, status=Status.CRASH, detail="the process ended without an answer")
-        status = Status.MEMORY if end == wire.OUT_OF_MEMORY else status
-        for text, line in zip(asked, lines, strict=True):
-            with contextlib.suppress(ValueError):  # no value, or something that is none
-                values[text] = wire.decode(line.decode("ascii"))
-    return ExpressionVerdict(passed=tuple(_holds(question, values) for question in questions), status=status)
+    while processes := _processes(by_name, questions, values):
+        try:
+            replies = ask(processes, timeout_s=timeout_s, memory_mb=memory_mb)
+        except Lost as lost:
+            raise _NotRepeatable(Status.CRASH if lost.started else Status.FAULT, str(lost)) from lost
+        if any(reply.ended == wire.OVER_TIME for reply in replies):
+            raise _NotRepeatable(Status.TIMEOUT, f"over {timeout_s} s")
+        for body, reply in zip(processes, replies, strict=True):
+            *lines, end = reply.written.split(b"\n")
+            if len(lines) != len(body.expressions) or end not in (wire.DONE, wire.OUT_OF_MEMORY):
+                nothing = (False,) * len(expressions)
+                detail = "the process ended without an answer"
+                return ExpressionVerdict(passed=nothing, status=Status.CRASH, detail=detail)
+            status = Status.MEMORY if end == wire.OUT_OF_MEMORY else status
+            for text, line in zip(body.expressions, lines, strict=True):
+                values[text] = NoValue
+                with contextlib.suppress(ValueError):  # no value, or something that is none
+                    values[text] = wire.decode(line.decode("ascii"))
+    passed = tuple(_holds(question, by_name, values) for question in questions)
+    return ExpressionVerdict(passed=passed, status=status)
 
 
-def _plan(parts: tuple[Part, ...], questions: list[Question]) -> list[list[Stage]]:
-    """The stages of each process. Before a leaf is evaluated, nothing has run there but parts that it uses.
-
-    For tests of f, of g and of both: one process that runs f, answers for it, then runs g and answers for both, and
-    one that runs g alone.
-    """
-    names = {part.name for part in parts}
-    asked: dict[frozenset[str], dict[str, None]] = {}  # the parts that are used -> the leaves, in order
+def _processes(
+    by_name: Mapping[str | None, Part], questions: list[Question], values: Mapping[str, Any]
+) -> list[Body]:
+    """What to ask next, one process for each part. Expressions are sorted: their order tells no more than they do."""
+    asked: dict[str | None, set[str]] = {}
     for question in questions:
-        for text, used in question.asked(names).items():
-            asked.setdefault(used, {})[text] = None
-    chains: list[list[tuple[frozenset[str], Stage]]] = []
-    for used in sorted(asked, key=len):
-        chain = next((chain for chain in chains if chain[-1][0] <= used), None)
-        if chain is None:
-            chains.append(chain := [])
-        done = chain[-1][0] if chain else frozenset()
-        new = tuple(part for part in parts if part.name in used - done)
-        chain.append((used, Stage(new, tuple(asked[used]))))
-    return [[stage for _, stage in chain] for chain in chains]
+        for text, part in question.asked(by_name.keys(), values).items():
+            asked.setdefault(part, set()).add(text)
+    return [Body(by_name.get(part), tuple(sorted(texts))) for part, texts in asked.items()]
 
 
-def _holds(question: Question, values: dict[str, Any]) -> bool:
+def _holds(question: Question, names: Collection[str], values: Mapping[str, Any]) -> bool:
     try:
-        return question.answer(values) is True
+        return question.answer(names, values) is True
     except (LookupError, TypeError, RecursionError):  # a leaf without a value; a comparison that Python does not have
         return False

@@ -1,7 +1,7 @@
 """What passes between the library, its fork server and the children: frames, and plain data as JSON.
 
-    request   HEADER; for each process SIZES; for each process a body: its stages, by `marshal`
-    stage     parts to run, expressions to evaluate on the names of all parts so far
+    request   HEADER; for each process SIZES; for each process a body, by `marshal`
+    body      the name and the source of the part to run, or None; the expressions to evaluate then
     word      SIZES, from the server to a child that waits: the next body is for it
     reply     READY once all are confined, then for each process REPLY and what it wrote; or a byte and a reason
     written   for each expression a line: its value as `encode` gives it, or NO_VALUE; then DONE or OUT_OF_MEMORY
