@@ -76,7 +76,7 @@ def test_only_the_right_contract_on_both_sides_passes_all_hidden_tests(name, dis
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_probes_name_exactly_the_option_that_a_part_realises(name):
+def test_on_every_input_the_probes_name_exactly_the_option_that_a_part_realises(name):
     env = PairedFunctions(families=[name], distractors=MAX_DISTRACTORS)
     for seed in range(25):
         env.reset(seed=seed)

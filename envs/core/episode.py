@@ -251,8 +251,9 @@ class Episode:
         return self._stance(agent, decision, Phase.FINAL)
 
     def committed(self, agent: Seat, decision: str) -> str | None:
-        """The option that the seat acted on in the end."""
-        return self.outcome.committed[agent][decision]
+        """The option that the seat acted on in the end; None where there is none, or where it is AMBIGUOUS."""
+        option = self.outcome.committed[agent][decision]
+        return None if option == AMBIGUOUS else option
 
     def heard(self, agent: Seat) -> bool:
         """Whether any partner said anything to this seat."""

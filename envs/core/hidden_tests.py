@@ -27,8 +27,8 @@ class HiddenSuite:
     A probe asks whether a part follows an option on one input. Every option is probed on the same inputs, among them
     all that hidden tests use, so what is asked does not depend on which option is right. A part realises an option if
     it follows this one and no other on every input, and is AMBIGUOUS if it follows several on any: it reads whatever
-    it gets. Such a part has agreed to nothing, so no test that it is in passes; nor does one of the whole where two
-    parts realise different options, whatever they make of each other's values.
+    it gets. Such a part has agreed to nothing, so none of its tests passes; and a test of the whole passes only where
+    all parts realise one and the same option, whatever else they make of each other's values.
     """
 
     def __init__(self, task: Task):
@@ -54,11 +54,10 @@ class HiddenSuite:
             for seat in self.task.seats
         }
         tolerant = {seat for seat, options in realised.items() if AMBIGUOUS in options.values()}
-        apart = any(
-            len({options[d.id] for options in realised.values()} - {None}) > 1 for d in self.task.decisions
-        )
+        ends = [{options[d.id] for options in realised.values()} for d in self.task.decisions]
+        agreed = not tolerant and all(len(options) == 1 and None not in options for options in ends)
         passed = tuple(
-            is_true and (test.part not in tolerant if test.part else not tolerant and not apart)
+            is_true and (test.part not in tolerant if test.part else agreed)
             for test, is_true in zip(self.task.hidden_tests, holds[:count], strict=True)
         )
         return Judgement(self.task, passed, realised)
