@@ -43,9 +43,9 @@ class PairedFunctions(CoopEnv):
     ## Rewards
     0.0 until the end; then U = hidden tests passed / all five (two on each part against the right reading, one round
     trip through both) for both seats. Success: all pass. Each part runs in a process of its own and hands over its own
-    function only, so nobody can write the partner's half or read it. A seat is committed to the option that its function
-    follows on every input, None if there is none. Each function is run on the inputs of every option, so that they tell
-    nothing of the right one; one that follows several options is ambiguous, and no test that it is in passes
+    function only, so nobody can write the partner's half or read it. Each function is run on the inputs of every
+    option, so that they tell nothing of the right one. A seat is committed to the option that its function follows on
+    every input, None if there is none; one that follows several is ambiguous and passes no test
     (`envs.core.hidden_tests`).
 
     ## Arguments

@@ -149,7 +149,7 @@ CHOICES = {
 
 
 def every_option(env: PairedFunctions, seat: str, choice: str) -> str:
-    """Code that knows the solution of every option, and how inputs and values are made, and picks what seems to work."""
+    """Code that knows the solution of every option and how values are made, and picks what seems to work."""
     family, part, options = env.families[0], part_of(env, seat), env.task.decisions[0].options
     sources = "\n".join(f"{family.source(part, o)}\n_made.append({family.function(part)})" for o in options)
     plausible = {str(side) for o in options for n in range(1, 10) for side in expected(family, part, o, n)}
@@ -219,7 +219,10 @@ def test_a_part_that_follows_two_options_on_one_input_is_ambiguous_and_fails():
 
     both = following("agent_0", right) + following("agent_1", right)
     assert judge(*both).passed == (True,) * 5
-    assert judge(*both, ("agent_1", other, 2)).realised == {"agent_0": {"offset": right}, "agent_1": {"offset": AMBIGUOUS}}
+    assert judge(*both, ("agent_1", other, 2)).realised == {
+        "agent_0": {"offset": right},
+        "agent_1": {"offset": AMBIGUOUS},
+    }
     assert judge(*both, ("agent_1", other, 2)).passed == (True, True, False, False, False)
     assert judge(*both[:-1]).realised["agent_1"] == {"offset": None}
     assert judge(*both[:-1]).passed == (True, True, True, True, False)

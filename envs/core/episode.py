@@ -197,9 +197,9 @@ class Outcome:
     """What came of the episode.
 
     `committed` maps seat and decision to the option that the seat's final act realises (its code where there is
-    code, else its final stance), None where it realises none of them, AMBIGUOUS where it follows several. `provenance` and `parts` are there where the
-    task has code, `merge` where the seats changed the same code, `solo_utility` where somebody played the task alone:
-    the better of the seats' solo results.
+    code, else its final stance), None where it realises none of them, AMBIGUOUS where it follows several. `provenance`
+    and `parts` are there where the task has code, `merge` where the seats changed the same code, `solo_utility` where
+    somebody played the task alone: the better of the seats' solo results.
     """
 
     utility: float  # team result U in [0, 1]

@@ -67,7 +67,9 @@ def score_branches(
     whole = suites.judge(merged.final)
     alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
     committed = {
-        seat: {id: option or whole.hidden.realised[seat][id] for id, option in alone[seat].hidden.realised[seat].items()}
+        seat: {
+            id: option or whole.hidden.realised[seat][id] for id, option in alone[seat].hidden.realised[seat].items()
+        }
         for seat in task.seats
     }
     passed = whole.hidden.passed

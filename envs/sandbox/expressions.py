@@ -194,7 +194,9 @@ def _next_steps(leaf: Leaf, parts: frozenset[str], values: Mapping[str, Any]) ->
     while len(used := _names(rest) & parts) > 1:
         steps = {inner: ast.unparse(inner) for inner in _on_one_part(rest, parts)}
         if not steps:
-            raise ValueError(f"{leaf.text!r} hands a part itself to another part; only plain values can be handed over.")
+            raise ValueError(
+                f"{leaf.text!r} hands a part itself to another part; only plain values can be handed over."
+            )
         if any(values.get(text, NoValue) is NoValue for text in steps.values()):
             return {text: _names(inner) & parts for inner, text in steps.items()}
         rest = _Replace({inner: _literal(values[text]) for inner, text in steps.items()}).visit(rest)

@@ -47,7 +47,7 @@ class _Server:
 
     def __init__(self):
         try:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-s", "-S", "-B", str(_SCRIPT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -59,8 +59,10 @@ class _Server:
             )
         except OSError as error:
             raise Lost(f"{sys.executable} did not start: {error}", started=False) from error
+        assert process.stdin is not None and process.stdout is not None  # they are pipes
+        self.process, self.requests, self.replies = process, process.stdin, process.stdout
         self.poller = select.poll()
-        self.poller.register(self.process.stdout, select.POLLIN)
+        self.poller.register(self.replies, select.POLLIN)
         try:
             hello = b""
             while not hello.endswith(b"\n"):
@@ -82,10 +84,10 @@ class _Server:
         started = False
         try:
             while request:
-                request = request[self.process.stdin.write(request) :]
+                request = request[self.requests.write(request) :]
             deadline = time.monotonic() + wire.START_S * (len(processes) + 1)
             if self._read(1, deadline) != wire.READY:
-                raise EOFError(self.process.stdout.read().decode(errors="replace"))
+                raise EOFError(self.replies.read().decode(errors="replace"))
             started = True
             deadline = time.monotonic() + timeout_s + wire.START_S
             replies = []
@@ -102,7 +104,7 @@ class _Server:
             wait_ms = 1000 * (deadline - time.monotonic())
             if wait_ms <= 0 or not self.poller.poll(wait_ms):
                 raise EOFError("it is silent")
-            if not (chunk := os.read(self.process.stdout.fileno(), size - len(data))):
+            if not (chunk := os.read(self.replies.fileno(), size - len(data))):
                 raise EOFError("it has ended")
             data += chunk
         return data
@@ -115,8 +117,8 @@ class _Server:
 
     def let_go(self) -> None:
         """Close this process's ends. A server whose last client has let go ends by itself."""
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.requests.close()
+        self.replies.close()
 
 
 class _Pool:
@@ -191,6 +193,7 @@ def tier() -> tiers.Tier:
     """What holds for small tests. SandboxError where nothing can be run, or less than is demanded."""
     try:
         with _POOL.server():
+            assert _POOL.tier is not None  # the first server settles it
             return _POOL.tier
     except Lost as lost:
         raise tiers.SandboxError(f"no code can be run here: {lost}") from lost

@@ -96,7 +96,7 @@ def verdict_of(
 ) -> ExpressionVerdict:
     """What `run_expressions` promises, remembered by content."""
     questions = [take_apart(text) for text in expressions]
-    by_name: dict[str | None, Part] = {part.name: part for part in parts}
+    by_name = {part.name: part for part in parts}
     values: dict[str, Any] = {}
     status = Status.OK
     while processes := _processes(by_name, questions, values):
@@ -121,15 +121,13 @@ def verdict_of(
     return ExpressionVerdict(passed=passed, status=status)
 
 
-def _processes(
-    by_name: Mapping[str | None, Part], questions: list[Question], values: Mapping[str, Any]
-) -> list[Body]:
+def _processes(by_name: Mapping[str, Part], questions: list[Question], values: Mapping[str, Any]) -> list[Body]:
     """What to ask next, one process for each part. Expressions are sorted: their order tells no more than they do."""
     asked: dict[str | None, set[str]] = {}
     for question in questions:
         for text, part in question.asked(by_name.keys(), values).items():
             asked.setdefault(part, set()).add(text)
-    return [Body(by_name.get(part), tuple(sorted(texts))) for part, texts in asked.items()]
+    return [Body(by_name[part] if part else None, tuple(sorted(texts))) for part, texts in asked.items()]
 
 
 def _holds(question: Question, names: Collection[str], values: Mapping[str, Any]) -> bool:
