@@ -5,7 +5,8 @@ import ast
 import numpy as np
 import pytest
 
-from envs.core.env import MAX_DISTRACTORS, SEATS
+from envs.core.config import MAX_DISTRACTORS
+from envs.core.env import SEATS
 from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.hidden_tests import HiddenSuite
 from envs.families import HELD_OUT, TRAINING

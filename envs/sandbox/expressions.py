@@ -112,6 +112,7 @@ class Question:
         if operands is None:
             return ast.literal_eval(node)
         if isinstance(node, ast.BoolOp):
+            value: Any = None
             for operand in operands:
                 value = self._value(operand, parts, values)
                 if bool(value) is isinstance(node.op, ast.Or):
@@ -212,7 +213,7 @@ def _on_one_part(node: ast.AST, parts: frozenset[str]) -> Iterator[ast.expr]:
         called = isinstance(node, ast.Call) and child is node.func
         if used > 1 or used and isinstance(child, ast.Starred | ast.Slice | ast.keyword):
             yield from _on_one_part(child, parts)
-        elif used and not called and not isinstance(child, ast.Name):
+        elif used and not called and isinstance(child, ast.expr) and not isinstance(child, ast.Name):
             yield child
 
 

@@ -68,7 +68,7 @@ def trial(layer):
     try:
         lay_on(2**28)
     except OSError as error:
-        return error.strerror
+        return error.strerror or str(error)
     try:
         forbidden()
     except refusal:
@@ -249,7 +249,7 @@ def main():
     for module in ("ctypes", "_ctypes", "kernel", "wire"):
         del sys.modules[module]
     sys.path.clear()
-    sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__name__ != "PathFinder"]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder"]
     gc.collect()
     gc.freeze()  # the collector of a child leaves these pages shared
     os.write(REPLIES, json.dumps(missing).encode() + b"\n")
