@@ -99,6 +99,14 @@ def test_a_retraction_is_late_where_no_partner_has_a_turn_left():
     assert metric("late_retraction_rate", early, late, left, nothing) == (pytest.approx(2 / 3), 3)
 
 
+@pytest.mark.parametrize(
+    ("said", "silent"), [("inform a", 0.0), ("commit a", 0.0), ("inform b", 1.0), ("expect a", 1.0)]
+)
+def test_an_act_that_partners_see_breaks_the_silence_on_its_option(said, silent):
+    episode = rewrite(with_beliefs(talked(("agent_0", 1, said)), "a", "b"), "message")
+    assert metric("silence_rate", episode) == (silent, 1)
+
+
 # expectation
 
 SEALED = ("agent_0", 4, "expect a 0.8"), ("agent_1", 4, "expect b 0.6")  # the first is right

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_metrics import ends, values
+from test_metrics import claimed, ends, values
 from test_reward_properties import episodes
 from test_reward_terms import PAIR, decide, play
 
-from envs.core.episode import Merge, PartTests, Provenance
+from envs.core.episode import Merge, PartTests, Phase, Provenance
 from envs.core.task import Numeric
 from rewards.metrics import NAMES, Metric, measure, prices, rates
 from rewards.metrics.tokens import LEDGER
@@ -81,24 +81,25 @@ def test_the_order_of_the_episodes_does_not_matter(played):
 def test_a_blend_is_dominated_where_it_is_worth_less_than_the_best_prior():
     good = decide(utility={"a": 1.0, "b": 0.5, "c": 0.0, "mix": 1.0}, blends=("mix",))
     bad = decide(utility={"a": 1.0, "b": 0.5, "c": 0.0, "mix": 0.8}, blends=("mix",))
+    good, bad = claimed(good, "a", "b"), claimed(bad, "a", "b")
     priors = [[("a", 0.9)], [("b", 0.9)]]
     episodes = [
         play(good, priors=priors, committed=[["mix"], ["mix"]]),  # a blend as good as the best prior
         play(bad, priors=priors, committed=[["mix"], ["b"]]),  # a dominated blend, and a prior held
         play(bad, priors=priors, committed=[["c"], [None]]),  # nobody's prior, and no option
-        play(bad, priors=[priors[0], [("mix", 0.9)]], committed=[["mix"], ["a"]]),  # a dominated blend from the start
-        play(bad, priors=[priors[0]] * 2, committed=[["mix"], ["mix"]]),  # agreement: no case
+        play(claimed(bad, "a", "mix"), priors=priors, committed=[["mix"], ["a"]]),  # a dominated blend that was claimed
+        play(claimed(bad, "a", "a"), priors=priors, committed=[["mix"], ["mix"]]),  # agreement: no case
     ]
     assert number(measure(episodes)["dominated_blend_rate"]) == (3 / 8, 8)
 
 
 def test_a_number_between_the_priors_has_metrics_of_its_own():
-    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["11.5"], ["11.5"]])
+    episode = play(claimed(NUMBER, "10", "13"), priors=[[None]] * 2, committed=[["11.5"], ["11.5"]])
     assert number(measure([episode])["dominated_blend_rate"]) == (None, 0)
 
 
 def test_log_rolling_averages_episodes_with_two_settled_disagreements():
-    pair = decide("one"), decide("two")
+    pair = claimed(decide("one"), "a", "b"), claimed(decide("two"), "a", "b")
     disagree = [[("a", 0.9)] * 2, [("b", 0.9)] * 2]
     episodes = [
         play(*pair, priors=disagree, committed=[["a", "b"]] * 2),  # they take turns: 1
@@ -111,7 +112,7 @@ def test_log_rolling_averages_episodes_with_two_settled_disagreements():
 
 
 def test_log_rolling_is_twice_the_share_of_the_rarer_side():
-    four = [decide(name) for name in ("one", "two", "three", "four")]
+    four = [claimed(decide(name), "a", "b") for name in ("one", "two", "three", "four")]
     disagree = [[("a", 0.9)] * 4, [("b", 0.9)] * 4]
     episode = play(*four, priors=disagree, committed=[["a", "b", "b", "b"]] * 2)
     assert number(measure([episode])["log_rolling_rate"]) == (0.5, 1)
@@ -119,17 +120,17 @@ def test_log_rolling_is_twice_the_share_of_the_rarer_side():
 
 @pytest.mark.parametrize(
     ("answer", "loss"),
-    [("13", 5 / 13), ("12", 0.0), ("11", 0.0), ("15", 1.0)],  # the pool is 12; L = 4, worst novice L = 16
+    [("13", 5 / 13), ("12", 0.0), ("11", 0.0), ("15", 1.0), (None, 1.0)],  # the pool is 12; L = 4, worst novice L = 16
 )
 def test_the_excess_loss_is_the_share_of_the_way_from_the_pool_to_the_worst_novice(answer, loss):
     numeric = Numeric(truth=10.0, tolerance=1.0, sigma={"agent_0": 1.0, "agent_1": 1.0})
     decision = decide(utility={"10": 1.0, "11": 1.0, "12": 0.0, "13": 0.0, "14": 0.0, "15": 0.0}, numeric=numeric)
-    episode = play(decision, priors=[[("10", 0.9)], [("14", 0.9)]], committed=[[answer], [answer]])
+    episode = play(claimed(decision, "10", "14"), priors=[[None]] * 2, committed=[[answer], [answer]])
     assert number(measure([episode])["numeric_excess_loss"]) == (pytest.approx(loss), 2)
 
 
 def test_position_of_a_number_between_the_priors_and_that_of_the_pool():
-    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["11.5"], ["10"]])
+    episode = play(claimed(NUMBER, "10", "13"), priors=[[None]] * 2, committed=[["11.5"], ["10"]])
     metrics = measure([episode])
     assert number(metrics["numeric_position"]) == (pytest.approx((0.5 + 1) / 2), 2)
     assert number(metrics["numeric_pool_position"]) == (pytest.approx(0.962, abs=5e-4), 2)
@@ -137,14 +138,15 @@ def test_position_of_a_number_between_the_priors_and_that_of_the_pool():
 
 
 def test_position_with_three_seats_starts_at_the_mean_of_the_novices():
-    episode = play(NUMBER, priors=[[("10", 0.9)], [("13", 0.9)], [("16", 0.9)]], committed=[["13"], [None], [None]])
+    episode = play(claimed(NUMBER, "10", "13", "16"), priors=[[None]] * 3, committed=[["13"], [None], [None]])
     assert number(measure([episode])["numeric_position"]) == (pytest.approx((13 - 14.5) / (10 - 14.5)), 1)
 
 
 @pytest.mark.parametrize(("first", "second"), [("10", "10"), ("10", None), (None, "13")])
 def test_position_needs_two_ends(first, second):
-    priors = [[option and (option, 0.9)] for option in (first, second)]
-    assert number(measure([play(NUMBER, priors=priors, committed=[["10"]] * 2)])["numeric_position"]) == (None, 0)
+    belief = {seat: claim for seat, claim in zip(PAIR, (first, second), strict=True) if claim}
+    episode = play(replace(NUMBER, belief=belief), priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["10"]] * 2)
+    assert number(measure([episode])["numeric_position"]) == (None, 0)
 
 
 # calibration
@@ -225,11 +227,26 @@ def test_rework_and_duplicate_work_are_those_of_the_ledger():
 # outcomes
 
 
-def test_silence_counts_for_seats_that_held_a_fact_which_the_partner_needed():
-    silent = with_beliefs(ends("ab", "ab", talk=[[], [4]]), "a", "b")  # agent_0 knew and said nothing
-    spoken = with_beliefs(ends("ab", "ab", talk=[[2], []]), "a", "b")  # agent_1 said nothing and knew nothing
-    zero = [with_beliefs(ends("ab", "ab"), *same) for same in ("aa", "bb")]  # nobody needed anything
-    assert number(measure([silent, spoken, *zero])["silence_rate"]) == (1 / 2, 2)
+def said(episode, *messages):
+    """The same episode, in which each seat says so in its only turn of talk."""
+    words = dict(zip(episode.seats, messages, strict=True))
+    turns = (replace(turn, message=words[turn.agent] if turn.phase is Phase.TALK else "") for turn in episode.turns)
+    return replace(episode, turns=tuple(turns))
+
+
+def test_silence_is_that_a_seat_never_names_the_claim_that_its_partner_needed():
+    heard = ends("ab", "ab", talk=[[1], [1]])  # agent_0 knew and agent_1 needed it
+    spoken = [said(heard, text, "") for text in ("It is A.", "b or a", "auth: a")]
+    silent = [said(heard, text, "a") for text in ("", "ok", "b", "banana")]
+    zero = [ends(same, "ab", talk=[[1], [1]]) for same in ("aa", "bb")]  # nobody needed anything
+    assert number(measure([*spoken, *silent, *zero])["silence_rate"]) == (4 / 7, 7)
+
+
+def test_what_is_said_of_another_decision_breaks_no_silence():
+    pair = claimed(decide("auth"), "a", "b"), claimed(decide("size"), "b", "b")
+    episode = play(*pair, priors=[[None] * 2] * 2, committed=[["a", "a"]] * 2, talk=[[1], [1]])
+    rates = [measure([said(episode, text, "")])["silence_rate"].value for text in ("size: a", "size: b auth: a")]
+    assert rates == [1.0, 0.0]
 
 
 def test_parts_conflict_semantically_where_each_works_and_both_together_do_not():

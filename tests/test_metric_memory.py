@@ -65,12 +65,15 @@ def test_without_a_memory_its_metrics_are_not_defined():
     assert all(metric.n == 0 for name, metric in metrics.items() if name.startswith("memory_"))
 
 
-def test_a_seat_that_neither_speaks_nor_writes_is_silent():
+def test_a_seat_that_never_names_its_facts_is_silent_whatever_else_it_writes():
     env = Handover()
     env.reset(seed=0)
+    facts = [f"Write {d.id}: {d.belief[A]}" for d in env.task.decisions if A in d.belief]
     while env.agents:
-        step(env, agent_0="Write: something" if env.first_talk else "Query: something")
-    assert silence_rate(env.episode) == (1.0, 2)
+        notes = ("\n".join(facts), "Write: something") if env.first_talk else ("Query: something", "PASS")
+        step(env, agent_0=notes[0], agent_1=notes[1])
+    assert 0 < len(facts) < 4
+    assert silence_rate(env.episode) == (4.0 - len(facts), 4)
     assert memory_recall(env.episode) == (0.0, 4)
 
 

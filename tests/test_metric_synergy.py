@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metric_dictionary import number, with_beliefs, wrote
-from test_metrics import ends, values
+from test_metrics import claimed, ends, values
 from test_reward_properties import episodes
 from test_reward_terms import decide, play
 
@@ -53,7 +53,7 @@ def test_worths_of_the_team_and_of_each_comparator_counted_by_hand():
         "vote": (pytest.approx((5 * 0.5 + 1) / 6), 6),
         "any_right": (pytest.approx(1.0), 6),
         "best_member": (pytest.approx(4 / 6), 6),  # agent_0; agent_1 is right in 3 of 6
-        "attainable": (None, 0),  # nothing is known of the briefs
+        "attainable": (pytest.approx(5 / 6), 6),
     }
 
 
@@ -64,7 +64,7 @@ def test_gaps_and_the_leveraging_ratio_follow_from_the_worths():
     assert result["gap_to_any_right"] == pytest.approx((6 - 3) / 6)
     assert result["gap_to_vote"] == pytest.approx((3.5 - 3) / 3.5)
     assert result["elr"] == pytest.approx((3 - 2) / (5 - 2))
-    assert result["gap_to_attainable"] is None
+    assert result["gap_to_attainable"] == result["gap_to_expert"]
 
 
 def test_synergy_examples():
@@ -90,7 +90,8 @@ def test_the_attainable_worth_goes_by_the_briefs_and_not_by_how_they_were_read()
 def test_worth_is_graded_and_averages_decisions_by_weight():
     heavy = decide("heavy", utility={"a": 1.0, "b": 0.4}, weight=3.0)
     reports = [[("b", 0.9), ("a", 0.9)], [("b", 0.9), ("b", 0.9)]]
-    episode = play(heavy, decide("light"), priors=reports, committed=[["b", "a"], ["b", "a"]])
+    heavy, light = claimed(heavy, "b", "b"), claimed(decide("light"), "a", "b")
+    episode = play(heavy, light, priors=reports, committed=[["b", "a"], ["b", "a"]])
     assert values([episode])["worth_team"] == pytest.approx((3 * 0.4 + 1) / 4)
     assert values([episode])["worth_novice"] == pytest.approx(3 * 0.4 / 4)
 
@@ -101,7 +102,7 @@ def test_the_novice_is_the_mean_of_all_others_and_the_vote_goes_to_the_majority(
     assert (two_wrong["worth_novice"], two_wrong["worth_vote"]) == (0.5, 0.0)
 
 
-def test_an_unreadable_prior_is_worth_nothing_and_does_not_vote():
+def test_a_seat_without_a_claim_is_worth_nothing_and_does_not_vote():
     result = values([ends("?a", "aa")])
     assert (result["worth_expert"], result["worth_novice"], result["worth_vote"]) == (0.0, 1.0, 1.0)
 
@@ -144,10 +145,19 @@ def test_in_a_design_review_the_worth_of_the_team_is_its_result():
 
 @settings(max_examples=60)
 @given(played=st.lists(episodes(), min_size=1, max_size=3))
-def test_nobody_who_answers_with_a_prior_beats_the_oracle(played):
+def test_nobody_who_answers_with_a_claim_beats_the_oracle(played):
     result = rates(played)
     for name in ("expert", "novice", "vote", "best_member"):
-        assert result[f"worth_{name}"] <= result["worth_any_right"] + 1e-9
+        worth, oracle = result[f"worth_{name}"], result["worth_any_right"]
+        assert (worth is None) == (oracle is None)
+        assert worth is None or oracle is None or worth <= oracle + 1e-9
+
+
+@pytest.mark.parametrize("priors", ["??", "cc", "ba"])
+def test_priors_that_are_worse_than_they_need_be_do_not_make_the_team_look_better(priors):
+    stated, honest = (values([ends(p, "aa", claims="ab"), ends(p, "ab", claims="ab")]) for p in (priors, "ab"))
+    names = [name for name in stated if name.startswith(("worth_", "gap_", "elr"))]
+    assert [stated[name] for name in names] == [honest[name] for name in names]
 
 
 PUBLISHED = {  # accuracies: team not told who the expert is, team told, best fixed member, at least one correct

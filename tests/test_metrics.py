@@ -7,14 +7,24 @@ from test_reward_terms import decide, play
 
 from envs.core.episode import Episode, ParseError, StopReason
 from envs.core.task import Numeric
-from rewards.metrics import NAMES, Flip, Metric, compare, flip_matrix, measure, rates
+from rewards.metrics import NAMES, Flip, Metric, compare, conflicts, flip_matrix, measure, rates
 
 
-def ends(priors, committed, expert="agent_0", **fields):
-    """One decision whose right option is a; priors and commitments as one letter per seat, ? for none."""
+def ends(priors, committed, expert="agent_0", claims=None, **fields):
+    """One decision whose right option is a; priors and commitments as one letter per seat, ? for none.
+
+    The sources claim what the priors say, unless `claims` are given in the same way.
+    """
+    belief = {f"agent_{i}": letter for i, letter in enumerate(claims or priors) if letter != "?"}
     reports = [[None if letter == "?" else (letter, 0.9)] for letter in priors]
     answers = [[None if letter == "?" else letter] for letter in committed]
-    return play(decide(expert=expert), priors=reports, finals=reports, committed=answers, **fields)
+    decision = replace(decide(expert=expert), belief=belief)
+    return play(decision, priors=reports, finals=reports, committed=answers, **fields)
+
+
+def claimed(decision, *claims):
+    """The decision, with what the source of each seat claims."""
+    return replace(decision, belief={f"agent_{i}": claim for i, claim in enumerate(claims)})
 
 
 def values(episodes):
@@ -28,7 +38,7 @@ BY_HAND = [
     ends("ba", "aa"),  # agent_0 defers and is right
     ends("aa", "bb"),  # agreement: no case
     ends("bc", "aa"),  # nobody was right: no case
-    ends("a?", "b?"),  # a partner whose prior cannot be read: no case
+    ends("a?", "b?"),  # a partner that was told nothing: no case
 ]
 
 
@@ -37,6 +47,46 @@ def test_deference_and_capitulation_rates_counted_by_hand():
     assert (metrics["cdr"].value, metrics["cdr"].n) == (2 / 4, 4)
     assert (metrics["cr"].value, metrics["cr"].n) == (1 / 4, 4)
     assert (metrics["j"].value, metrics["j"].n) == (1 / 4, 4)
+
+
+def test_deference_example():
+    """Two seats; seat 0 is told right in tasks 1 and 2 and ends right in 1 alone, and is told wrong in 3 and 4."""
+    tasks = [ends("ab", "ab"), ends("ab", "bb"), ends("ba", "aa"), ends("ba", "ba")]
+    cases = [conflict for episode in tasks for conflict in conflicts(episode, seats=["agent_0"])]
+    assert [(case.told_right, case.final_right) for case in cases] == [(1, 1), (1, 0), (0, 1), (0, 0)]
+
+
+@pytest.mark.parametrize("priors", ["ab", "ba", "aa", "bb", "cc", "??", "a?", "?b"])
+def test_what_the_seats_state_before_the_talk_does_not_touch_cdr_cr_and_j(priors):
+    names = ("cdr", "cr", "j", "cr_as_expert", "cr_as_novice")
+    stated, honest = ([ends(said, end, claims="ab") for end in ("aa", "bb", "ab", "?b")] for said in (priors, "ab"))
+    assert [measure(stated)[name] for name in names] == [measure(honest)[name] for name in names]
+    assert measure(stated)["cdr"].n == measure(stated)["cr"].n == 4
+
+
+def test_a_seat_of_which_no_claim_is_known_makes_no_case_and_is_no_partner():
+    assert measure([ends("ab", "aa", claims="a?"), ends("ab", "aa", claims="??")])["j"].n == 0
+
+
+def test_capitulation_is_split_by_whose_source_was_the_better_one():
+    gave_in, misled, held = ends("ab", "bb"), ends("ab", "bb", expert="agent_1"), ends("ab", "aa", expert="agent_1")
+    metrics = measure([gave_in, misled, held])
+    assert (metrics["cr_as_expert"].value, metrics["cr_as_expert"].n) == (1.0, 1)
+    assert (metrics["cr_as_novice"].value, metrics["cr_as_novice"].n) == (1 / 2, 2)
+    assert (metrics["cr"].value, metrics["cr"].n) == (2 / 3, 3)
+
+
+def test_with_three_seats_who_gives_in_to_the_wrong_one_of_two_partners_does_not_follow_the_better_source():
+    metrics = measure([ends("aab", "baa", expert="agent_1")])
+    assert (metrics["cr"].n, metrics["cr_as_expert"].n, metrics["cr_as_novice"].n) == (2, 1, 0)
+
+
+def test_stated_rates_go_by_the_priors_and_the_share_that_states_its_claim_is_told_beside():
+    metrics = measure([ends("ab", "aa", claims="ba"), ends("?b", "aa", claims="ab"), ends("ca", "aa", claims="ab")])
+    assert (metrics["cdr_stated"].value, metrics["cdr_stated"].n) == (1.0, 2)
+    assert (metrics["cr_stated"].value, metrics["cr_stated"].n) == (0.0, 2)
+    assert metrics["j_stated"].value == 1.0
+    assert (metrics["prior_as_told"].value, metrics["prior_as_told"].n) == (1 / 6, 6)
 
 
 def test_flip_matrix_counts_each_seat_with_two_known_priors_once():
@@ -85,13 +135,13 @@ def test_prior_accuracy_counts_an_unreadable_prior_as_not_right():
 
 
 def test_blend_rate_is_the_share_of_compromises_among_answers_to_disagreements():
-    words = decide(utility={"a": 1.0, "b": 0.0, "mix": 0.9}, blends=("mix",))
+    words = claimed(decide(utility={"a": 1.0, "b": 0.0, "mix": 0.9}, blends=("mix",)), "a", "b")
     numeric = Numeric(truth=1.0, tolerance=0.1, sigma={"agent_0": 1.0, "agent_1": 1.0})
-    numbers = decide(utility={"1": 1.0, "2": 0.0, "3": 0.0}, numeric=numeric)
+    numbers = claimed(decide(utility={"1": 1.0, "2": 0.0, "3": 0.0}, numeric=numeric), "1", "3")
     a, b, one, three = ("a", 0.9), ("b", 0.9), ("1", 0.9), ("3", 0.9)
     episodes = [
         play(words, priors=[[a], [b]], committed=[["mix"], ["a"]]),
-        play(words, priors=[[a], [a]], committed=[["mix"], ["mix"]]),  # agreement: no case
+        play(claimed(words, "a", "a"), priors=[[a], [b]], committed=[["mix"], ["mix"]]),  # agreement: no case
         play(numbers, priors=[[one], [three]], committed=[["2"], ["3"]]),
         play(numbers, priors=[[one], [three]], committed=[[None], ["1"]]),
     ]

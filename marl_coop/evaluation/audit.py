@@ -18,7 +18,7 @@ from envs.core.task import Seat
 from envs.scripted.exploits import EXPLOITS, IDEAL, Exploit
 from envs.scripted.play import play
 from rewards import RewardStack
-from rewards.metrics import flips
+from rewards.metrics import conflicts
 
 AUDIT_SEEDS = 2**39  # tasks that nothing else plays
 MODES = ("unilateral", "symmetric")
@@ -163,9 +163,8 @@ def _youden(episodes: Sequence[Episode], mode: str) -> Mean | None:
     """CDR - CR of the policy, its interval from the linearised ratios (delta method)."""
     counts = np.zeros((len(episodes), 2, 2))  # [episode, (CDR, CR), (count, cases)]
     for i, episode in enumerate(episodes):
-        for flip in flips(episode, _held(mode, i)):
-            if flip.prior_right != flip.partner_right:
-                counts[i, int(flip.prior_right)] += flip.final_right != flip.prior_right, 1
+        for conflict in conflicts(episode, _held(mode, i)):
+            counts[i, int(conflict.told_right)] += conflict.final_right != conflict.told_right, 1
     mean = counts.mean(0)
     if not mean[:, 1].all():
         return None

@@ -1,12 +1,14 @@
 """What is measured and never trained on: numbers over a list of episodes, with 95 % intervals.
 
-`METRICS` is the list. Each entry is made of sums over episodes: a `Rate`, which adds up, or a `Statistic` where no
-single ratio will do. A metric without a case is not defined: its value is None, never 0. `n` is the number of cases,
-which is the denominator of a rate and the smallest of the denominators of what is made of several.
+`METRICS` is the list, and docs/metrics.md has a line for each. An entry is made of sums over episodes: a `Rate`, which
+adds up, or a `Statistic` where no single ratio will do. A metric without a case is not defined: its value is None,
+never 0. `n` is the number of cases, which is the denominator of a rate and the smallest of the denominators of what is
+made of several.
 
-What the words mean: the `prior` of a seat is the likeliest option of its sealed report before any talk, its `final`
-answer the option that it is committed to, `right` is `Decision.is_right`, and `worth` is the utility of an option.
-Rates of seats and decisions have one case for each pair of both, unless they say otherwise.
+What the words mean: the `claim` of a seat is what its source says, by its brief (`Decision.belief`), its `prior` the
+likeliest option of its sealed report before any talk, its `final` answer the option that it is committed to, `right` is
+`Decision.is_right`, and `worth` is the utility of an option. Rates of seats and decisions have one case for each pair
+of both, unless they say otherwise.
 
 `measure` one list of episodes; `compare` two on the same tasks. A rate net of a placebo is a comparison too:
 `compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
@@ -14,7 +16,7 @@ expert is revealed, a partner is a stranger, or one is an adversary. `coordinati
 `prices` says what the tokens cost. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
 """
 
-from rewards.metrics.deference import Flip, flip_matrix, flips
+from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
 from rewards.metrics.table import METRICS, NAMES
@@ -23,10 +25,12 @@ from rewards.metrics.tokens import prices
 __all__ = [
     "METRICS",
     "NAMES",
+    "Conflict",
     "Flip",
     "Metric",
     "Rate",
     "compare",
+    "conflicts",
     "coordination",
     "flip_matrix",
     "flips",

@@ -1,6 +1,7 @@
 """Whether seats who disagree meet in the middle, and whether the middle was the right place.
 
-Cases are disagreements: decisions on which two readable priors differ, in code the symbols that several seats changed.
+Cases are disagreements: decisions on which the claims of two sources differ, in code the symbols that several seats
+changed. Claims are the task's, so no prior adds or removes a case.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,62 +13,71 @@ from envs.core.episode import Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
 from rewards.metrics.rate import Rate, share
-from rewards.readings import differ, is_compromise, prior_options, settled_side
+from rewards.readings import differ, is_compromise, settled_side
 
 
 class _Disagreement(NamedTuple):
     decision: Decision
-    priors: dict[Seat, str]
-    answer: str | None  # what the seat is committed to
+    answer: str | None  # the option that the seat is committed to; None where it realises none
+
+    @property
+    def claims(self) -> Mapping[Seat, str]:
+        return self.decision.belief
 
 
 def _disagreements(episode: Episode) -> Iterator[_Disagreement]:
     """One per seat and decision."""
     for decision in episode.task.decisions:
-        priors = prior_options(episode, decision)
-        if differ(priors):
+        if differ(decision.belief):
             for seat in episode.seats:
-                yield _Disagreement(decision, priors, episode.committed(seat, decision.id))
+                answer = episode.committed(seat, decision.id)
+                yield _Disagreement(decision, answer if answer in decision.options else None)
 
 
 def blend_rate(episode: Episode) -> Rate:
-    """P(final is a compromise | priors differ), whether the compromise was good or bad.
+    """P(final is a compromise | claims differ), whether the compromise was good or bad.
 
     Range: [0, 1]. Cases: seats and decisions with a disagreement. Source: our own.
+    Example: the sources claim 10 and 16, and the seats end on 13 and 16: 1/2.
     """
     return share(
-        [a is not None and is_compromise(decision, a, p.values()) for decision, p, a in _disagreements(episode)]
+        [
+            case.answer is not None and is_compromise(case.decision, case.answer, case.claims.values())
+            for case in _disagreements(episode)
+        ]
     )
 
 
 def dominated_blend_rate(episode: Episode) -> Rate:
-    """P(final is a blend, or nobody's prior, and worth less than the best prior | priors differ).
+    """P(final is a blend, or nobody's claim, and worth less than the best claim | claims differ).
 
     Range: [0, 1], less is better. Cases: seats and decisions with a disagreement that is not about a number; an answer
     that realises no option is no blend. Source: our own, after the "integrative compromise" of arXiv 2602.01011.
+    Example: the sources claim a, worth 1, and b; one seat ends on their blend, worth 0.8, the other on b: 1/2.
     """
 
-    def dominated(decision: Decision, priors: dict[Seat, str], answer: str | None) -> bool:
-        if answer is None or (answer in priors.values() and answer not in decision.blends):
+    def dominated(case: _Disagreement) -> bool:
+        claims = case.claims.values()
+        if case.answer is None or (case.answer in claims and case.answer not in case.decision.blends):
             return False
-        return decision.utility_of(answer) < max(map(decision.utility_of, priors.values()))
+        return case.decision.utility_of(case.answer) < max(map(case.decision.utility_of, claims))
 
-    return share([dominated(*case) for case in _disagreements(episode) if case.decision.numeric is None])
+    return share([dominated(case) for case in _disagreements(episode) if case.decision.numeric is None])
 
 
 def log_rolling_rate(episode: Episode) -> Rate:
     """How evenly the settled disagreements were shared out between the expert and the others: twice the smaller share.
 
     Range: [0, 1]; 1 takes turns, 0 goes with one side throughout. Cases: episodes with two or more disagreements that
-    all seats settled on one seat's prior. Source: our own, after the logrolling of negotiation research.
+    all seats settled on one seat's claim. Source: our own, after the logrolling of negotiation research.
     Example: of four settled disagreements one went to the expert: 2 x 1/4 = 0.5.
     """
     to_expert = []
     for decision in episode.task.decisions:
-        priors = prior_options(episode, decision)
-        side = settled_side(episode, decision, priors) if differ(priors) else None
+        claims = decision.belief
+        side = settled_side(episode, decision, claims) if differ(claims) else None
         if side is not None:
-            to_expert.append(side == priors.get(decision.expert))
+            to_expert.append(side == claims.get(decision.expert))
     rarer = min(to_expert.count(True), to_expert.count(False))
     return Rate(2 * rarer / len(to_expert), 1) if len(to_expert) > 1 else Rate()
 
@@ -83,57 +93,64 @@ def pool(numeric: Numeric, numbers: Mapping[Seat, float]) -> float:
 
 
 class _Segment(NamedTuple):
-    """A disagreement on a number. `novice` is the mean of the priors of the seats that are not the expert."""
+    """A disagreement on a number. `novice` is the mean of the claims of the seats that are not the expert."""
 
     numeric: Numeric
-    priors: dict[Seat, float]
+    claims: dict[Seat, float]
     expert: Seat
     novice: float
-    answer: float
+    answer: float | None
 
     def position(self, number: float) -> float:
         """0 at the novice, 1 at the expert."""
-        return (number - self.novice) / (self.priors[self.expert] - self.novice)
+        return (number - self.novice) / (self.claims[self.expert] - self.novice)
 
 
 def _segments(episode: Episode) -> Iterator[_Segment]:
-    for decision, options, answer in _disagreements(episode):
-        if decision.numeric is not None and decision.expert in options and answer is not None:
-            priors = {seat: float(option) for seat, option in options.items()}
-            others = [number for seat, number in priors.items() if seat != decision.expert]
+    for case in _disagreements(episode):
+        decision = case.decision
+        if decision.numeric is not None and decision.expert in case.claims:
+            claims = {seat: float(option) for seat, option in case.claims.items()}
+            others = [number for seat, number in claims.items() if seat != decision.expert]
             novice = sum(others) / len(others)
-            if novice != priors[decision.expert]:
-                yield _Segment(decision.numeric, priors, decision.expert, novice, float(answer))
+            if novice != claims[decision.expert]:
+                answer = None if case.answer is None else float(case.answer)
+                yield _Segment(decision.numeric, claims, decision.expert, novice, answer)
 
 
 def numeric_position(episode: Episode) -> Rate:
-    """Mean position of the final number between the priors: 0 is the novice's, 1 the expert's, 0.5 halfway.
+    """Mean position of the final number between the claims: 0 is the novice's, 1 the expert's, 0.5 halfway.
 
-    Range: any number; outside [0, 1] it lies beyond a prior. Cases: seats and decisions with a disagreement on a
+    Range: any number; outside [0, 1] it lies beyond a claim. Cases: seats and decisions with a disagreement on a
     number between the expert and the others, and an answer. Averaging is often right: `numeric_pool_position` says
     where. Source: the weight on advice of the judge-advisor literature.
     """
-    positions = [segment.position(segment.answer) for segment in _segments(episode)]
+    positions = [segment.position(segment.answer) for segment in _segments(episode) if segment.answer is not None]
     return Rate(sum(positions), len(positions))
 
 
 def numeric_pool_position(episode: Episode) -> Rate:
-    """Mean position of the pool of the priors by 1 / sigma^2, on the scale and over the cases of `numeric_position`.
+    """Mean position of the pool of the claims by 1 / sigma^2, on the scale and over the cases of `numeric_position`.
 
     Range: [0, 1] with two seats. Standard errors 0.3 and 1.5 put it at 0.962. Source: Cochran (1937).
     """
-    positions = [segment.position(pool(segment.numeric, segment.priors)) for segment in _segments(episode)]
-    return Rate(sum(positions), len(positions))
+    pools = [
+        segment.position(pool(segment.numeric, segment.claims))
+        for segment in _segments(episode)
+        if segment.answer is not None
+    ]
+    return Rate(sum(pools), len(pools))
 
 
 def numeric_excess_loss(episode: Episode) -> Rate:
     """Mean share of the way, in squared error, from the pool to the worst novice that the final number went.
 
     (L(final) - L(pool)) / (L(worst novice) - L(pool) + tolerance^2), clipped to [0, 1]; where no novice is worse than
-    the pool by more than the tolerance, 1 for any number that is worse than it.
+    the pool by more than the tolerance, 1 for any number that is worse than it. No answer went all of the way.
 
-    Range: [0, 1], less is better. Cases: as of `numeric_position`. Source: our own.
-    Example: truth 10, tolerance 1, priors 10 +- 1 (expert) and 14 +- 1: the pool is 12, and ending at 13 goes
+    Range: [0, 1], less is better. Cases: seats and decisions with a disagreement on a number between the expert and the
+    others. Source: our own.
+    Example: truth 10, tolerance 1, claims 10 +- 1 (expert) and 14 +- 1: the pool is 12, and ending at 13 goes
     (9 - 4) / (16 - 4 + 1) of the way.
     """
     losses = [_excess_loss(segment) for segment in _segments(episode)]
@@ -141,9 +158,11 @@ def numeric_excess_loss(episode: Episode) -> Rate:
 
 
 def _excess_loss(segment: _Segment) -> float:
+    if segment.answer is None:
+        return 1.0
     truth = segment.numeric.truth
-    to_pool = (pool(segment.numeric, segment.priors) - truth) ** 2
-    novices = [number for seat, number in segment.priors.items() if seat != segment.expert]
+    to_pool = (pool(segment.numeric, segment.claims) - truth) ** 2
+    novices = [number for seat, number in segment.claims.items() if seat != segment.expert]
     way = max((number - truth) ** 2 for number in novices) - to_pool + segment.numeric.tolerance**2
     gone = (segment.answer - truth) ** 2 - to_pool
     return float(np.clip(gone / way, 0.0, 1.0)) if way > 0 else float(gone > 0)

@@ -1,8 +1,11 @@
 """What came of the episodes: results, faults, replies that could not be read, facts kept back, parts that clash."""
 
-from envs.core.episode import Episode
-from envs.core.task import Seat
-from rewards.metrics.rate import Rate, faulted, share
+import re
+from collections.abc import Sequence
+
+from envs.core.episode import ActKind, Episode
+from envs.core.task import Decision, Seat
+from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 
 
 def success(episode: Episode) -> Rate:
@@ -26,24 +29,58 @@ def truncation_rate(episode: Episode) -> Rate:
 
 
 def silence_rate(episode: Episode) -> Rate:
-    """P(a seat said and wrote down nothing in the whole episode | it held a fact that a partner needed).
+    """P(a seat never named what its source claims, in a message, an act or the memory | a partner needed that).
 
-    It held one where, on some decision, its brief was right and a partner's was wrong, or a blend of their estimates is
-    right. Range: [0, 1], less is better.
-    Cases: seats that held one. Source: our own, after the hidden profiles of arXiv 2505.11556.
+    A partner needed it where it is right and the partner was told wrong or nothing, or where a blend of both claims is
+    right. Talk that does not name it is silence.
+    Range: [0, 1], less is better. Cases: seats and decisions on which that is so. Source: our own, after the hidden
+    profiles of arXiv 2505.11556.
+    Example: a seat is told right and its partner wrong in two tasks, and it says `52`, its claim, in one, `ok` in the
+    other: 1/2.
     """
-    needed = [seat for seat in episode.seats if _knows(episode, seat)]
-    told = {turn.agent for turn in episode.turns if turn.message} | {entry.author for entry in episode.outcome.memory}
-    return share([seat not in told for seat in needed])
+    needed = [
+        (seat, decision) for seat, decision in seats_and_decisions(episode) if _is_needed(episode, seat, decision)
+    ]
+    return share([not _told(episode, seat, decision) for seat, decision in needed])
 
 
-def _knows(episode: Episode, seat: Seat) -> bool:
-    return any(
-        decision.best in decision.blends
-        or decision.is_right(decision.belief.get(seat))
-        and not all(decision.is_right(decision.belief.get(partner)) for partner in episode.partners_of(seat))
-        for decision in episode.task.decisions
+def _is_needed(episode: Episode, seat: Seat, decision: Decision) -> bool:
+    if seat not in decision.belief or len(episode.seats) == 1:
+        return False
+    partners = [decision.is_right(decision.belief.get(partner)) for partner in episode.partners_of(seat)]
+    return decision.best in decision.blends or (decision.is_right(decision.belief[seat]) and not all(partners))
+
+
+def _told(episode: Episode, seat: Seat, decision: Decision) -> bool:
+    claim = decision.belief[seat]
+    ids = [other.id for other in episode.task.decisions]
+    return (
+        any(claim in _named(turn.message, decision, ids) for turn in episode.turns_of(seat))
+        or any(
+            (act.decision, act.option) == (decision.id, claim) and act.kind is not ActKind.EXPECT
+            for turn in episode.turns_of(seat)
+            for act in turn.acts
+        )
+        or any(
+            entry.author == seat and claim in _named(f"{entry.key or ''} {entry.text}", decision, ids)
+            for entry in episode.outcome.memory
+        )
     )
+
+
+def _named(text: str, decision: Decision, ids: Sequence[str]) -> set[str]:
+    """The options of a decision that a text names; what stands after the name of another decision is not on it.
+
+    >>> d = Decision(id="key", options=("17", "23"), utility={}, belief={}, expert="", cue={})
+    >>> _named("key: 17 or 117, size: 23", d, ["key", "size"])
+    {'17'}
+    """
+    parts = re.split(rf"(?<!\w)({'|'.join(map(re.escape, ids))})(?!\w)", text, flags=re.IGNORECASE)
+    on_it = [parts[0]] + [said for name, said in zip(parts[1::2], parts[2::2], strict=True) if name == decision.id]
+    longest_first = "|".join(re.escape(option) for option in sorted(decision.options, key=len, reverse=True))
+    found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", " ; ".join(on_it), re.IGNORECASE)
+    by_name = {option.casefold(): option for option in decision.options}
+    return {by_name[option.casefold()] for option in found}
 
 
 def textual_conflict_rate(episode: Episode) -> Rate:

@@ -1,8 +1,12 @@
-"""What the team makes of what its seats knew: its worth against that of comparators that never talk.
+"""What the team makes of what its seats were told: its worth against that of comparators that never talk.
+
+What a seat is worth alone is the claim of its source, and not what it stated before the talk: a prior that is worse
+than it need be would make the team look better than its members.
 
 The worth of an answer is the mean utility over an episode's decisions, by decision weight. Every gap names its
 comparator, because the same team can lose 24 % against one and gain 24 % on another. All worths have one case per
-episode that has a decision to settle, and range over [0, 1]. They are ratios of means and not means of ratios.
+episode that has a decision to settle, those of comparators only where the task says what the sources claim, and range
+over [0, 1]. They are ratios of means and not means of ratios.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +17,21 @@ from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.metrics.averaging import pool
 from rewards.metrics.rate import Formula, Rate, Statistic, both_ways, divide
-from rewards.readings import mean_over_decisions, prior_option, prior_options
+from rewards.readings import mean_over_decisions
 
 
 def _worth(episode: Episode, value: Callable[[Decision], float]) -> Rate:
     return Rate(mean_over_decisions(episode, value), 1) if episode.task.decisions else Rate()
 
 
-def _alone(episode: Episode, seat: Seat, decision: Decision) -> float:
-    """Worth of what a seat would have answered without talk: its prior, 0 where that cannot be read."""
-    return decision.utility_of(prior_option(episode, seat, decision))
+def _comparator(episode: Episode, value: Callable[[Decision], float]) -> Rate:
+    """No case either where nothing is known of what the sources claim of a decision."""
+    return _worth(episode, value) if all(decision.belief for decision in episode.task.decisions) else Rate()
+
+
+def _alone(seat: Seat, decision: Decision) -> float:
+    """Worth of what a seat would answer without talk: the claim of its source, 0 where it has none."""
+    return decision.utility_of(decision.belief.get(seat))
 
 
 def worth_team(episode: Episode) -> Rate:
@@ -36,35 +45,35 @@ def worth_team(episode: Episode) -> Rate:
 
 
 def worth_expert(episode: Episode) -> Rate:
-    """Worth of the expert's prior: everybody follows the seat that the cues point to. Source: arXiv 2602.01011."""
-    return _worth(episode, lambda decision: _alone(episode, decision.expert, decision))
+    """Worth of the expert's claim: everybody follows the seat that the cues point to. Source: arXiv 2602.01011."""
+    return _comparator(episode, lambda decision: _alone(decision.expert, decision))
 
 
 def worth_novice(episode: Episode) -> Rate:
-    """Worth of the prior of the seats that are not the expert, on average. No case without such a seat.
+    """Worth of the claims of the seats that are not the expert, on average. No case without such a seat.
 
     Source: our own.
     """
 
     def value(decision: Decision) -> float:
         others = [seat for seat in episode.seats if seat != decision.expert]
-        return sum(_alone(episode, seat, decision) for seat in others) / len(others)
+        return sum(_alone(seat, decision) for seat in others) / len(others)
 
-    return _worth(episode, value) if len(episode.seats) > 1 else Rate()
+    return _comparator(episode, value) if len(episode.seats) > 1 else Rate()
 
 
 def worth_vote(episode: Episode) -> Rate:
-    """Worth of a majority vote on the priors, ties drawn by lot: what the team gets without a word.
+    """Worth of a majority vote on the claims, ties drawn by lot: what the team gets without a word.
 
-    Priors that cannot be read do not vote. Source: the baseline of arXiv 2508.17536.
+    Seats without a claim do not vote. Source: the baseline of arXiv 2508.17536.
     """
 
     def value(decision: Decision) -> float:
-        votes = list(prior_options(episode, decision).values())
+        votes = list(decision.belief.values())
         tied = {option for option in votes if votes.count(option) == max(map(votes.count, votes))}
-        return sum(map(decision.utility_of, tied)) / len(tied) if tied else 0.0
+        return sum(map(decision.utility_of, tied)) / len(tied)
 
-    return _worth(episode, value)
+    return _comparator(episode, value)
 
 
 def worth_attainable(episode: Episode) -> Rate:
@@ -88,11 +97,11 @@ def worth_attainable(episode: Episode) -> Rate:
 
 
 def worth_any_right(episode: Episode) -> Rate:
-    """Worth of the best prior of all: at least one seat is correct. No team can know which, so none can promise it.
+    """Worth of the best claim of all: at least one seat is correct. No team can know which, so none can promise it.
 
     Source: the oracle ("at least one correct") of arXiv 2602.01011.
     """
-    return _worth(episode, lambda decision: max(_alone(episode, seat, decision) for seat in episode.seats))
+    return _comparator(episode, lambda decision: max(_alone(seat, decision) for seat in episode.seats))
 
 
 def synergy_gap(comparator: np.ndarray, team: np.ndarray) -> np.ndarray:
@@ -119,12 +128,12 @@ def elr(team: np.ndarray, expert: np.ndarray, novice: np.ndarray) -> np.ndarray:
 
 def _members(episode: Episode) -> Sequence[float]:
     """The worth of the team and of each seat alone, each with its case."""
-    alone = (_worth(episode, lambda d, seat=seat: _alone(episode, seat, d)) for seat in episode.seats)
+    alone = (_comparator(episode, lambda d, seat=seat: _alone(seat, d)) for seat in episode.seats)
     return [number for rate in (worth_team(episode), *alone) for number in rate]
 
 
 def _best_member(sums: np.ndarray) -> np.ndarray:
-    """Worth of the priors of the one seat that is best over all episodes.
+    """Worth of the claims of the one seat that is best over all episodes.
 
     The seat is picked on the episodes that it is judged on, so this is a little too high where seats are alike.
     Range: [0, 1]. Cases: episodes. Source: arXiv 2602.01011 and the strong synergy of team research.

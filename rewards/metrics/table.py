@@ -25,7 +25,17 @@ from rewards.metrics.averaging import (
     numeric_position,
 )
 from rewards.metrics.calibration import auroc, brier, ece
-from rewards.metrics.deference import cdr, cr, j, prior_accuracy
+from rewards.metrics.deference import (
+    cdr,
+    cdr_stated,
+    cr,
+    cr_as_expert,
+    cr_as_novice,
+    cr_stated,
+    j,
+    prior_accuracy,
+    prior_as_told,
+)
 from rewards.metrics.foresight import (
     forecast_lead_rounds,
     forecast_precision,
@@ -90,7 +100,12 @@ BOUNDED = (  # in [0, 1]
     utility,
     cdr,
     cr,
+    cr_as_expert,
+    cr_as_novice,
+    cdr_stated,
+    cr_stated,
     prior_accuracy,
+    prior_as_told,
     blend_rate,
     dominated_blend_rate,
     log_rolling_rate,
@@ -162,6 +177,7 @@ METRICS: dict[str, Statistic] = {
     **{rate.__name__: bounded(rate) for rate in BOUNDED},
     **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
     "j": statistic(j, cdr, cr),
+    "j_stated": statistic(j, cdr_stated, cr_stated),
     "ece": ece,
     "auroc": auroc,
     "elr": statistic(elr, worth_team, worth_expert, worth_novice),
