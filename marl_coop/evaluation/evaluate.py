@@ -55,8 +55,8 @@ def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
     """The metrics that matter, for the terminal."""
     out = Table(
         title=title,
-        caption="CDR: right after, of those wrong before with a right partner. CR: wrong after, of those right before\n"
-        "with a wrong partner. Blends: of those who disagreed. Brackets: 95 % bootstrap intervals over instances.",
+        caption="CDR: ends right, of those told wrong beside a partner told right. CR: does not, of those told right beside\n"
+        "a partner told wrong. Blends: of those told apart. Brackets: 95 % intervals, a Bayesian bootstrap over tasks.",
     )
     out.add_column("metric", no_wrap=True)
     for column in ("before", "after", "change"):
