@@ -9,6 +9,7 @@ from pydantic_core import to_jsonable_python
 import envs
 import rewards
 from marl_coop.config.errors import ConfigError, dotted, nearest
+from marl_coop.config.layers import read_file
 from marl_coop.config.schema import Config, load_config
 
 ROOT = Path(__file__).parent.parent
@@ -85,11 +86,11 @@ def test_presets_train_on_what_they_say():
 
 def test_base_writes_down_the_defaults():
     written, default = load_config([CONFIGS / "base.yaml"]), Config()
-    assert written.model_dump(exclude={"env"}) == default.model_dump(exclude={"env"})
+    assert written.model_dump() == default.model_dump()
     (environment,) = [known for known in envs.ENVIRONMENTS if known.__name__ == written.env["name"]]
     in_code = to_jsonable_python(environment().config)
     del in_code["render_mode"]  # for people who watch, not for training
-    assert written.env == {"name": environment.__name__, "curriculum": None} | in_code
+    assert read_file(CONFIGS / "base.yaml")["env"] == {"name": environment.__name__, "curriculum": None} | in_code
 
 
 def test_later_files_and_then_overrides_win(tmp_path):
@@ -135,13 +136,35 @@ def test_an_environment_gets_what_its_annotations_make_of_yaml(tmp_path, monkeyp
     file = write(tmp_path, "env: {name: 'typed_lab:Typed', folder: a/b, colour: red, pair: [1, 2], names: [x, x]}")
     import typed_lab
 
-    for env in (load_config([file]).make_env(), load_config([file]).make_env(rounds=2)):
+    for env in (load_config([file]).make_env(), load_config([file], ["evaluation.env.rounds=2"]).make_evaluation_env()):
         got = env.config
         assert (got.folder, got.colour, got.pair, got.names) == (Path("a/b"), typed_lab.Colour.RED, (1, 2), {"x"})
     with pytest.raises(ConfigError, match="env.foldr: unknown key; did you mean 'folder'"):
         load_config([write(tmp_path, "env: {name: 'typed_lab:Typed', foldr: a/b}", "slip.yaml")])
     with pytest.raises(ConfigError, match="env.curriculum.windw: unknown key; did you mean 'window'"):
         load_config([], ["env.curriculum={windw: 3}"])
+
+
+@pytest.mark.parametrize("file", ["base.yaml", "quickstart.yaml"])
+@pytest.mark.parametrize("environment", envs.ENVIRONMENTS)
+def test_another_environment_is_one_key(file, environment):
+    """What belongs to the environment of the file does not stand in the way."""
+    config = load_config([CONFIGS / file], [f"env.name={environment.__name__}"])
+    assert type(config.make_env()) is environment
+    assert load_config([CONFIGS / file], [f"evaluation.env.name={environment.__name__}"]).make_evaluation_env()
+
+
+def test_another_environment_keeps_what_all_of_them_have():
+    config = load_config([CONFIGS / "quickstart.yaml"], ["env.name=DesignReview", "env.curriculum={}"])
+    assert (config.env["scaffold"], config.env["cells"]["one_right"]) == (True, 0.8)
+    assert (config.env["families"], "test_timeout_s" in config.env) == ("train", False)
+    assert load_config([CONFIGS / "quickstart.yaml"], ["env.name=PairedFunctions"]).env["families"][0] == "offset"
+
+
+def test_all_fields_of_an_environment_are_in_the_resolved_configuration():
+    assert load_config([], ["env.name=Handover"]).env == {"name": "Handover", "curriculum": None} | to_jsonable_python(
+        envs.Handover().config
+    )
 
 
 def test_all_fields_of_a_term_are_in_the_resolved_configuration():
@@ -294,3 +317,28 @@ def test_nearest_ignores_case():
 def test_dotted_is_what_an_override_takes():
     keys = ("rewards", "my_lab.rewards:Humility", "weight")
     assert dotted(keys) == "rewards[my_lab.rewards:Humility].weight"
+
+
+def test_a_configuration_is_called_by_what_was_laid_over_it(tmp_path):
+    ablation, mine = CONFIGS / "ablations" / "no_consensus.yaml", write(tmp_path, "name: mine", "own.yaml")
+    assert load_config([CONFIGS / "quickstart.yaml"], ["seed=3", "output_dir=x"]).title == "quickstart"
+    title = load_config([CONFIGS / "quickstart.yaml", ablation], ["lora.r=2"]).title
+    assert title == "quickstart+no_consensus+lora.r=2"
+    assert load_config([CONFIGS / "quickstart.yaml", ablation, mine]).title == "mine"
+    many = [f"rewards.{term.name}.weight=0" for term in rewards.TERMS]
+    assert load_config([CONFIGS / "quickstart.yaml"], many).title == f"quickstart+{len(many)}_overrides"
+
+
+@pytest.mark.parametrize(
+    "override", ["lora.r=2", "seed=1", "rewards.consensus.weight=0", "evaluation.seed=5", "training.learning_rate=1"]
+)
+def test_a_resumed_run_may_not_change_what_it_is(override):
+    began = load_config([CONFIGS / "quickstart.yaml"])
+    with pytest.raises(ConfigError, match=f"command line: {override.partition('=')[0]}: .* the run began with"):
+        load_config([CONFIGS / "quickstart.yaml"], [override]).refuse_changes(began)
+
+
+def test_a_resumed_run_may_be_longer_and_elsewhere():
+    began = load_config([CONFIGS / "quickstart.yaml"])
+    changes = ["training.num_updates=99", "output_dir=x", "env.curriculum={window: 8}", "training.report_to=none"]
+    load_config([CONFIGS / "quickstart.yaml"], changes).refuse_changes(began)

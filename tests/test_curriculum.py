@@ -128,18 +128,18 @@ def test_every_level_says_the_same_keys():
 
 
 def test_it_is_off_by_default_and_an_empty_section_turns_it_on():
-    assert load_config(["configs/base.yaml"]).make_curriculum() is None
+    assert load_config(["configs/base.yaml"]).curriculum is None
     config = load_config(["configs/base.yaml"], ["env.curriculum={}"])
-    assert config.make_curriculum().levels == LADDER
-    assert config.make_env().config.scaffold is False and config.make_env(**LADDER[0]).config.scaffold is True
+    assert config.curriculum.levels == LADDER
+    assert config.make_env().config.scaffold is False and config.levels[0]().config.scaffold is True
 
 
 def test_levels_of_ones_own(tmp_path):
     text = "env:\n  curriculum: {window: 8, levels: [{families: [key], rounds: 2}, {families: [offset]}]}\n"
     (file := tmp_path / "mine.yaml").write_text(text)
     config = load_config([file])
-    curriculum = config.make_curriculum()
-    env = config.make_env(**curriculum.arguments)
+    curriculum = config.curriculum
+    env = config.levels[curriculum.level]()
     assert ([family.name for family in env.families], env.config.rounds, curriculum.window) == (["key"], 2, 8)
     assert load_config([_written(tmp_path, config.to_yaml())]) == config
 
@@ -151,7 +151,7 @@ def _written(folder, text):
 
 def test_unseen_instances_may_be_of_held_out_families():
     config = load_config(["configs/quickstart.yaml"], ["evaluation.env.families=held_out"])
-    unseen = config.make_env(**config.evaluation.env)
+    unseen = config.make_evaluation_env()
     assert [family.name for family in unseen.families] == ["signing", "page_size", "return_type", "row_size"]
     assert [family.name for family in config.make_env().families] == ["offset", "scale", "timeout", "padding"]
     assert unseen.config.scaffold is True  # the rest is as in `env`
@@ -160,10 +160,10 @@ def test_unseen_instances_may_be_of_held_out_families():
 @pytest.mark.parametrize("environment", envs.ENVIRONMENTS)
 def test_every_environment_has_a_ladder_whose_levels_can_be_played(environment):
     config = load_config([], [f"env.name={environment.__name__}", "env.curriculum={}"])
-    curriculum = config.make_curriculum()
+    curriculum = config.curriculum
     assert len(curriculum.levels) >= 4 and curriculum.levels == environment.LADDER
-    for level in curriculum.levels:
-        env = config.make_env(**level)
+    for make_env in config.levels:
+        env = make_env()
         play(env, dict.fromkeys(env.possible_agents, find_partner("ideal", env)), seed=0)
     assert curriculum.arguments == environment.LADDER[0]
 

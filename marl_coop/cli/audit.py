@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-import envs
+from envs import ENVIRONMENTS, CoopEnv
 from envs.core.episode import Phase
 from marl_coop.cli.arguments import add_configuration, find_modules_beside
-from marl_coop.config.builders import build_env
+from marl_coop.config.builders import env_maker, laid_over
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
@@ -44,15 +44,14 @@ def audit(argv: Sequence[str]) -> int:
     return int(beaten)
 
 
-def _audited(config: Config) -> dict[str, envs.CoopEnv]:
+def _audited(config: Config) -> dict[str, CoopEnv]:
     """The configuration's environment, and every other that the audit can play, with what it shares of the settings."""
     env = config.make_env()
     if not audits.auditable(env):
         raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
-    common = envs.CoopEnv.Config.model_fields.keys() - {"families"}  # each environment has its own
-    shared = {key: value for key, value in config.env.items() if key in common}
+    section = {key: value for key, value in config.env.items() if key != "curriculum"}
     audited = {config.env["name"]: env}
-    for cls in envs.ENVIRONMENTS:
+    for cls in ENVIRONMENTS:
         if cls.__name__ not in audited and audits.auditable(cls()) and Phase.WORK not in cls().schedule:
-            audited[cls.__name__] = build_env({"name": cls.__name__} | shared, ("env",))
+            audited[cls.__name__] = env_maker(laid_over(section, {"name": cls.__name__}), ("env",))()
     return audited

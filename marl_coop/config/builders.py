@@ -1,19 +1,23 @@
 """From values of a configuration to the objects that they name, and what is wrong with those that name none."""
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
-import envs
 import rewards
+from envs import CoopEnv, find_environment
 from envs.core.config import EnvConfig
 from envs.core.curriculum import Curriculum
 from envs.core.fields import ArgumentError
 from marl_coop.config.errors import ConfigError, Keys, explain
 
 
-def build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
+def make_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
+    """The reward term of a name and its fields."""
     try:
         term = rewards.find_term(name)
     except rewards.UnknownTerm as error:
@@ -26,15 +30,60 @@ def build_term(name: str, fields: dict[str, Any]) -> rewards.RewardTerm:
         raise explain(error, term, fields, ("rewards", name)) from error
 
 
-def build_curriculum(section: dict[str, Any]) -> Curriculum | None:
-    """The curriculum of the section `env`; None where that has none."""
-    keys = ("env", "curriculum")
-    fields = section.get("curriculum")
+@dataclass(frozen=True, slots=True)
+class EnvMaker:
+    """An environment that can be made any number of times: its class, and its configuration, which has been judged.
+
+    Calling it makes one.
+    """
+
+    cls: type[CoopEnv]
+    config: EnvConfig
+
+    def __call__(self) -> CoopEnv:
+        return self.cls(config=self.config)
+
+
+def env_maker(section: Mapping[str, Any], keys: Keys) -> EnvMaker:
+    """The environment of a section, `name` and fields; none is made.
+
+    Args:
+        keys: where the section stands, for errors.
+    """
+    cls = _env_class(section.get("name"))
+    fields = {key: value for key, value in section.items() if key != "name"}
+    try:
+        return EnvMaker(cls, cls.configure(fields))
+    except ValidationError as error:
+        raise explain(error, cls.Config, fields, keys) from error
+    except ArgumentError as error:
+        raise ConfigError(str(error), (*keys, *error.loc)) from error
+
+
+def laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A section `env` with changes. Where these name another environment, it starts from the defaults of that one; what
+    the section says beside the defaults of its own goes on to hold if all environments have it. Families and the levels
+    of a curriculum belong to one environment.
+    """
+    if changes.get("name", section.get("name")) == section.get("name"):
+        return {**section, **changes}
+    before, after = (_env_class(named["name"]).Config.model_fields for named in (section, changes))
+    shared = (CoopEnv.Config.model_fields.keys() & before.keys() & after.keys()) - {"families"}
+    defaults = {key: to_jsonable_python(before[key].get_default(call_default_factory=True)) for key in shared}
+    kept = {key: value for key, value in section.items() if key in shared and value != defaults[key]}
+    if "curriculum" in section and "levels" not in (section["curriculum"] or {}):
+        kept["curriculum"] = section["curriculum"]
+    return {**kept, **changes}
+
+
+def make_curriculum(section: Mapping[str, Any]) -> Curriculum | None:
+    """The curriculum of a section `env`, on its first level; None where it has none."""
+    keys, fields = ("env", "curriculum"), section.get("curriculum")
     if not isinstance(fields, dict | None):
         raise ConfigError(f"{fields!r} is refused: input should be null or keys", keys)
     if fields is None:
         return None
-    ladder = envs.find_environment(section["name"]).LADDER
+    ladder = _env_class(section["name"]).LADDER
     if not ladder and "levels" not in fields:
         raise ConfigError(f"{section['name']} has no ladder of its own; give levels", keys)
     fields = {"levels": ladder} | fields
@@ -44,28 +93,10 @@ def build_curriculum(section: dict[str, Any]) -> Curriculum | None:
         raise explain(error, Curriculum, fields, keys) from error
 
 
-def configure_env(section: dict[str, Any], keys: Keys) -> tuple[type[envs.CoopEnv], EnvConfig]:
-    """The class of an environment and its configuration; no environment is built."""
-    arguments = dict(section)
-    name = arguments.pop("name", None)
+def _env_class(name: object) -> type[CoopEnv]:
     if not isinstance(name, str):
         raise ConfigError(f"{name!r} is refused: input should be the name of an environment", ("env", "name"))
     try:
-        env_class = envs.find_environment(name)
+        return find_environment(name)
     except ValueError as error:
         raise ConfigError(str(error), ("env", "name")) from error
-    try:
-        return env_class, env_class.configure(arguments)
-    except ValidationError as error:
-        raise explain(error, env_class.Config, arguments, keys) from error
-    except ArgumentError as error:
-        raise ConfigError(str(error), (*keys, *error.loc)) from error
-
-
-def build_env(section: dict[str, Any], keys: Keys) -> envs.CoopEnv:
-    """The environment of a section."""
-    env_class, config = configure_env(section, keys)
-    try:
-        return env_class(config=config)
-    except ValueError as error:  # known only once it is made: a data set that is not there
-        raise ConfigError(str(error), keys) from error

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from marl_coop.config.builders import laid_over
 from marl_coop.config.errors import ConfigError, Keys, contains, nearest
 
 COMMAND_LINE = "command line"
@@ -31,6 +32,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
                     "has a list where an earlier file or a default has keys, or the reverse", clash, source
                 )
             _clear_other_schedules(below, content)
+            _clear_other_environment(below, content)
             _clear_mixes(below.get("policies"), content.get("policies"))
             merged = OmegaConf.merge(below, content)
         return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
@@ -99,6 +101,13 @@ def _clear_other_schedules(below: dict, above: dict) -> None:
             if "schedule" in lower and value.get("schedule", lower["schedule"]) != lower["schedule"]:
                 lower.clear()
             _clear_other_schedules(lower, value)
+
+
+def _clear_other_environment(below: dict, above: dict) -> None:
+    """Empties the section `env` of what belongs to one environment where the layer above names another."""
+    lower, upper = below.get("env"), above.get("env")
+    if isinstance(lower, dict) and isinstance(upper, dict):
+        below["env"] = laid_over(lower, {"name": upper.get("name", lower.get("name"))})
 
 
 def _clear_mixes(below: Any, above: Any) -> None:

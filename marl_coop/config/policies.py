@@ -11,7 +11,7 @@ In YAML, under `policies`, a seat is given to
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 
@@ -61,15 +61,15 @@ def build_players(
     }
 
 
-def check(entry: Entry, *environments: CoopEnv) -> None:
+def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]]) -> None:
     """Raises ValueError where an entry of a configuration names nobody, or a scripted partner that cannot play one of
-    the environments, and says who or what it could be."""
+    the environments, and says who or what it could be. An environment is made only for a partner to look at."""
     if isinstance(entry, Mapping):
         Mix(tuple(entry), tuple(entry.values()))
     for name in _names(entry):
         match _kind(name):
             case "scripted":
-                find_partner(_value(name), *environments)
+                find_partner(_value(name), *(make() for make in make_envs))
             case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
                 raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
             case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):

@@ -19,10 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-import envs
 from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
-from marl_coop.config.builders import build_curriculum, build_env, build_term
+from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from rewards import TERMS, RewardStack
@@ -30,6 +29,7 @@ from rewards import TERMS, RewardStack
 MAY_CHANGE = (  # when a run is resumed
     "name",
     "output_dir",
+    "env.curriculum",
     "evaluation.batch_size",
     "training.num_updates",
     "training.max_steps",
@@ -39,6 +39,8 @@ MAY_CHANGE = (  # when a run is resumed
     "training.report_to",
     "training.run_name",
 )
+
+UNNAMED = {"seed", *MAY_CHANGE} - {"env.curriculum"}  # overrides that make no other experiment
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -112,62 +114,86 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
 
     _layers: tuple[tuple[str, Any], ...] = PrivateAttr(default=())  # (source, what it said), in merging order
-
-    _stack: RewardStack = PrivateAttr()
+    _rewards: RewardStack = PrivateAttr()
+    _env: EnvMaker = PrivateAttr()
+    _evaluation_env: EnvMaker = PrivateAttr()
+    _curriculum: Curriculum | None = PrivateAttr()
+    _levels: tuple[EnvMaker, ...] = PrivateAttr()
 
     @model_validator(mode="after")
-    def _terms_exist(self) -> Self:
-        """Builds the reward terms, and fills the section with all fields of each."""
-        terms = {name: build_term(name, fields) for name, fields in self.rewards.items()}
+    def _rewards_exist(self) -> Self:
+        """Keeps the terms, and fills the section with all fields of each."""
+        terms = {name: make_term(name, fields) for name, fields in self.rewards.items()}
         try:
-            self._stack = RewardStack(tuple(terms.values()))
+            self._rewards = RewardStack(tuple(terms.values()))
         except ValueError as error:
             raise ConfigError(str(error), ("rewards",)) from error
-        object.__setattr__(self, "rewards", {name: term.model_dump() for name, term in terms.items()})
-        return self
+        return self._filled(rewards={name: term.model_dump() for name, term in terms.items()})
+
+    @model_validator(mode="after")
+    def _environments_exist(self) -> Self:
+        """Keeps every environment that is asked for, and fills the section with all fields of the first."""
+        section = {key: value for key, value in self.env.items() if key != "curriculum"}
+        self._env = env_maker(section, ("env",))
+        self._evaluation_env = env_maker(laid_over(section, self.evaluation.env), ("evaluation", "env"))
+        self._curriculum = make_curriculum(self.env)
+        self._levels = tuple(
+            env_maker(laid_over(section, level), ("env", "curriculum", "levels", i))
+            for i, level in enumerate(self._curriculum.levels if self._curriculum else ())
+        )
+        fields = self._env.config.model_dump(mode="json")
+        return self._filled(env=self.env | fields | {"curriculum": self.env.get("curriculum")})
 
     @model_validator(mode="after")
     def _seats_match(self) -> Self:
-        """Builds every environment that is asked for once, compares its seats and those who can play it with
-        `policies`, and fills these."""
-        env = build_env(self._env, ("env",))
-        others = [build_env(self._env | self.evaluation.env, ("evaluation", "env"))]
-        curriculum = self.make_curriculum()
-        for i, level in enumerate(curriculum.levels if curriculum else ()):
-            others.append(build_env(self._env | dict(level), ("env", "curriculum", "levels", i)))
-        seats = env.possible_agents
+        """Compares the seats, and who can play the environments, with `policies`, and fills these."""
+        seats = self._env.config.seats
         for seat, policy in self.policies.items():
             if seat not in seats:
-                raise ConfigError(f"the environment has no such seat; its seats are {seats}", ("policies", seat))
+                raise ConfigError(f"the environment has no such seat; its seats are {list(seats)}", ("policies", seat))
             try:
-                policies.check(policy, env, *others)
+                policies.check(policy, (self._env, self._evaluation_env, *self._levels))
             except ValueError as error:
                 raise ConfigError(str(error), ("policies", seat)) from error
-        object.__setattr__(self, "policies", {seat: self.policies.get(seat, seat) for seat in seats})
+        self._filled(policies={seat: self.policies.get(seat, seat) for seat in seats})
         if not policies.learners(self.policies):
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
+        return self
+
+    def _filled(self, **sections: Any) -> Self:
+        """This, with what was left out written into sections; the only change that a configuration ever sees."""
+        for name, section in sections.items():
+            object.__setattr__(self, name, section)
         return self
 
     def __eq__(self, other: object) -> bool:
         """Equal values; where they came from does not count."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
-    def make_env(self, **changes: Any) -> envs.CoopEnv:
-        """A fresh environment, as the `env` section says, but for what `changes` says."""
-        return build_env(self._env | changes, ("env",))
+    @property
+    def make_env(self) -> EnvMaker:
+        """Makes the environment of the section `env`."""
+        return self._env
 
     @property
-    def _env(self) -> dict[str, Any]:
-        return {key: value for key, value in self.env.items() if key != "curriculum"}
+    def make_evaluation_env(self) -> EnvMaker:
+        """Makes the environment of the section `env`, but for what `evaluation.env` says."""
+        return self._evaluation_env
 
-    def make_curriculum(self) -> Curriculum | None:
-        """The curriculum at its first level; None where `env.curriculum` is null."""
-        return build_curriculum(self.env)
+    @property
+    def levels(self) -> tuple[EnvMaker, ...]:
+        """What makes the environment of each level of the curriculum; empty where there is none."""
+        return self._levels
+
+    @property
+    def curriculum(self) -> Curriculum | None:
+        """A curriculum on its first level; None where `env.curriculum` is null."""
+        return self._curriculum and self._curriculum.model_copy()
 
     @property
     def reward_stack(self) -> RewardStack:
         """The terms of the section `rewards`."""
-        return self._stack
+        return self._rewards
 
     @property
     def title(self) -> str:
@@ -175,9 +201,9 @@ class Config(Section):
         not called like what it was made from. The seed, and what a resumed run may change, make no other experiment."""
         named = max((i for i, (_, content) in enumerate(self._layers) if "name" in content), default=-1)
         files = [Path(source).stem for source, _ in self._layers[named + 1 :] if source != COMMAND_LINE]
-        said = [content for source, content in self._layers if source == COMMAND_LINE]
-        overrides = [f"{dotted(keys)}={value}" for content in said for keys, value in leaves(content).items()]
-        overrides = [text for text in overrides if text.partition("=")[0] not in ("seed", *MAY_CHANGE)]
+        said = [leaves(content) for source, content in self._layers if source == COMMAND_LINE]
+        overrides = [(dotted(keys), value) for content in said for keys, value in content.items()]
+        overrides = [f"{key}={value}" for key, value in overrides if key not in UNNAMED]
         title = "+".join([self.name, *files, *overrides])
         return title if len(title) <= 80 else "+".join([self.name, *files, f"{len(overrides)}_overrides"])
 
@@ -193,13 +219,20 @@ class Config(Section):
         """
         before, now = ({k: v for k, v in leaves(c.model_dump()).items() if v != {}} for c in (recorded, self))
         for keys in sorted(before.keys() | now.keys(), key=dotted):
-            if dotted(keys) not in MAY_CHANGE and before.get(keys) != now.get(keys):
+            allowed = any(dotted(keys[:depth]) in MAY_CHANGE for depth in range(1, len(keys) + 1))
+            if not allowed and before.get(keys) != now.get(keys):
                 problem = f"{now.get(keys)!r} is refused: the run began with {before.get(keys)!r}"
                 raise self.error(keys, f"{problem}, and one that goes on may change only {', '.join(MAY_CHANGE)}")
 
     def error(self, keys: Keys, problem: str) -> ConfigError:
         """The error for a value that only later code can judge, naming the file that the value came from."""
         return ConfigError(problem, keys, source_of(keys, self._layers))
+
+
+DEFAULTS = Config().model_dump() | {
+    "policies": {},
+    "env": {"name": Config().env["name"]},
+}  # whose keys depend on others
 
 
 def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -210,11 +243,16 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     """
     layers = [(str(file), read_file(Path(file))) for file in files]
     layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
-    values = merge(Config.model_construct().model_dump(), layers)
+    values: dict = {}
     try:
+        values = merge(DEFAULTS, layers)
         config = Config.model_validate(values)
     except ValidationError as error:
         found = explain(error, Config, values)
         raise ConfigError(found.problem, found.keys, source_of(found.keys, layers)) from error
+    except ConfigError as error:
+        raise (
+            error if error.source else ConfigError(error.problem, error.keys, source_of(error.keys, layers))
+        ) from error
     config._layers = tuple(layers)
     return config

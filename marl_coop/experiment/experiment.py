@@ -123,7 +123,7 @@ class Experiment:
 
     @cached_property
     def engine(self) -> Engine:
-        """What samples wherever the run plays."""
+        """What samples the replies of the team, in training and in evaluation."""
         return setup.make_engine(self.policy, self.args)
 
     @cached_property
@@ -207,7 +207,7 @@ class Experiment:
     def train(self) -> None:
         """Train the adapters, from the checkpoint where the experiment was resumed, and save them in the folder."""
         config, folder = self.config, self.folder
-        curriculum = config.make_curriculum()
+        curriculum = config.curriculum
         trainer = MultiAgentPPOTrainer(
             model=self.policy,
             args=self.args,

@@ -98,10 +98,10 @@ def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolic
 
 def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
     """Folder of an adapter that knows the format of replies; `base` comes back without one."""
-    section, curriculum = config.warmup, config.make_curriculum()
-    levels = curriculum.levels if curriculum else ({},)  # the format of all of them is taught
+    section = config.warmup
+    environments = [make() for make in config.levels or (config.make_env,)]  # the format of all levels is taught
     episodes = -(-section.steps * section.batch_size // len(config.policies))
-    rows = demonstrate([config.make_env(**level) for level in levels], Chat(tokenizer, SYSTEM), episodes, config.seed)
+    rows = demonstrate(environments, Chat(tokenizer, SYSTEM), episodes, config.seed)
     return warm_adapter(
         base, tokenizer, lora_config(config, base), rows, seed=config.seed, **config.warmup.model_dump()
     )
@@ -114,7 +114,7 @@ def make_players(config: Config, env: CoopEnv, args: MultiAgentPPOConfig) -> dic
 
 
 def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
-    """The engine of `training.engine`, with the adapters as they are now."""
+    """What samples the replies, told of the adapters as they are."""
     engine = find_engine(args.engine)(policy, args)
     engine.load_adapters(0)
     return engine
@@ -124,15 +124,14 @@ def make_evaluator(
     config: Config, engine: Engine, tokenizer: PreTrainedTokenizerBase, args: MultiAgentPPOConfig
 ) -> RolloutRunner:
     """Plays the environment of the section `evaluation`, wherever a curriculum stands."""
-    chat = Chat(tokenizer, SYSTEM)
-    make_env = partial(config.make_env, **config.evaluation.env)
+    make_env = config.make_evaluation_env
     players = make_players(config, make_env(), args)
-    return RolloutRunner(make_env, players, engine, chat, args.max_tokens, args.temperature)
+    return RolloutRunner(make_env, players, engine, Chat(tokenizer, SYSTEM), args.max_tokens, args.temperature)
 
 
 def training_env(config: Config, curriculum: Curriculum | None) -> Callable[[], CoopEnv]:
     """Makes the environment that is trained on, on the level where its curriculum stands."""
-    return lambda: config.make_env(**(curriculum.arguments if curriculum else {}))
+    return config.make_env if curriculum is None else lambda: config.levels[curriculum.level]()
 
 
 def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
