@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from marl_coop.evaluation.evaluate import TABLE, cell
+from marl_coop.evaluation.evaluate import COLUMNS, rows
 from marl_coop.evaluation.report import learning_curve
 from rewards.metrics import Metric
 
@@ -55,12 +55,11 @@ def main() -> None:
             "",
             f"## seed {seed}: {cost['minutes']:.1f} minutes, at most {cost['peak_gib']:.1f} GiB, commit {commit}",
             "",
-            "| metric | before | after | change | cases |",
-            "|---|---|---|---|---|",
+            f"| {' | '.join(COLUMNS)} |",
+            f"{'|---' * len(COLUMNS)}|",
         ]
-        for name, label in TABLE.items():
-            sides = [Metric(**results[side][name]) for side in ("before", "after", "change")]
-            lines.append(f"| {label} | {' | '.join(map(cell, sides))} | {sides[2].n} |")
+        measured = {side: {n: Metric(**metric) for n, metric in table.items()} for side, table in results.items()}
+        lines += [f"| {' | '.join(row)} |" for row in rows(measured)]
     (args.output / "quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
     learning_curve(runs, args.output / "quickstart.png")
 

@@ -71,7 +71,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place):
     run = place / "whole"
     for words in ("J = CDR - CR", "parse rate", "message tokens", "4 unseen instances", str(run)):
         assert words in out.replace("\n", " ") or words in out
-    assert {"before", "after", "change"} == json.loads((run / "results.json").read_text()).keys()
+    assert {"before", "after", "change", "ceiling"} == json.loads((run / "results.json").read_text()).keys()
     assert len(read_episodes(run / "before.jsonl")) == len(read_episodes(run / "after.jsonl")) == 4
     updates = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["update"] for record in updates if "update" in record] == [1, 2, 3]

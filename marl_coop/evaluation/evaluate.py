@@ -17,11 +17,14 @@ TABLE = {  # metric -> how the table calls it
     "success": "success",
     "cdr": "CDR",
     "cr": "CR",
+    "cr_as_expert": "CR as expert",
+    "cr_as_novice": "CR as novice",
     "j": "J = CDR - CR",
     "blend_rate": "blends",
     "parse_rate": "parse rate",
     "message_tokens_per_episode": "message tokens",
 }
+COLUMNS = ("metric", "before", "after", "change", "ceiling", "cases")
 
 
 def evaluate(
@@ -46,26 +49,40 @@ def evaluate(
     return sorted(gather_object(played), key=lambda episode: episode.task.seed)
 
 
-def before_and_after(before: Sequence[Episode], after: Sequence[Episode]) -> dict[str, dict[str, Metric]]:
-    """Every metric of both sides and of the paired difference, with 95 % intervals."""
-    return {"before": measure(before), "after": measure(after), "change": compare(before, after)}
+def before_and_after(
+    before: Sequence[Episode], after: Sequence[Episode], ideal: Sequence[Episode] = ()
+) -> dict[str, dict[str, Metric]]:
+    """Every metric of both sides, of the paired difference and, where ideal players played the same tasks, of these.
+
+    The keys are `before`, `after`, `change` and, where there are `ideal` episodes (`ceiling`), `ceiling`.
+    """
+    results = {"before": measure(before), "after": measure(after), "change": compare(before, after)}
+    return results | ({"ceiling": measure(ideal)} if ideal else {})
 
 
 def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
     """The metrics that matter, for the terminal."""
     out = Table(
         title=title,
-        caption="CDR: ends right, of those told wrong beside a partner told right. CR: does not, of those told right beside\n"
-        "a partner told wrong. Blends: of those told apart. Brackets: 95 % intervals, a Bayesian bootstrap over tasks.",
+        caption="CDR: ends right, of those told wrong beside a partner told right. CR: does not, of those told right\n"
+        "beside a partner told wrong; as expert: whose source was the better one. Blends: of those told apart.\n"
+        "Ceiling: ideal players on the same tasks. Brackets: 95 % intervals, a Bayesian bootstrap.",
     )
-    out.add_column("metric", no_wrap=True)
-    for column in ("before", "after", "change"):
-        out.add_column(column, justify="right", no_wrap=True)
-    out.add_column("cases", justify="right")
-    for name, label in TABLE.items():
-        row = [results[column][name] for column in ("before", "after", "change")]
-        out.add_row(label, *(cell(metric) for metric in row), str(row[2].n))
+    for column in COLUMNS:
+        out.add_column(column, justify="left" if column == COLUMNS[0] else "right", no_wrap=True)
+    for row in rows(results):
+        out.add_row(*row)
     return out
+
+
+def rows(results: dict[str, dict[str, Metric]]) -> list[list[str]]:
+    """The cells of each metric of `TABLE`, in the order of `COLUMNS`; a ceiling that is not known is empty."""
+    lines = []
+    for name, label in TABLE.items():
+        sides = [results[side][name] for side in ("before", "after", "change")]
+        ideal = results["ceiling"][name].value if "ceiling" in results else None
+        lines.append([label, *map(cell, sides), "" if ideal is None else f"{ideal:.2f}", str(sides[-1].n)])
+    return lines
 
 
 def cell(metric: Metric) -> str:

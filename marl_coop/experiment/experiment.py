@@ -26,6 +26,7 @@ from envs import CoopEnv, sandbox
 from envs.core.episode import Episode
 from marl_coop.config.schema import Config, load_config
 from marl_coop.engines import Engine
+from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import before_and_after, evaluate, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
@@ -72,7 +73,7 @@ class Experiment:
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
-        self.console.width = max(self.console.width, 100)  # of the table; a line of text is never broken
+        self.console.width = max(self.console.width, 112)  # of the table; a line of text is never broken
 
     @classmethod
     def resume(cls, place: str | Path, config: Config | None = None) -> Self:
@@ -234,7 +235,7 @@ class Experiment:
         """Write `results.json` and the learning curve, and print the table of what changed."""
         if not self.main:
             return
-        results = before_and_after(before, after)
+        results = before_and_after(before, after, ceiling(self.evaluator.make_env(), after))
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (self.folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         learning_curve([self.folder], self.folder / "learning_curve.png")

@@ -1,0 +1,53 @@
+"""The ceiling: ideal players on the tasks of some episodes, and the table that shows it."""
+
+from dataclasses import replace
+
+from test_metrics import ends
+
+import envs
+from envs.scripted.exploits import Silent
+from envs.scripted.handover import NoteTaker
+from envs.scripted.play import play
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation.ceiling import ceiling
+from marl_coop.evaluation.evaluate import COLUMNS, EVALUATION_SEEDS, before_and_after, rows, table
+from rewards.metrics import measure
+
+
+def played(env, partner, seeds):
+    return [play(env, dict.fromkeys(env.seats, partner), seed) for seed in seeds]
+
+
+def test_the_ceiling_of_the_quickstart():
+    config = load_config(["configs/quickstart.yaml"])
+    env = config.make_env(**config.evaluation.env)
+    tasks = []
+    for seed in range(EVALUATION_SEEDS, EVALUATION_SEEDS + 200):
+        env.reset(seed=seed)
+        tasks.append(replace(ends("ab", "ab"), task=env.task))
+    metrics = measure(ceiling(env, tasks))
+    assert (round(metrics["success"].value, 2), round(metrics["j"].value, 3)) == (0.86, 0.912)
+
+
+def test_the_ceiling_plays_the_same_tasks_in_the_same_order():
+    env = envs.DesignReview()
+    silent = played(env, Silent(), range(12))
+    ideal = ceiling(env, silent)
+    assert [episode.task for episode in ideal] == [episode.task for episode in silent]
+    assert measure(ideal)["cr_as_expert"].value == 0.0
+    assert measure(ideal)["success"].value > measure(silent)["success"].value
+
+
+def test_the_ideal_partner_is_the_environments_own():
+    env = envs.Handover()
+    record = played(env, NoteTaker(0.5), range(2))
+    assert [episode.outcome.success for episode in ceiling(env, record)] == [True, True]
+
+
+def test_the_table_has_the_ceiling_where_it_is_known():
+    before, after, ideal = [ends("ab", "bb")] * 3, [ends("ab", "ab")] * 3, [ends("ab", "aa")] * 3
+    known, unknown = before_and_after(before, after, ideal), before_and_after(before, after)
+    at = {row[0]: row[COLUMNS.index("ceiling")] for row in rows(known)}
+    assert (at["CDR"], at["CR"], at["CR as novice"]) == ("1.00", "0.00", "")
+    assert {row[COLUMNS.index("ceiling")] for row in rows(unknown)} == {""}
+    assert [column.header for column in table(known, "title").columns] == list(COLUMNS)
