@@ -1,13 +1,10 @@
 """Two processes against one: the same steps, the same weights, the same numbers."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
+from processes import launch
 
 SCRIPT = """
 import json, sys
@@ -43,35 +40,13 @@ updates = [r for r in records if "update" in r]
 """
 
 
-def launch(folder: Path, processes: int) -> list[dict]:
-    folder.mkdir()
-    (folder / "script.py").write_text(SCRIPT)
-    root = Path(__file__).parent
-    command = "-m torch.distributed.run --standalone --nproc_per_node".split() + [str(processes)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{root}:{root.parent}",
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    command = [sys.executable, *(command if processes > 1 else []), str(folder / "script.py"), str(folder)]
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            code = process.wait(timeout=200)
-        finally:
-            process.terminate()  # torchrun ends its workers
-    assert code == 0, (folder / "output.txt").read_text()[-4000:]
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
-
-
 def saved(folder: Path) -> list[bytes]:
     return [(folder / seat / "adapter_model.safetensors").read_bytes() for seat in tiny.SEATS]
 
 
 def test_two_processes_stay_in_step_and_do_what_one_does(tmp_path):
-    (alone,) = launch(tmp_path / "one", 1)
-    ranks = launch(tmp_path / "two", 2)
+    (alone,) = launch(SCRIPT, tmp_path / "one", 1)
+    ranks = launch(SCRIPT, tmp_path / "two", 2)
     assert ranks[0]["backwards"] == ranks[1]["backwards"] == alone["backwards"]
     assert saved(tmp_path / "two" / "rank-0") == saved(tmp_path / "two" / "rank-1")
     one, two = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))

@@ -1,0 +1,30 @@
+"""Scripts that several processes run together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def launch(script: str, folder: Path, processes: int) -> list[dict]:
+    """What each process of a script wrote to `rank-<rank>.json` in `folder`, which the script gets as its argument."""
+    folder.mkdir()
+    (folder / "script.py").write_text(script)
+    root = Path(__file__).parent
+    command = "-m torch.distributed.run --standalone --nproc_per_node".split() + [str(processes)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root}:{root.parent}",
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    command = [sys.executable, *(command if processes > 1 else []), str(folder / "script.py"), str(folder)]
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=200)
+        finally:
+            process.terminate()  # torchrun ends its workers
+    assert code == 0, (folder / "output.txt").read_text()[-4000:]
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
