@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from marl_coop.engines import FinishReason, Request
-from marl_coop.engines.embedded import EmbeddedEngine, _sample
+from marl_coop.engines.embedded import EmbeddedEngine, sample_by_inversion
 from marl_coop.players import BASE
 from marl_coop.policy import attention
 from marl_coop.policy.routed_lora import spans_of
@@ -291,7 +291,7 @@ def test_samples_follow_the_distribution(policy, temperature):
 def test_sampling_inverts_the_cumulative_distribution():
     logits = torch.tensor([0.2, 0.0, 0.5, 0.3]).log().repeat(6, 1)
     uniform = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.71, 0.99999], dtype=torch.float64)
-    tokens, logprobs = _sample(logits, uniform)
+    tokens, logprobs = sample_by_inversion(logits, uniform)
     assert tokens.tolist() == [0, 0, 2, 2, 3, 3]  # never the token of probability 0
     assert logprobs.exp().tolist() == pytest.approx([0.2, 0.2, 0.5, 0.5, 0.3, 0.3])
 
@@ -299,4 +299,4 @@ def test_sampling_inverts_the_cumulative_distribution():
 def test_a_token_of_probability_0_is_never_sampled():
     logits = torch.tensor([[0.5, 0.5, 0.0]]).log()
     highest = torch.tensor([np.nextafter(1.0, 0.0)])  # the largest number that a generator draws
-    assert _sample(logits, highest)[0].item() == 1
+    assert sample_by_inversion(logits, highest)[0].item() == 1

@@ -10,11 +10,11 @@ import torch
 from pytest import approx
 
 from marl_coop.policy import routed_lora
-from marl_coop.ppo import losses
+from marl_coop.ppo import losses, metrics
 from marl_coop.rollout import runner
 
 
-@pytest.mark.parametrize("module", [losses, routed_lora, runner], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [losses, metrics, routed_lora, runner], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0
@@ -144,6 +144,15 @@ def test_k3_averages_to_the_kl_divergence():
     assert losses.k3_kl(policy_[tokens], reference[tokens]).mean().item() == approx(exact.item(), rel=0.02)
 
 
+def test_approx_kl_averages_to_the_kl_from_the_policy_that_sampled():
+    generator = torch.Generator().manual_seed(0)
+    old, new = torch.randn(2, 6, generator=generator).log_softmax(-1)
+    exact = (old.exp() * (old - new)).sum().item()
+    backwards = (new.exp() * (new - old)).sum().item()
+    assert (old.exp() * losses.approx_kl(new, old)).sum().item() == approx(exact, rel=1e-5)
+    assert abs(exact - backwards) > 0.1 * exact  # the other way round would show
+
+
 def test_k3_pulls_a_token_that_became_unlikely_with_a_bounded_force():
     logprobs = torch.tensor([-1.9, -2.1, -30.0], requires_grad=True)
     loss = losses.k3_kl(logprobs, torch.zeros(3))
@@ -202,8 +211,8 @@ def test_whitening_centres_each_turn_and_scales_all_alike():
     assert ratios.min().item() == approx(ratios.max().item(), rel=1e-3)
 
 
-def test_whitening_in_two_processes_is_whitening_at_once():
-    values, mask = some_advantages(rows=10)
+def in_two_processes(function):
+    """What `function` gives for the first 7 rows and for the others, each with a `total` over both."""
     parts, meet = {}, threading.Barrier(2, timeout=20)
 
     def process(rank, rows):
@@ -214,11 +223,28 @@ def test_whitening_in_two_processes_is_whitening_at_once():
             meet.wait()
             return summed
 
-        return losses.whiten(values[rows], mask[rows], total)
+        return function(rows, total)
 
     with ThreadPoolExecutor(2) as pool:
-        halves = list(pool.map(process, (0, 1), (slice(7), slice(7, None))))
+        return list(pool.map(process, (0, 1), (slice(7), slice(7, None))))
+
+
+def test_whitening_in_two_processes_is_whitening_at_once():
+    values, mask = some_advantages(rows=10)
+    halves = in_two_processes(lambda rows, total: losses.whiten(values[rows], mask[rows], total))
     assert torch.allclose(torch.cat(halves), losses.whiten(values, mask, one_process), atol=1e-5)
+
+
+def test_shares_and_explained_variance_of_two_processes_are_those_of_all_rows():
+    values, mask = some_advantages(rows=10)
+    mask, terms = mask.float(), torch.stack([values, values.flip(0) ** 2])
+    shares = losses.advantage_shares(terms, mask, 0.9, 0.7)
+    explained = losses.explained_variance(values, values + terms[1] / 100, mask)
+    for mine in in_two_processes(lambda rows, t: losses.advantage_shares(terms[:, rows], mask[rows], 0.9, 0.7, t)):
+        assert mine.tolist() == approx(shares.tolist(), rel=1e-4)
+    returns = values + terms[1] / 100
+    for mine in in_two_processes(lambda r, t: losses.explained_variance(values[r], returns[r], mask[r], t)):
+        assert mine == approx(explained, rel=1e-4)
 
 
 def test_whitening_of_equal_values_and_of_none():

@@ -135,7 +135,7 @@ class _Batch:
             temperature_R1 = torch.tensor([[requests[i].temperature] for i in running], device=self.policy.device)
             logits_RV = batch._feed(new) / temperature_R1
             uniform_R = torch.tensor([uniforms[i][min(step, requests[i].max_tokens - 1)] for i in running])
-            token_R, logprob_R = (values.tolist() for values in _sample(logits_RV, uniform_R))
+            token_R, logprob_R = (values.tolist() for values in sample_by_inversion(logits_RV, uniform_R))
             open_rows, new = [], [[] for _ in running]
             for row, i in enumerate(running):
                 request, (ids, logprobs) = requests[i], replies[i]
@@ -198,7 +198,7 @@ class _Batch:
         pieces.append((start, piece_TH))
 
 
-def _sample(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+def sample_by_inversion(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """Token (R,) at which the cumulative distribution passes `uniform_R`, and its log-probability (R,)."""
     logprobs_RV = logits_RV.log_softmax(-1)
     cumulative_RV = logprobs_RV.exp().cumsum(-1)

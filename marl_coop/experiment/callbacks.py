@@ -76,12 +76,12 @@ class CurriculumLevel(TrainerCallback, ExportableState):
     def on_train_begin(self, args, state, control, **kwargs):
         saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         self.curriculum.restore(saved["attributes"])
-        self.metrics["curriculum/level"].append(self.curriculum.level)
+        self.metrics.add("curriculum/level", self.curriculum.level)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "team/success" in logs:
             self.curriculum.record(logs["team/success"], args.episodes_per_update)
-            self.metrics["curriculum/level"].append(self.curriculum.level)
+            self.metrics.add("curriculum/level", self.curriculum.level)
 
     def state(self) -> dict:
         return {"args": {}, "attributes": self.curriculum.state()}

@@ -67,17 +67,19 @@ def message_baselines(
     """For each episode (K,): what `seat` would have been paid from the round of each of its messages on, had nobody
     heard it.
 
-    nan for turns that are no messages, and for all turns where the replay met a sandbox fault.
+    A replay that is over by that round counts with its last turn, which is paid for how it ended. nan for turns that
+    are no messages, and for all turns where the replay met a sandbox fault or gave the seat no turn.
     """
     baselines = []
     for rollout, other in zip(rollouts, silenced, strict=True):
-        rewards_K = torch.tensor(score(other.episode).per_turn(seat), dtype=torch.float32)
-        to_go_K = losses.returns_to_go(rewards_K[None], gamma)[0]
         turns, rounds = rollout.episode.turns_of(seat), [turn.round for turn in other.episode.turns_of(seat)]
         baseline_K = torch.full((len(turns),), torch.nan)
-        for k, turn in enumerate(turns):
-            if not other.fault and (turn.phase is Phase.TALK or (turn.phase is Phase.WORK and turn.message)):
-                baseline_K[k] = to_go_K[bisect_left(rounds, turn.round)]
+        if rounds and not other.fault:
+            rewards_K = torch.tensor(score(other.episode).per_turn(seat), dtype=torch.float32)
+            to_go_K = losses.returns_to_go(rewards_K[None], gamma)[0]
+            for k, turn in enumerate(turns):
+                if turn.phase is Phase.TALK or (turn.phase is Phase.WORK and turn.message):
+                    baseline_K[k] = to_go_K[min(bisect_left(rounds, turn.round), len(rounds) - 1)]
         baselines.append(baseline_K)
     return baselines
 

@@ -8,15 +8,14 @@
 Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
 """
 
-import math
+import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from envs.core.task import Seat
@@ -28,11 +27,14 @@ from marl_coop.ppo import counterfactual, losses
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.engine_weights import EngineWeights
+from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from rewards import RewardStack
 from rewards.metrics import rates
 from rewards.terms.solo_gain import SoloGain
+
+logger = logging.getLogger(__name__)
 
 TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
 
@@ -54,7 +56,7 @@ class Collector:
         accelerator: says which share of the episodes is this process's.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
 
-    `metrics` is where numbers for the log are put, by name; whoever logs them empties it. `reward_weights` is to be a
+    `metrics` has the numbers for the log; whoever logs them takes them. `reward_weights` is to be a
     callback of the trainer: it moves the weights that hold a budget; and so is `engine_weights`, which tells the engine
     of new adapters.
     """
@@ -71,10 +73,11 @@ class Collector:
     ):
         self.model, self.args, self.players, self.rewards = model, args, players, rewards
         self.policies, self.accelerator, self.on_rollouts = policies, accelerator, on_rollouts
-        self.metrics: dict[str, list[float]] = defaultdict(list)
+        self.metrics = MeanMetrics()
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
         self.engine_weights = EngineWeights(players.engine)
+        self._compared = False  # the adapters with the base, after the first update
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
@@ -123,12 +126,13 @@ class Collector:
         )
         if args.advantage == "counterfactual":
             self._add_baselines(episodes, rollouts, rewards, sampling_seed)
-        self.metrics["seconds/play"].append(time.perf_counter() - started)
+        self.metrics.add("seconds/play", time.perf_counter() - started)
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
         self._add_reference_and_values(episodes)
-        self.metrics["seconds/reference"].append(time.perf_counter() - started)
+        self.metrics.add("seconds/reference", time.perf_counter() - started)
         self._add_advantages([row for rows in episodes for row in rows.values()])
+        self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
         self._record_play(rollouts, breakdowns)
         if self.on_rollouts:
             self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns)
@@ -141,12 +145,15 @@ class Collector:
         without another pass.
         """
         self.model.eval()
-        own: dict[int, Tensor] = {}
+        hidden = self.model.config.get_text_config().hidden_size
+        own = {id(row): torch.zeros(0, hidden) for rows in episodes for row in rows.values()}
         size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
         for start in range(0, len(episodes), size):  # as many at once as in learning
             part = episodes[start : start + size]
             order = lambda r: (str(self._reference(r.trace.player)), str(r.trace.adapter))  # noqa: E731
-            rows = sorted((r for rows in part for r in rows.values()), key=order)  # each of both in one piece
+            played = (row for rows in part for row in rows.values() if row.trace.turns)
+            if not (rows := sorted(played, key=order)):  # the rows of each of both in one piece
+                continue
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
             spans = spans_of([self._reference(row.trace.player) for row in rows])
             ids_RT, mask_RT, prefix_hidden_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.prefix_hidden_RTH
@@ -174,6 +181,24 @@ class Collector:
                 if self.learns(row.trace.player):
                     row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
 
+    def _warn_of_idle_adapters(self, rows: list[SeatSample]) -> None:
+        """Say, once, which adapters still compute what the base does after the first update. Sampling and learning
+        share their forward, so no ratio shows it."""
+        if self._compared or not self.engine_weights.version:
+            return
+        self._compared = True
+        for adapter in self.model.adapters:
+            ids = next((row.trace.ids for row in rows if row.trace.adapter == adapter and row.trace.turns), None)
+            if ids is None:
+                continue
+            ids_RT = torch.tensor([ids], device=self.accelerator.device)
+            own_RTH, base_RTH = (self.model.hidden(spans_of([a]), ids_RT, use_cache=False) for a in (adapter, BASE))
+            if torch.equal(own_RTH, base_RTH):
+                logger.warning(
+                    f"{adapter} still computes just what the base does after {self.engine_weights.version} steps: it "
+                    "was taught nothing (equal rewards, a rate of 0), or its modules are not those that the model runs"
+                )
+
     def _add_baselines(
         self, episodes: list[dict[Seat, SeatSample]], rollouts: list[Rollout], rewards: RewardStack, sampling_seed: int
     ) -> None:
@@ -189,46 +214,50 @@ class Collector:
 
     def _add_advantages(self, rows: list[SeatSample]) -> None:
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
-        longest = int(lengths.max())
+        longest = max(1, int(lengths.max()))
         rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
         terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
         values_RK, _ = stack_turns(rows, "values_K", longest)
         advantages_RK, returns_RK = losses.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
+        credit_RK = torch.full_like(rewards_RK, torch.nan)
         if self.args.advantage == "counterfactual":
             baselines_RK, _ = stack_turns(rows, "baseline_K", longest)
             credit_RK = losses.returns_to_go(rewards_RK, self.args.gamma) - baselines_RK
+            credit_RK = credit_RK.masked_fill(mask_RK == 0, torch.nan)
             advantages_RK = torch.where(credit_RK.isnan(), advantages_RK, credit_RK)
         for seat in self.policies:
             mine = torch.tensor([row.seat == seat for row in rows])
-            self.metrics[f"{seat}/explained_variance"].append(
-                losses.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine])
-            )
+            explained = losses.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine], self._total)
+            self.metrics.add(f"{seat}/explained_variance", explained)
             terms_MRK = terms_RMK[mine].transpose(0, 1)
-            shares_M = losses.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam)
-            if self.args.advantage == "counterfactual":
-                self.metrics[f"{seat}/message_credit"].append(float(credit_RK[mine].nanmean()))
+            shares_M = losses.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam, self._total)
             for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
-                self.metrics[f"{seat}/advantage_share/{term}"].append(share)
+                self.metrics.add(f"{seat}/advantage_share/{term}", share)
+            messages = int((~credit_RK[mine].isnan()).sum())
+            self.metrics.add(f"{seat}/message_credit", float(credit_RK[mine].nanmean()), cases=messages)
             advantages_RK[mine] = losses.whiten(advantages_RK[mine], mask_RK[mine], self._total)
         for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
             row.advantages_K = advantages_K[: len(row.rewards_K)]
             row.returns_K = returns_K[: len(row.rewards_K)]
 
     def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
-        played = [rollout.episode for rollout in rollouts]
-        for name, rate in rates(played).items():
-            self.metrics[f"team/{name}"].append(math.nan if rate is None else rate)
-        for term in self.rewards.scheduled:
-            self.metrics[f"weight/{term}"].append(breakdowns[0].weights[term])
-        others = {p for e in played for p in e.players.values()} - set(self.model.adapters)
+        played = gather_object([rollout.episode for rollout in rollouts])  # rates of the whole update
+        self._add_rates("team", rates(played))
+        others = {player for episode in played for player in episode.players.values()} - set(self.model.adapters)
         for other in sorted(others):
             among = rates([episode for episode in played if other in episode.players.values()])
-            for name in ("success", "j"):
-                self.metrics[f"with/{other}/{name}"].append(math.nan if among[name] is None else among[name])
+            self._add_rates(f"with/{other}", {name: among[name] for name in ("success", "j")})
+        for term in self.rewards.scheduled:
+            self.metrics.add(f"weight/{term}", breakdowns[0].weights[term])
         for seat in self.policies:
-            for term in self.rewards.names:
-                totals = [breakdown.term_total(seat, term) for breakdown in breakdowns]
-                self.metrics[f"{seat}/reward/{term}"].append(float(np.mean(totals)))
-            self.metrics[f"{seat}/reward"].append(float(np.mean([b.total(seat) for b in breakdowns])))
-            lengths = [t.stop - t.start for rollout in rollouts for t in rollout.traces[seat].turns]
-            self.metrics[f"{seat}/generated_tokens"].append(float(sum(lengths) / len(rollouts)))
+            for rollout, breakdown in zip(rollouts, breakdowns, strict=True):
+                for term in self.rewards.names:
+                    self.metrics.add(f"{seat}/reward/{term}", breakdown.term_total(seat, term))
+                self.metrics.add(f"{seat}/reward", breakdown.total(seat))
+                tokens = sum(turn.stop - turn.start for turn in rollout.traces[seat].turns)
+                self.metrics.add(f"{seat}/generated_tokens", tokens)
+
+    def _add_rates(self, group: str, found: Mapping[str, float | None]) -> None:
+        for name, rate in found.items():
+            if rate is not None:
+                self.metrics.add(f"{group}/{name}", rate)

@@ -11,6 +11,13 @@ from torch import Tensor
 
 K3_LINEAR_FROM = 2.0
 
+Total = Callable[[Tensor], Tensor]  # sums a tensor over all processes
+
+
+def one_process(values: Tensor) -> Tensor:
+    """The `Total` of one process alone: the values as they are."""
+    return values
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` is true; 0 where the mask is empty."""
@@ -48,7 +55,7 @@ def returns_to_go(rewards_RK: Tensor, gamma: float) -> Tensor:
     return gae(rewards_RK, torch.zeros_like(rewards_RK), torch.ones_like(rewards_RK), gamma, lam=1.0)[0]
 
 
-def whiten(values_RK: Tensor, mask_RK: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+def whiten(values_RK: Tensor, mask_RK: Tensor, total: Total) -> Tensor:
     """Centre each turn's column and scale all of them to variance 1 where the mask is true; 0 elsewhere.
 
     Turns of one index are one kind of act (a stance, a message, a final answer), whose returns differ for reasons
@@ -67,12 +74,14 @@ def whiten(values_RK: Tensor, mask_RK: Tensor, total: Callable[[Tensor], Tensor]
     return centred_RK * torch.rsqrt(square / count.clamp(min=1) + 1e-8)
 
 
-def advantage_shares(terms_MRK: Tensor, mask_RK: Tensor, gamma: float, lam: float) -> Tensor:
+def advantage_shares(
+    terms_MRK: Tensor, mask_RK: Tensor, gamma: float, lam: float, total: Total = one_process
+) -> Tensor:
     """How much of what an agent is taught comes from each reward term: (M,), each in [0, 1], together 1.
 
     GAE is linear in the rewards, so an advantage is a sum with one part per term (and one of the critic, left out
     here). A term's share is the mean absolute deviation of its part from the mean of its turn's column, over that of
-    all terms together; a term that never varies teaches nothing. All are nan where nothing varies.
+    all terms together, in all processes; a term that never varies teaches nothing. All are nan where nothing varies.
 
     >>> terms = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[5.0], [5.0]]])
     >>> advantage_shares(terms, torch.ones(2, 1), gamma=1.0, lam=1.0)
@@ -81,9 +90,10 @@ def advantage_shares(terms_MRK: Tensor, mask_RK: Tensor, gamma: float, lam: floa
     sizes = []
     for term_RK in terms_MRK:
         part_RK, _ = gae(term_RK, torch.zeros_like(term_RK), mask_RK, gamma, lam)
-        mean_K = (part_RK * mask_RK).sum(0) / mask_RK.sum(0).clamp(min=1)
-        sizes.append(masked_mean((part_RK - mean_K).abs(), mask_RK))
-    return torch.stack(sizes) / sum(sizes)
+        count_K, sum_K = total(torch.stack([mask_RK.sum(0), (part_RK * mask_RK).sum(0)]))
+        sizes.append(((part_RK - sum_K / count_K.clamp(min=1)).abs() * mask_RK).sum())
+    sizes_M = total(torch.stack(sizes))
+    return sizes_M / sizes_M.sum()
 
 
 def policy_loss(
@@ -126,9 +136,30 @@ def k3_kl(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     return torch.expm1(near_N) - near_N + math.expm1(K3_LINEAR_FROM) * (log_ratio_N - near_N)
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 is no better than a constant."""
-    keep = mask.bool()
-    if keep.sum() < 2 or returns[keep].var() == 0:
-        return float("nan")
-    return float(1 - (returns - values)[keep].var() / returns[keep].var())
+def approx_kl(logprobs_N: Tensor, old_logprobs_N: Tensor) -> Tensor:
+    """How far an update has moved the policy: estimate of KL(old || new) per token that the old policy sampled, >= 0.
+
+    With r = new probability / old probability it is (r - 1) - log r (Schulman 2020, "Approximating KL divergence",
+    k3): r is over the policy that sampled, so that its mean is 1 and that of r - 1 is 0.
+
+    >>> approx_kl(torch.tensor([0.5]).log(), torch.tensor([0.25]).log())  # r = 2: 1 - log 2
+    tensor([0.3069])
+    """
+    log_ratio_N = logprobs_N - old_logprobs_N
+    return torch.expm1(log_ratio_N) - log_ratio_N
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Total = one_process) -> float:
+    """1 - Var(returns - values) / Var(returns), over all processes: 1 is a perfect critic, 0 no better than a constant.
+
+    nan where there are fewer than 2 cases, or equal returns.
+
+    >>> explained_variance(torch.tensor([1.5, 2.0, 2.5]), torch.tensor([1.0, 2.0, 3.0]), torch.ones(3))
+    0.75
+    """
+    both = torch.stack([returns, returns - values])
+    count = total(mask.sum())
+    mean = total((both * mask).flatten(1).sum(1)) / count.clamp(min=1)
+    centred = (both.flatten(1) - mean[:, None]) * mask.flatten()
+    of_returns, of_errors = total((centred**2).sum(1)).tolist()
+    return 1 - of_errors / of_returns if count >= 2 and of_returns > 0 else math.nan

@@ -12,15 +12,16 @@ processes: never by turn or by length, so no reply counts less for being long. A
 of their losses trains each as if it were alone.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
@@ -38,6 +39,8 @@ from marl_coop.ppo.experience import Collector, total
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
 from rewards import RewardStack
+
+MAX_SAMPLING_GAP = 0.3  # nats per token, mean; bfloat16 and other kernels make a tenth of that
 
 
 class MultiAgentPPOTrainer(TrainerBase):
@@ -77,9 +80,11 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
         self.add_callback(self.collector.reward_weights)
         self.add_callback(self.collector.engine_weights)
-        self._metrics = self.collector.metrics
+        self.metrics = self.collector.metrics
         self.rows: list[dict[Seat, SeatSample]] = []  # of the running update, an entry per episode
         self._dropped = False  # the running step has met a loss that is not finite
+        self._non_finite_losses = 0
+        self._fresh = False  # the adapters are still those that sampled
         args.check_shares(self.accelerator.num_processes)
 
     # ------------------------------------------------------------------------------------------------ schedule
@@ -96,20 +101,23 @@ class MultiAgentPPOTrainer(TrainerBase):
         update, step_of_update = divmod(step, self.args.steps_per_update)
         if step_of_update == micro == 0 or not self.rows:  # none after a resume within an update: it plays again
             self.play(update)
+        self._fresh = step_of_update == 0
         rows, whole = self.minibatch(update, step_of_update, micro)
+        counts = self.token_counts(whole)
         started = time.perf_counter()
         if self._dropped:
             return torch.zeros((), device=self.args.device)
         model.train()
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, rows, num_items_in_batch=self.token_counts(whole))
+            loss = self.compute_loss(model, rows, num_items_in_batch=counts)
         if not self._all_processes(bool(torch.isfinite(loss))):
-            self._metrics["non_finite_losses"].append(1.0)
+            self._non_finite_losses += 1
             self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
             model.zero_grad()
             return torch.zeros_like(loss.detach())
         self.accelerator.backward(loss)
-        self._metrics["seconds/micro_batch"].append(time.perf_counter() - started)
+        self._rest([adapter for adapter, (tokens, _) in counts.items() if not tokens])
+        self.metrics.add("seconds/micro_batch", time.perf_counter() - started)
         return loss.detach()
 
     def play(self, update: int) -> None:
@@ -125,7 +133,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         return self._sorted(part), self._sorted(whole)
 
     def _sorted(self, episodes: Sequence[int]) -> list[SeatSample]:
-        rows = [r for e in episodes for r in self.rows[e].values() if self.collector.learns(r.trace.player)]
+        played = (row for episode in episodes for row in self.rows[episode].values() if row.trace.turns)
+        rows = [row for row in played if self.collector.learns(row.trace.player)]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
     # --------------------------------------------------------------------------------------------------- learn
@@ -160,26 +169,28 @@ class MultiAgentPPOTrainer(TrainerBase):
             "policy_loss": policy_N,
             "clip_fraction": clipped_N.float(),
             "entropy": scores.entropy_N,
-            "approx_kl": losses.k3_kl(log_ratio_N, torch.zeros_like(log_ratio_N)),
+            "approx_kl": losses.approx_kl(scores.logprobs_N, batch.old_logprobs_N),
             "ratio": log_ratio_N.exp(),
         }
+        if self._fresh:
+            measured["sampling_gap"] = log_ratio_N.abs()
         token_loss_N = policy_N - args.entropy_coef * scores.entropy_N
         if args.kl_coef:
             measured["kl_to_reference"] = losses.k3_kl(scores.logprobs_N, join("reference_N"))
             token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
         loss = zero
         for adapter, tokens in batch.tokens.items():
-            turns, (tokens_total, turns_total) = batch.turns[adapter], num_items_in_batch[adapter]
+            turns = batch.turns[adapter]
+            tokens_total, turns_total = (max(1.0, count) for count in num_items_in_batch[adapter])
             trainable_N = trainable_J[batch.turn_N][tokens]
             value_J = losses.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
             loss = loss + (token_loss_N[tokens] * trainable_N).sum() / tokens_total
             loss = loss + args.vf_coef * (value_J * trainable_J[turns]).sum() / turns_total
             for name, values_N in measured.items():
                 mean = losses.masked_mean(values_N[tokens].detach(), trainable_N)
-                self._metrics[f"{adapter}/{name}"].append(float(mean))
-            self._metrics[f"{adapter}/value_loss"].append(
-                float(losses.masked_mean(value_J.detach(), trainable_J[turns]))
-            )
+                self.metrics.add(f"{adapter}/{name}", float(mean), cases=float(trainable_N.sum()))
+            mean = losses.masked_mean(value_J.detach(), trainable_J[turns])
+            self.metrics.add(f"{adapter}/value_loss", float(mean), cases=float(trainable_J[turns].sum()))
         return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
 
     def _dummy_loss(self, model) -> Tensor:
@@ -203,15 +214,19 @@ class MultiAgentPPOTrainer(TrainerBase):
         return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
 
     def token_counts(self, rows: list[SeatSample]) -> dict[str, tuple[float, float]]:
-        """Per adapter: action tokens and turns of a minibatch that count, over all processes."""
+        """Action tokens and turns of a minibatch that count, by adapter, over all processes."""
         counts = torch.zeros(len(self.model.adapters), 2)
         for row in rows:
             if row.trainable:
                 tokens = sum(turn.stop - turn.start for turn in row.trace.turns)
                 counts[self.model.adapters.index(row.trace.adapter)] += torch.tensor([tokens, len(row.trace.turns)])
-        counts = total(self.accelerator, counts).clamp(min=1).tolist()
-        present = {row.trace.adapter for row in rows}
-        return {a: tuple(c) for a, c in zip(self.model.adapters, counts, strict=True) if a in present}
+        return dict(zip(self.model.adapters, map(tuple, total(self.accelerator, counts).tolist()), strict=True))
+
+    def _rest(self, adapters: Sequence[str]) -> None:
+        """Keep the optimiser from moving adapters that this step teaches nothing, by momentum or by weight decay."""
+        for adapter in adapters:
+            for parameter in (*self.model.adapter_parameters(adapter), *self.model.critics[adapter].parameters()):
+                parameter.grad = None
 
     def clip_gradients(self) -> Tensor:
         """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
@@ -233,21 +248,39 @@ class MultiAgentPPOTrainer(TrainerBase):
             self.optimizer = optimizer_class([g | {"weight_decay": self.args.weight_decay} for g in groups], **options)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """The schedule of `lr_scheduler_type`; its warm-up ends where it would, but begins above a rate of 0, which
+        would waste the first step."""
+        if self.lr_scheduler is None:
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            if isinstance(scheduler, LambdaLR) and warmup:
+                rates = [partial(_early, rate, warmup) for rate in scheduler.lr_lambdas]
+                self.lr_scheduler = LambdaLR(scheduler.optimizer, rates)
+        return self.lr_scheduler
+
     # ------------------------------------------------------------------------------------------ report and save
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One record per update: the loop's own numbers and the means of ours, over all processes."""
         if "loss" in logs:
-            names = sorted(name for name in self._metrics if name != "non_finite_losses")
-            means = torch.stack([torch.tensor(self._metrics[n], dtype=torch.float32).nanmean() for n in names])
-            defined = total(self.accelerator, (~means.isnan()).float())
-            means = total(self.accelerator, means.nan_to_num()) / defined
-            logs |= {n: m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)}
+            logs |= self.metrics.take()
             logs["memory_gib"] = psutil.Process().memory_info().rss / 2**30
-            logs["non_finite_losses"] = sum(self._metrics["non_finite_losses"])
+            logs["non_finite_losses"], self._non_finite_losses = float(self._non_finite_losses), 0
             logs["update"] = self.state.global_step // self.args.steps_per_update
-            self._metrics.clear()
         super().log(logs, start_time)
+        self._check_sampling(logs)
+
+    def _check_sampling(self, logs: Mapping[str, float]) -> None:
+        """Raise RuntimeError where what sampled is not what is trained: every ratio would be wrong, and nothing else
+        would show it."""
+        for adapter in self.model.adapters:
+            if (gap := logs.get(f"{adapter}/sampling_gap", 0.0)) > MAX_SAMPLING_GAP:
+                raise RuntimeError(
+                    f"the log-probabilities of {adapter}'s replies are {gap:.2f} nats from those of the engine that "
+                    f"sampled them (at most {MAX_SAMPLING_GAP}): {type(self.players.engine).__name__} samples from "
+                    "other weights, at another temperature, or in another precision"
+                )
 
     def save_weights(self, folder: Path) -> None:
         self.accelerator.unwrap_model(self.model).save(folder)
@@ -259,3 +292,8 @@ class MultiAgentPPOTrainer(TrainerBase):
 
     def _all_processes(self, condition: bool) -> bool:
         return total(self.accelerator, torch.tensor(float(condition))).item() == self.accelerator.num_processes
+
+
+def _early(rate: Callable[[int], float], warmup: int, step: int) -> float:
+    """The rate of a step, that of the next one while warming up."""
+    return rate(step + 1 if step < warmup else step)
