@@ -144,7 +144,7 @@ def test_text_that_is_no_python_survives_nowhere_and_raises_nothing(text):
 
 
 def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(provenance) == doctest.TestResults(failed=0, attempted=2)
+    assert doctest.testmod(provenance) == doctest.TestResults(failed=0, attempted=3)
 
 
 def test_paired_functions_record_who_wrote_what_and_how_much_was_needed():

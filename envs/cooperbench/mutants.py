@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeGuard
 
+from envs.source.text import SourceText
+
 _FLIPPED = {
     ast.Eq: ("==", "!="),
     ast.NotEq: ("!=", "=="),
@@ -77,7 +79,7 @@ def twins_of(source: str, rng: random.Random, *, literals: int = 2) -> dict[str,
     >>> [twin.kind.value for twin in twins_of(source, random.Random(0))["test_sum"]]
     ['literal', 'flip', 'floor']
     """
-    lines = _Lines(source)
+    lines = SourceText(source)
     functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
     for function in _test_functions(ast.parse(source)):
         functions.setdefault(function.name, []).append(function)
@@ -110,29 +112,6 @@ def _parses(source: str) -> bool:
     return True
 
 
-class _Lines:
-    """Byte offsets of the nodes of a source."""
-
-    def __init__(self, source: str):
-        self.content = source.encode("utf-8", "surrogateescape")
-        self.starts = [0]
-        for line in self.content.splitlines(keepends=True):
-            self.starts.append(self.starts[-1] + len(line))
-
-    def start(self, node: ast.stmt | ast.expr) -> int:
-        return self.starts[node.lineno - 1] + node.col_offset
-
-    def end(self, node: ast.stmt | ast.expr) -> int:
-        assert node.end_lineno is not None and node.end_col_offset is not None  # of all that was parsed
-        return self.starts[node.end_lineno - 1] + node.end_col_offset
-
-    def text(self, start: int, end: int) -> str:
-        return self.content[start:end].decode("utf-8", "surrogateescape")
-
-    def replace(self, node: ast.expr, text: str) -> TestEdit:
-        return TestEdit(self.start(node), self.end(node), text)
-
-
 def _test_functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Functions named test... of the module and of its classes, however nested the classes are."""
     for node in ast.iter_child_nodes(tree):
@@ -142,12 +121,12 @@ def _test_functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFuncti
             yield from _test_functions(node)
 
 
-def _twins(lines: _Lines, functions: list, rng: random.Random, literals: int) -> Iterator[Twin]:
+def _twins(lines: SourceText, functions: list, rng: random.Random, literals: int) -> Iterator[Twin]:
     if len(functions) == 1:  # the literals of several functions would have to be paired
         found = _literals(functions[0])
         places = [(node, node.value) for node in found if isinstance(node.value, int | float | str | bytes)]
         for node, value in rng.sample(places, min(literals, len(places))):
-            yield Twin(kind=Kind.LITERAL, edits=(lines.replace(node, repr(_other(value, rng))),))
+            yield Twin(kind=Kind.LITERAL, edits=(_replaced(lines, node, repr(_other(value, rng))),))
     flips = [sorted(set(_flips(lines, function))) for function in functions]
     if all(flips):
         yield Twin(kind=Kind.FLIP, edits=tuple(edit for edits in flips for edit in edits))
@@ -191,18 +170,18 @@ def _other(value: int | float | str | bytes, rng: random.Random) -> int | float 
     return text.encode("latin-1") if isinstance(value, bytes) else text
 
 
-def _flips(lines: _Lines, function: ast.AST) -> Iterator[TestEdit]:
+def _flips(lines: SourceText, function: ast.AST) -> Iterator[TestEdit]:
     for node in ast.walk(function):
         if isinstance(node, ast.Assert):
             yield from _flip(lines, node.test)
         elif _is_raises(node) and node.args:
-            yield lines.replace(node.args[0], "ZeroDivisionError")
+            yield _replaced(lines, node.args[0], "ZeroDivisionError")
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value).startswith("assert"):
             yield TestEdit(lines.start(node), lines.start(node), "__import__('pytest').raises(AssertionError, lambda: ")
             yield TestEdit(lines.end(node), lines.end(node), ")")
 
 
-def _flip(lines: _Lines, test: ast.expr) -> Iterator[TestEdit]:
+def _flip(lines: SourceText, test: ast.expr) -> Iterator[TestEdit]:
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         start, end = lines.end(test.left), lines.start(test.comparators[0])
         pattern, other = _FLIPPED[type(test.ops[0])]
@@ -215,10 +194,14 @@ def _flip(lines: _Lines, test: ast.expr) -> Iterator[TestEdit]:
     yield TestEdit(lines.end(test), lines.end(test), ")")
 
 
-def _floor(lines: _Lines, function: ast.FunctionDef | ast.AsyncFunctionDef) -> TestEdit:
+def _floor(lines: SourceText, function: ast.FunctionDef | ast.AsyncFunctionDef) -> TestEdit:
     last = function.body[-1]
     indent = " " * last.col_offset
     return TestEdit(lines.end(last), lines.end(last), f"\n{indent}raise AssertionError")
+
+
+def _replaced(lines: SourceText, node: ast.expr, text: str) -> TestEdit:
+    return TestEdit(lines.start(node), lines.end(node), text)
 
 
 def _is_raises(node: ast.AST) -> TypeGuard[ast.Call]:

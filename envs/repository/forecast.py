@@ -1,13 +1,12 @@
 """What a merge of two branches would meet, before anybody merges: conflicts from git, symbols from the syntax tree."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from difflib import SequenceMatcher
-from itertools import chain
+from collections.abc import Iterable, Mapping, Set
 
 from envs.core.episode import Forecast
+from envs.repository.git import changed_lines
 from envs.repository.merge import MergePolicy, merge_branches
 from envs.repository.working_copy import Files, writable
-from envs.source.outline import Definition, Parts, certain, names, outline
+from envs.source.outline import ANY, Definition, Parts, certain, names, outline
 
 
 def forecast(round: int, base: Files, first: Files, second: Files) -> Forecast:
@@ -50,19 +49,14 @@ def overlaps(base: str, first: str, second: str) -> tuple[tuple[int, int], ...]:
     >>> overlaps("a\\nb\\nc\\nd\\n", "a\\nx\\nc\\nd\\n", "a\\ny\\nc\\nd\\nz\\n")
     ((2, 2),)
     """
-    mine, theirs = list(_hunks(base, first)), list(_hunks(base, second))
+    mine, theirs = changed_lines(base, first), changed_lines(base, second)
     met = [(min(a, c), max(b, d)) for a, b in mine for c, d in theirs if a <= d and c <= b]
     spans = met or [(min(a for a, _ in mine + theirs), max(b for _, b in mine + theirs))]  # git divides otherwise
     return tuple((low + 1, max(high, low + 1)) for low, high in sorted(set(spans)))
 
 
-def _hunks(base: str, side: str) -> Iterator[tuple[int, int]]:
-    """The runs [first, last) of lines of the base that a side changes; an insertion is an empty run."""
-    matcher = SequenceMatcher(None, base.split("\n"), side.split("\n"), autojunk=False)
-    return ((a, b) for tag, a, b, *_ in matcher.get_opcodes() if tag != "equal")
-
-
 _Changes = dict[tuple[str, str], Definition | None]
+_Uses = Mapping[Parts, Set[Parts]]  # the last parts of a use, as many as one likes -> the uses that end in them
 
 
 def _shared(base: Files, first: Files, second: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -96,25 +90,28 @@ def _changed(base: Files, side: Files) -> _Changes:
     return found
 
 
-def _used(base: Files, side: _Changes, touched: Set[tuple[str, str]]) -> Mapping[str, Set[Parts]]:
-    """What a side's changes use, by its last part; and what that uses in turn, where nobody touched it."""
-    direct = _by_last(use for new in side.values() if new is not None for use in new.uses)
+def _used(base: Files, side: _Changes, touched: Set[tuple[str, str]]) -> _Uses:
+    """What a side's changes use, and what that uses in turn, where nobody touched it."""
+    direct = frozenset().union(*{new.uses for new in side.values() if new is not None})
+    found = _by_ending(direct)
     further = (
         certain(definition.uses)
         for path in base
         if writable(path)
         for name, definition in outline(path, base[path]).items()
-        if (path, name) not in touched and _relies(direct, path, name)
+        if (path, name) not in touched and _relies(found, path, name)
     )
-    return _by_last(chain(*direct.values(), *further))
+    return _by_ending(direct.union(*further))
 
 
-def _by_last(uses: Iterable[Parts]) -> dict[str, set[Parts]]:
-    found: dict[str, set[Parts]] = {}
+def _by_ending(uses: Iterable[Parts]) -> _Uses:
+    found: dict[Parts, set[Parts]] = {}
     for use in uses:
-        found.setdefault(use[-1], set()).add(use)
+        for i in range(len(use)):
+            found.setdefault(use[i:], set()).add(use)
     return found
 
 
-def _relies(used: Mapping[str, Set[Parts]], path: str, name: str) -> bool:
-    return any(names(use, path, name) for use in used.get(name.rpartition(".")[2], ()))
+def _relies(used: _Uses, path: str, name: str) -> bool:
+    parts = tuple(name.split("."))
+    return any(names(use, path, name) for key in (parts, (ANY, parts[-1])) for use in used.get(key, ()))

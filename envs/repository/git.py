@@ -255,6 +255,28 @@ def merge_file(base: str, first: str, second: str, *, union: bool = False) -> tu
     return result.stdout.decode("utf-8"), result.returncode > 0
 
 
+@functools.lru_cache(maxsize=4096)
+def changed_lines(old: str, new: str) -> tuple[tuple[int, int], ...]:
+    """The runs [first, last) of lines, from 0, that git's diff changes in an old text; an insertion is an empty run.
+
+    >>> changed_lines("a\\nb\\nc\\n", "a\\nx\\nc\\nd\\n")
+    ((1, 2), (3, 3))
+    """
+    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
+        for name, text in (("old", old), ("new", new)):
+            Path(folder, name).write_text(text, encoding="utf-8", newline="")
+        words = ["diff", "--no-index", "--no-color", "--no-ext-diff", "--text", "-U0", "old", "new"]
+        result = _run(None, words, cwd=folder)
+    if result.returncode not in (0, 1):
+        raise GitError(f"git diff: {_said(result)}")
+    runs = []
+    for start, count in re.findall(rb"^@@ -(\d+)(?:,(\d+))? ", result.stdout, re.MULTILINE):
+        size = int(count or 1)
+        first = int(start) - (size > 0)  # where nothing is taken out, git names the line before
+        runs.append((first, first + size))
+    return tuple(runs)
+
+
 def export(folder: Path, base: Files, history: Mapping[str, Sequence[Files]]) -> Repository:
     """A bare repository in a new folder: the base is `main`, the states of every branch are commits on it.
 

@@ -1,7 +1,8 @@
 """From two branches to an outcome: the merge, both suites on the merged tree, and each branch judged by itself."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from envs.core.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
@@ -12,7 +13,9 @@ from envs.repository.merge import MergePolicy, MergeResult, merge_branches
 from envs.repository.tree_tests import TreeVerdict, judge, kept_tests
 from envs.repository.working_copy import Files, new_lines
 from envs.sandbox import Status
-from envs.source.provenance import definitions, nodes, uses
+from envs.source.provenance import definitions, nodes, used_names
+
+_WORD = re.compile(r"\w+")
 
 
 class TreeJudgement(NamedTuple):
@@ -134,7 +137,7 @@ def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, i
             kept = Counter(new_lines(text, final[path])) if final is not None else Counter()
             surviving[seat] += sum(message_tokens(line) * count for line, count in (mine & kept).items())
         if final is not None:
-            surviving[seat] -= sum(size for (path, name), size in sizes[-1].items() if _unused(task, final, path, name))
+            surviving[seat] -= sum(sizes[-1][name] for name in _unused(task, final, sizes[-1].keys()))
     twice = set(sizes[0]) & set(sizes[1]) if final is not None else set()
     return Provenance(
         authored=dict(authored),
@@ -143,10 +146,15 @@ def ledger(task: Task, branches: Mapping[Seat, Files], authored: Mapping[Seat, i
     )
 
 
-def _unused(task: Task, final: Files, path: str, name: str) -> bool:
-    """Whether a new name is in the final tree, and nothing there uses it.
+def _unused(task: Task, final: Files, new: Set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The new names, each with its path, that are in the final tree, and that nothing there uses.
 
     Those that the task asks for are used by its tests. Where it does not name them, only private names are judged.
     """
-    asked = name in task.stubs.values() if task.stubs else not name.startswith("_")
-    return not asked and name in nodes(final[path]) and not any(uses(text, name) for text in final.values())
+    stubs = set(task.stubs.values())
+    judged = {(path, name) for path, name in new if (name not in stubs if stubs else name.startswith("_"))}
+    defined = {path: nodes(final[path]).keys() for path in {path for path, _ in judged}}
+    judged = {(path, name) for path, name in judged if name in defined[path]}
+    words = {name for _, name in judged}
+    used = [used_names(text) for text in final.values() if not words.isdisjoint(_WORD.findall(text))]
+    return {(path, name) for path, name in judged if not any(name in names for names in used)}

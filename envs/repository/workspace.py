@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from envs.core.tokens import message_tokens
-from envs.repository.actions import Action, CodeEdit, Pass, Read, RunTests, Say, Search
+from envs.repository.actions import Action, CodeEdit, Function, Pass, Read, RunTests, Say, Search
 from envs.repository.tree_tests import judge, kept_tests
 from envs.repository.working_copy import Files, edited, read, search
 from envs.sandbox import Status
+
+MAX_WORK, PARSING = 20_000_000, 10
 
 
 @dataclass(slots=True)
@@ -29,12 +31,17 @@ class Desk:
     def do(self, actions: Sequence[Action], *, test_timeout_s: float) -> str:
         """Do the actions in order, up to a submission; what they say to the partner, on one line.
 
-        The visible tests run once: a turn costs the machine no more than one time-out.
+        The visible tests run once: a turn costs the machine no more than one time-out. It reads and changes files of
+        `MAX_WORK` characters in all, and finishes what it has begun by then.
         """
-        before, said, tested = self.files, [], False
+        before, said, tested, worked = self.files, [], False, 0
         for action in actions:
             if self.submitted:
                 break
+            if worked > MAX_WORK and isinstance(action, Read | Search | CodeEdit):
+                self.news.append("Not done: this turn has read and changed all that a turn can; go on in the next.")
+                continue
+            worked += _work(self.files, action)
             if isinstance(action, Say):
                 said.append(action.text)
             elif isinstance(action, Read):
@@ -65,6 +72,15 @@ class Desk:
         """What is new since this was last asked for."""
         news, self.news = self.news, []
         return news
+
+
+def _work(files: Files, action: Action) -> int:
+    """How many characters an action goes through; parsing, as for a whole function, counts as `PARSING` readings."""
+    if isinstance(action, Search):
+        return sum(map(len, files.values()))
+    if isinstance(action, Read | CodeEdit):
+        return len(files.get(action.path, "")) * (PARSING if isinstance(action, Function) else 1)
+    return 0
 
 
 def visible_report(files: Files, timeout_s: float) -> str:

@@ -10,7 +10,8 @@ from envs.source.provenance import names_of, statements
 
 Parts = tuple[str, ...]  # of a dotted name: p.core.Cart is ("p", "core", "Cart")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_ANY = ""  # the first part of what is called on an object whose class cannot be told
+_LONGEST = 16  # parts of a dotted name; a longer one means nothing that can be told
+ANY = ""  # the first part of what is called on an object whose class cannot be told
 
 
 class Definition(NamedTuple):
@@ -45,13 +46,17 @@ def outline(path: str, source: str) -> Mapping[str, Definition]:
     found: dict[str, list[_Defined]] = {}
     for name, defined in _defined(body, ""):
         found.setdefault(name, []).append(defined)
+    once = {id(defined): (defined, name.rpartition(".")[0]) for name, same in found.items() for defined in same}
     others = (node for node in body if not isinstance(node, _SCOPES))
-    inner = chain(*map(ast.walk, others), *(defined.inner for same in found.values() for defined in same))
+    inner = chain(*map(ast.walk, others), *(defined.inner for defined, _ in once.values()))
     module = _Module(module_parts(path), found, _imported(inner))
+    # once for each statement, which may define thousands of names
+    texts = {span: "\n".join(lines[slice(*span)]) for span in {defined.span for defined, _ in once.values()}}
+    uses = {key: frozenset(module.uses(*placed)) for key, placed in once.items()}
     return {
         name: Definition(
-            "\n".join(line for defined in same for line in lines[defined.first : defined.last]),
-            frozenset(use for defined in same for use in module.uses(defined, name.rpartition(".")[0])),
+            "\n".join(texts[span] for span in dict.fromkeys(defined.span for defined in same)),
+            uses[id(same[0])].union(*(uses[id(defined)] for defined in same[1:])) if same[1:] else uses[id(same[0])],
             tuple(one.node.args for one in same if isinstance(one.node, ast.FunctionDef | ast.AsyncFunctionDef)),
         )
         for name, same in found.items()
@@ -68,7 +73,7 @@ def names(use: Parts, path: str, name: str) -> bool:
     (True, False)
     """
     parts = tuple(name.split("."))
-    if use[0] == _ANY:
+    if use[0] == ANY:
         return len(parts) > 1 and use[-1] == parts[-1]
     where = iter(module_parts(path))
     return use[-len(parts) :] == parts and all(part in where for part in use[: -len(parts)])
@@ -76,7 +81,7 @@ def names(use: Parts, path: str, name: str) -> bool:
 
 def certain(uses: Iterable[Parts]) -> Iterator[Parts]:
     """The uses that say what they mean: not those of an object whose class cannot be told."""
-    return (use for use in uses if use[0] != _ANY)
+    return (use for use in uses if use[0] != ANY)
 
 
 def module_parts(path: str) -> Parts:
@@ -90,8 +95,7 @@ class _Defined(NamedTuple):
 
     node: ast.stmt
     inner: list[ast.AST]
-    first: int
-    last: int
+    span: tuple[int, int]
 
 
 def _defined(body: Iterable[ast.stmt], scope: str) -> Iterator[tuple[str, _Defined]]:
@@ -101,8 +105,8 @@ def _defined(body: Iterable[ast.stmt], scope: str) -> Iterator[tuple[str, _Defin
         first, last, heads = _first(node), node.end_lineno or node.lineno, [node]
         if isinstance(node, ast.ClassDef):
             last, heads = max(node.lineno, _first(node.body[0])), [*node.decorator_list, *node.bases, *node.keywords]
-        inner = list(chain(*map(ast.walk, heads)))
-        yield from ((scope + name, _Defined(node, inner, first, last)) for name in own)
+        defined = _Defined(node, list(chain(*map(ast.walk, heads))), (first, last))
+        yield from ((scope + name, defined) for name in own)
         if isinstance(node, ast.ClassDef):
             yield from _defined(node.body, f"{scope}{node.name}.")
 
@@ -149,13 +153,15 @@ class _Module(NamedTuple):
         if meant := self._meant(node, scope):
             yield (*meant, "__init__")
         elif isinstance(node, ast.Attribute) and not node.attr.startswith("__"):  # that is some super().__init__()
-            yield (_ANY, node.attr)
+            yield (ANY, node.attr)
 
     def _meant(self, node: ast.expr, scope: str) -> Parts | None:
         """What a dotted name stands for, where the module says so."""
         attributes, root = [], node
-        while isinstance(root, ast.Attribute):
-            attributes, root = [root.attr, *attributes], root.value
+        while isinstance(root, ast.Attribute) and len(attributes) < _LONGEST:
+            attributes.append(root.attr)
+            root = root.value
+        attributes.reverse()
         if not isinstance(root, ast.Name) or not isinstance(root.ctx, ast.Load):
             return None
         if root.id in self.imported:

@@ -1,11 +1,16 @@
 """Who wrote how much of the merged code: what a seat's own part needs survives, everything else was written in vain."""
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from envs.core.episode import Provenance
 from envs.core.task import Seat
 from envs.core.tokens import message_tokens
+from envs.source.text import SourceText
+
+_WORD = re.compile(r"\w+")
 
 
 def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenance:
@@ -20,7 +25,7 @@ def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenanc
             duplicated += sum(written) - max(written)
     return Provenance(
         authored={seat: message_tokens(source) for seat, source in work.items()},
-        surviving={seat: _size(work[seat], {defined[seat][symbol] for symbol in kept[seat]}) for seat in work},
+        surviving={seat: sum(_sizes(work[seat], {defined[seat][symbol] for symbol in kept[seat]})) for seat in work},
         duplicated=duplicated,
     )
 
@@ -28,30 +33,39 @@ def provenance(names: Mapping[Seat, str], work: Mapping[Seat, str]) -> Provenanc
 def definitions(source: str) -> dict[str, int]:
     """Size of what defines each name at the top level, the last definition of a name; {} for what is not Python.
 
-    >>> definitions("x = 1\\ndef f(n): return n + x")
-    {'x': 3, 'f': 10}
+    Of several names that one statement defines the first has its size, so that the sizes are those of the code.
+
+    >>> definitions("x = 1\\ndef f(n): return n + x\\na = b = 2")
+    {'x': 3, 'f': 10, 'a': 5, 'b': 0}
     """
-    return {name: _size(source, [node]) for name, node in nodes(source).items()}
+    first: dict[ast.stmt, str] = {}
+    defined = nodes(source)
+    for name, node in defined.items():
+        first.setdefault(node, name)
+    sizes = dict(zip(first.values(), _sizes(source, first), strict=True))
+    return {name: sizes.get(name, 0) for name in defined}
 
 
 def needed(source: str, name: str) -> frozenset[str]:
     """The names at the top level that a name's definition reaches, itself included; empty where it is not defined."""
-    known = nodes(source)
+    known, read = nodes(source), set()
     reached: set[str] = set()
     waiting = [name]
     while waiting:
         symbol = waiting.pop()
         if symbol in known and symbol not in reached:
             reached.add(symbol)
-            waiting += [node.id for node in ast.walk(known[symbol]) if isinstance(node, ast.Name)]
+            if known[symbol] not in read:  # one statement may define thousands of names
+                read.add(known[symbol])
+                waiting += [node.id for node in ast.walk(known[symbol]) if isinstance(node, ast.Name)]
     return frozenset(reached)
 
 
-def _size(source: str, statements: Iterable[ast.stmt]) -> int:
-    """Words and symbols of statements, decorators and their @ among them."""
-    marks = [mark for statement in statements for mark in getattr(statement, "decorator_list", ())]
-    texts = [ast.get_source_segment(source, node) or "" for node in (*statements, *marks)]
-    return sum(map(message_tokens, texts)) + len(marks)
+def _sizes(source: str, statements: Iterable[ast.stmt]) -> list[int]:
+    """Words and symbols of each statement, decorators and their @ among them."""
+    nodes = [[statement, *getattr(statement, "decorator_list", ())] for statement in statements]
+    text = SourceText(source) if nodes else None
+    return [sum(message_tokens(text.of(node)) for node in some) + len(some) - 1 for some in nodes] if text else []
 
 
 def nodes(source: str) -> dict[str, ast.stmt]:
@@ -59,12 +73,13 @@ def nodes(source: str) -> dict[str, ast.stmt]:
     return {name: node for node in statements(source) for name in names_of(node)}
 
 
-def statements(source: str) -> list[ast.stmt]:
+@lru_cache(maxsize=16)  # a ledger asks for each source several times, and a tree is large
+def statements(source: str) -> tuple[ast.stmt, ...]:
     """The statements at the top level; none of what is not Python."""
     try:
-        return ast.parse(source).body
+        return tuple(ast.parse(source).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote
-        return []
+        return ()
 
 
 def names_of(node: ast.stmt) -> list[str]:
@@ -80,21 +95,26 @@ def names_of(node: ast.stmt) -> list[str]:
     return []
 
 
-def uses(source: str, name: str) -> bool:
-    """Whether a module uses a name outside of what defines it: as a name, an attribute, an import or in a text.
+def used_names(source: str) -> frozenset[str]:
+    """The names that a module uses outside of what defines them: as a name, an attribute, an import, a word in a text.
 
-    >>> uses("x = 1\\ndef f(n): return n + x", "x"), uses("def f(n): return f(n - 1)", "f")
+    >>> used = used_names("x = 1\\ndef f(n): return f(n + x)")
+    >>> "x" in used, "f" in used
     (True, False)
 
-    What is not Python uses whatever it holds.
+    What is not Python uses every word that it holds.
     """
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return name in source
-    others = (node for statement in body if name not in names_of(statement) for node in ast.walk(statement))
-    return any(
-        name in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
-        or (isinstance(node, ast.Constant) and isinstance(node.value, str) and name in node.value)
-        for node in others
-    )
+        return frozenset(_WORD.findall(source))
+    return frozenset().union(*(_mentioned(statement) - set(names_of(statement)) for statement in body))
+
+
+def _mentioned(statement: ast.stmt) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(statement):
+        found.update(getattr(node, field) for field in ("id", "attr", "name") if getattr(node, field, None))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(_WORD.findall(node.value))
+    return found

@@ -1,0 +1,113 @@
+"""Bounded work for every reply: what the parent does with code grows as the code does, whatever the code.
+
+Work is counted in calls of functions and in characters read, not in seconds, so a busy machine changes nothing.
+"""
+
+import sys
+
+import pytest
+
+from envs.core.task import Task
+from envs.repository import workspace
+from envs.repository.actions import Search, parse_actions
+from envs.repository.forecast import forecast
+from envs.repository.scoring import ledger
+from envs.repository.workspace import Desk
+from envs.source import provenance as ledgers
+from envs.source.edits import edits
+from envs.source.outline import outline
+from envs.source.provenance import provenance
+
+SEATS = ("agent_0", "agent_1")
+
+
+def many(form, count):
+    return "".join(form.format(i=i) for i in range(count))
+
+
+CODE = {  # each before a function that is needed
+    "statements": lambda n: many("_x{i} = {i}\n", n),
+    "one line": lambda n: many("_x{i} = {i};", n),
+    "functions that call themselves": lambda n: many("def _f{i}(): return _f{i}\n", n),
+    "methods of one name": lambda n: many("class C{i}:\n    def m(self): return o{i}.m()\n", n),
+    "names of one statement": lambda n: many("_x{i} = ", n) + "1",
+    "a tuple on both sides": lambda n: many("_x{i}, ", n) + "= " + many("_y{i}, ", n),
+    "a long dotted name": lambda n: "x = a" + ".b" * n,
+    "one name again and again": lambda n: many("f = 1\n", n),
+    "texts": lambda n: many("'_x{i}'\n", n),
+    "decorators": lambda n: many("@d{i}\n", n) + "def g(): return 1",
+}
+CODE = {name: lambda n, some=some: f"{some(n)}\ndef f(x):\n    return x\n" for name, some in CODE.items()}
+
+
+def calls(function, *args):
+    """How many calls, of Python and of C, a call makes."""
+    count = 0
+
+    def counted(frame, event, arg):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def a_ledger(source):
+    provenance(dict.fromkeys(SEATS, "f"), dict.fromkeys(SEATS, source))
+
+
+def a_ledger_of_branches(source):
+    files = {"a.py": "x = 1\n", "b.py": "from a import x\n"}
+    task = Task(id="t", family="f", seed=0, seats=SEATS, briefs={}, decisions=(), cell={}, files=files)
+    branches = {"agent_0": {**files, "a.py": source}, "agent_1": {**files, "b.py": source}}
+    ledger(task, branches, {}, {"a.py": source, "b.py": source})
+
+
+def a_forecast(source):
+    files = {"a.py": "x = 1\n", "b.py": "from a import x\n"}
+    forecast(0, files, {**files, "a.py": source}, {**files, "b.py": source})
+
+
+def an_outline(source):
+    outline("a.py", source)
+
+
+def all_edits(source):
+    edits({"a.py": ""}, {"a.py": source})
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("work", [a_ledger, a_ledger_of_branches, a_forecast, an_outline, all_edits])
+def test_twice_the_code_is_no_more_than_about_twice_the_work(work, code):
+    small, large = (calls(work, CODE[code](n)) for n in (150, 300))
+    assert large < 2.6 * small, f"{small} calls for half of the code, {large} for all of it"
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_a_ledger_reads_the_code_a_few_times_and_not_once_for_each_name(code, monkeypatch):
+    read = []
+    monkeypatch.setattr(ledgers, "message_tokens", lambda text: read.append(len(text)) or 1)
+    source = CODE[code](300)
+    a_ledger(source)
+    assert sum(read) <= 6 * len(source)
+
+
+def test_a_turn_of_searches_stops_when_it_has_gone_through_enough_and_says_so(monkeypatch):
+    done, files = [], {"a.py": "x" * 1000}
+    monkeypatch.setattr(workspace, "MAX_WORK", 10_000)
+    monkeypatch.setattr(workspace, "search", lambda files, text: done.append(text) or "")
+    desk = Desk(files, turns_left=1, tokens_left=1)
+    desk.do([Search(str(i)) for i in range(3000)], test_timeout_s=1.0)
+    assert len(done) == 11 and desk.news[-1].startswith("Not done: this turn has read and changed all")
+
+
+def test_a_turn_that_rewrites_a_function_pays_for_the_parsing(monkeypatch):
+    monkeypatch.setattr(workspace, "MAX_WORK", 10_000)
+    desk = Desk({"a.py": f"def f(): return 0\n# {'x' * 1000}"}, turns_left=1, tokens_left=1)
+    reply = "".join(f"Function a.py f:\ndef f(): return {i}\nEnd\n" for i in range(5))
+    desk.do(parse_actions(reply).actions, test_timeout_s=1.0)
+    assert desk.files["a.py"].startswith("def f(): return 0\n") and len(desk.news) == 4
