@@ -130,9 +130,10 @@ def numeric_position(episode: Episode) -> Rate:
 
 
 def numeric_pool_position(episode: Episode) -> Rate:
-    """Mean position of the pool of the claims by 1 / sigma^2, on the scale and over the cases of `numeric_position`.
+    """Mean position of the pool of the claims by 1 / sigma^2, on the scale of `numeric_position`.
 
-    Range: [0, 1] with two seats. Standard errors 0.3 and 1.5 put it at 0.962. Source: Cochran (1937).
+    Range: [0, 1] with two seats. Cases: as of `numeric_position`. Source: Cochran (1937).
+    Example: standard errors 0.3 and 1.5 put it at 0.962.
     """
     pools = [
         segment.position(pool(segment.numeric, segment.claims))

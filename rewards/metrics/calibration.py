@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from envs.core.episode import Episode
-from rewards.metrics.rate import Formula, Rate, Statistic, divide, no_prior, seats_and_decisions
+from rewards.metrics.rate import Formula, Rate, Statistic, divide, doc, no_prior, seats_and_decisions
 
 BINS = 10
 _PERCENTS = 101
@@ -26,7 +26,9 @@ def _reports(episode: Episode) -> Iterator[tuple[int, bool]]:
 def brier(episode: Episode) -> Rate:
     """Brier score: mean (confidence - right)^2.
 
-    Range: [0, 1], less is better; 0.25 for always saying 50 %. Source: Brier (1950).
+    Range: [0, 1], less is better for the same answers, as a wrong one that is doubted costs little; 0.25 for always
+    saying 50 %. Cases: readable final reports.
+    Source: Brier (1950).
     Example: 90 % and right, 60 % and wrong: (0.01 + 0.36) / 2 = 0.185.
     """
     errors = [(percent / 100 - right) ** 2 for percent, right in _reports(episode)]
@@ -45,8 +47,8 @@ def _overconfidence(episode: Episode) -> Sequence[float]:
 def _ece(sums: np.ndarray) -> np.ndarray:
     """Expected calibration error: |mean confidence - share right| in ten bins of equal width, weighted by their cases.
 
-    Range: [0, 1], less is better; it is above 0 by chance alone where there are few cases. The bins are [0, 10 %) to
-    [90 %, 100 %]. Source: Naeini et al. (2015).
+    Range: [0, 1], less is better for the same answers; it is above 0 by chance alone where there are few cases. The
+    bins are [0, 10 %) to [90 %, 100 %]. Cases: readable final reports. Source: Naeini et al. (2015).
     Example: 90 % and right, 60 % and wrong: (0.1 + 0.6) / 2 = 0.35.
     """
     return divide(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
@@ -63,8 +65,9 @@ def _histograms(episode: Episode) -> Sequence[float]:
 def _auroc(sums: np.ndarray) -> np.ndarray:
     """P(a right report is surer than a wrong one), ties counting half: the area under the ROC curve.
 
-    Range: [0, 1], more is better; 0.5 says nothing. Not defined unless some reports are right and some are wrong; n is
-    the smaller of both. Source: Hanley and McNeil (1982).
+    Range: [0, 1], more is better for the same answers; 0.5 says nothing. Not defined unless some reports are right and
+    some are wrong. Cases: the fewer of the readable final reports that are right and wrong.
+    Source: Hanley and McNeil (1982).
     Example: right at 90 % and 60 %, wrong at 60 %: (1 + 0.5) / 2 = 0.75.
     """
     right, wrong = sums[..., :_PERCENTS], sums[..., _PERCENTS:]
@@ -84,5 +87,5 @@ def _surest_and_least_sure(histograms: np.ndarray) -> np.ndarray:
     return rows * np.repeat(sizes, _PERCENTS)
 
 
-ece = Statistic(_overconfidence, Formula(_ece, lambda sums: sums[-1], no_prior))
-auroc = Statistic(_histograms, Formula(_auroc, _fewer, _surest_and_least_sure))
+ece = Statistic(_overconfidence, Formula(_ece, lambda sums: sums[-1], no_prior), doc(_ece))
+auroc = Statistic(_histograms, Formula(_auroc, _fewer, _surest_and_least_sure), doc(_auroc))

@@ -9,17 +9,17 @@ from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 
 
 def success(episode: Episode) -> Rate:
-    """P(task solved). Range: [0, 1]. Cases: episodes. Source: our own."""
+    """P(task solved). Range: [0, 1], more is better. Cases: episodes. Source: our own."""
     return Rate(float(episode.outcome.success), 1)
 
 
 def utility(episode: Episode) -> Rate:
-    """Mean team result U. Range: [0, 1]. Cases: episodes. Source: our own."""
+    """Mean team result U. Range: [0, 1], more is better. Cases: episodes. Source: our own."""
     return Rate(episode.outcome.utility, 1)
 
 
 def parse_rate(episode: Episode) -> Rate:
-    """P(a turn was read without error). Range: [0, 1]. Cases: turns. Source: our own."""
+    """P(a turn was read without error). Range: [0, 1], more is better. Cases: turns. Source: our own."""
     return share([turn.parse_error is None for turn in episode.turns])
 
 
@@ -114,5 +114,5 @@ def semantic_conflict_rate(episode: Episode) -> Rate:
 
 
 def sandbox_fault_rate(episode: Episode) -> Rate:
-    """P(the machine failed, and not the seats). Range: [0, 1]. Cases: all episodes, these ones too."""
+    """P(the machine failed, and not the seats). Range: [0, 1]. Cases: all episodes, these too. Source: our own."""
     return Rate(float(faulted(episode)), 1)

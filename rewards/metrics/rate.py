@@ -47,25 +47,36 @@ class Formula:
 
 
 class Statistic(NamedTuple):
-    """A metric: what one episode adds to each of k sums, and the formula on these."""
+    """A metric: what one episode adds to each of k sums, the formula on these, and what it means.
+
+    `doc` says range, cases and source as `Range: ... Cases: ... Source: ...`, as docs/metrics.md has them.
+    """
 
     addends: Callable[[Episode], Sequence[float]]
     formula: Formula
+    doc: str
 
 
 def statistic(function: Callable[..., np.ndarray], *rates: Callable[[Episode], Rate]) -> Statistic:
     """A function of the values of some rates in [0, 1]; its cases are those of the rate that has the fewest."""
-    return Statistic(lambda episode: [number for rate in rates for number in rate(episode)], of_rates(function))
+    return Statistic(
+        lambda episode: [number for rate in rates for number in rate(episode)], of_rates(function), doc(function)
+    )
 
 
 def bounded(rate: Callable[[Episode], Rate]) -> Statistic:
     """The value of one rate in [0, 1]."""
-    return statistic(np.positive, rate)
+    return Statistic(rate, of_rates(np.positive), doc(rate))
 
 
 def unbounded(rate: Callable[[Episode], Rate]) -> Statistic:
     """The value of one rate that may be any number."""
-    return Statistic(rate, replace(of_rates(np.positive), prior=no_prior))
+    return bounded(rate)._replace(formula=replace(of_rates(np.positive), prior=no_prior))
+
+
+def doc(function: Callable) -> str:
+    """The docstring in one line."""
+    return " ".join((function.__doc__ or "").split())
 
 
 def of_rates(function: Callable[..., np.ndarray]) -> Formula:

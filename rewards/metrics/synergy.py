@@ -16,7 +16,7 @@ import numpy as np
 from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.metrics.averaging import pool
-from rewards.metrics.rate import Formula, Rate, Statistic, both_ways, divide
+from rewards.metrics.rate import Formula, Rate, Statistic, both_ways, divide, doc
 from rewards.readings import mean_over_decisions
 
 
@@ -35,7 +35,10 @@ def _alone(seat: Seat, decision: Decision) -> float:
 
 
 def worth_team(episode: Episode) -> Rate:
-    """Worth of the answer that all seats are committed to; 0 where they end apart. Source: our own."""
+    """Worth of the answer that all seats are committed to; 0 where they end apart.
+
+    Range: [0, 1], more is better. Cases: episodes with a decision. Source: our own.
+    """
 
     def value(decision: Decision) -> float:
         answers = {episode.committed(seat, decision.id) for seat in episode.seats}
@@ -45,14 +48,17 @@ def worth_team(episode: Episode) -> Rate:
 
 
 def worth_expert(episode: Episode) -> Rate:
-    """Worth of the expert's claim: everybody follows the seat that the cues point to. Source: arXiv 2602.01011."""
+    """Worth of the expert's claim: everybody follows the seat that the cues point to.
+
+    Range: [0, 1]. Cases: episodes with known claims. Source: arXiv 2602.01011.
+    """
     return _comparator(episode, lambda decision: _alone(decision.expert, decision))
 
 
 def worth_novice(episode: Episode) -> Rate:
-    """Worth of the claims of the seats that are not the expert, on average. No case without such a seat.
+    """Worth of the claims of the seats that are not the expert, on average.
 
-    Source: our own.
+    Range: [0, 1]. Cases: episodes with known claims and such a seat. Source: our own.
     """
 
     def value(decision: Decision) -> float:
@@ -65,7 +71,8 @@ def worth_novice(episode: Episode) -> Rate:
 def worth_vote(episode: Episode) -> Rate:
     """Worth of a majority vote on the claims, ties drawn by lot: what the team gets without a word.
 
-    Seats without a claim do not vote. Source: the baseline of arXiv 2508.17536.
+    Seats without a claim do not vote. Range: [0, 1]. Cases: episodes with known claims. Source: the baseline of arXiv
+    2508.17536.
     """
 
     def value(decision: Decision) -> float:
@@ -81,8 +88,9 @@ def worth_attainable(episode: Episode) -> Rate:
 
     That is what the expert's brief claims; of an estimate, the option nearest to the `pool` of what the briefs say.
     No ideal team does better as long as the seat with the better cue is right at least as often as the other one, and
-    what it claims is likelier than any option that nobody claims. No case where the expert's brief claims nothing.
-    Source: our own; the Bayes-optimal answer under that condition.
+    what it claims is likelier than any option that nobody claims.
+    Range: [0, 1]. Cases: episodes in which the expert's brief claims something. Source: our own; the Bayes-optimal
+    answer under that condition.
     """
     if not all(decision.expert in decision.belief for decision in episode.task.decisions):
         return Rate()
@@ -99,7 +107,7 @@ def worth_attainable(episode: Episode) -> Rate:
 def worth_any_right(episode: Episode) -> Rate:
     """Worth of the best claim of all: at least one seat is correct. No team can know which, so none can promise it.
 
-    Source: the oracle ("at least one correct") of arXiv 2602.01011.
+    Range: [0, 1]. Cases: episodes with known claims. Source: the oracle ("at least one correct") of arXiv 2602.01011.
     """
     return _comparator(episode, lambda decision: max(_alone(seat, decision) for seat in episode.seats))
 
@@ -107,8 +115,8 @@ def worth_any_right(episode: Episode) -> Rate:
 def synergy_gap(comparator: np.ndarray, team: np.ndarray) -> np.ndarray:
     """(comparator - team) / comparator; not defined where the comparator is worth nothing.
 
-    Range: (-inf, 1]; 0 equals the comparator, below 0 the team beats it. Cases: episodes. Source: the relative synergy
-    gap of arXiv 2602.01011, whose 37.6 % and 41.1 % are against `worth_any_right`.
+    Range: (-inf, 1], less is better; 0 equals the comparator, below 0 the team beats it. Cases: episodes. Source: the
+    relative synergy gap of arXiv 2602.01011, whose 37.6 % and 41.1 % are against `worth_any_right`.
 
     Example: the comparator is worth 0.8 and the team 0.6: a gap of 0.25.
     """
@@ -118,7 +126,7 @@ def synergy_gap(comparator: np.ndarray, team: np.ndarray) -> np.ndarray:
 def elr(team: np.ndarray, expert: np.ndarray, novice: np.ndarray) -> np.ndarray:
     """Expert-leveraging ratio (team - novice) / (expert - novice); not defined unless the expert beats the novice.
 
-    Range: any number; 1 is as good as following the expert, 0 as following the novice. Cases: episodes.
+    Range: any number, more is better; 1 is as good as following the expert, 0 as following the novice. Cases: episodes.
     Source: our own.
 
     Example: team 0.75, expert 0.85, novice 0.45: 0.75.
@@ -142,9 +150,16 @@ def _best_member(sums: np.ndarray) -> np.ndarray:
 
 
 def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
-    """`synergy_gap` to the best fixed member."""
+    """(best fixed member - team) / best fixed member: `synergy_gap`.
+
+    Range: (-inf, 1], less is better. Cases: episodes. Source: as `worth_best_member`.
+    """
     return synergy_gap(_best_member(sums), divide(sums[..., 0], sums[..., 1]))
 
 
-worth_best_member = Statistic(_members, Formula(_best_member, lambda sums: sums[1], both_ways))
-gap_to_best_member = Statistic(_members, Formula(_gap_to_best_member, lambda sums: sums[1], both_ways))
+def _of_members(value: Callable[[np.ndarray], np.ndarray]) -> Statistic:
+    return Statistic(_members, Formula(value, lambda sums: sums[1], both_ways), doc(value))
+
+
+worth_best_member = _of_members(_best_member)
+gap_to_best_member = _of_members(_gap_to_best_member)

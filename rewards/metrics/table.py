@@ -1,5 +1,12 @@
-"""The list of metrics. A new one is a function from an episode to a `Rate`, and a line here."""
+"""The list of metrics. A new one is a function from an episode to a `Rate`, and a line here.
 
+Its docstring says what it is, then `Range: ...`, with "more is better" or "less is better" where no policy betters it
+by leaving its cases, `Cases: ...` and `Source: ...`; `python benchmarks/metrics.py` writes docs/metrics.md from these.
+"""
+
+from collections.abc import Callable
+
+from envs.core.episode import Episode
 from rewards.metrics.acts import (
     acting_rate,
     commitment_coverage,
@@ -62,7 +69,7 @@ from rewards.metrics.outcomes import (
     truncation_rate,
     utility,
 )
-from rewards.metrics.rate import Statistic, bounded, statistic, unbounded
+from rewards.metrics.rate import Rate, Statistic, bounded, statistic, unbounded
 from rewards.metrics.synergy import (
     elr,
     gap_to_best_member,
@@ -173,19 +180,28 @@ UNBOUNDED = (
 
 RATES = BOUNDED + UNBOUNDED
 
+
+def _gap_to(comparator: Callable[[Episode], Rate]) -> Statistic:
+    gap = statistic(synergy_gap, comparator, worth_team)
+    return gap._replace(doc=f"`synergy_gap` to `{comparator.__name__}`: {gap.doc}")
+
+
+J_STATED = """`j` by sealed priors: `cdr_stated` - `cr_stated`. Range: [-1, 1]. Cases: the fewer of both rates' cases.
+Source: as `j`."""
+
 METRICS: dict[str, Statistic] = {
     **{rate.__name__: bounded(rate) for rate in BOUNDED},
     **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
     "j": statistic(j, cdr, cr),
-    "j_stated": statistic(j, cdr_stated, cr_stated),
+    "j_stated": statistic(j, cdr_stated, cr_stated)._replace(doc=J_STATED),
     "ece": ece,
     "auroc": auroc,
     "elr": statistic(elr, worth_team, worth_expert, worth_novice),
     "worth_best_member": worth_best_member,
     "gap_to_best_member": gap_to_best_member,
-    "gap_to_expert": statistic(synergy_gap, worth_expert, worth_team),
-    "gap_to_vote": statistic(synergy_gap, worth_vote, worth_team),
-    "gap_to_attainable": statistic(synergy_gap, worth_attainable, worth_team),
-    "gap_to_any_right": statistic(synergy_gap, worth_any_right, worth_team),
+    "gap_to_expert": _gap_to(worth_expert),
+    "gap_to_vote": _gap_to(worth_vote),
+    "gap_to_attainable": _gap_to(worth_attainable),
+    "gap_to_any_right": _gap_to(worth_any_right),
 }
 NAMES = tuple(METRICS)

@@ -4,8 +4,7 @@ The three kinds are those of CooperBench (arXiv 2601.13295): of 50 failed runs o
 42 % fell to expectation, 32 % to commitment and 26 % to communication, together all. Here an episode may show several
 kinds or none, so the shares need not sum to 1, and a sign of a failure need not be its cause.
 
-All have as cases episodes in which a seat wrote an act; the shares only those of them that failed. Counts range from
-0, shares over [0, 1], and less is better.
+A share has as cases those of the episodes with acts that failed.
 """
 
 from collections import Counter
@@ -23,17 +22,27 @@ _ANSWERS = tuple(kind for kind in ActKind if kind not in (ActKind.ASK, ActKind.R
 
 
 def untold_expectations_per_episode(episode: Episode) -> Rate:
-    """Mean number of wrong predictions of what the partner never communicated. Source: our own."""
+    """Mean number of wrong predictions of what the partner never communicated.
+
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
+    """
     return _count(episode, lambda e: sum(not p.right and not p.told for p in predictions(e)))
 
 
 def misread_expectations_per_episode(episode: Episode) -> Rate:
-    """Mean number of wrong predictions of what the partner did communicate. Source: our own."""
+    """Mean number of wrong predictions of what the partner did communicate.
+
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
+    """
     return _count(episode, lambda e: sum(not p.right and p.told for p in predictions(e)))
 
 
 def expectation_failure_share(episode: Episode) -> Rate:
-    """P(a prediction of the partner's part is wrong | failed). CooperBench: 42 %, as the cause of a failure."""
+    """P(a prediction of the partner's part is wrong | failed).
+
+    Range: [0, 1], less is better. Cases: failed episodes in which a seat wrote an act.
+    Source: CooperBench (arXiv 2601.13295), 42 % as the cause of a failure.
+    """
     return _share(episode, lambda e: any(not p.right for p in predictions(e)))
 
 
@@ -48,13 +57,17 @@ def _broken(episode: Episode) -> int:
 def broken_commitments_per_episode(episode: Episode) -> Rate:
     """Mean number of promises that a seat's part does not realise and that were not taken back in time.
 
-    Source: our own.
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
     """
     return _count(episode, _broken)
 
 
 def commitment_failure_share(episode: Episode) -> Rate:
-    """P(a promise was broken and not taken back in time | failed). CooperBench: 32 %, as the cause of a failure."""
+    """P(a promise was broken and not taken back in time | failed).
+
+    Range: [0, 1], less is better. Cases: failed episodes in which a seat wrote an act.
+    Source: CooperBench (arXiv 2601.13295), 32 % as the cause of a failure.
+    """
     return _share(episode, _broken)
 
 
@@ -97,30 +110,40 @@ def _is_content_free(episode: Episode, turn: Turn) -> bool:
 def unanswered_questions_per_episode(episode: Episode) -> Rate:
     """Mean number of ASKs after which no partner wrote an act that names an option of the decision.
 
-    Source: our own.
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
     """
     return _count(episode, _unanswered)
 
 
 def duplicate_messages_per_episode(episode: Episode) -> Rate:
-    """Mean number of messages with the same words as an earlier one of the same seat. Source: our own."""
+    """Mean number of messages with the same words as an earlier one of the same seat.
+
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
+    """
     return _count(episode, lambda e: _wasted(e)["duplicate"])
 
 
 def content_free_messages_per_episode(episode: Episode) -> Rate:
-    """Mean number of messages, no duplicates, without an act and without the name of an option. Source: our own."""
+    """Mean number of messages, no duplicates, without an act and without the name of an option.
+
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
+    """
     return _count(episode, lambda e: _wasted(e)["content-free"])
 
 
 def late_messages_per_episode(episode: Episode) -> Rate:
-    """Mean number of messages after which no partner has a turn left. Source: our own."""
+    """Mean number of messages after which no partner has a turn left.
+
+    Range: from 0, less is better. Cases: episodes in which a seat wrote an act. Source: our own.
+    """
     return _count(episode, lambda e: _wasted(e)["late"])
 
 
 def communication_failure_share(episode: Episode) -> Rate:
     """P(a question was not answered, or a message was late, a duplicate or without content | failed).
 
-    CooperBench: 26 %, as the cause of a failure.
+    Range: [0, 1], less is better. Cases: failed episodes in which a seat wrote an act.
+    Source: CooperBench (arXiv 2601.13295), 26 % as the cause of a failure.
     """
     return _share(episode, lambda e: _unanswered(e) or _wasted(e))
 

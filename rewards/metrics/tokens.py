@@ -33,7 +33,7 @@ def generated_tokens(episode: Episode) -> float:
 def generated_tokens_per_solved(episode: Episode) -> Rate:
     """All that the seats wrote, in failed episodes too, for each task that was solved.
 
-    Range: from 0, less is better. Cases: solved episodes. Source: our own.
+    Range: from 0; a price, to be read beside `success`. Cases: solved episodes. Source: our own.
     Example: 30 tokens solve a task and 50 fail one: 80 tokens per solved task.
     """
     return Rate(generated_tokens(episode), int(episode.outcome.success))
