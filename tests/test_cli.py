@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import marl_coop
 from envs import sandbox
 from marl_coop import cli
 from marl_coop.config.schema import load_config
 from marl_coop.rollout.endpoint import EndpointError
-from marl_coop.runs import rundir
+from marl_coop.runs import records, rundir
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -184,6 +185,53 @@ def test_a_run_directory_explains_itself(tmp_path):
     assert first["sandbox"] == sandbox.describe().splitlines()
     assert first["command"]
     assert first["git"] is None or set(first["git"]) == {"commit", "dirty"}  # None: not a checkout, or no commit yet
+
+
+def test_a_run_is_one_process_alone(tmp_path):
+    code = (
+        "import sys; from marl_coop.runs.rundir import held\nwith held(__import__('pathlib').Path(sys.argv[1])): pass"
+    )
+    with rundir.held(tmp_path):
+        second = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert second.stderr.splitlines()[-1].endswith("is run by another process; wait for it, or stop it")
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+
+
+def test_what_is_no_run_is_told_so_in_one_line(tmp_path):
+    for open_run in (rundir.configuration_of, rundir.saved_policy, rundir.locate):
+        with pytest.raises(rundir.RunError, match="no run|not the folder of a run") as caught:
+            open_run(tmp_path)
+        assert "\n" not in str(caught.value)
+    rundir.record_start(tmp_path, "new", "", seed=0)
+    with pytest.raises(rundir.RunError, match="no adapters yet"):
+        rundir.saved_policy(tmp_path)
+    checkpoint(tmp_path, 4)
+    with pytest.raises(rundir.RunError, match="no checkpoint 'checkpoint-5'; it has checkpoint-4"):
+        rundir.saved_policy(tmp_path, "checkpoint-5")
+    assert rundir.saved_policy(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(rundir.RunError, match="cannot be made"):
+        rundir.new_folder("x", str(tmp_path / "file" / "run"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rundir.new_folder("x", "~/mine") == tmp_path / "mine"
+
+
+def test_metrics_after_a_checkpoint_are_taken_back(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    for step in (4, 8, 12):
+        records.append_metrics(file, {"step": step, "update": step // 4})
+    file.write_text(file.read_text() + '{"step": 16, "upd')  # the machine went down
+    records.forget_metrics_after(file, 8)
+    assert [record["update"] for record in records.read_metrics(file)] == [1, 2]
+
+
+def test_the_version_and_the_module(capsys):
+    words = [sys.executable, "-m", "marl_coop", "--version"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == f"marl-coop {marl_coop.__version__}\n"
 
 
 def test_an_endpoint_that_fails_ends_the_command_with_one_line(monkeypatch, capsys):

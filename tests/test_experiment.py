@@ -2,9 +2,12 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -52,11 +55,18 @@ def environment(place: Path) -> dict[str, str]:
     return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
 
 
-def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(place, run, *words), cwd=cwd, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=hear_interrupts,
-    )  # fmt: skip
+def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:
+    return spawn(place, command(place, run, *words), cwd=cwd, **options)
+
+
+def go_on(place: Path, run: str, *words: str) -> subprocess.Popen:
+    """A resumed run says nothing of its configuration but what it changes."""
+    return spawn(place, [sys.executable, ROOT / "train.py", "--resume", place / run, *words])
+
+
+def spawn(place: Path, command: list, **options) -> subprocess.Popen:
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen(command, env=environment(place), preexec_fn=hear_interrupts, **options)
 
 
 def hear_interrupts() -> None:
@@ -64,11 +74,19 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place):
+@pytest.fixture(scope="module")
+def whole(place) -> Path:
+    """The folder of a finished run, with what it wrote into `out` and `err`."""
     process = start(place, "whole")
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-2000:]
-    run = place / "whole"
+    (place / "out").write_text(out)
+    (place / "err").write_text(errors)
+    return place / "whole"
+
+
+def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
+    run, out, errors = whole, (place / "out").read_text(), (place / "err").read_text()
     for words in ("J = CDR - CR", "parse rate", "message tokens", "4 unseen instances", str(run)):
         assert words in out.replace("\n", " ") or words in out
     assert {"before", "after", "change", "ceiling"} == json.loads((run / "results.json").read_text()).keys()
@@ -79,6 +97,13 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place):
     assert len(trained) == 4
     assert set(trained[0]["rewards"]["values"]["agent_0"]) >= {"task_success", "deference", "communication"}
     assert (run / "learning_curve.png").stat().st_size > 1000
+    lines = [line for line in errors.splitlines() if line.startswith("training: ")]
+    assert [re.match(r"training: (./3) updates \[..:..<..:.., success=\d", line)[1] for line in lines] == [
+        "1/3",
+        "2/3",
+        "3/3",
+    ]
+    assert "\r" not in errors
     base = AutoModelForCausalLM.from_pretrained(place / "model")
     assert PeftModel.from_pretrained(base, run / "agent_1").peft_config["default"].r == 16
 
@@ -97,12 +122,12 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert f"--resume {place / name}" in out.replace("\n", "")
     before = (place / name / "before.jsonl").read_bytes()
 
-    resumed = start(place, name, "--resume", str(place / name))
+    resumed = go_on(place, name, "training.num_updates=3")
     _, errors = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, errors[-2000:]
     records = [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
     updates = [record["update"] for record in records if "update" in record]
-    assert updates[0] == 1 and updates[-1] == 3
+    assert updates == [1, 2, 3]
     assert (place / name / "before.jsonl").read_bytes() == before
     assert (place / name / "results.json").exists()
 
@@ -155,12 +180,9 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
             assert record[f"{seat}/reward/brevity"] == pytest.approx(-sum(lengths) / 100 / len(lengths), rel=1e-5)
 
 
-def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place):
+def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place, whole):
     """The adapters of one run play on in another, beside partners that write text."""
-    process = start(place, "first", "training.num_updates=1")
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors[-2000:]
-    frozen = f"frozen:{place / 'first' / 'agent_1'}"
+    frozen = f"frozen:{whole / 'agent_1'}"
     mix = "policies.agent_0={agent_0: 0.6, scripted:persuader: 0.2, base: 0.2}"
     process = start(place, "second", mix, f"policies.agent_1={frozen}", "training.num_updates=1")
     _, errors = process.communicate(timeout=200)
@@ -170,3 +192,86 @@ def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place):
     players = {tuple(episode.players.values()) for episode in read_episodes(run / "after.jsonl")}
     assert {second for _, second in players} == {policies.frozen({"agent_1": frozen}).popitem()[0]}
     assert {first for first, _ in players} <= {"agent_0", "Persuader", "base"}
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(place):
+    terminal, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, 120))
+    process = start(place, "watched", "training.num_updates=2", stderr=side, stdout=subprocess.DEVNULL)
+    os.close(side)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # Linux's word for the end of a terminal
+            break
+    assert process.wait(timeout=60) == 0, shown[-2000:]
+    for label, total in (("warm-up", 2), ("before", 4), ("training", 2), ("after", 4)):
+        if label != "warm-up":  # which comes from the cache
+            assert re.search(rf"{label}: +\d+%\|.*\| 0/{total} \[00:00<\?".encode(), shown), shown[-2000:]
+    assert re.search(rb"training: +50%\|.*\| 1/2 \[\d\d:\d\d<\d\d:\d\d, .*success=\d", shown), shown[-2000:]
+
+
+def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place):
+    long = ["warmup.steps=100000", "training.num_updates=1"]
+    process = start(place, "early", *long)
+    record, deadline = place / "early" / "run.json", time.monotonic() + 150
+    while not record.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    assert "Traceback" not in errors
+    assert f"--resume {place / 'early'}" in out
+    process = go_on(place, "early", "lora.r=2")
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.count("\n")) == (2, 1)
+    assert errors.startswith("error: command line: lora.r: 2 is refused: the run began with 16")
+
+
+SCORES = """
+def scores(experiment):
+    import torch
+    from marl_coop.policy.routed_lora import spans_of
+    policy, ids = experiment.policy, torch.arange(40)[None] % len(experiment.tokenizer)
+    with torch.no_grad():
+        hidden = {name: policy.hidden(spans_of([name]), ids)[0] for name in policy.adapters}
+        return {name: policy.logits(states).log_softmax(-1) for name, states in hidden.items()}
+"""
+TRAIN = """
+import sys, torch
+from marl_coop import Experiment, load_config
+file, *overrides, out = sys.argv[1:]
+experiment = Experiment(load_config([file], overrides))
+experiment.run()
+torch.save(scores(experiment), out)
+"""
+OPEN = """
+import sys, torch
+from marl_coop import Experiment
+folder, trained = sys.argv[1:]
+expected = torch.load(trained)
+for checkpoint in (None, "checkpoint-8", "checkpoint-4"):
+    experiment = Experiment.from_run(folder, checkpoint)
+    found = scores(experiment)
+    print([torch.equal(expected[name], found[name]) for name in found])
+assert not torch.equal(found["agent_0"], found["agent_1"])
+print(experiment.name, type(experiment.make_env()).__name__, experiment.rewards.names[0], len(experiment.evaluate()))
+"""
+
+
+def test_a_run_can_be_opened_again_in_another_process(place):
+    """Its adapters score tokens as the trained ones do; an earlier checkpoint's do not."""
+    _, _, _, file, *words = command(place, "opened", "training.num_updates=2")
+    run, scores = place / "opened", place / "scores.pt"
+    trained = spawn(place, [sys.executable, "-c", SCORES + TRAIN, file, *words, scores])
+    _, errors = trained.communicate(timeout=200)
+    assert trained.returncode == 0, errors[-2000:]
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    opened = spawn(place, [sys.executable, "-c", SCORES + OPEN, run, scores])
+    out, errors = opened.communicate(timeout=200)
+    assert opened.returncode == 0, errors[-2000:]
+    name = json.loads((run / "run.json").read_text())["name"]
+    last = f"{name} PairedFunctions task_success 4"
+    assert out.splitlines() == ["[True, True]", "[True, True]", "[False, False]", last]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -117,6 +117,13 @@ class Experiment:
     def _open(self, folder: Path) -> None:
         self.folder, self.name = folder, rundir.recorded(folder)["name"]
 
+    @property
+    def run_folder(self) -> Path:
+        """The run's folder. Raises RuntimeError before the run begins."""
+        if self.folder is None:
+            raise RuntimeError("the run has not begun and has no folder yet: call run()")
+        return self.folder
+
     @cached_property
     def policy(self) -> TeamPolicy:
         """The team on its base; made when it is first asked for, because a warm-up wants the base bare."""
@@ -146,18 +153,17 @@ class Experiment:
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with ExitStack() as stack:
-            folder = self._begin(stack)
             try:
+                self._begin(stack)
                 self.warm_up()
-                known = folder / "before.jsonl"
-                before = read_episodes(known) if known.exists() else self._play_and_record("before")
+                before = self._known_before() or self._play_and_record("before")
                 self.train()
                 self.report(before, self._play_and_record("after"))
             except KeyboardInterrupt:
-                self.console.print(f"stopped; go on from the last checkpoint with: --resume {folder}")
+                self.console.print(f"stopped; go on from the last checkpoint with: --resume {self.folder}")
                 raise SystemExit(130) from None
 
-    def _begin(self, stack: ExitStack) -> Path:
+    def _begin(self, stack: ExitStack) -> None:
         """Make or enter the run's folder, keep others out of it until `stack` is closed, and write down the start."""
         if self.folder is None:
             made = rundir.new_folder(self.name, self.config.output_dir) if self.main else None
@@ -175,7 +181,6 @@ class Experiment:
         self.console.print(f"run directory: {folder}")
         for tier in sandbox.describe().splitlines():
             self.console.print(f"sandbox of {tier}")
-        return folder
 
     def warm_up(self) -> None:
         """Teach every adapter the format of replies; it comes from the cache where that has it.
@@ -199,15 +204,20 @@ class Experiment:
         section = self.config.evaluation
         return evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label)
 
+    def _known_before(self) -> list[Episode]:
+        """What an earlier start of the run played before training; [] if it was not done."""
+        file = self.run_folder / "before.jsonl"
+        return read_episodes(file) if file.exists() else []
+
     def _play_and_record(self, label: str) -> list[Episode]:
         episodes = self.evaluate(label)
         if self.main:
-            write_episodes(self.folder / f"{label}.jsonl", episodes)
+            write_episodes(self.run_folder / f"{label}.jsonl", episodes)
         return episodes
 
     def train(self) -> None:
         """Train the adapters, from the checkpoint where the experiment was resumed, and save them in the folder."""
-        config, folder = self.config, self.folder
+        config, folder = self.config, self.run_folder
         curriculum = config.curriculum
         trainer = MultiAgentPPOTrainer(
             model=self.policy,
@@ -228,7 +238,7 @@ class Experiment:
         trainer.save_model()
 
     def _record_rollouts(self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown]) -> None:
-        file = self.folder / "episodes" / f"update-{update:04d}.{self.args.process_index}.jsonl"
+        file = self.run_folder / "episodes" / f"update-{update:04d}.{self.args.process_index}.jsonl"
         write_episodes(file, episodes, breakdowns)
 
     def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:
@@ -237,8 +247,8 @@ class Experiment:
             return
         results = before_and_after(before, after, ceiling(self.evaluator.make_env(), after))
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
-        (self.folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        learning_curve([self.folder], self.folder / "learning_curve.png")
+        (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        learning_curve([self.run_folder], self.run_folder / "learning_curve.png")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         self.console.print(table(results, title))
         self.console.print(f"run directory: {self.folder}")
