@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from envs.core.config import EnvConfig
+from envs.core import prompts
+from envs.core.config import DesignConfig, EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
@@ -23,7 +24,7 @@ MAX_DECISIONS = 3
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
 
 
-class DesignReviewConfig(EnvConfig):
+class DesignReviewConfig(DesignConfig, frozen=True):
     FAMILIES: ClassVar[tuple[ReviewFamily, ...]] = (AUTH_SCHEME, PAGINATION, ERROR_STYLE, DATE_FORMAT, SCHEMA_VERSION)
 
     agents: Annotated[int, Field(ge=1, le=8)] = 2
@@ -42,7 +43,7 @@ class DesignReviewConfig(EnvConfig):
         return self
 
 
-class DesignReview(CoopEnv):
+class DesignReview(CoopEnv[DesignReviewConfig]):
     """All seats review one change and must end with the same answer to every decision.
 
     ## Description
@@ -82,8 +83,7 @@ class DesignReview(CoopEnv):
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "design_review_v0"}
     Config: ClassVar[type[EnvConfig]] = DesignReviewConfig
-
-    config: DesignReviewConfig
+    WORK: ClassVar[str] = "review one change"
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ class DesignReview(CoopEnv):
         decisions = tuple(
             family.decide(right, readers, rng, **knobs) for family, right in zip(families, rights, strict=True)
         )
-        change = f"{self._team} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
+        change = f"{prompts.team(len(self.seats))} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
         briefs = {}
         for seat in self.seats:
             told = (seat,) if len(self.seats) > 1 else readers

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from envs.core import posterior, prompts
 from envs.core.config import EnvConfig, Share
 from envs.core.design import draw_expert
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
+from envs.core.prompts import Nouns
 from envs.core.task import Decision, Numeric, Seat, Task
 
 # From the most to the least useful, as NASA's crew equipment research section ranked them for the exercise of
@@ -42,7 +44,7 @@ SOURCES = {
 }
 
 
-def ranks(values: Sequence[float]) -> tuple[int, ...]:
+def ranks(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
     """The rank of each value, 1 for the smallest; of equal values the first has the better rank.
 
     >>> ranks([2.5, 0.1, 2.5])
@@ -78,7 +80,7 @@ def rank_table(items: int, noise: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)  # asked for each item
-def rank_odds(
+def rank_posterior(
     told: tuple[tuple[int | None, ...], ...],
     experts: tuple[int, ...],
     cue_reliability: float,
@@ -93,7 +95,7 @@ def rank_odds(
 
     Items are taken as independent.
 
-    >>> rank_odds(((1, 2, 3), (3, 2, 1)), (1,), 1.0, 0.1, 9.0).argmax(axis=1) + 1
+    >>> rank_posterior(((1, 2, 3), (3, 2, 1)), (1,), 1.0, 0.1, 9.0).argmax(axis=1) + 1
     array([3, 2, 1])
     """
     lists, items = len(told), len(told[0])
@@ -113,11 +115,9 @@ def rank_odds(
     return np.tensordot(mass_Q / mass_Q.sum(), mass_QIR / total_QIR, axes=1)
 
 
-class MoonSurvivalConfig(EnvConfig):
-    families: ClassVar[tuple[str, ...]] = ()
-    cells: ClassVar[None] = None
-    distractors: ClassVar[int] = 0
-    scaffold: ClassVar[bool] = False
+class MoonSurvivalConfig(EnvConfig, frozen=True):
+    scaffold: Literal[False] = False
+    """Nothing is written with a gap."""
 
     agents: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of seats; one alone reads what a pair would."""
@@ -133,7 +133,7 @@ class MoonSurvivalConfig(EnvConfig):
     """Call the items A, B, C ... in the order of the brief."""
 
 
-class MoonSurvival(CoopEnv):
+class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
     """Each seat ranks the items that are left after a crash on the moon; the closer to NASA's ranking the better.
 
     ## Description
@@ -169,7 +169,6 @@ class MoonSurvival(CoopEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "moon_survival_v0"}
-    DECISION, OPTION = "item", "rank"
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"items": 4, "cue_reliability": 1.0, "expert_noise": 0.5, "novice_noise": 4.0},
         {"items": 6, "cue_reliability": 1.0, "expert_noise": 1.0, "novice_noise": 4.0},
@@ -179,8 +178,8 @@ class MoonSurvival(CoopEnv):
     )
 
     Config: ClassVar[type[EnvConfig]] = MoonSurvivalConfig
-
-    config: MoonSurvivalConfig
+    WORK: ClassVar[str] = "rank what is left after a crash on the moon"
+    NOUNS: ClassVar[Nouns] = Nouns("item", "rank")
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
@@ -213,7 +212,8 @@ class MoonSurvival(CoopEnv):
             )
             for i, name in enumerate(names)
         )
-        crash = f"{self._team} crashed on the moon and must walk 320 km to the mother ship. Rank what is left, 1 first."
+        team = prompts.team(len(self.seats))
+        crash = f"{team} crashed on the moon and must walk 320 km to the mother ship. Rank what is left, 1 first."
         return Task(
             id=f"moon-{seed}",
             family="moon",
@@ -232,18 +232,18 @@ class MoonSurvival(CoopEnv):
         return True
 
     def pooled(self, seat: Seat, decision: Decision) -> str | None:
-        return next(iter(self.odds(seat, decision))) if self.claims(seat, decision) else None
+        return next(iter(self.posterior(seat, decision))) if self.claims(seat, decision) else None
 
-    def odds(self, seat: Seat, decision: Decision) -> dict[str, float]:
+    def posterior(self, seat: Seat, decision: Decision) -> dict[str, float]:
         """As in `CoopEnv`, by all rankings that the seat was told; the ranks to choose make a whole ranking."""
         told, experts = self._told_to(seat)
         c = self.config
-        odds_IR = rank_odds(told, experts, c.cue_reliability, c.expert_noise, c.novice_noise)
+        chance_IR = rank_posterior(told, experts, c.cue_reliability, c.expert_noise, c.novice_noise)
         # `score` counts distances, and the median is the answer from which they are least
-        ranking = ranks([np.interp(0.5, odds_R.cumsum(), range(c.items)) for odds_R in odds_IR])
+        ranking = ranks([np.interp(0.5, chance_R.cumsum(), range(c.items)) for chance_R in chance_IR])
         i = self.task.decisions.index(decision)
-        odds = dict(zip(decision.options, odds_IR[i].tolist(), strict=True))
-        return {str(ranking[i]): odds.pop(str(ranking[i]))} | odds
+        chances = dict(zip(decision.options, chance_IR[i].tolist(), strict=True))
+        return {str(ranking[i]): chances.pop(str(ranking[i]))} | chances
 
     def _told_to(self, seat: Seat) -> tuple[tuple[tuple[int | None, ...], ...], tuple[int, ...]]:
         """The lists that the seat knows of, its own first, and the places of those that may sound reliable."""
@@ -255,7 +255,7 @@ class MoonSurvival(CoopEnv):
         order = [seat, *(partner for partner in self.seats if partner != seat)]
         named = [{seat: d.belief[seat]} | {s: c.option for s, c in self.claims(seat, d).items()} for d in decisions]
         told = tuple(tuple(int(given[s]) if s in given else None for given in named) for s in order)
-        return told, tuple(order.index(expert) for expert in self.experts(seat, decisions[0]))
+        return told, tuple(order.index(expert) for expert in posterior.experts(self.view(seat), decisions[0]))
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         decisions = self.task.decisions

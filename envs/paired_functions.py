@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from envs.core.config import EnvConfig
+from envs.core.config import DesignConfig, EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, PartTests, StopReason, Turn
 from envs.core.hidden_tests import HiddenSuite
@@ -19,7 +19,7 @@ from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
 
-class PairedFunctionsConfig(EnvConfig):
+class PairedFunctionsConfig(DesignConfig, frozen=True):
     FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
     HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
 
@@ -27,7 +27,7 @@ class PairedFunctionsConfig(EnvConfig):
     """Wall time in seconds for the hidden tests of an episode."""
 
 
-class PairedFunctions(CoopEnv):
+class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
     """Each seat writes one of two small functions; hidden tests run on the merged module.
 
     ## Description
@@ -72,8 +72,7 @@ class PairedFunctions(CoopEnv):
 
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
     Config: ClassVar[type[EnvConfig]] = PairedFunctionsConfig
-
-    config: PairedFunctionsConfig
+    WORK: ClassVar[str] = "write one module"
 
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)

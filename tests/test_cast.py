@@ -6,6 +6,7 @@ import pytest
 
 import envs
 from envs.core import posterior
+from envs.core.config import EnvConfig
 from envs.core.episode import ActKind, Phase
 from envs.scripted import registry
 from envs.scripted.base import Calibrated
@@ -64,7 +65,7 @@ def test_the_whole_cast_plays_what_it_knows_the_odds_of(environment):
 def test_an_environment_without_odds_has_no_cast_and_says_who_else_could_play():
     env = envs.make("DesignReview")
     env.reset(seed=0)
-    env.config = env.config.model_copy(update={"cells": None})
+    env.config = EnvConfig()
     assert partners_of(env) == {}
     with pytest.raises(ValueError, match="'scripted:echo' cannot play DesignReview; none of envs.scripted can"):
         find_partner("echo", env)

@@ -138,7 +138,7 @@ def test_of_three_options_the_ideal_partner_reckons_with_the_one_that_most_have_
     )
     env.step(dict.fromkeys(env.agents, f"Answer: {own}"))
     env.step({"agent_0": own, "agent_1": first, "agent_2": f"{second} reliable", "agent_3": second})
-    odds = env.odds("agent_0", decision)
+    odds = env.posterior("agent_0", decision)
     assert odds[first] == 0 < odds[second] and set(odds) == {own, first, second}
 
 

@@ -23,7 +23,7 @@ from envs.design_review import DesignReviewConfig
         (
             "PairedFunctions",
             {"colour": 3},
-            "PairedFunctions has no argument 'colour'. Known: families, ",
+            "PairedFunctions has no argument 'colour'. Known: rounds, ",
         ),
         ("PairedFunctions", {"acts": "false"}, "acts is 'false'; it should be a valid boolean"),
         ("PairedFunctions", {"rounds": True}, "rounds is True; it should be a valid integer"),

@@ -345,3 +345,29 @@ def test_importing_the_environments_does_not_load_torch():
     root = envs.__path__[0].removesuffix("envs")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("PairedFunctions", {}, "You and a partner write one module."),
+        ("PairedFeatures", {}, "You and a partner build two features of one package."),
+        ("DesignReview", {"agents": 1}, "You review one change."),
+        ("DesignReview", {"agents": 3}, "You and 2 partners review one change."),
+        ("MoonSurvival", {}, "You and a partner rank what is left after a crash on the moon."),
+        ("Handover", {}, "You and a partner set up one system."),
+        ("Handover", {"system_prompt": "Take turns."}, "Take turns."),
+    ],
+)
+def test_every_environment_has_one_system_message_for_each_size_of_team_and_a_key_for_another(name, given, told):
+    assert envs.make(name, **given).system_prompt == told
+
+
+def test_a_subclass_that_speaks_as_before_is_told_the_new_name():
+    for old, new in (
+        ("odds", "it is Old.posterior"),
+        ("settle", "it is Old.resolve"),
+        ("OPTION", "say it in Old.NOUNS"),
+    ):
+        with pytest.raises(TypeError, match=f"Old.{old} has no effect: {new}"):
+            type("Old", (envs.PairedFunctions,), {old: None})

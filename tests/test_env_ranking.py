@@ -194,7 +194,7 @@ def test_an_ideal_teams_answers_are_one_whole_ranking():
 def test_the_ideal_partner_finds_the_quiet_list_by_its_likeness_to_the_others_too():
     """Two that agree and one that does not: with a cue that says nothing the odd one is not believed."""
     ranking, odd = tuple(range(1, 16)), tuple(range(15, 0, -1))
-    odds = moon_survival.rank_odds((odd, ranking, ranking), (0,), 1 / 3, 1.0, 4.0)
+    odds = moon_survival.rank_posterior((odd, ranking, ranking), (0,), 1 / 3, 1.0, 4.0)
     assert ranks(odds @ np.arange(15)) == ranking
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from envs import CoopEnv
-from envs.core.config import EnvConfig
+from envs.core.config import DesignConfig
 from envs.core.design import Cells, draw_expert
 from envs.core.env import SEATS, seats_of
 from envs.core.episode import Outcome, Phase, StopReason
@@ -126,7 +126,7 @@ WORDS = [
 ]
 
 
-class CueConfig(EnvConfig):
+class CueConfig(DesignConfig):
     cells: Cells = Cells(both_right=1, one_right=2, both_wrong=0)
     cue_reliability: float = 1.0
     agents: Annotated[int, Field(ge=2, le=3)] = 2

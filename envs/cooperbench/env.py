@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
@@ -24,18 +24,12 @@ from envs.repository.working_copy import Files
 TIERS = ("tier1", "tier2", "tier3")
 
 
-class CooperBenchConfig(BranchConfig):
+class CooperBenchConfig(BranchConfig, frozen=True):
     BEFORE: ClassVar[tuple[Phase, ...]] = ()
     AFTER: ClassVar[tuple[Phase, ...]] = ()
 
-    families: ClassVar[tuple[str, ...]] = ()
-    cells: ClassVar[None] = None
-    cue_reliability: ClassVar[float] = 1.0
-    distractors: ClassVar[int] = 0
-    scaffold: ClassVar[bool] = False
-    confidences: ClassVar[bool] = True
-    agents: ClassVar[int] = 2
-    budget: ClassVar[None] = None
+    scaffold: Literal[False] = False
+    """Nothing is written with a gap."""
 
     dataset: str | Path
     """Path of the dataset folder."""
@@ -68,7 +62,7 @@ class CooperBenchConfig(BranchConfig):
         return folder
 
 
-class CooperBench(BranchEnv):
+class CooperBench(BranchEnv[CooperBenchConfig]):
     """Each seat adds one of two features to a real repository, on a branch of its own; CooperBench's tests decide.
 
     ## Description
@@ -113,10 +107,9 @@ class CooperBench(BranchEnv):
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = ()  # how hard a pair is nobody has measured
     GRAMMAR: ClassVar[str] = GRAMMAR.replace("\nTest\n", "\n").replace("<path>\nSearch", "<path> <line>-<line>\nSearch")
     Config: ClassVar[type[EnvConfig]] = CooperBenchConfig
+    WORK: ClassVar[str] = "build two features of one repository"
 
-    config: CooperBenchConfig
-
-    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+    def __init__(self, config: CooperBenchConfig | None = None, **fields: Any):
         super().__init__(config, **fields)
         self.dataset = Dataset(self.config.dataset)
         self.evaluator = self.config.evaluator or self._native_evaluator()

@@ -16,35 +16,21 @@ MAX_DISTRACTORS = 2  # options
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class EnvConfig(Fields):
-    """What every environment can be told. A subclass adds fields, narrows them or gives them other defaults; where a
-    field means nothing, a `ClassVar` of its name says what holds there instead, and the name is no key any more.
+class EnvConfig(Fields, frozen=True):
+    """What every environment can be told. A subclass adds fields, narrows them or gives them other defaults.
 
-    >>> class QuietConfig(EnvConfig):
+    >>> class QuietConfig(EnvConfig, frozen=True):
     ...     rounds: Annotated[int, Field(ge=0, le=3)] = 0
-    ...     acts: ClassVar[bool] = False
-    >>> QuietConfig(agents=2).seats, "acts" in QuietConfig.model_fields
-    (('agent_0', 'agent_1'), False)
+    ...     pause_s: Annotated[float, Field(gt=0)] = 1.0
+    >>> QuietConfig(pause_s=0.5).seats
+    ('agent_0', 'agent_1')
 
     Raises:
         pydantic.ValidationError: a field that does not exist, or is of another type or out of range.
     """
 
-    FAMILIES: ClassVar[tuple[Any, ...]] = ()  # what `families` are chosen from, each with a `name`
-    HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of those that are only for evaluation
-
-    families: str | Sequence[str] = "train"
-    """Task families to draw from: "train" (all that may be trained on), "held_out" (the others), "all", or a list of
-    names or dotted paths (`package.module:object`)."""
-    cells: Cells = Cells()
-    """Weights of `both_right`, `one_right` and `both_wrong`."""
-    cue_reliability: Share = 0.95
-    """Probability that the reliable source is the right one where exactly one seat is right."""
     rounds: Annotated[int, Field(ge=0)] = 1
     """Messages of each seat."""
-    distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
-    """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
-    others. With both the list tells nothing of what the partner claims; with fewer it does."""
     scaffold: bool = False
     """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
     function with a gap for the option. It adds nothing about which option is right; a small model then need not look
@@ -59,6 +45,8 @@ class EnvConfig(Fields):
     budget: int | None = None
     """Words and symbols (`envs.core.tokens.message_tokens`) of all replies of all seats together; None: no limit. Every
     step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer."""
+    system_prompt: Annotated[str, Field(min_length=1)] | None = None
+    """The system message of every seat; None: that of the environment and the team's size."""
     render_mode: Literal["human", "ansi"] | None = None
     """None, "human" (`render()` prints) or "ansi" (`render()` returns text)."""
 
@@ -71,17 +59,6 @@ class EnvConfig(Fields):
         """The phases of an episode, one per step."""
         return (Phase.STANCE, *[Phase.TALK] * (self.rounds if self.agents > 1 else 0), Phase.FINAL)
 
-    @classmethod
-    def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
-        """The families of a choice. Raises ValueError where there is no such family, or none at all."""
-        return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family")
-
-    @field_validator("families", check_fields=False)
-    @classmethod
-    def _families_exist(cls, families: str | Sequence[str]) -> str | Sequence[str]:
-        cls.choose_families(families)
-        return families
-
     @model_validator(mode="after")
     def _a_word_for_each_reply(self) -> Self:
         replies = self.agents * len(self.phases)
@@ -91,3 +68,32 @@ class EnvConfig(Fields):
                 ("budget",),
             )
         return self
+
+
+class DesignConfig(EnvConfig, frozen=True):
+    """Of an environment in which the 2x2 design says who is right (`envs.core.design`)."""
+
+    FAMILIES: ClassVar[tuple[Any, ...]] = ()  # what `families` are chosen from, each with a `name`
+    HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of those that are only for evaluation
+
+    families: str | Sequence[str] = "train"
+    """Task families to draw from: "train" (all that may be trained on), "held_out" (the others), "all", or a list of
+    names or dotted paths (`package.module:object`)."""
+    cells: Cells = Cells()
+    """Weights of `both_right`, `one_right` and `both_wrong`."""
+    cue_reliability: Share = 0.95
+    """Probability that the reliable source is the right one where exactly one seat is right."""
+    distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
+    """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
+    others. With both the list tells nothing of what the partner claims; with fewer it does."""
+
+    @classmethod
+    def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
+        """The families of a choice. Raises ValueError where there is no such family, or none at all."""
+        return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family")
+
+    @field_validator("families")
+    @classmethod
+    def _families_exist(cls, families: str | Sequence[str]) -> str | Sequence[str]:
+        cls.choose_families(families)
+        return families

@@ -1,6 +1,7 @@
 """How hard the next episodes are: a level of difficulty that follows measured success. Loads no torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -37,7 +38,16 @@ LADDER: tuple[Mapping[str, Any], ...] = (
 )
 
 
-class Curriculum(Fields):
+@dataclass(slots=True)
+class _Count:
+    """Where a curriculum is: its level, and the episodes and successes on it so far."""
+
+    level: int = 0
+    episodes: int = 0
+    successes: float = 0.0
+
+
+class Curriculum(Fields, frozen=True):
     """Climbs a ladder of levels, and down again, so that success stays between `low` and `high`.
 
     A level is what an environment's arguments are there, in the place of its own. Success is measured over at least
@@ -64,9 +74,7 @@ class Curriculum(Fields):
     window: Annotated[int, Field(ge=1)] = 128
     """Episodes over which success is measured."""
 
-    _level: int = PrivateAttr(default=0)
-    _episodes: int = PrivateAttr(default=0)
-    _successes: float = PrivateAttr(default=0.0)
+    _count: _Count = PrivateAttr(default_factory=_Count)
 
     @model_validator(mode="after")
     def _low_is_below_high(self) -> Self:
@@ -77,12 +85,12 @@ class Curriculum(Fields):
     @property
     def level(self) -> int:
         """The index of the level, from 0."""
-        return self._level
+        return self._count.level
 
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The environment's arguments on this level."""
-        return self.levels[self._level]
+        return self.levels[self.level]
 
     def record(self, success: float, episodes: int) -> None:
         """Take in what came of some episodes of this level, and change the level where that says so.
@@ -96,19 +104,21 @@ class Curriculum(Fields):
         """
         if not 0 <= success <= 1:
             raise ValueError(f"record: success is {success!r}; it must be a share, from 0 to 1.")
-        self._episodes += episodes
-        self._successes += success * episodes
-        if self._episodes >= self.window:
-            share = self._successes / self._episodes
+        count = self._count
+        count.episodes += episodes
+        count.successes += success * episodes
+        if count.episodes >= self.window:
+            share = count.successes / count.episodes
             step = (share > self.high) - (share < self.low)
-            self._level = min(max(self._level + step, 0), len(self.levels) - 1)
-            self._episodes, self._successes = 0, 0.0
+            count.level = min(max(count.level + step, 0), len(self.levels) - 1)
+            count.episodes, count.successes = 0, 0.0
 
     def state(self) -> dict[str, float]:
         """All that changes, as plain numbers."""
-        return {"level": self._level, "episodes": self._episodes, "successes": self._successes}
+        return asdict(self._count)
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from what `state` returned. A ladder that has become shorter ends at its last level."""
-        self._level = min(max(int(state["level"]), 0), len(self.levels) - 1)
-        self._episodes, self._successes = int(state["episodes"]), float(state["successes"])
+        count = self._count
+        count.level = min(max(int(state["level"]), 0), len(self.levels) - 1)
+        count.episodes, count.successes = int(state["episodes"]), float(state["successes"])

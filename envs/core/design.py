@@ -12,7 +12,7 @@ _GOLDEN = 11400714819323198485  # 2^64 / golden ratio: multiples of it fill the 
 _CIRCLE = 2**64
 
 
-class Cells(Fields):
+class Cells(Fields, frozen=True):
     """Weights of the cells of (agent_0 is right) x (agent_1 is right); they need not sum to 1.
 
     A seat is right where what its brief claims is. Where both are wrong nobody knows the right option, except of

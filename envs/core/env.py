@@ -1,8 +1,6 @@
 """The environment that all tasks share: private briefs, sealed stances, talk, a final act, and the record of it all."""
 
-import inspect
-import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,26 +8,27 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
-from pydantic import ValidationError
 
-from envs.core.config import EnvConfig
+from envs.core import posterior, prompts
+from envs.core.config import DesignConfig
+from envs.core.configured import C, Configured
 from envs.core.curriculum import LADDER
 from envs.core.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
-from envs.core.fields import ArgumentError, one_line
 from envs.core.grammar import ParsedReply, parse_reply
-from envs.core.options import reset_options
-from envs.core.posterior import Odds
-from envs.core.prompts import Prompts
+from envs.core.options import check_actions, reset_options
+from envs.core.posterior import Claim
+from envs.core.prompts import GAP, Nouns
 from envs.core.spaces import UnicodeText
 from envs.core.task import Decision, Seat, Task, seats_of
 from envs.core.tokens import first_tokens, message_tokens, written
 from envs.core.transcript import joint_view, transcript
+from envs.core.view import View
 
 MAX_REPLY = 65_536  # characters
 SEATS = seats_of(2)  # of a pair
 
 
-class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
+class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
     """Seats with private, partly wrong knowledge settle a task by text; two of them, where a subclass allows no more.
 
     ## Description
@@ -75,14 +74,14 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         "render_modes": ["human", "ansi"],
         "is_parallelizable": True,
     }
-    Config: ClassVar[type[EnvConfig]] = EnvConfig
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
+    WORK: ClassVar[str] = "settle one task"  # what the system message says that the team does
+    NOUNS: ClassVar[Nouns] = Nouns()
 
-    config: EnvConfig
-
-    def __init__(self, config: EnvConfig | None = None, **fields: Any):
-        self.config = self._configured(config, fields)
-        self.families = self.config.choose_families(self.config.families)
+    def __init__(self, config: C | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        design = self.config if isinstance(self.config, DesignConfig) else None
+        self.families: tuple[Any, ...] = design.choose_families(design.families) if design else ()
         self.render_mode = self.config.render_mode
         self.seats = self.config.seats
         self.possible_agents: list[Seat] = list(self.seats)
@@ -97,44 +96,6 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         self._observations: dict[Seat, str] = {}
         self._step = 0
         self._episode: Episode | None = None
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        for name in ("FAMILIES", "HELD_OUT", "TEAM_SIZES"):  # where they stood before there was a Config
-            if name in vars(cls):
-                owner = cls.__name__
-                raise TypeError(f"{owner}.{name} has no effect: say it in an EnvConfig named by {owner}.Config.")
-
-    @classmethod
-    def configure(cls, section: Mapping[str, Any]) -> EnvConfig:
-        """The configuration that plain data make, such as a section of YAML; nothing is built. What JSON has no type
-        for is read from what it has, a path from a text and a tuple from a list.
-
-        Raises:
-            pydantic.ValidationError: a field that does not exist, or is of another type or out of range.
-            ArgumentError: a key is an argument of a subclass's own constructor, which no configuration knows.
-        """
-        own = inspect.signature(cls.__init__).parameters.keys() - cls.Config.model_fields.keys()
-        if undeclared := next((key for key in section if key in own), None):
-            raise ArgumentError(
-                f"{cls.__name__} takes {undeclared!r} in its __init__ alone; declare it as a field of a subclass of "
-                f"{cls.Config.__name__} and name that in {cls.__name__}.Config.",
-                (undeclared,),
-            )
-        return cls.Config.model_validate_json(json.dumps(section, default=str))
-
-    @classmethod
-    def _configured(cls, config: EnvConfig | None, fields: Mapping[str, Any]) -> EnvConfig:
-        """The configuration that a constructor was given, or that its arguments make; numpy's scalars arrive as
-        Python's."""
-        if config is not None and (fields or not isinstance(config, cls.Config)):
-            given = f"{', '.join(fields)} beside it" if fields else f"a {type(config).__name__}"
-            raise ArgumentError(f"config: give a {cls.Config.__name__} alone, or its fields; this is {given}.")
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
-        try:
-            return config or cls.Config(**plain)
-        except ValidationError as error:
-            raise one_line(error, cls.Config, plain, cls.__name__) from error
 
     @abstractmethod
     def make_task(self, seed: int) -> Task:
@@ -152,9 +113,15 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         """The decisions that the seat must answer: all of the task's, unless a subclass asks for less."""
         return self.task.decisions
 
-    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+    def resolve(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         """What comes of the turns of one step together, before anybody sees them: nothing, unless a subclass says."""
         return turns
+
+    def instruction(self, seat: Seat, phase: Phase) -> str:
+        """What the seat is told to do in a phase."""
+        stub = self.task.stubs.get(seat, "")
+        gap = self.reference_work(seat, GAP) if stub and self.config.scaffold and phase is Phase.FINAL else ""
+        return prompts.instruction(self.view(seat), phase, self.NOUNS, stub=stub, gap=gap)
 
     def demonstration(self, seat: Seat, rng: np.random.Generator) -> str | None:
         """A reply that shows the format and not the choice; None where `envs.scripted.demonstrator` can write it."""
@@ -173,11 +140,13 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
         if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
             raise ValueError(f"reset: seed is {seed!r}; it must be a whole number of at least 0, or None.")
-        if seed is not None or self._np_random is None:
-            self._np_random, _ = seeding.np_random(None if seed is None else int(seed))
+        rng = self._np_random
+        if seed is not None or rng is None:
+            rng, _ = seeding.np_random(None if seed is None else int(seed))
+            self._np_random = rng
         task, self._muted = reset_options(options, self.seats)
         if task is None:
-            task = self.make_task(int(seed if seed is not None else self._np_random.integers(2**31)))
+            task = self.make_task(int(seed if seed is not None else rng.integers(2**31)))
         self._task = task
         self._turns, self._step, self._episode = [], 0, None
         self.agents = list(self.seats)
@@ -190,9 +159,9 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         phase = self.phase
         if phase is None:
             raise RuntimeError("step: no episode is running. Call reset() first.")
-        self._check(actions)
+        check_actions(actions, self.acting, self.seats, MAX_REPLY)
         replies = {seat: self._within_budget(written(actions[seat])) for seat in self.acting}
-        turns = self.settle({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
+        turns = self.resolve({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
         self._turns += turns.values()
         self._step += 1
         infos: dict[Seat, dict[str, Any]] = {
@@ -275,6 +244,57 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         """What the seat was last told."""
         return self._observations[seat]
 
+    # -- what a seat can know
+
+    @property
+    def system_prompt(self) -> str:
+        """The system message of every seat."""
+        return self.config.system_prompt or prompts.system(self.WORK, len(self.seats))
+
+    def view(self, seat: Seat) -> View:
+        """What the seat may see of the episode so far."""
+        return View(
+            seat=seat,
+            seats=self.seats,
+            phase=self.phase,
+            config=self.config,
+            decisions=self.task.decisions,
+            heard=tuple((turn.agent, turn.message) for turn in self._turns if turn.agent != seat and turn.message),
+        )
+
+    def heard(self, seat: Seat) -> tuple[str, ...]:
+        """What the partners have said to this seat so far, oldest first."""
+        return tuple(message for _, message in self.view(seat).heard)
+
+    def claims(self, seat: Seat, decision: Decision) -> dict[Seat, Claim]:
+        """What each partner named first of a decision; without those that have named nothing."""
+        return posterior.claims(self.view(seat), decision)
+
+    def pools(self, decision: Decision) -> bool:
+        """Whether the sources measure one thing, so that all who hear the same come to the same option."""
+        return decision.is_estimate
+
+    def pooled(self, seat: Seat, decision: Decision) -> str | None:
+        """What the seat comes to by all that was measured, as far as it heard; None where it has nothing to pool."""
+        return posterior.pooled(self.view(seat), decision)
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether `posterior` has an answer."""
+        return isinstance(self.config, DesignConfig) or type(self).posterior is not CoopEnv.posterior
+
+    def posterior(self, seat: Seat, decision: Decision) -> dict[str, float]:
+        """How likely it is for the seat, in [0, 1], that an option is right, the one to choose first: by the cells, so
+        an environment that draws otherwise overrides it (`envs.core.posterior`).
+
+        Raises:
+            ValueError: the environment does not say how likely its options are right.
+        """
+        if not isinstance(self.config, DesignConfig):
+            name = type(self).__name__
+            raise ValueError(f"{name} does not say how likely its options are right; override `posterior`.")
+        return posterior.posterior(self.view(seat), decision, self.config)
+
     # -- how a step works
 
     @property
@@ -285,6 +305,23 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
         left = self.config.budget - sum(message_tokens(turn.reply) for turn in self._turns)
         return left // (len(self.seats) * (len(self._schedule) - self._step))
 
+    def _ask(self, seat: Seat) -> str:
+        """What to do now, and how long the reply may be."""
+        phase = self.phase
+        assert phase is not None  # nobody is asked at the end
+        return prompts.limited(self.instruction(seat, phase), self.allowance)
+
+    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
+        """The next observation: what the partners just said, where they could talk, and what to do now."""
+        recalled = self.config.scaffold and self.phase is Phase.FINAL
+        sources = prompts.sources(self.view(seat)) if recalled else []
+        return "\n".join([*self._told(seat, turns), *sources, self._ask(seat)])
+
+    def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
+        """The lines on what came to the seat in the last step."""
+        said = [(t.agent, t.message) for t in turns.values() if t.agent != seat and t.phase is Phase.TALK]
+        return prompts.told(said, len(self.seats))
+
     def _heard_of(self, turn: Turn) -> Turn:
         """The turn without what it says, if its seat is muted."""
         sealed = tuple(act for act in turn.acts if act.kind is ActKind.EXPECT)
@@ -292,15 +329,6 @@ class CoopEnv(Prompts, Odds, ParallelEnv[Seat, str, str], ABC):
 
     def _within_budget(self, reply: str) -> str:
         return reply if self.allowance is None else first_tokens(reply, self.allowance)
-
-    def _check(self, actions: Mapping[Seat, str]) -> None:
-        if not set(self.acting) <= set(actions) <= set(self.seats):
-            seats = list(self.acting)
-            raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {seats}.")
-        for seat, action in actions.items():
-            if not self.action_space(seat).contains(action):
-                what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
-                raise ValueError(f"step: the action of {seat} is {what}; give a str of at most {MAX_REPLY} characters.")
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         """The turn that a reply makes; a reply that breaks the grammar says, holds and writes nothing."""

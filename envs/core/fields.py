@@ -22,12 +22,10 @@ class ArgumentError(ValueError):
         super().__init__(problem)
 
 
-class Fields(BaseModel):
+class Fields(BaseModel, frozen=True):
     """Frozen, typed fields: no value of another type, no unknown name, no number that is not finite."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def one_line(error: ValidationError, schema: type[BaseModel], given: Mapping[str, Any], owner: str) -> ArgumentError:

@@ -196,10 +196,11 @@ def _headed(line: str, decisions: Sequence[Decision]) -> tuple[str, Decision, st
 
 def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
     """The act that a line is, None where it is free text."""
-    word, decision, text = _headed(line, decisions) or ("", None, "")
-    kind = _KINDS.get(word)
-    if kind is None:
+    headed = _headed(line, decisions)
+    kind = _KINDS.get(headed[0]) if headed else None
+    if headed is None or kind is None:
         return None
+    _, decision, text = headed
     if kind in WITHOUT_OPTION:
         return Act(kind=kind, decision=decision.id)
     stance = _stance(text, decision)

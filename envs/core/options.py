@@ -1,4 +1,4 @@
-"""What the options of `reset` say, checked before they are used."""
+"""What `reset` and `step` are given, checked before it is used."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -32,3 +32,14 @@ def reset_options(options: Mapping[str, Any] | None, seats: Sequence[Seat]) -> t
     if isinstance(muted, str) or not isinstance(muted, Collection) or not all(seat in seats for seat in muted):
         raise ValueError(f"reset: options['muted'] is {muted!r}; it must be a list of seats, of {', '.join(seats)}.")
     return task, frozenset(muted)
+
+
+def check_actions(actions: Mapping[Seat, Any], acting: Sequence[Seat], seats: Sequence[Seat], most: int) -> None:
+    """Raises ValueError where the actions of a step leave out a seat that acts, are of no seat, or are no text of at
+    most so many characters."""
+    if not set(acting) <= set(actions) <= set(seats):
+        raise ValueError(f"step: actions are for {sorted(actions)}; give exactly one for each of {list(acting)}.")
+    for seat, action in actions.items():
+        if not (isinstance(action, str) and len(action) <= most):
+            what = f"{len(action)} characters" if isinstance(action, str) else f"a {type(action).__name__}"
+            raise ValueError(f"step: the action of {seat} is {what}; give a str of at most {most} characters.")

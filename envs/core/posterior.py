@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.core.config import EnvConfig
+from envs.core.config import DesignConfig
 from envs.core.design import Cells
-from envs.core.episode import Turn
 from envs.core.task import QUALITY, Decision, Seat
+from envs.core.view import View
 
 
 class Claim(NamedTuple):
@@ -44,7 +44,7 @@ def _first_option(message: str, name: str, options: tuple[str, ...]) -> str | No
     edge = {True: r"(?!\w)", False: ""}, {True: r"(?<!\w)", False: ""}
     patterns = [edge[1][o[0].isalnum()] + re.escape(o) + edge[0][o[-1].isalnum()] for o in longest_first]
     match = re.search("|".join(f"({pattern})" for pattern in patterns), on_it, re.IGNORECASE)
-    return longest_first[match.lastindex - 1] if match else None
+    return longest_first[match.lastindex - 1] if match and match.lastindex else None
 
 
 @lru_cache(maxsize=8192)
@@ -54,97 +54,74 @@ def _quality_of(option: str, messages: tuple[str, ...]) -> str:
     return match[1].lower() if match else ""
 
 
-class Odds:
-    """What `envs.core.env.CoopEnv`, which has the attributes used here, lets a seat conclude from what it was told.
+def claims(view: View, decision: Decision) -> dict[Seat, Claim]:
+    """What each partner named first of a decision; without those that have named nothing."""
+    found = {}
+    for partner in view.partners:
+        messages = tuple(message for seat, message in view.heard if seat == partner)
+        option = named_option(messages, decision)
+        if option is not None:
+            found[partner] = Claim(option, _quality_of(option, messages))
+    return found
 
-    How instances are drawn is public: it is the constructor's arguments. The rest is the seat's own belief and cue, and
-    the messages that it heard. Here the cells draw who is right; an environment that draws otherwise overrides `odds`.
+
+def experts(view: View, decision: Decision) -> tuple[Seat, ...]:
+    """Who may have the source that sounds reliable, which one seat has, as far as this seat can tell: itself, else who
+    says so, else those that have named nothing, else any partner."""
+    if decision.cue[view.seat] == "strong":
+        return (view.seat,)
+    claimed = claims(view, decision)
+    reliable = tuple(partner for partner in claimed if claimed[partner].quality == QUALITY["strong"])
+    return reliable or tuple(partner for partner in view.partners if partner not in claimed) or view.partners
+
+
+def pooled(view: View, decision: Decision) -> str | None:
+    """What the seat comes to by its own measurement and those that it heard; None where it has nothing to pool.
+
+    Of an estimate: the option nearest to both, weighted by 1 / error^2, once the partner has told its error.
     """
+    if decision.numeric is None or not decision.is_estimate:
+        return None
+    measured = [(decision.belief[view.seat], decision.numeric.sigma[view.seat])]
+    for option, quality in claims(view, decision).values():
+        measured += [(option, float(quality.removeprefix("+- ")))] if quality.startswith("+- ") else []
+    if len(measured) == 1:
+        return None
+    pool = np.average([float(option) for option, _ in measured], weights=[error**-2 for _, error in measured])
+    return min(decision.options, key=lambda option: abs(float(option) - pool))
 
-    config: EnvConfig
-    seats: tuple[Seat, ...]
-    turns: tuple[Turn, ...]
 
-    @property
-    def knows_odds(self) -> bool:
-        """Whether `odds` has an answer."""
-        return self.config.cells is not None or type(self).odds is not Odds.odds
+def posterior(view: View, decision: Decision, design: DesignConfig) -> dict[str, float]:
+    """How likely it is, in [0, 1], that an option is right: the one to choose first, and with it at least the seat's
+    own belief and all that was named. Who is alone goes by the source that sounds reliable.
 
-    def heard(self, seat: Seat) -> tuple[str, ...]:
-        """What the partners have said to this seat so far, oldest first."""
-        return tuple(turn.message for turn in self.turns if turn.agent != seat and turn.message)
-
-    def claims(self, seat: Seat, decision: Decision) -> dict[Seat, Claim]:
-        """What each partner named first of a decision; without those that have named nothing."""
-        claims = {}
-        for partner in self.seats:
-            messages = tuple(turn.message for turn in self.turns if turn.agent == partner != seat and turn.message)
-            option = named_option(messages, decision)
-            if option is not None:
-                claims[partner] = Claim(option, _quality_of(option, messages))
-        return claims
-
-    def experts(self, seat: Seat, decision: Decision) -> tuple[Seat, ...]:
-        """Who may have the source that sounds reliable, which one seat has, as far as this seat can tell: itself, else
-        who says so, else those that have named nothing, else any partner."""
-        if decision.cue[seat] == "strong":
-            return (seat,)
-        claims = self.claims(seat, decision)
-        others = tuple(partner for partner in self.seats if partner != seat)
-        reliable = tuple(partner for partner in claims if claims[partner].quality == QUALITY["strong"])
-        return reliable or tuple(partner for partner in others if partner not in claims) or others
-
-    def pools(self, decision: Decision) -> bool:
-        """Whether the sources measure one thing, so that all who hear the same come to the same option."""
-        return decision.is_estimate
-
-    def pooled(self, seat: Seat, decision: Decision) -> str | None:
-        """What the seat comes to by its own measurement and those that it heard; None where it has nothing to pool.
-
-        Of an estimate: the option nearest to both, weighted by 1 / error^2, once the partner has told its error.
-        """
-        if not decision.is_estimate:
-            return None
-        measured = [(decision.belief[seat], decision.numeric.sigma[seat])]
-        for option, quality in self.claims(seat, decision).values():
-            measured += [(option, float(quality.removeprefix("+- ")))] if quality.startswith("+- ") else []
-        if len(measured) == 1:
-            return None
-        pool = np.average([float(option) for option, _ in measured], weights=[error**-2 for _, error in measured])
-        return min(decision.options, key=lambda option: abs(float(option) - pool))
-
-    def odds(self, seat: Seat, decision: Decision) -> dict[str, float]:
-        """How likely it is, in [0, 1], that an option is right: the one to choose first, and with it at least the
-        seat's own belief and all that was named. Who is alone goes by the source that sounds reliable.
-
-        Raises:
-            ValueError: the environment does not say how likely its options are right.
-        """
-        if not self.knows_odds:
-            raise ValueError(f"{type(self).__name__} does not say how likely its options are right; override `odds`.")
-        own, claims = decision.belief[seat], self.claims(seat, decision)
-        heard = [claim.option for claim in claims.values()]
-        pool = self.pooled(seat, decision)
-        if pool is not None:  # certain, unless it is one of two claims
-            sure = self.config.cue_reliability if pool in (own, *heard) and len({own, *heard}) > 1 else 1.0
-            return {pool: sure} | {option: 1 - sure for option in (own, *heard) if option != pool}
-        # sources claim two options: beside the own the one that most have named
-        other = next((option for option, _ in Counter(heard).most_common() if option != own), None)
-        partners = [partner for partner in self.seats if partner != seat] or [None]  # who is alone stands for a pair
-        agrees = {own: True, other: False}
-        told = [agrees.get(claims[partner].option) if partner in claims else None for partner in partners]
-        experts = self.experts(seat, decision)
-        places = tuple([seat, *partners].index(expert) for expert in experts)
-        chances = right_odds(self.config.cells, self.config.cue_reliability, (True, *told), places)
-        odds = dict.fromkeys(heard, 0.0) | dict(zip((own, other) if other else (own,), chances, strict=False))
-        # by the cue where it is known and not by the larger number: they are equal at reliability 1/2
-        claimed = {seat: own} | {partner: claim.option for partner, claim in claims.items()}
-        cued = claimed.get(experts[0]) if len(experts) == 1 else None
-        return dict(sorted(odds.items(), key=lambda item: (item[0] != cued, -item[1], item[0] != own)))
+    Args:
+        design: how instances are drawn, which is public.
+    """
+    own, claimed = decision.belief[view.seat], claims(view, decision)
+    heard = [claim.option for claim in claimed.values()]
+    reliability = design.cue_reliability
+    pool = pooled(view, decision)
+    if pool is not None:  # certain, unless it is one of two claims
+        sure = reliability if pool in (own, *heard) and len({own, *heard}) > 1 else 1.0
+        return {pool: sure} | {option: 1 - sure for option in (own, *heard) if option != pool}
+    # sources claim two options: beside the own the one that most have named
+    other = next((option for option, _ in Counter(heard).most_common() if option != own), None)
+    partners = view.partners or (None,)  # who is alone stands for a pair
+    agrees = {own: True, other: False}
+    told = [agrees.get(claimed[partner].option) if partner in claimed else None for partner in partners]
+    pointed = experts(view, decision)
+    places = tuple([view.seat, *partners].index(expert) for expert in pointed)
+    chances = right_probabilities(design.cells, reliability, (True, *told), places)
+    found = dict.fromkeys(heard, 0.0) | dict(zip((own, other) if other else (own,), chances, strict=False))
+    # by the cue where it is known and not by the larger number: they are equal at reliability 1/2
+    said = {view.seat: own} | {partner: claim.option for partner, claim in claimed.items()}
+    cued = said.get(pointed[0]) if len(pointed) == 1 else None
+    return dict(sorted(found.items(), key=lambda item: (item[0] != cued, -item[1], item[0] != own)))
 
 
 @lru_cache(maxsize=8192)
-def right_odds(
+def right_probabilities(
     cells: Cells, cue_reliability: float, told: tuple[bool | None, ...], experts: tuple[int, ...]
 ) -> tuple[float, float]:
     """How likely the first seat's claim is right, and how likely the other one is, as `draw_decision` draws them.
@@ -153,7 +130,7 @@ def right_odds(
         told: for each seat whether it claims what the first one does; None where that is not known.
         experts: places of the seats that may have the source that sounds reliable, each as likely.
 
-    >>> own, other = right_odds(Cells(), 0.95, (True, False), (0,))  # in 0.8 of such pairs one is right
+    >>> own, other = right_probabilities(Cells(), 0.95, (True, False), (0,))  # in 0.8 of such pairs one is right
     >>> f"{own:.2f} {other:.2f}"
     '0.76 0.04'
     """

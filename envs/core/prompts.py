@@ -1,90 +1,111 @@
-"""What seats are told: what to do in each phase, what the others said, what the scaffold repeats."""
+"""What seats are told: the system message, what to do in each phase, what the others said, what the scaffold repeats.
 
-from collections.abc import Mapping
+They are few words, because they are repeated in every episode, and tokens are compute.
+"""
 
-from envs.core.config import EnvConfig
-from envs.core.episode import Phase, Turn
-from envs.core.task import Seat, Task
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from envs.core.episode import Phase
+from envs.core.task import Seat
+from envs.core.view import View
 
 GAP = "___"  # in the place of an option
 
 
-class Prompts:
-    """The texts of `envs.core.env.CoopEnv`, which has the attributes that they speak of.
+class Nouns(NamedTuple):
+    """What an environment calls a decision and an option."""
 
-    They are few words, because they are repeated in every episode, and tokens are compute.
+    decision: str = "decision"
+    option: str = "option"
+
+
+def system(work: str, agents: int) -> str:
+    """The system message of a team that does some work together.
+
+    >>> system("write one module", 2), system("review one change", 1), system("review one change", 4)
+    ('You and a partner write one module.', 'You review one change.', 'You and 3 partners review one change.')
     """
+    others = "" if agents == 1 else " and a partner" if agents == 2 else f" and {agents - 1} partners"
+    return f"You{others} {work}."
 
-    DECISION, OPTION = "decision", "option"  # what they are called
 
-    task: Task
-    phase: Phase | None
-    seats: tuple[Seat, ...]
-    config: EnvConfig
-    allowance: int | None
+def team(agents: int) -> str:
+    """The seats, as one of them is spoken to.
 
-    def instruction(self, seat: Seat, phase: Phase) -> str:
-        """What to do in a phase."""
-        if phase is Phase.TALK:
-            ask = f"Write your {self._partners} one short message, or PASS."
-            return f"{ask} {self._acts_instruction()}" if self.config.acts else ask
-        if phase is Phase.FINAL:
-            ask = self._final_instruction(seat)
-            whose = "partner's" if len(self.seats) == 2 else "partners'"
-            expect = f"First say what your {whose} answer will be: {self._line('Expect')}"
-            return f"{expect}\n{ask}" if self.config.acts and len(self.seats) > 1 else ask
-        line = self._line("Answer")
-        return f"Reply: {line}" if len(self.task.decisions) == 1 else f"Reply with a line for each: {line}"
+    >>> team(1), team(2), team(4)
+    ('You', 'You and your partner', 'You and your 3 partners')
+    """
+    others = agents - 1
+    return "You" if not others else f"You and your {f'{others} ' if others > 1 else ''}{partners(agents)}"
 
-    def _ask(self, seat: Seat) -> str:
-        """What to do now, and how long the reply may be."""
-        ask, most = self.instruction(seat, self.phase), self.allowance
-        return ask if most is None else f"{ask} At most {most} words."
 
-    @property
-    def _partners(self) -> str:
-        return "partner" if len(self.seats) == 2 else "partners"
+def partners(agents: int) -> str:
+    """The others, in a word."""
+    return "partner" if agents == 2 else "partners"
 
-    @property
-    def _team(self) -> str:
-        """The seats, as one of them is spoken to."""
-        others = len(self.seats) - 1
-        return "You" if not others else f"You and your {f'{others} ' if others > 1 else ''}{self._partners}"
 
-    def _line(self, word: str) -> str:
-        """The form of a line that names an option."""
-        line = f"{self._head(word)}: <{self.OPTION}>"
-        return f"{line} (<confidence>%)" if self.config.confidences else line
+def instruction(view: View, phase: Phase, nouns: Nouns, *, stub: str = "", gap: str = "") -> str:
+    """What to do in a phase.
 
-    def _head(self, word: str) -> str:
-        return word if len(self.task.decisions) == 1 else f"{word} <{self.DECISION}>"
+    Args:
+        stub, gap: of the final phase: the name of the function that the seat writes, and its code with a gap.
+    """
+    if phase is Phase.TALK:
+        ask = f"Write your {partners(len(view.seats))} one short message, or PASS."
+        return f"{ask} {acts(view, nouns)}" if view.config.acts else ask
+    if phase is Phase.FINAL:
+        return _final(view, nouns, stub, gap)
+    form = line(view, nouns, "Answer")
+    return f"Reply: {form}" if len(view.decisions) == 1 else f"Reply with a line for each: {form}"
 
-    def _final_instruction(self, seat: Seat) -> str:
-        stub = self.task.stubs.get(seat)
-        if self.config.scaffold and stub:
-            return f"Answer again, then fill in: {self.reference_work(seat, GAP)}"
-        return f"Answer again, then write {stub}." if stub else "Answer again."
 
-    def _acts_instruction(self) -> str:
-        return (
-            f"A line can be an act, {self._head('<act>')}: <{self.OPTION}>. "
-            f"Acts: Propose, Challenge, Concede, Inform, Commit. Ask and Retract need no {self.OPTION}."
-        )
+def _final(view: View, nouns: Nouns, stub: str, gap: str) -> str:
+    ask = (
+        f"Answer again, then fill in: {gap}"
+        if gap
+        else f"Answer again, then write {stub}."
+        if stub
+        else "Answer again."
+    )
+    whose = "partner's" if len(view.seats) == 2 else "partners'"
+    expect = f"First say what your {whose} answer will be: {line(view, nouns, 'Expect')}"
+    return f"{expect}\n{ask}" if view.config.acts and len(view.seats) > 1 else ask
 
-    def _sources(self, seat: Seat) -> list[str]:
-        """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
-        return [
-            f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"
-            for d in self.task.decisions
-        ]
 
-    def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
-        """The next observation: what the partners just said, where they could talk, and what to do now."""
-        recalled = self._sources(seat) if self.config.scaffold and self.phase is Phase.FINAL else []
-        return "\n".join([*self._told(seat, turns), *recalled, self._ask(seat)])
+def limited(ask: str, words: int | None) -> str:
+    """What to do, and how long the reply may be; None: as long as it likes."""
+    return ask if words is None else f"{ask} At most {words} words."
 
-    def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
-        """The lines on what the other seats said to this one in the last step."""
-        said = [turn for turn in turns.values() if turn.agent != seat and turn.phase is Phase.TALK]
-        named = [("Partner" if len(self.seats) == 2 else turn.agent, turn.message) for turn in said]
-        return [f"{name}: {message}" if message else f"{name} said nothing." for name, message in named]
+
+def line(view: View, nouns: Nouns, word: str) -> str:
+    """The form of a line that names an option."""
+    form = f"{_head(view, nouns, word)}: <{nouns.option}>"
+    return f"{form} (<confidence>%)" if view.config.confidences else form
+
+
+def acts(view: View, nouns: Nouns) -> str:
+    """The acts that a message may hold, and their form."""
+    return (
+        f"A line can be an act, {_head(view, nouns, '<act>')}: <{nouns.option}>. "
+        f"Acts: Propose, Challenge, Concede, Inform, Commit. Ask and Retract need no {nouns.option}."
+    )
+
+
+def _head(view: View, nouns: Nouns, word: str) -> str:
+    return word if len(view.decisions) == 1 else f"{word} <{nouns.decision}>"
+
+
+def sources(view: View) -> list[str]:
+    """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
+    seat = view.seat
+    return [
+        f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"
+        for d in view.decisions
+    ]
+
+
+def told(said: Iterable[tuple[Seat, str]], agents: int) -> list[str]:
+    """The lines on what the others said in one step, by name where there are several; "" is nothing."""
+    named = (("Partner" if agents == 2 else seat, message) for seat, message in said)
+    return [f"{name}: {message}" if message else f"{name} said nothing." for name, message in named]

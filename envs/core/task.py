@@ -66,7 +66,9 @@ class Decision:
 
     def quality(self, seat: Seat) -> str:
         """How good the seat's source is: "reliable", "doubtful" or, of an estimate, its standard error, "+- 8"."""
-        return f"+- {self.numeric.sigma[seat]:g}" if self.is_estimate else QUALITY[self.cue[seat]]
+        if self.numeric is not None and self.numeric.estimate:
+            return f"+- {self.numeric.sigma[seat]:g}"
+        return QUALITY[self.cue[seat]]
 
     def told(self, seat: Seat) -> str:
         """What the seat's brief says: its belief, with the standard error where it is an estimate: "140 +- 8"."""

@@ -80,8 +80,8 @@ class Family(ABC):
 
     def decide(
         self,
-        right: tuple[bool, bool],
-        seats: tuple[Seat, Seat],
+        right: tuple[bool, ...],
+        seats: tuple[Seat, ...],
         rng: np.random.Generator,
         *,
         cue_reliability: float,

@@ -7,11 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from envs.core import prompts
 from envs.core.config import EnvConfig
 from envs.core.env import CoopEnv
 from envs.core.episode import Entry, Outcome, Phase, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.grammar import MemoryAct, MemoryKind, parse_memory
+from envs.core.prompts import Nouns
 from envs.core.task import Decision, Seat, Task
 from envs.core.tokens import first_tokens, message_tokens
 from envs.handover.memory import Full, Memory, WriteConflict, extractive
@@ -24,13 +26,11 @@ FACT_TOKENS = 2  # what telling a fact takes, its key and its value: mail_port 4
 READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
 
 
-class HandoverConfig(EnvConfig):
-    families: ClassVar[tuple[str, ...]] = ()
-    cells: ClassVar[None] = None
-    cue_reliability: ClassVar[float] = 1.0
-    distractors: ClassVar[int] = 0
-    scaffold: ClassVar[bool] = False
-    acts: ClassVar[bool] = False
+class HandoverConfig(EnvConfig, frozen=True):
+    scaffold: Literal[False] = False
+    """Nothing is written with a gap."""
+    acts: Literal[False] = False
+    """Lines of talk are acts on the memory."""
 
     agents: Annotated[int, Field(ge=2, le=8)] = 2
     """Number of seats."""
@@ -91,7 +91,7 @@ class HandoverConfig(EnvConfig):
         return self
 
 
-class Handover(CoopEnv):
+class Handover(CoopEnv[HandoverConfig]):
     """Each seat is told facts that another will be asked for; a shared memory holds more than a context does.
 
     ## Description
@@ -137,13 +137,12 @@ class Handover(CoopEnv):
         {"facts": 48, "probes": 2, "room": 18, "memory_budget": 512},
         {"facts": 96, "probes": 4, "room": 30, "memory_budget": 768},
     )
-    DECISION, OPTION = "key", "value"
 
     Config: ClassVar[type[EnvConfig]] = HandoverConfig
+    WORK: ClassVar[str] = "set up one system"
+    NOUNS: ClassVar[Nouns] = Nouns("key", "value")
 
-    config: HandoverConfig
-
-    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+    def __init__(self, config: HandoverConfig | None = None, **fields: Any):
         super().__init__(config, **fields)
         self.memory = self._empty_memory()
         self._room: dict[Seat, int] = {}
@@ -164,10 +163,9 @@ class Handover(CoopEnv):
         for i, seat in enumerate(self.seats):
             told = facts[i * each : (i + 1) * each]
             known = ", ".join(f"{key} {value}" for key, value in told)
-            briefs[seat] = (
-                f"{self._team} set up one system. Only you know: {known}. Some of it will be asked of others."
-            )
-            decisions += [self._probe(*told[j], seat) for j in rng.permutation(each)[: self.config.probes]]
+            team = prompts.team(len(self.seats))
+            briefs[seat] = f"{team} set up one system. Only you know: {known}. Some of it will be asked of others."
+            decisions += [self._probe(told[j], seat) for j in rng.permutation(each)[: self.config.probes]]
         return Task(
             id=f"handover-{seed}",
             family="handover",
@@ -178,7 +176,8 @@ class Handover(CoopEnv):
             cell=dict.fromkeys(self.seats, False),
         )
 
-    def _probe(self, key: str, value: str, owner: Seat) -> Decision:
+    def _probe(self, fact: tuple[str, str], owner: Seat) -> Decision:
+        key, value = fact
         return Decision(
             id=key,
             options=VALUES,
@@ -214,15 +213,14 @@ class Handover(CoopEnv):
 
     def instruction(self, seat: Seat, phase: Phase) -> str:
         if phase is Phase.FINAL:
-            return f"Reply with a line for each: {self._line('Answer')}"
+            return f"Reply with a line for each: {prompts.line(self.view(seat), self.NOUNS, 'Answer')}"
         if self.last_talk:
             asked = ", ".join(f"{decision.id} ({decision.expert})" for decision in self.asked(seat))
             return f"You will be asked for {asked}. Query what you need, or PASS."
         return (
             f"Of what you read and hear in all, {self.config.tokens_heard} words fit in. The team's memory holds more. "
             f"Lines for it: Write <key>: <value>, Query: <words>, Expand: #<number>, Summarise: <text>. "
-            f"Other lines are a message to "
-            f"your {self._partners}; PASS says nothing."
+            f"Other lines are a message to your {prompts.partners(len(self.seats))}; PASS says nothing."
         )
 
     # -- the memory
@@ -234,7 +232,7 @@ class Handover(CoopEnv):
         silent = acts and not message.strip()
         return replace(super()._read(seat, phase, "PASS" if silent else message), reply=reply)
 
-    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+    def resolve(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         talk = {seat: turn for seat, turn in turns.items() if turn.phase is Phase.TALK}
         acts = [(seat, act) for seat, turn in talk.items() for act in parse_memory(turn.reply)[0]]
         charged = self.memory.charged.copy()
@@ -279,7 +277,8 @@ class Handover(CoopEnv):
     def _look_up(self, seat: Seat, act: MemoryAct) -> tuple[Entry, ...]:
         if act.kind is MemoryKind.QUERY:
             return self.memory.query(seat, act.text, self.config.hits, self._room[seat])
-        return self.memory.expand(seat, act.id, self._room[seat]) if act.id < len(self.memory.entries) else ()
+        known = act.id is not None and act.id < len(self.memory.entries)
+        return self.memory.expand(seat, act.id, self._room[seat]) if known else ()
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
         return self._lines[seat]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
-from envs.core.config import EnvConfig
+from envs.core.config import DesignConfig, EnvConfig
 from envs.core.env import SEATS
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.lookup import choose, find
@@ -21,7 +21,7 @@ from envs.repository.branch_env import BranchConfig, BranchEnv
 from envs.repository.merge import MergePolicy
 
 
-class PairedFeaturesConfig(BranchConfig):
+class PairedFeaturesConfig(BranchConfig, DesignConfig, frozen=True):
     """`families` are kinds of packages here."""
 
     FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
@@ -43,7 +43,7 @@ class PairedFeaturesConfig(BranchConfig):
         return contracts
 
 
-class PairedFeatures(BranchEnv):
+class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     """Each seat adds one of two features to a package, on a branch of its own; the merged tree must pass both suites.
 
     ## Description
@@ -97,10 +97,9 @@ class PairedFeatures(BranchEnv):
 
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
     Config: ClassVar[type[EnvConfig]] = PairedFeaturesConfig
+    WORK: ClassVar[str] = "build two features of one package"
 
-    config: PairedFeaturesConfig
-
-    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+    def __init__(self, config: PairedFeaturesConfig | None = None, **fields: Any):
         super().__init__(config, **fields)
         self.contracts = self.config.choose_contracts(self.config.contracts)
 

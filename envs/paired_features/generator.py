@@ -18,7 +18,7 @@ def make(
     decision: Decision,
     right: Sequence[bool],
     seed: int,
-    seats: tuple[Seat, Seat],
+    seats: tuple[Seat, ...],
     rng: np.random.Generator,
 ) -> Task:
     """The task of a seed: `right` says which seats' sources are right on the decision about the contract."""

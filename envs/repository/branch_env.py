@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
+from envs.core import prompts
 from envs.core.config import EnvConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Forecast, ParseError, Phase, Turn
@@ -33,7 +34,7 @@ Pass"""
 EXPECT_MERGE = "Say what the merge will be, unseen by your partner: Expect merge: <conflict or clean> (<confidence>%)"
 
 
-class BranchConfig(EnvConfig):
+class BranchConfig(EnvConfig, frozen=True):
     BEFORE: ClassVar[tuple[Phase, ...]] = (Phase.STANCE,)  # the phases before the work
     AFTER: ClassVar[tuple[Phase, ...]] = (Phase.FINAL,)
 
@@ -58,7 +59,10 @@ class BranchConfig(EnvConfig):
         return (*self.BEFORE, *[Phase.WORK] * steps, *self.AFTER)
 
 
-class BranchEnv(CoopEnv):
+B = TypeVar("B", bound=BranchConfig)
+
+
+class BranchEnv(CoopEnv[B]):
     """Two seats work on branches of one repository, which are merged in the end: what all such environments share.
 
     An abstract base: a subclass says what a task is (`make_task`, with `Task.files`) and what becomes of the branches
@@ -73,9 +77,7 @@ class BranchEnv(CoopEnv):
     GRAMMAR: ClassVar[str] = GRAMMAR
     Config: ClassVar[type[EnvConfig]] = BranchConfig
 
-    config: BranchConfig
-
-    def __init__(self, config: EnvConfig | None = None, **fields: Any):
+    def __init__(self, config: B | None = None, **fields: Any):
         super().__init__(config, **fields)
         need_git()
         self._desks: dict[Seat, Desk] = {}
@@ -119,21 +121,17 @@ class BranchEnv(CoopEnv):
         return self._desks[seat].turns_left
 
     def instruction(self, seat: Seat, phase: Phase) -> str:
-        if phase is Phase.FINAL and self.config.acts:
-            return f"{super().instruction(seat, phase)}\n{EXPECT_MERGE}"
-        if phase is not Phase.WORK:
-            return super().instruction(seat, phase)
+        if phase is not Phase.WORK:  # the code is on the branch: the end asks for none
+            ask = prompts.instruction(self.view(seat), phase, self.NOUNS)
+            return f"{ask}\n{EXPECT_MERGE}" if self.config.acts and phase is Phase.FINAL else ask
         desk = self._desks[seat]
         left = f"{desk.turns_left} turns and {desk.tokens_left} tokens left."
         if desk.turns_left < self.config.rounds:
             return left
-        acts = [self._acts_instruction()] if self.config.acts and self.task.decisions else []
+        acts = [prompts.acts(self.view(seat), self.NOUNS)] if self.config.acts and self.task.decisions else []
         acts += [EXPECT_MERGE] if self.config.acts else []
         gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.config.scaffold else []
         return "\n".join([self.GRAMMAR, *acts, *gap, left])
-
-    def _final_instruction(self, seat: Seat) -> str:
-        return "Answer again."
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         if phase is not Phase.WORK:
@@ -154,7 +152,7 @@ class BranchEnv(CoopEnv):
         work = added(self.task.files, desk.files) if desk.files != before else ""
         return self._turn(seat, phase, reply, ParsedReply(message=message, work=work, acts=parsed.acts))
 
-    def settle(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
+    def resolve(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:
             self._foresee()
             for turn in turns.values():
@@ -188,6 +186,6 @@ class BranchEnv(CoopEnv):
         foreseen = [describe(self._forecasts[-1])] if self.config.forecast and self._forecasts else []
         desk = self._desks[seat]
         settling = self.phase is Phase.FINAL or desk.turns_left == self.config.rounds
-        recalled = self._sources(seat) if self.config.scaffold and settling else []
+        recalled = prompts.sources(self.view(seat)) if self.config.scaffold and settling else []
         news = "\n".join([*desk.take_news(), *foreseen])
         return "\n".join([*brief, *([clipped(news)] if news else []), *recalled, self._ask(seat)])

@@ -50,7 +50,7 @@ class Scripted:
     @classmethod
     def plays(cls, env: CoopEnv) -> bool:
         """Whether it can play an environment: one that knows how likely its options are right."""
-        return env.knows_odds
+        return env.has_posterior
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
         decisions = env.task.decisions
@@ -119,10 +119,10 @@ class Calibrated(Scripted):
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         option = decision.belief[seat]
-        return option, env.odds(seat, decision)[option]
+        return option, env.posterior(seat, decision)[option]
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return next(iter(env.odds(seat, decision).items()))
+        return next(iter(env.posterior(seat, decision).items()))
 
     def claim(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """The option that it says its source says."""

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from rich.table import Table
 
+from envs.core.config import DesignConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Episode, StopReason
 from envs.core.task import Seat
@@ -95,7 +96,7 @@ def play_exploits(env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Expl
 
 def auditable(env: CoopEnv) -> bool:
     """Whether the policies of the list can play it: a pair, with the cells that they reckon with."""
-    return env.seats == SEATS and env.config.cells is not None
+    return env.seats == SEATS and isinstance(env.config, DesignConfig)
 
 
 def audit(stack: RewardStack, played: Played) -> list[Audited]:
