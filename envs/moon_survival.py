@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -116,9 +116,6 @@ def rank_posterior(
 
 
 class MoonSurvivalConfig(EnvConfig, frozen=True):
-    scaffold: Literal[False] = False
-    """Nothing is written with a gap."""
-
     agents: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of seats; one alone reads what a pair would."""
     cue_reliability: Share = 0.95

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
@@ -27,9 +27,6 @@ TIERS = ("tier1", "tier2", "tier3")
 class CooperBenchConfig(BranchConfig, frozen=True):
     BEFORE: ClassVar[tuple[Phase, ...]] = ()
     AFTER: ClassVar[tuple[Phase, ...]] = ()
-
-    scaffold: Literal[False] = False
-    """Nothing is written with a gap."""
 
     dataset: str | Path
     """Path of the dataset folder."""

@@ -31,10 +31,6 @@ class EnvConfig(Fields, frozen=True):
 
     rounds: Annotated[int, Field(ge=0)] = 1
     """Messages of each seat."""
-    scaffold: bool = False
-    """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
-    function with a gap for the option. It adds nothing about which option is right; a small model then need not look
-    back. Makes the task easier."""
     confidences: bool = True
     """Ask for a confidence with every stance. Where none is asked for, every stance is held for certain."""
     acts: bool = False
@@ -86,6 +82,10 @@ class DesignConfig(EnvConfig, frozen=True):
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
+    scaffold: bool = False
+    """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
+    function with a gap for the option. It adds nothing about which option is right; a small model then need not look
+    back. Makes the task easier."""
 
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:

@@ -120,7 +120,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
     def instruction(self, seat: Seat, phase: Phase) -> str:
         """What the seat is told to do in a phase."""
         stub = self.task.stubs.get(seat, "")
-        gap = self.reference_work(seat, GAP) if stub and self.config.scaffold and phase is Phase.FINAL else ""
+        gap = self.reference_work(seat, GAP) if stub and self.scaffold and phase is Phase.FINAL else ""
         return prompts.instruction(self.view(seat), phase, self.NOUNS, stub=stub, gap=gap)
 
     def demonstration(self, seat: Seat, rng: np.random.Generator) -> str | None:
@@ -251,6 +251,11 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
         """The system message of every seat."""
         return self.config.system_prompt or prompts.system(self.WORK, len(self.seats))
 
+    @property
+    def scaffold(self) -> bool:
+        """Whether seats are reminded of their sources; only where the 2x2 design says who is right."""
+        return isinstance(self.config, DesignConfig) and self.config.scaffold
+
     def view(self, seat: Seat) -> View:
         """What the seat may see of the episode so far."""
         return View(
@@ -313,7 +318,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partners just said, where they could talk, and what to do now."""
-        recalled = self.config.scaffold and self.phase is Phase.FINAL
+        recalled = self.scaffold and self.phase is Phase.FINAL
         sources = prompts.sources(self.view(seat)) if recalled else []
         return "\n".join([*self._told(seat, turns), *sources, self._ask(seat)])
 

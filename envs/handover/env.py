@@ -27,8 +27,6 @@ READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
 
 
 class HandoverConfig(EnvConfig, frozen=True):
-    scaffold: Literal[False] = False
-    """Nothing is written with a gap."""
     acts: Literal[False] = False
     """Lines of talk are acts on the memory."""
 
@@ -277,8 +275,9 @@ class Handover(CoopEnv[HandoverConfig]):
     def _look_up(self, seat: Seat, act: MemoryAct) -> tuple[Entry, ...]:
         if act.kind is MemoryKind.QUERY:
             return self.memory.query(seat, act.text, self.config.hits, self._room[seat])
-        known = act.id is not None and act.id < len(self.memory.entries)
-        return self.memory.expand(seat, act.id, self._room[seat]) if known else ()
+        if act.id is None or act.id >= len(self.memory.entries):
+            return ()
+        return self.memory.expand(seat, act.id, self._room[seat])
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
         return self._lines[seat]

@@ -130,7 +130,7 @@ class BranchEnv(CoopEnv[B]):
             return left
         acts = [prompts.acts(self.view(seat), self.NOUNS)] if self.config.acts and self.task.decisions else []
         acts += [EXPECT_MERGE] if self.config.acts else []
-        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.config.scaffold else []
+        gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
         return "\n".join([self.GRAMMAR, *acts, *gap, left])
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
@@ -186,6 +186,6 @@ class BranchEnv(CoopEnv[B]):
         foreseen = [describe(self._forecasts[-1])] if self.config.forecast and self._forecasts else []
         desk = self._desks[seat]
         settling = self.phase is Phase.FINAL or desk.turns_left == self.config.rounds
-        recalled = prompts.sources(self.view(seat)) if self.config.scaffold and settling else []
+        recalled = prompts.sources(self.view(seat)) if self.scaffold and settling else []
         news = "\n".join([*desk.take_news(), *foreseen])
         return "\n".join([*brief, *([clipped(news)] if news else []), *recalled, self._ask(seat)])
