@@ -13,7 +13,7 @@ import torch
 
 from marl_coop.config.schema import Config
 from marl_coop.policy.allocator import keep_freed_memory
-from marl_coop.policy.compat import cache_keyword, new_cache
+from marl_coop.policy.compat import SlotCache, attention_mask, cache_keyword
 from marl_coop.policy.loading import load_base
 
 
@@ -27,6 +27,26 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
     return sorted(times[1:])[repeats // 2]
 
 
+class Chats:
+    """Chats that are fed to a decoder piece by piece, with one cache."""
+
+    def __init__(self, model):
+        self.model, self.decoder, self.cache, self.length = model, model.get_decoder(), SlotCache(), 0
+        self.keyword = cache_keyword(self.decoder)
+
+    def feed(self, ids_RT) -> None:
+        positions_RT = torch.arange(self.length, self.length + ids_RT.shape[1]).expand(len(ids_RT), -1)
+        self.length += ids_RT.shape[1]
+        self.cache.place(positions_RT)
+        self.decoder(
+            input_ids=ids_RT,
+            position_ids=positions_RT,
+            attention_mask=attention_mask(self.model.config, positions_RT, self.cache.slots, self.model.dtype),
+            use_cache=True,
+            **{self.keyword: self.cache},
+        )
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,21 +58,16 @@ def main() -> None:
     keep_freed_memory()
     model, _ = load_base(args.model, Config().model.dtype)
     decoder = model.get_decoder()
-    keyword = cache_keyword(decoder)
     ids = torch.randint(model.config.vocab_size, (args.chats, args.tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     speeds = {}
     for name in ("sdpa", "eager", "grouped"):
         model.set_attn_implementation(name)
         forward = seconds(lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False), args.repeats)
-        cache = new_cache()
-        decoder(input_ids=ids, attention_mask=mask, use_cache=True, **{keyword: cache})
-
-        def step(cache=cache):
-            longer = torch.ones(args.chats, cache.get_seq_length() + 1, dtype=torch.long)
-            decoder(input_ids=ids[:, :1], attention_mask=longer, use_cache=True, **{keyword: cache})
-
-        speeds[name] = ids.numel() / forward, args.chats / seconds(step, args.repeats)
+        chats = Chats(model)
+        chats.feed(ids)
+        decode = seconds(lambda chats=chats: chats.feed(ids[:, :1]), args.repeats)
+        speeds[name] = ids.numel() / forward, args.chats / decode
     for name, (forward, decode) in speeds.items():
         ratios = forward / speeds["sdpa"][0], decode / speeds["sdpa"][1]
         print(f"{name:8} forward {forward:6.0f} tokens/s ({ratios[0]:.2f}x)  decode {decode:5.0f} ({ratios[1]:.2f}x)")

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from transformers import DynamicCache, Trainer
+from transformers import Lfm2Config, MistralConfig, Trainer
 
 import marl_coop
 from marl_coop.policy import compat
@@ -120,21 +120,45 @@ def test_a_forward_with_a_cache_uses_nothing_that_is_deprecated():
     whole = policy.hidden(spans_of(["agent_0"]), ids)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error")
-        cache = compat.new_cache()
-        pieces = [policy.hidden(spans_of(["agent_0"]), part, cache=cache, use_cache=True) for part in ids.split(4, 1)]
-    assert cache.get_seq_length() == 6
+        cache, pieces = compat.SlotCache(), []
+        for places in torch.arange(6)[None].split(4, 1):
+            cache.place(places)
+            mask = compat.attention_mask(policy.config, places, cache.slots, policy.dtype)
+            options = {"position_ids": places, "attention_mask": mask, "cache": cache, "use_cache": True}
+            pieces.append(policy.hidden(spans_of(["agent_0"]), ids[:, places[0]], **options))
     assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
 
 
-def test_a_cache_with_room_holds_what_a_plain_one_holds():
-    caches, generator = (compat.new_cache(), DynamicCache()), torch.Generator().manual_seed(0)
+def test_a_cache_of_ragged_rows_holds_each_token_at_its_position():
+    cache, generator, starts = compat.SlotCache(), torch.Generator().manual_seed(0), torch.tensor([0, 5, 2])
+    expected = [torch.zeros(3, 3, 300, 4) for _ in range(4)]
     for new in (3, 1, compat.GROWTH - 1, 1, 2 * compat.GROWTH, 1):
+        places = starts[:, None] + torch.arange(new)
+        cache.place(places)
         for layer in range(2):
-            keys, values = torch.randn(2, 2, 3, new, 4, generator=generator)
-            found, expected = (cache.update(keys, values, layer) for cache in caches)
-            assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
-    lengths = [cache.get_seq_length() for cache in caches]
-    assert lengths == [3 + 1 + compat.GROWTH - 1 + 1 + 2 * compat.GROWTH + 1] * 2
+            pair = [torch.randn(3, 3, new, 4, generator=generator) for _ in range(2)]
+            found = cache.update(*pair, layer)
+            for kept, x, wanted in zip(found, pair, expected[2 * layer :], strict=False):
+                for row in range(3):
+                    wanted[row, :, places[row]] = x[row]
+                assert torch.equal(kept, wanted[:, :, : cache.slots])
+        starts += new
+    taken = compat.SlotCache.gathered([(cache, 2), None, (cache, 0)])
+    taken.place(torch.zeros(3, 1, dtype=torch.long))
+    keys, _ = taken.update(torch.ones(3, 3, 1, 4), torch.ones(3, 3, 1, 4), 0)
+    assert torch.equal(keys[0, :, 1:], expected[0][2, :, 1 : taken.slots]) and keys[1, :, 1:].count_nonzero() == 0
+    assert torch.equal(keys[2, :, 1:], expected[0][0, :, 1 : taken.slots])
+
+
+def test_a_mask_sees_what_is_before_and_within_the_window():
+    places = torch.tensor([[3, 4], [0, 1]])
+    for window, seen in ((None, [[4, 5], [1, 2]]), (2, [[2, 2], [1, 2]])):
+        mask = compat.attention_mask(MistralConfig(sliding_window=window), places, 8, torch.float32)
+        assert (mask == 0).sum(-1).tolist() == [[seen[0]], [seen[1]]]
+    with pytest.raises(ValueError, match="lfm2 has layers of kind conv, which cannot be sampled from"):
+        compat.attention_mask(
+            Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), places, 8, torch.float32
+        )
 
 
 def test_a_decoder_is_whole_again_after_a_part_of_it_has_failed():

@@ -152,7 +152,7 @@ def test_the_right_claim_is_neither_the_greater_nor_the_longer_one(env_class, na
     assert abs(np.mean(order) - 0.5) < 0.08 and abs(np.mean(longer)) < 0.16
 
 
-def trainable(texts: list[str]) -> np.ndarray:
+def counted(texts: list[str]) -> np.ndarray:
     """How often each word or symbol is in each text: (texts, vocabulary)."""
     words = [Counter(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
     column = {word: i for i, word in enumerate(sorted(set().union(*words)))}
@@ -164,7 +164,7 @@ def trainable(texts: list[str]) -> np.ndarray:
 
 def bag_of_words_accuracy(texts: list[str], labels: np.ndarray) -> float:
     """Of a naive Bayes classifier, each fifth of the texts judged by what the others taught it."""
-    counts, classes, correct = trainable(texts), np.unique(labels), []
+    counts, classes, correct = counted(texts), np.unique(labels), []
     for fold in np.array_split(np.arange(len(texts)), 5):
         rest = np.setdiff1d(np.arange(len(texts)), fold)
         scores = []

@@ -238,8 +238,8 @@ def test_silence_is_that_a_seat_never_names_the_claim_that_its_partner_needed():
     heard = ends("ab", "ab", talk=[[1], [1]])  # agent_0 knew and agent_1 needed it
     spoken = [said(heard, text, "") for text in ("It is A.", "b or a", "auth: a")]
     silent = [said(heard, text, "a") for text in ("", "ok", "b", "banana")]
-    zero = [ends(same, "ab", talk=[[1], [1]]) for same in ("aa", "bb")]  # nobody needed anything
-    assert number(measure([*spoken, *silent, *zero])["silence_rate"]) == (4 / 7, 7)
+    idle = [ends(same, "ab", talk=[[1], [1]]) for same in ("aa", "bb")]  # nobody needed anything
+    assert number(measure([*spoken, *silent, *idle])["silence_rate"]) == (4 / 7, 7)
 
 
 def test_what_is_said_of_another_decision_breaks_no_silence():

@@ -1,4 +1,4 @@
-"""Metrics on transcripts trainable by hand, and the intervals around them."""
+"""Metrics on transcripts counted by hand, and the intervals around them."""
 
 from dataclasses import replace
 

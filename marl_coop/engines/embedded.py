@@ -1,9 +1,10 @@
 """The embedded engine: samples with the training model itself, no server, all that is asked in one batch.
 
 Each row keeps its key-value cache from turn to turn, so a turn costs only its new tokens. Rows of one batch get
-observations and replies of different lengths; the gaps are masked and every token has its own position id, so that
-a row computes the same as it would alone. Sampling inverts the cumulative distribution at a uniform number that
-belongs to the row and the token: a reply depends on its request's seed and not on who else is in the batch.
+observations and replies of different lengths; a token stands in the cache where it stands in its chat, and padding
+where later tokens will, so that a row computes the same as it would alone. Sampling inverts the cumulative distribution
+at a uniform number that belongs to the row and the token: a reply depends on its request's seed and not on who else is
+in the batch.
 
 Axes in names: R rows, T positions, V vocabulary.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from marl_coop.engines import FinishReason, Generation, Request
-from marl_coop.policy.compat import new_cache
+from marl_coop.policy.compat import SlotCache, attention_mask
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 
@@ -93,31 +94,7 @@ class _Batch:
         self.ids: list[list[int]] = [[*place[0].ids[place[1]]] if place else [] for place in places]
         # pieces (T, H) and where they start; a copy shares the list, so that what either reads is kept for both
         self.prefixes: list[list[tuple[int, Tensor]]] = [p[0].prefixes[p[1]] if p else [] for p in places]
-        self.cache = new_cache()
-        self.mask_RT = torch.zeros(len(rows), max(map(len, self.ids)), dtype=torch.long, device=policy.device)
-        self._copy_caches(places)
-
-    def _copy_caches(self, places: "Sequence[tuple[_Batch, int] | None]") -> None:
-        """Put the cached positions of each row side by side, without the gaps between them, at the right end."""
-        width = self.mask_RT.shape[1]
-        layers: list[tuple[Tensor, Tensor]] = []
-        for source in {id(place[0]): place[0] for place in places if place}.values():
-            here = [i for i, place in enumerate(places) if place and place[0] is source]
-            there = [place[1] for place in places if place and place[0] is source]
-            column_RT = source.mask_RT[there].argsort(dim=1, stable=True)[:, -width:]  # gaps first
-            start = width - column_RT.shape[1]
-            self.mask_RT[here, start:] = source.mask_RT[there].gather(1, column_RT)
-            if not layers:
-                shape = lambda x: (len(places), x.shape[1], width, x.shape[3])  # noqa: E731
-                layers = [
-                    tuple(x.new_zeros(shape(x)) for x in (layer.keys, layer.values)) for layer in source.cache.layers
-                ]
-            for pair, layer in zip(layers, source.cache.layers, strict=True):
-                for new, old in zip(pair, (layer.keys, layer.values), strict=True):
-                    index = column_RT[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
-                    new[here, :, start:] = old[there].gather(2, index)
-        for i, (keys, values) in enumerate(layers):
-            self.cache.update(keys, values, i)
+        self.cache = SlotCache.gathered([(place[0].cache, place[1]) if place else None for place in places])
 
     def begins(self, request: Request) -> bool:
         """Whether what is cached of the request's row is the beginning of its ids."""
@@ -165,31 +142,28 @@ class _Batch:
 
     def _feed(self, new: list[list[int]]) -> Tensor:
         """Put each row's new ids into the cache; logits (R, V) after the last of them."""
-        policy, width = self.policy, max(map(len, new))
-        input_ids = np.zeros((len(new), width), dtype=np.int64)
-        positions = np.zeros((len(new), width), dtype=np.int64)
-        mask = np.zeros((len(new), width), dtype=np.int64)
+        policy, lengths, starts = self.policy, list(map(len, new)), list(map(len, self.ids))
+        input_ids = np.zeros((len(new), max(lengths)), dtype=np.int64)
         for row, ids in enumerate(new):
-            if ids:  # left-padded, so that the last column is each row's last token
-                input_ids[row, -len(ids) :] = ids
-                positions[row, -len(ids) :] = np.arange(len(self.ids[row]), len(self.ids[row]) + len(ids))
-                mask[row, -len(ids) :] = 1
-                self.ids[row].extend(ids)
-        tensors = [torch.from_numpy(a).to(policy.device) for a in (input_ids, positions, mask)]
-        self.mask_RT = torch.cat([self.mask_RT, tensors[2]], dim=1)
-        hidden_RTH = policy.hidden(
+            input_ids[row, : len(ids)] = ids
+            self.ids[row].extend(ids)
+        slots = np.array(starts)[:, None] + np.arange(max(lengths))
+        input_ids_RQ, slot_RQ = (torch.from_numpy(a).to(policy.device) for a in (input_ids, slots))
+        self.cache.place(slot_RQ)
+        hidden_RQH = policy.hidden(
             spans_of([adapter for _, adapter in self.rows]),
-            tensors[0],
-            position_ids=tensors[1],
-            attention_mask=self.mask_RT,
+            input_ids_RQ,
+            position_ids=slot_RQ.clamp(max=policy.max_positions - 1),  # padding may go beyond
+            attention_mask=attention_mask(policy.config, slot_RQ, self.cache.slots, policy.dtype),
             cache=self.cache,
             use_cache=True,
         )
         if policy.prefix_hidden_RTH is not None:
-            for row, ids in enumerate(new):
-                if ids:
-                    self._keep_prefix(row, len(self.ids[row]) - len(ids), policy.prefix_hidden_RTH[row, -len(ids) :])
-        return policy.logits(hidden_RTH[:, -1])
+            for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+                if length:
+                    self._keep_prefix(row, start, policy.prefix_hidden_RTH[row, :length])
+        last_R = torch.tensor(lengths, device=policy.device).sub(1).clamp(min=0)  # of rows that have ended any will do
+        return policy.logits(hidden_RQH[torch.arange(len(new), device=policy.device), last_R])
 
     def _keep_prefix(self, row: int, start: int, piece_TH: Tensor) -> None:
         pieces = self.prefixes[row]

@@ -6,18 +6,21 @@ here; `tests/test_compat.py` proves that no other module imports or overrides an
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import transformers
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear  # expects: `update_layer` makes `lora_A[name]` and `lora_B[name]`
 from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted module
 from torch import Tensor, nn
-from transformers import Cache, DynamicLayer, PreTrainedModel
+from torch.nn.functional import pad
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask  # additive masks (R, 1, Q, T), for an attention of our own
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 from transformers.trainer_callback import ExportableState  # what a callback needs for its state to be in checkpoints
 from trl.trainer.base_config import _BaseConfig as TrainingConfig  # TRL's defaults for `TrainingArguments`
@@ -28,9 +31,10 @@ __all__ = [
     "ExportableState",
     "LoraLayer",
     "LoraLinear",
-    "PreallocatedLayer",
+    "SlotCache",
     "TrainerBase",
     "TrainingConfig",
+    "attention_mask",
     "cache_keyword",
     "checkpoint_activations",
     "dequantized",
@@ -38,7 +42,7 @@ __all__ = [
     "eager_mask",
     "from_layer",
     "layers_of",
-    "new_cache",
+    "head_of",
     "selective_log_softmax_and_entropy",
     "with_layer_class",
 ]
@@ -84,35 +88,82 @@ class TrainerBase(_BaseTrainer):
 # ------------------------------------------------------------------------------------------------------------- caches
 
 
-class PreallocatedLayer(DynamicLayer):
-    """A layer's keys and values (R, heads, T, size) with room to spare, so that a new token does not copy the old.
+class SlotCache(Cache):
+    """Keys and values (R, heads, T, size) of ragged rows: what a row has at position p stands in its slot p.
 
-    Expects that `DynamicLayer` reads its length from `self.keys`, and that a layer is filled by `update` alone.
+    There are no gaps, whatever the lengths of the rows, so masks of every kind follow from the positions alone. Slots
+    are made ahead, zeroed, and all of them go to the attention: the mask says which count.
+
+    Expects that a layer hands its new keys and values to `update` alone, and attends to all that this returns.
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._rooms: dict[str, Tensor] = {}
-        start = self.get_seq_length()
-        self.keys = self._put("keys", start, key_states)
-        self.values = self._put("values", start, value_states)
-        return self.keys, self.values
+    def __init__(self, slots: int = 0) -> None:
+        super().__init__(layers=[])
+        self.slots = slots  # of every row, T
+        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values by layer
+        self._positions_RQ: Tensor | None = None
 
-    def _put(self, name: str, start: int, new: Tensor) -> Tensor:
-        stop, room = start + new.shape[-2], self._rooms.get(name)
-        if room is None or stop > room.shape[-2]:
-            larger = new.new_empty(*new.shape[:2], stop + GROWTH, new.shape[-1])
-            if room is not None:
-                larger[:, :, :start] = room[:, :, :start]
-            self._rooms[name] = room = larger
-        room[:, :, start:stop] = new
-        return room[:, :, :stop]
+    def place(self, positions_RQ: Tensor) -> None:
+        """Say where the tokens of the next forward stand, and make room for them."""
+        self._positions_RQ = positions_RQ
+        missing = int(positions_RQ.max()) + 1 - self.slots
+        if missing > 0:
+            more = -(-missing // GROWTH) * GROWTH
+            self.slots += more
+            self._pairs = {i: (pad(k, (0, 0, 0, more)), pad(v, (0, 0, 0, more))) for i, (k, v) in self._pairs.items()}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_, **__) -> tuple[Tensor, Tensor]:
+        if layer_idx not in self._pairs:
+            self._pairs[layer_idx] = self._room(key_states), self._room(value_states)
+        rows_R1 = torch.arange(len(key_states), device=key_states.device)[:, None]
+        for slots, new in zip(self._pairs[layer_idx], (key_states, value_states), strict=True):
+            slots[rows_R1, :, self._positions_RQ] = new.transpose(1, 2)
+        return self._pairs[layer_idx]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.slots
+
+    def _room(self, like: Tensor, rows: int | None = None) -> Tensor:
+        return like.new_zeros(len(like) if rows is None else rows, like.shape[1], self.slots, like.shape[3])
+
+    @classmethod
+    def gathered(cls, places: "Sequence[tuple[SlotCache, int] | None]") -> "SlotCache":
+        """A cache of copied rows: row i is row places[i][1] of places[i][0], or empty where that is None."""
+        sources = {id(place[0]): place[0] for place in places if place}.values()
+        made = cls(max((source.slots for source in sources), default=0))
+        for source in sources:
+            here, there = zip(*((i, p[1]) for i, p in enumerate(places) if p and p[0] is source), strict=True)
+            for layer, pair in source._pairs.items():
+                if layer not in made._pairs:
+                    made._pairs[layer] = tuple(made._room(old, len(places)) for old in pair)
+                for new, old in zip(made._pairs[layer], pair, strict=True):
+                    new[here, :, : source.slots] = old[there, :]
+        return made
 
 
-def new_cache() -> Cache:
-    """An empty cache of `PreallocatedLayer`s."""
-    return Cache(layer_class_to_replicate=PreallocatedLayer)
+def attention_mask(config: PreTrainedConfig, positions_RQ: Tensor, slots: int, dtype: torch.dtype) -> Any:
+    """What each token may attend to in a `SlotCache`, as decoders take it: additive masks (R, 1, Q, T), by kind of
+    layer where a model has several.
+
+    Raises:
+        ValueError: a kind of layer that keeps no keys and values, or not one for each position.
+    """
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    kinds = set(getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    if strange := kinds - {"full_attention", "sliding_attention"}:
+        raise ValueError(
+            f"{text.model_type} has layers of kind {', '.join(sorted(strange))}, which cannot be sampled from"
+        )
+    slot_T, position_RQ1 = torch.arange(slots, device=positions_RQ.device), positions_RQ[:, :, None]
+    masks = {}
+    for kind in kinds:
+        seen_RQT = slot_T <= position_RQ1
+        if kind == "sliding_attention":
+            seen_RQT &= slot_T > position_RQ1 - window
+        mask = torch.zeros(seen_RQT.shape, dtype=dtype, device=seen_RQT.device)
+        masks[kind] = mask.masked_fill_(~seen_RQT, torch.finfo(dtype).min)[:, None]
+    return masks if len(masks) > 1 else masks.popitem()[1]
 
 
 def cache_keyword(decoder: nn.Module) -> str:
@@ -126,6 +177,40 @@ def cache_keyword(decoder: nn.Module) -> str:
 def layers_of(decoder: nn.Module) -> nn.ModuleList:
     """Layers of a decoder. Expects them under `layers`, in the order in which its forward runs them."""
     return cast(nn.ModuleList, decoder.layers)
+
+
+class _HiddenAlone(BaseModelOutputWithPast):
+    """A decoder's output that has hidden states, and None for whatever else a model looks for."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
+class _Given(nn.Module):
+    """Stands in a model where its decoder was: its output is what it is given."""
+
+    def forward(self, *_, inputs_embeds: Tensor, **__) -> _HiddenAlone:
+        return _HiddenAlone(last_hidden_state=inputs_embeds)
+
+
+def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """Logits (..., vocabulary) of last hidden states (..., H), as its own forward makes them.
+
+    Expects that the forward of a model hands `inputs_embeds` to its decoder, and makes logits of nothing but its last
+    hidden states. It runs on a shallow copy, which shares every weight and has no decoder.
+    """
+    alone, decoder = copy.copy(model), model.get_decoder()
+    alone._modules = {
+        name: _Given() if any(part is decoder for part in module.modules()) else module
+        for name, module in model._modules.items()
+    }
+
+    def logits(hidden_H: Tensor) -> Tensor:
+        flat_1NH = hidden_H.reshape(1, -1, hidden_H.shape[-1])
+        return alone(inputs_embeds=flat_1NH, use_cache=False).logits.view(*hidden_H.shape[:-1], -1)
+
+    return logits
 
 
 @contextmanager

@@ -6,6 +6,7 @@ parameter unused under DDP. On disk each adapter is an ordinary PEFT adapter.
 Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -63,6 +64,7 @@ class TeamPolicy(nn.Module):
         self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
         for adapter in others:
             self.lm.add_adapter(adapter, lora)
+        self._head = compat.head_of(base)
         self._refuse_layers_that_cannot_be_routed()
         self._settle_adapters()
         self._cache_keyword = compat.cache_keyword(self.decoder)
@@ -104,6 +106,22 @@ class TeamPolicy(nn.Module):
     @property
     def config(self):
         return self.base.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what the base computes."""
+        return self.lm.dtype
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a reply, as the base's `generation_config` has them."""
+        declared = getattr(self.base.generation_config, "eos_token_id", None)
+        return frozenset([declared] if isinstance(declared, int) else declared or [])
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that a chat may have; without a bound where the base names none."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +173,7 @@ class TeamPolicy(nn.Module):
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, vocabulary) in float32."""
-        return self.lm.get_output_embeddings()(hidden_NH).float()
+        return self._head(hidden_NH).float()
 
     def score(
         self,

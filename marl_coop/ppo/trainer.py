@@ -57,6 +57,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         callbacks: as in `transformers.Trainer`.
         on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
         engine: samples the replies of `model`; None: the one that `args.engine` names.
+        chat: puts text into token ids; None: by the template of `processing_class`, with `system`.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class MultiAgentPPOTrainer(TrainerBase):
         callbacks: list[TrainerCallback] | None = None,
         on_rollouts: Callable[[int, list, list], None] | None = None,
         engine: Engine | None = None,
+        chat: Chat | None = None,
     ):
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
-        chat = Chat(processing_class, system)
+        chat = chat or Chat(processing_class, system, stops=model.stop_ids)
         engine = engine or find_engine(args.engine)(model, args)
         self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)

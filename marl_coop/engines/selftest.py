@@ -1,0 +1,132 @@
+"""A self-test of a base model: what is sampled and what is learned must be the distribution of its own forward.
+
+Architectures differ in what their attention sees, where they put positions and what their heads do to logits, and an
+error there shows in no loss and no ratio. So before a run a few random tokens go through the real model in all three
+ways, in ragged chats over two turns, with every adapter and without one.
+
+Axes in names: R rows, T positions, N sampled tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from marl_coop.engines import Request
+from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.players import BASE
+from marl_coop.policy.routed_lora import Routing, spans_of
+from marl_coop.policy.team import TeamPolicy
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # nats, at most
+COARSE = 0.3  # of half precision, where another shape of the same product rounds otherwise
+TURNS, TOKENS, NOISE = 2, 4, 0.05
+
+
+def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]) -> None:
+    """See that a model can be sampled from and trained; it comes back as it was.
+
+    Args:
+        base: a causal language model.
+        lora: shape of the adapters.
+        adapters: their names.
+
+    Raises:
+        ValueError: it cannot; the message is one line that says what differs.
+    """
+    name = base.config.name_or_path or base.config.model_type
+    try:
+        policy = TeamPolicy(base, lora, adapters, critic_seats=1)
+    except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
+        raise ValueError(f"{name} cannot carry these adapters: {_one_line(error)}") from error
+    try:
+        _check(policy.eval(), np.random.default_rng(0))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    finally:
+        policy.lm.unload()
+
+
+@torch.no_grad()
+def _check(policy: TeamPolicy, rng: np.random.Generator) -> None:
+    for adapter in policy.adapters:  # a fresh adapter does nothing, and what does nothing cannot be told from nothing
+        for weight in policy.adapter_parameters(adapter, "B"):
+            weight.copy_(torch.from_numpy(rng.normal(scale=NOISE, size=tuple(weight.shape))))
+    adapters = [*policy.adapters, BASE, *policy.adapters]
+    chats = _try(lambda: _play(policy, adapters, rng), "sampling from it fails")
+    own_N = _try(lambda: _own(policy, chats), "its own forward fails")
+    tolerance = TOLERANCE.get(policy.dtype, COARSE)
+    engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
+    learner_N = _try(lambda: _learned(policy, chats), "learning from it fails")
+    for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):
+        off = float((found_N - own_N).abs().max())
+        if not off <= tolerance:
+            raise ValueError(
+                f"{what} a distribution that is {off:.2g} nats off the model's own forward (allowed: {tolerance:g}); "
+                "this architecture is not supported"
+            )
+    bare_N = _own(policy, [(BASE, ids, sampled) for _, ids, sampled in chats])
+    for adapter in policy.adapters:
+        own = torch.tensor([a == adapter for a, _, sampled in chats for _ in sampled])
+        if torch.equal(own_N[own], bare_N[own]):
+            raise ValueError(f"adapter {adapter!r} changes nothing: see lora.target_modules")
+
+
+Chat = tuple[
+    str | None, list[int], list[tuple[int, float]]
+]  # adapter, ids, (place, log-probability) of what was sampled
+
+
+def _play(policy: TeamPolicy, adapters: Sequence[str | None], rng: np.random.Generator) -> list[Chat]:
+    """Ragged chats of random tokens, sorted by adapter."""
+    engine, vocabulary = EmbeddedEngine(policy, max_rows=len(adapters)), policy.config.get_text_config().vocab_size
+    ids = [rng.integers(vocabulary, size=3 + 2 * i).tolist() for i in range(len(adapters))]
+    sampled: list[list[tuple[int, float]]] = [[] for _ in adapters]
+    for turn in range(TURNS):
+        for i, adapter in enumerate(adapters):
+            request = {"stop_ids": frozenset(), "temperature": 1.0, "max_tokens": TOKENS - (i + turn) % 2, "seed": i}
+            engine.submit(Request(chat=i, ids=ids[i], adapter=adapter, **request))
+        for reply in engine.collect():
+            places = range(len(ids[reply.chat]), len(ids[reply.chat]) + len(reply.ids))
+            sampled[reply.chat] += zip(places, reply.logprobs, strict=True)
+            ids[reply.chat] = [*ids[reply.chat], *reply.ids, *rng.integers(vocabulary, size=1 + reply.chat).tolist()]
+    return sorted(zip(adapters, ids, sampled, strict=True), key=lambda chat: str(chat[0]))
+
+
+def _own(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
+    """Log-probabilities (N,) of the sampled tokens by the model's own forward, each chat alone and without a cache."""
+    found = []
+    for adapter, ids, sampled in chats:
+        with Routing(spans_of([adapter])):
+            ids_1T = torch.tensor([ids], device=policy.device)
+            logits_TV = policy.lm.get_base_model()(input_ids=ids_1T, use_cache=False).logits[0]
+        logprobs_TV = logits_TV.float().log_softmax(-1)
+        found += [float(logprobs_TV[place - 1, ids[place]]) for place, _ in sampled]
+    return torch.tensor(found)
+
+
+def _learned(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
+    """Log-probabilities (N,) of the sampled tokens as learning scores them: all chats in one padded batch."""
+    width = max(len(ids) for _, ids, _ in chats)
+    ids_RT = torch.tensor([ids + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
+    mask_RT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
+    places = [(row, place) for row, (*_, sampled) in enumerate(chats) for place, _ in sampled]
+    rows_N, columns_N = torch.tensor(places, device=policy.device).T
+    spans = spans_of([adapter for adapter, *_ in chats])
+    scores, _ = policy.score(spans, ids_RT, mask_RT, rows_N, columns_N, temperature=1.0)
+    return scores.logprobs_N.cpu()
+
+
+def _try(step, what: str):
+    """The step's result. A model of another kind can fail in any way, so whatever it raises is told in one line."""
+    try:
+        return step()
+    except Exception as error:
+        raise ValueError(f"{what}: {_one_line(error)}; this architecture is not supported") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

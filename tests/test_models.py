@@ -1,0 +1,184 @@
+"""What is sampled and learned is the distribution of the model's own forward, whatever the architecture."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers
+from peft import LoraConfig, PeftModel
+from transformers import LlamaConfig
+
+from marl_coop.engines import Request, embedded
+from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.engines.selftest import check_model
+from marl_coop.policy import compat
+from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.team import TeamPolicy
+
+VOCABULARY, EOS, WINDOW, TURNS = 48, 1, 8, 3
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": EOS,
+}
+ATTENTION = ["q_proj", "v_proj"]
+LLAMA_LIKE = [*ATTENTION, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
+SLIDING = {"sliding_window": WINDOW, "layer_types": MIXED}
+CAPS = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}
+SCALES = {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5}
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": VOCABULARY, "initializer_range": 0.3}
+FAMILIES = {  # name: (class of its configuration, what differs from SMALL, modules that carry adapters)
+    "llama": ("LlamaConfig", {}, LLAMA_LIKE),
+    "qwen2": ("Qwen2Config", {}, LLAMA_LIKE),
+    "qwen2-sliding": ("Qwen2Config", SLIDING | {"use_sliding_window": True}, ATTENTION),
+    "qwen3": ("Qwen3Config", {}, LLAMA_LIKE),
+    "mistral": ("MistralConfig", {"sliding_window": None}, LLAMA_LIKE),
+    "mistral-sliding": ("MistralConfig", {"sliding_window": WINDOW}, LLAMA_LIKE),
+    "gemma": ("GemmaConfig", {}, LLAMA_LIKE),
+    "gemma2": ("Gemma2Config", {"sliding_window": WINDOW} | CAPS, LLAMA_LIKE),
+    "gemma3": ("Gemma3TextConfig", SLIDING, LLAMA_LIKE),
+    "phi3": ("Phi3Config", {"sliding_window": None}, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+    "phi3-sliding": ("Phi3Config", {"sliding_window": WINDOW}, ["qkv_proj", "down_proj"]),
+    "smollm3": ("SmolLM3Config", {"no_rope_layers": [1, 1, 0]}, LLAMA_LIKE),
+    "olmo2": ("Olmo2Config", {}, LLAMA_LIKE),
+    "olmo3": ("Olmo3Config", SLIDING, LLAMA_LIKE),
+    "granite": ("GraniteConfig", SCALES, LLAMA_LIKE),
+    "cohere": ("CohereConfig", {"logit_scale": 0.25}, LLAMA_LIKE),
+    "cohere2": ("Cohere2Config", {"logit_scale": 0.25} | SLIDING, LLAMA_LIKE),
+    "gpt2": ("GPT2Config", {}, ["c_attn", "c_proj", "c_fc"]),
+    "qwen3-moe": ("Qwen3MoeConfig", MOE, ATTENTION),
+}  # fmt: skip
+
+
+def model_of(family):
+    """A random model of a family, in float32, whose chats are longer than its sliding window."""
+    name, changes, targets = FAMILIES[family]
+    torch.manual_seed(0)
+    sizes = GPT2 | {key: SMALL[key] for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = getattr(transformers, name)(**((sizes if family == "gpt2" else SMALL) | changes))
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), targets
+
+
+def team_of(family):
+    base, targets = model_of(family)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM", fan_in_fan_out=family == "gpt2")
+    policy = TeamPolicy(base, lora, tiny.SEATS, critic_seats=1)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.lm.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    return policy
+
+
+def played(policy, temperature=0.8):
+    """Chats of both adapters and of the base over several turns, each of another length: (adapter, ids, sampled)."""
+    engine, rng = EmbeddedEngine(policy, max_rows=64), np.random.default_rng(0)
+    adapters = [*tiny.SEATS, None] * 2
+    chats = {i: rng.integers(2, VOCABULARY, size=2 + 3 * i).tolist() for i in range(len(adapters))}
+    sampled = {i: [] for i in chats}  # (place, log-probability) of each sampled token
+    for turn in range(TURNS):
+        for i, ids in chats.items():
+            request = {"max_tokens": 2 + (i + turn) % 4, "temperature": temperature, "seed": 10 * turn + i}
+            engine.submit(Request(chat=i, ids=ids, adapter=adapters[i], stop_ids=frozenset({EOS}), **request))
+        for reply in engine.collect():
+            ids = chats[reply.chat]
+            sampled[reply.chat] += [(len(ids) + k, logprob) for k, logprob in enumerate(reply.logprobs)]
+            chats[reply.chat] = [
+                *ids,
+                *reply.ids,
+                *rng.integers(2, VOCABULARY, size=1 + (reply.chat + turn) % 4).tolist(),
+            ]
+    return [(adapters[i], chats[i], sampled[i]) for i in chats]
+
+
+def by_the_models_own_forward(family, policy, folder, chats, temperature=0.8):
+    """Log-probabilities of the sampled tokens by transformers and PEFT alone: each chat by itself, without a cache."""
+    policy.save(folder)
+    found = []
+    for adapter, ids, sampled in chats:
+        model, _ = model_of(family)
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, folder / adapter).eval()
+        with torch.no_grad():
+            logprobs_TV = (model(torch.tensor([ids])).logits[0] / temperature).log_softmax(-1)
+        found += [float(logprobs_TV[place - 1, ids[place]]) for place, _ in sampled]
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_engine_and_learner_say_what_plain_transformers_and_peft_say(family, tmp_path):
+    policy = team_of(family)
+    chats = sorted(played(policy), key=lambda chat: str(chat[0]))
+    expected = by_the_models_own_forward(family, policy, tmp_path, chats)
+    engine = [logprob for *_, sampled in chats for _, logprob in sampled]
+    assert np.allclose(engine, expected, atol=2e-4)
+
+    width = max(len(ids) for _, ids, _ in chats)
+    ids_RT, mask_RT = torch.zeros(len(chats), width, dtype=torch.long), torch.zeros(len(chats), width, dtype=torch.long)
+    for row, (_, ids, _) in enumerate(chats):
+        ids_RT[row, : len(ids)], mask_RT[row, : len(ids)] = torch.tensor(ids), 1
+    places = torch.tensor([(row, place) for row, chat in enumerate(chats) for place, _ in chat[2]])
+    with torch.no_grad():
+        spans = spans_of([adapter for adapter, *_ in chats])
+        scores, _ = policy.score(spans, ids_RT, mask_RT, places[:, 0], places[:, 1], temperature=0.8)
+    assert np.allclose(scores.logprobs_N, expected, atol=2e-4)
+    bare = by_the_models_own_forward(family, policy, tmp_path, [(None, *rest) for _, *rest in chats])
+    adapters = [adapter for adapter, _, sampled in chats for _ in sampled]
+    for seat in tiny.SEATS:
+        assert max(abs(a - b) for a, b, adapter in zip(expected, bare, adapters, strict=True) if adapter == seat) > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family, dtype):
+    base, targets = model_of(family)
+    base.to(dtype)
+    before, modules = {n: p.clone() for n, p in base.named_parameters()}, [type(m) for m in base.modules()]
+    check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS)
+    assert [type(m) for m in base.modules()] == modules
+    assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
+
+
+def test_a_model_whose_masks_see_too_much_is_refused_with_what_differs(monkeypatch):
+    """As the engine of before was: it took a sliding window for none."""
+    base, targets = model_of("mistral-sliding")
+    lora = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM")
+    monkeypatch.setattr(embedded, "attention_mask", lambda _, *rest: compat.attention_mask(LlamaConfig(), *rest))
+    with pytest.raises(ValueError, match=r"mistral: the engine samples from a distribution that is \d\S* nats off"):
+        check_model(base, lora, tiny.SEATS)
+
+
+@pytest.mark.parametrize(
+    "config, targets, problem",
+    [
+        (
+            transformers.MambaConfig(vocab_size=48, hidden_size=16, state_size=4, num_hidden_layers=2),
+            ["in_proj"],
+            "fails",
+        ),
+        (
+            transformers.Qwen3MoeConfig(**SMALL, **MOE),
+            ["gate_proj", "up_proj", "down_proj"],
+            "cannot carry these adapters|fails",
+        ),
+    ],
+    ids=["state-space", "experts"],
+)
+def test_an_architecture_that_cannot_be_routed_is_refused_in_one_line(config, targets, problem):
+    torch.manual_seed(0)
+    base = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError, match=problem) as refusal:
+        check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS)
+    assert "\n" not in str(refusal.value)
