@@ -54,6 +54,7 @@ class Experiment:
         name: what the run is called in its folder, its table and the trackers.
         args: the section `training`.
         base, tokenizer: the frozen base model and its tokenizer.
+        chat: puts text into token ids and back.
         rewards: the terms with their weights or schedules.
 
     Raises:
@@ -70,6 +71,7 @@ class Experiment:
         setup.check_shares(config, self.args)
         set_seed(config.seed)
         self.base, self.tokenizer = setup.load_model(config)
+        self.chat = setup.make_chat(config, self.base, self.tokenizer)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
@@ -137,7 +139,7 @@ class Experiment:
     @cached_property
     def evaluator(self) -> RolloutRunner:
         """Plays the environment of the section `evaluation`."""
-        return setup.make_evaluator(self.config, self.engine, self.tokenizer, self.args)
+        return setup.make_evaluator(self.config, self.engine, self.chat, self.args)
 
     def make_env(self) -> CoopEnv:
         """A fresh environment as in training, without a curriculum."""
@@ -149,9 +151,11 @@ class Experiment:
         """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on.
 
         Raises:
+            ConfigError: the model is not sampled from and trained as its own forward means.
             RunError: another process runs it, or its folder cannot be made.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        setup.check_model(self.config, self.base.to(self.args.device))
         with ExitStack() as stack:
             try:
                 self._begin(stack)
@@ -191,7 +195,7 @@ class Experiment:
         if "policy" in vars(self):
             raise RuntimeError("warm_up comes before whatever plays: it trains on the bare base")
         if self.config.warmup.steps:
-            warm = setup.warm_up(self.config, self.base, self.tokenizer)
+            warm = setup.warm_up(self.config, self.base, self.tokenizer, self.chat)
             for adapter in self.policy.adapters:
                 self.policy.load_adapter(adapter, warm)
 
@@ -226,7 +230,8 @@ class Experiment:
             rewards=self.rewards,
             processing_class=self.tokenizer,
             policies=setup.make_players(config, self.make_env(), self.args),
-            system=setup.SYSTEM,
+            system=self.chat.system,
+            chat=self.chat,
             callbacks=[MetricsFile(folder / "metrics.jsonl")],
             on_rollouts=self._record_rollouts,
             engine=self.engine,

@@ -19,10 +19,10 @@ from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.errors import nearest
 from marl_coop.config.schema import Config
-from marl_coop.engines import Engine
+from marl_coop.engines import Engine, selftest
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
-from marl_coop.policy.loading import adapted_layers, load_base
+from marl_coop.policy.loading import adapted_layers, load_base, stop_ids
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.rollout.chat import Chat
@@ -58,11 +58,43 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         ConfigError: there is no such model, or its chat template cannot be used.
     """
     try:
-        base, tokenizer = load_base(**config.model.model_dump())
-        Chat(tokenizer, SYSTEM)
+        section = config.model
+        base, tokenizer = load_base(section.name_or_path, section.dtype, section.attn_implementation)
     except (OSError, ValueError) as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
     return base, tokenizer
+
+
+def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """Chats by the model's template.
+
+    Raises:
+        ConfigError: the template cannot be used.
+    """
+    section = config.model
+    try:
+        return Chat(
+            tokenizer,
+            SYSTEM,
+            stops=stop_ids(base),
+            end_of_turn=section.end_of_turn,
+            template_options=section.chat_template_kwargs,
+        )
+    except ValueError as error:
+        key = "end_of_turn" if "end_of_turn is" in str(error) else "name_or_path"
+        raise config.error(("model", key), str(error)) from error
+
+
+def check_model(config: Config, base: PreTrainedModel) -> None:
+    """Refuse a model that cannot be sampled from and trained as its own forward means, by a few tokens of it.
+
+    Raises:
+        ConfigError: what is sampled or learned is not what its own forward gives, or adapters have no place in it.
+    """
+    try:
+        selftest.check_model(base, lora_config(config, base), policies.learners(config.policies))
+    except ValueError as error:
+        raise config.error(("model", "name_or_path"), str(error)) from error
 
 
 def lora_config(config: Config, base: PreTrainedModel) -> LoraConfig:
@@ -96,12 +128,12 @@ def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolic
     return policy
 
 
-def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
+def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> Path:
     """Folder of an adapter that knows the format of replies; `base` comes back without one."""
     section = config.warmup
     environments = [make() for make in config.levels or (config.make_env,)]  # the format of all levels is taught
     episodes = -(-section.steps * section.batch_size // len(config.policies))
-    rows = demonstrate(environments, Chat(tokenizer, SYSTEM), episodes, config.seed)
+    rows = demonstrate(environments, chat, episodes, config.seed)
     return warm_adapter(
         base, tokenizer, lora_config(config, base), rows, seed=config.seed, **config.warmup.model_dump()
     )
@@ -120,13 +152,11 @@ def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
     return engine
 
 
-def make_evaluator(
-    config: Config, engine: Engine, tokenizer: PreTrainedTokenizerBase, args: MultiAgentPPOConfig
-) -> RolloutRunner:
+def make_evaluator(config: Config, engine: Engine, chat: Chat, args: MultiAgentPPOConfig) -> RolloutRunner:
     """Plays the environment of the section `evaluation`, wherever a curriculum stands."""
     make_env = config.make_evaluation_env
     players = make_players(config, make_env(), args)
-    return RolloutRunner(make_env, players, engine, Chat(tokenizer, SYSTEM), args.max_tokens, args.temperature)
+    return RolloutRunner(make_env, players, engine, chat, args.max_tokens, args.temperature)
 
 
 def training_env(config: Config, curriculum: Curriculum | None) -> Callable[[], CoopEnv]:

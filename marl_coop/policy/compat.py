@@ -201,6 +201,7 @@ def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     hidden states. It runs on a shallow copy, which shares every weight and has no decoder.
     """
     alone, decoder = copy.copy(model), model.get_decoder()
+    vars(alone).pop("forward", None)  # of the instance, as TRL's trainers put there: it is bound to the original
     alone._modules = {
         name: _Given() if any(part is decoder for part in module.modules()) else module
         for name, module in model._modules.items()

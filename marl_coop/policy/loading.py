@@ -57,6 +57,12 @@ def load_base(
     return model, tokenizer
 
 
+def stop_ids(model: PreTrainedModel) -> frozenset[int]:
+    """Tokens that end a reply, as the model's `generation_config` declares them."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset([declared] if isinstance(declared, int) else declared or [])
+
+
 def adapted_layers(model: PreTrainedModel, upper_layers: float) -> list[int]:
     """Indices of the layers that carry adapters: the upper share of all, at least one.
 

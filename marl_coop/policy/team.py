@@ -113,12 +113,6 @@ class TeamPolicy(nn.Module):
         return self.lm.dtype
 
     @property
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a reply, as the base's `generation_config` has them."""
-        declared = getattr(self.base.generation_config, "eos_token_id", None)
-        return frozenset([declared] if isinstance(declared, int) else declared or [])
-
-    @property
     def max_positions(self) -> int:
         """Tokens that a chat may have; without a bound where the base names none."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize

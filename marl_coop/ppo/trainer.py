@@ -30,6 +30,7 @@ from envs.core.task import Seat
 from marl_coop.engines import Engine
 from marl_coop.players import BASE, Mix, Player
 from marl_coop.policy.compat import TrainerBase
+from marl_coop.policy.loading import stop_ids
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
@@ -76,7 +77,7 @@ class MultiAgentPPOTrainer(TrainerBase):
     ):
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
-        chat = chat or Chat(processing_class, system, stops=model.stop_ids)
+        chat = chat or Chat(processing_class, system, stops=stop_ids(model.base))
         engine = engine or find_engine(args.engine)(model, args)
         self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
