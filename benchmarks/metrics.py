@@ -152,7 +152,7 @@ def row(policy: str, ideal: Sequence[Episode], played: Sequence[Episode]) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write docs/metrics.md.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=400, help="tasks that each policy plays (default: 400)")
     parser.add_argument("--output", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
     args = parser.parse_args()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import envs
-from benchmarks.metrics import ENVIRONMENT, POLICIES, better, dictionary, main, meaning
+from benchmarks.metrics import ENVIRONMENT, POLICIES, better, dictionary, meaning
 from envs.scripted.exploits import IDEAL
 from marl_coop.evaluation.audit import MODES, play_exploits
 from rewards.metrics import NAMES, Metric, compare, measure
@@ -57,10 +57,3 @@ def test_how_a_prior_is_worded_changes_no_metric_but_those_of_priors_and_words(p
     same = [name for name in NAMES if not name.startswith(of_reports) and not name.endswith("_stated")]
     assert {"j", "cdr", "cr", "blend_rate", "gap_to_best_member", "elr", "silence_rate"} <= set(same)
     assert {name: worded[name] for name in same} == {name: honest[name] for name in same}
-
-
-def test_a_small_page_is_written_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["metrics.py", "--episodes", "2", "--output", str(tmp_path / "metrics.md")])
-    main()
-    page = (tmp_path / "metrics.md").read_text(encoding="utf-8")
-    assert "| doubter of a blend | " in page and "\n".join(dictionary()) in page
