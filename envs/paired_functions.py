@@ -13,7 +13,7 @@ from envs.core.hidden_tests import HiddenSuite
 from envs.core.lookup import find
 from envs.core.task import HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families import HELD_OUT, TRAINING
+from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
 from envs.families.base import FunctionFamily, claim
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
@@ -22,6 +22,7 @@ from envs.source.provenance import provenance
 class PairedFunctionsConfig(DesignConfig, frozen=True):
     FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
     HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
+    FURTHER: ClassVar[Mapping[str, tuple[FunctionFamily, ...]]] = {"held_out_contracts": HELD_OUT_CONTRACTS}
 
     test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
     """Wall time in seconds for the hidden tests of an episode."""
@@ -53,8 +54,8 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
 
     ## Families
     For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
-    decimals, signature, attribute, capacity, drift. Held out: signing, page_size, return_type, row_size. Estimates are
-    capacity, drift and row_size. `docs/families.md` has a table.
+    decimals, signature, attribute, capacity, drift. Held out, with sources of their own: signing, page_size, return_type,
+    row_size. Estimates are capacity, drift and row_size. `docs/families.md` has a table.
 
     ## Example
     >>> env = PairedFunctions(families=["offset"])
@@ -77,6 +78,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
     def make_task(self, seed: int) -> Task:
         rng = np.random.default_rng(seed)
         family = self.families[rng.integers(len(self.families))]
+        rng = family.stream(seed, rng)
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = family.decide(right, SEATS, rng, **knobs)
@@ -98,7 +100,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             briefs[seat] = (
                 f"You write {family.signatures[part]}: {family.glosses[part]}. "
                 f"Your partner writes {family.signatures[1 - part]}. Both must use one {family.contract}.\n"
-                f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng)}."
+                f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng, family.sources)}."
             )
         return Task(
             id=f"{family.name}-{seed}",

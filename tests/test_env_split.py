@@ -1,12 +1,17 @@
 """Training families and held-out families: which are which, and that nothing trains on the second."""
 
+import re
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import envs
-from envs.families import HELD_OUT, TRAINING
+from envs.core.env import SEATS
+from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
+from envs.families.base import HELD_OUT_SOURCES, TRAINING_SOURCES, Sources
 from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +36,72 @@ def test_families_can_be_named_by_split():
     assert names(families="held_out") == HELD_OUT_NAMES
     assert names(families="all") == names() | HELD_OUT_NAMES
     assert names(families=["row_size"]) == {"row_size"}
+
+
+def words(sources: Sources) -> set[str]:
+    phrases = (*sources.strong, *sources.weak, *sources.measured)
+    return {word for phrase in phrases for word in re.findall(r"[a-z]+", phrase.lower())}
+
+
+def test_no_source_of_training_lends_a_word_to_those_that_are_held_out():
+    assert not words(TRAINING_SOURCES) & words(HELD_OUT_SOURCES)
+    for pair in product((TRAINING_SOURCES, HELD_OUT_SOURCES), repeat=2):
+        assert not set(pair[0].strong) & set(pair[1].weak)
+    starts = [{phrase.partition(" ")[0] for phrase in side} for side in (HELD_OUT_SOURCES.strong, HELD_OUT_SOURCES.weak)]
+    assert not (starts[0] | starts[1]) & {"the", "a", "an"} and "our" in starts[0] & starts[1]
+
+
+def learned(env: envs.PairedFunctions) -> dict[str, float]:
+    """Word of a brief -> the log odds that its seat's claim is right, of 2,000 instances with one right seat."""
+    counts = {True: Counter(), False: Counter()}
+    for task in map(env.make_task, range(2000)):
+        for seat in SEATS:
+            counts[task.cell[seat]].update(re.findall(r"[a-z]+", task.briefs[seat].lower()))
+    return {word: np.log((1 + counts[True][word]) / (1 + counts[False][word])) for word in counts[True] | counts[False]}
+
+
+def hits(env: envs.PairedFunctions, odds: dict[str, float]) -> float:
+    """How often the seat whose brief has the better odds is the right one; a tie is half a hit."""
+    found = []
+    for task in map(env.make_task, range(10_000, 11_000)):
+        first, second = (sum(odds.get(w, 0) for w in re.findall(r"[a-z]+", task.briefs[s].lower())) for s in SEATS)
+        found.append((np.sign(first - second) == (1 if task.cell[SEATS[0]] else -1)) + (first == second) / 2)
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("family", [family.name for family in HELD_OUT if family.kind != "estimate"])
+def test_words_learned_in_training_pick_the_right_seat_of_a_training_contract_and_of_no_held_out_one(family):
+    one_right = {"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}}
+    trained = [f.name for f in TRAINING if f.kind != "estimate"]
+    odds = learned(envs.PairedFunctions(families=trained, **one_right))
+    assert hits(envs.PairedFunctions(families=["offset"], **one_right), odds) > 0.9
+    assert abs(hits(envs.PairedFunctions(families=[family], **one_right), odds) - 0.5) < 0.06
+    older = envs.PairedFunctions(families="held_out_contracts", **one_right)
+    assert hits(older, odds) > 0.8, "what was held out before were the contracts alone"
+
+
+@pytest.mark.parametrize("family", [family.name for family in HELD_OUT if family.kind in ("numeric", "estimate")])
+def test_a_held_out_family_repeats_the_numbers_of_no_training_family(family):
+    def gaps(name: str, seed: int) -> list[float]:
+        numbers = sorted(float(o) for o in envs.PairedFunctions(families=[name]).make_task(seed).decisions[0].options)
+        return list(np.diff(numbers))
+
+    numeric = [f.name for f in TRAINING if f.kind in ("numeric", "estimate")]
+    for other in numeric:
+        assert np.mean([gaps(family, seed) == gaps(other, seed) for seed in range(60)]) < 0.2, other  # by chance: gaps are even numbers up to 14
+    assert gaps("capacity", 3) == gaps("drift", 3), "training families may repeat each other"
+
+
+def test_the_older_split_keeps_the_instances_of_its_figures():
+    """Of `row_size`, which then had the numbers of `capacity` of the same seed, and the sources of training."""
+    older = envs.PairedFunctions(families="held_out_contracts")
+    assert older.families == HELD_OUT_CONTRACTS
+    tasks = {task.family: task for task in map(older.make_task, range(40))}
+    assert tasks.keys() == HELD_OUT_NAMES
+    for task in tasks.values():
+        sources = [re.search("Your source, ([^,]+)", brief)[1] for brief in task.briefs.values()]
+        known = TRAINING_SOURCES
+        assert set(sources) <= {*known.strong, *known.weak, *known.measured}
 
 
 def test_an_environment_that_holds_out_nothing_says_so():

@@ -1,6 +1,6 @@
 """How an environment is configured: a class of typed fields, which are its arguments in Python and its keys in YAML."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -71,6 +71,7 @@ class DesignConfig(EnvConfig, frozen=True):
 
     FAMILIES: ClassVar[tuple[Any, ...]] = ()  # what `families` are chosen from, each with a `name`
     HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of those that are only for evaluation
+    FURTHER: ClassVar[Mapping[str, Sequence[Any]]] = {}  # word -> families that it chooses and that no name does
 
     families: str | Sequence[str] = "train"
     """Task families to draw from: "train" (all that may be trained on), "held_out" (the others), "all", or a list of
@@ -90,7 +91,7 @@ class DesignConfig(EnvConfig, frozen=True):
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
         """The families of a choice. Raises ValueError where there is no such family, or none at all."""
-        return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family")
+        return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family", further=cls.FURTHER)
 
     @field_validator("families")
     @classmethod

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 
@@ -35,24 +36,34 @@ def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "pack
 
 
 def choose(
-    choice: Sequence[str] | str, known: Sequence[Any], held_out: Sequence[str], *, argument: str, kind: str
+    choice: Sequence[str] | str,
+    known: Sequence[Any],
+    held_out: Sequence[str],
+    *,
+    argument: str,
+    kind: str,
+    further: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> tuple[Any, ...]:
     """Those of the `known`, each with a `name`, that an argument chooses.
 
     Args:
-        choice: "train" (those that are not held out), "held_out", "all", or names or dotted paths.
+        choice: "train" (those that are not held out), "held_out", "all", a word of `further`, or names or dotted paths.
         held_out: names of those that are only for evaluation.
         argument, kind: what the argument and one of the things are called, for the message.
+        further: lists of things that are not `known` by their names, by the word that chooses them.
 
     Raises:
         ValueError: nothing is chosen, or a name that does not exist.
     """
     named = {thing.name: thing for thing in known}
     splits = {"train": [name for name in named if name not in held_out], "held_out": held_out, "all": list(named)}
+    if isinstance(choice, str) and choice in further:
+        return tuple(further[choice])
     names = splits.get(choice, ()) if isinstance(choice, str) else choice
     if not names and named:
         raise ValueError(
-            f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(splits)}. "
+            f"{argument} is {choice!r}; it must be a list of at least one name, or one of "
+            f"{', '.join([*splits, *further])}. "
             f"Held out here: {', '.join(held_out) or 'none'}."
         )
     return tuple(find(name, named, kind=kind) for name in names)

@@ -1,5 +1,5 @@
 """Task families: each draws endless instances of one contract that two parts must share. One file per family."""
 
-from envs.families.split import HELD_OUT, TRAINING
+from envs.families.split import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
 
-__all__ = ["HELD_OUT", "TRAINING"]
+__all__ = ["HELD_OUT", "HELD_OUT_CONTRACTS", "TRAINING"]

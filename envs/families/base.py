@@ -10,35 +10,80 @@ import numpy as np
 from envs.core.design import draw_expert
 from envs.core.task import Decision, Numeric, Seat
 
-STRONG_SOURCES = (
-    "the signed spec",
-    "the merged RFC",
-    "the release notes",
-    "the owner's test log",
-    "the API contract",
-    "the production config",
-    "the approved change request",
-    "the audited schema",
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What a brief may name as its source. The words of an estimate say nothing about how good it is."""
+
+    strong: tuple[str, ...]
+    weak: tuple[str, ...]
+    measured: tuple[str, ...]
+
+
+TRAINING_SOURCES = Sources(
+    strong=(
+        "the signed spec",
+        "the merged RFC",
+        "the release notes",
+        "the owner's test log",
+        "the API contract",
+        "the production config",
+        "the approved change request",
+        "the audited schema",
+    ),
+    weak=(
+        "an old draft",
+        "a stale wiki",
+        "a hallway chat",
+        "a vague memory",
+        "a first guess",
+        "an unsigned note",
+        "a forum post",
+        "a rumour",
+    ),
+    measured=(
+        "the load test",
+        "the night trace",
+        "the bench run",
+        "the field log",
+        "a staging probe",
+        "a sample count",
+        "a pilot run",
+        "a lab meter",
+    ),
 )
-WEAK_SOURCES = (
-    "an old draft",
-    "a stale wiki",
-    "a hallway chat",
-    "a vague memory",
-    "a first guess",
-    "an unsigned note",
-    "a forum post",
-    "a rumour",
-)
-MEASUREMENTS = (
-    "the load test",
-    "the night trace",
-    "the bench run",
-    "the field log",
-    "a staging probe",
-    "a sample count",
-    "a pilot run",
-    "a lab meter",
+HELD_OUT_SOURCES = Sources(  # no word of those in training, articles included, so what was learned there does not help
+    strong=(
+        "certified documentation",
+        "legally binding terms",
+        "our official handbook",
+        "verified records",
+        "peer-reviewed results",
+        "accredited inspection findings",
+        "sworn testimony",
+        "notarised minutes",
+    ),
+    weak=(
+        "office gossip",
+        "blurry handwriting",
+        "half-remembered advice",
+        "wild hunch",
+        "lunchtime banter",
+        "anonymous graffiti",
+        "unconfirmed speculation",
+        "our daydream",
+    ),
+    measured=(
+        "some sensor readings",
+        "quarterly telemetry",
+        "weekly benchmark",
+        "sampled packets",
+        "manual stopwatch",
+        "counter snapshots",
+        "profiler output",
+        "calibration data",
+    ),
 )
 SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
 TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never right
@@ -98,6 +143,19 @@ class FunctionFamily(Family):
     contract: str  # what both must share, in words: "offset"
     signatures: tuple[str, str]  # "encode(n)", "decode(n)"
     glosses: tuple[str, str]  # what each does, in a few words
+
+    def __init__(self, *, held_out: bool = False):
+        """With `held_out` its sources and its numbers are none that training has."""
+        self.held_out = held_out
+
+    @property
+    def sources(self) -> Sources:
+        return HELD_OUT_SOURCES if self.held_out else TRAINING_SOURCES
+
+    def stream(self, seed: int, shared: np.random.Generator) -> np.random.Generator:
+        """What the instance of a seed is drawn from: `shared`, or where it is held out a generator of its own, as
+        families that draw alike from one generator have the same numbers."""
+        return np.random.default_rng((seed, *self.name.encode())) if self.held_out else shared
 
     def function(self, part: int) -> str:
         """The bare name of a part's function."""
@@ -182,17 +240,17 @@ def shuffled(options: Sequence[str], rng: np.random.Generator) -> tuple[str, ...
     return tuple(options[i] for i in rng.permutation(len(options)))
 
 
-def claim(decision: Decision, seat: Seat, rng: np.random.Generator) -> str:
+def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
     """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`.
 
     Of an estimate it tells the standard error, and the source's name says nothing about how good it is:
     `Your source, the night trace, measured 140 +- 8`.
     """
     if decision.is_estimate:
-        sources, verb = MEASUREMENTS, "measured"
+        names, verb = sources.measured, "measured"
     else:
-        sources, verb = STRONG_SOURCES if decision.cue[seat] == "strong" else WEAK_SOURCES, "says"
-    return f"Your source, {sources[rng.integers(len(sources))]}, {verb} {decision.told(seat)}"
+        names, verb = sources.strong if decision.cue[seat] == "strong" else sources.weak, "says"
+    return f"Your source, {names[rng.integers(len(names))]}, {verb} {decision.told(seat)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,13 +28,15 @@ class PairedFeaturesConfig(BranchConfig, DesignConfig, frozen=True):
     CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctionsConfig.FAMILIES
 
     contracts: str | Sequence[str] = "train"
-    """What `families` are to `PairedFunctions`: "train", "held_out", "all", or names or dotted paths."""
+    """What `families` are to `PairedFunctions`: "train", "held_out", "held_out_contracts", "all", or names or dotted
+    paths."""
 
     @classmethod
     def choose_contracts(cls, contracts: str | Sequence[str]) -> tuple[FunctionFamily, ...]:
         """The contracts of a choice. Raises ValueError where there is no such contract, or none at all."""
-        held_out = PairedFunctionsConfig.HELD_OUT
-        return choose(contracts, cls.CONTRACTS, held_out, argument="contracts", kind="contract")
+        functions = PairedFunctionsConfig
+        held_out, further = functions.HELD_OUT, functions.FURTHER
+        return choose(contracts, cls.CONTRACTS, held_out, argument="contracts", kind="contract", further=further)
 
     @field_validator("contracts")
     @classmethod
@@ -107,6 +109,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
         rng = np.random.default_rng(seed)
         place = self.families[rng.integers(len(self.families))]
         contract = self.contracts[rng.integers(len(self.contracts))]
+        rng = contract.stream(seed, rng)
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = contract.decide(right, SEATS, rng, **knobs)

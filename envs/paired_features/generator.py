@@ -28,7 +28,7 @@ def make(
     names = {contract.function(part): draft.features[part].binding for part in range(2)}
     briefs, probes, tests = {}, {}, []
     for seat, part in part_of.items():
-        options = f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng)}."
+        options = f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng, contract.sources)}."
         briefs[seat] = f"{_brief(draft, contract, part)}\n{options}"
         checks = [bound(contract.check(part, decision.best, n), names) for n in (one, two)]
         tests += [HiddenTest(part=seat, expression=test) for test in (*checks, *draft.features[part].tests)]
