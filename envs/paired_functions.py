@@ -54,8 +54,8 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
 
     ## Families
     For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
-    decimals, signature, attribute, capacity, drift. Held out, with sources of their own: signing, page_size, return_type,
-    row_size. Estimates are capacity, drift and row_size. `docs/families.md` has a table.
+    decimals, signature, attribute, capacity, drift. Held out, with sources of their own: signing, page_size,
+    return_type, row_size. Estimates are capacity, drift and row_size. `docs/families.md` has a table.
 
     ## Example
     >>> env = PairedFunctions(families=["offset"])

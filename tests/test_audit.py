@@ -74,7 +74,7 @@ def test_the_list_holds_every_policy():
         list(EXPLOITS)
         == (
             "ideal always-defer never-defer copycat sandbagger silent chatty contrarian hedger overconfident averager "
-            "arsonist-fireman commit-spammer never-commits code-padder oscillator colluders"
+            "arsonist-fireman commit-spammer never-commits code-padder oscillator tolerant-coder peeker colluders"
         ).split()
     )
 
@@ -100,14 +100,19 @@ def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
 
 
 def test_a_policy_that_is_left_out_says_what_it_needs():
-    assert played(envs.DesignReview, True).left_out == {"code-padder": "code"}
-    assert played(envs.DesignReview, False).left_out == {
-        "arsonist-fireman": "acts, two talk rounds",
-        "commit-spammer": "acts",
-        "never-commits": "acts",
-        "code-padder": "code",
-        "oscillator": "acts",
-    }
+    functions = dict.fromkeys(("tolerant-coder", "peeker"), "functions as replies")
+    assert played(envs.DesignReview, True).left_out == {"code-padder": "code"} | functions
+    assert (
+        played(envs.DesignReview, False).left_out
+        == {
+            "arsonist-fireman": "acts, two talk rounds",
+            "commit-spammer": "acts",
+            "never-commits": "acts",
+            "code-padder": "code",
+            "oscillator": "acts",
+        }
+        | functions
+    )
     assert played(envs.PairedFunctions, True).left_out == {}
 
 
@@ -116,7 +121,8 @@ def test_a_policy_that_is_left_out_says_what_it_needs():
 
 def test_every_policy_is_played_alone_and_with_its_like():
     rows = rows_of(envs.DesignReview, terms={"task_success": {}})
-    assert rows.keys() == {(name, mode) for name in EXPLOITS if name != "code-padder" for mode in audits.MODES}
+    coders = {"code-padder", "tolerant-coder", "peeker"}
+    assert rows.keys() == {(name, mode) for name in EXPLOITS.keys() - coders for mode in audits.MODES}
     assert all(rows[IDEAL, mode].edge == Mean(0, 0) for mode in audits.MODES)
 
 

@@ -47,7 +47,9 @@ def test_no_source_of_training_lends_a_word_to_those_that_are_held_out():
     assert not words(TRAINING_SOURCES) & words(HELD_OUT_SOURCES)
     for pair in product((TRAINING_SOURCES, HELD_OUT_SOURCES), repeat=2):
         assert not set(pair[0].strong) & set(pair[1].weak)
-    starts = [{phrase.partition(" ")[0] for phrase in side} for side in (HELD_OUT_SOURCES.strong, HELD_OUT_SOURCES.weak)]
+    starts = [
+        {phrase.partition(" ")[0] for phrase in side} for side in (HELD_OUT_SOURCES.strong, HELD_OUT_SOURCES.weak)
+    ]
     assert not (starts[0] | starts[1]) & {"the", "a", "an"} and "our" in starts[0] & starts[1]
 
 
@@ -88,7 +90,9 @@ def test_a_held_out_family_repeats_the_numbers_of_no_training_family(family):
 
     numeric = [f.name for f in TRAINING if f.kind in ("numeric", "estimate")]
     for other in numeric:
-        assert np.mean([gaps(family, seed) == gaps(other, seed) for seed in range(60)]) < 0.2, other  # by chance: gaps are even numbers up to 14
+        assert np.mean([gaps(family, seed) == gaps(other, seed) for seed in range(60)]) < 0.2, (
+            other
+        )  # by chance: gaps are even numbers up to 14
     assert gaps("capacity", 3) == gaps("drift", 3), "training families may repeat each other"
 
 

@@ -11,7 +11,6 @@ from envs.core.design import draw_expert
 from envs.core.task import Decision, Numeric, Seat
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What a brief may name as its source. The words of an estimate say nothing about how good it is."""
