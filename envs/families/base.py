@@ -236,7 +236,7 @@ def draw_decision(
 
 
 def shuffled(options: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    return tuple(options[i] for i in rng.permutation(len(options)))
+    return tuple(options[int(i)] for i in rng.permutation(len(options)))
 
 
 def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
