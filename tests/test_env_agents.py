@@ -297,4 +297,4 @@ def test_policies_that_are_not_those_of_the_seats_are_refused(tmp_path):
     trainer = tiny.cue_trainer(tmp_path)
     players = trainer.players
     with pytest.raises(ValueError, match=r"policies are for \['agent_0'\]; name one for each of the seats"):
-        type(players)(players.make_env, {"agent_0": "agent_0"}, players.engine, players.chat, players.max_tokens)
+        type(players)(players.make_env, {"agent_0": "agent_0"}, players.engine, players.chat, players.max_tokens, 1.0)
