@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pettingzoo
+
 from envs.core.env import CoopEnv
 from envs.core.lookup import find
 from envs.design_review import DesignReview
@@ -36,3 +38,15 @@ def find_environment(name: str) -> type[CoopEnv]:
     if missing := ", ".join(sorted(found.__abstractmethods__)):
         raise ValueError(f"{name!r} is abstract: it has no {missing}. Use a subclass that has.")
     return found
+
+
+def _register() -> None:
+    """Enter every environment in PettingZoo's own registry: `pettingzoo.make("parallel", "marl_coop/Handover-v0")`."""
+    for cls in ENVIRONMENTS:
+        version = cls.metadata["name"].rpartition("_v")[2]
+        id = f"marl_coop/{cls.__name__}-v{version}"
+        if id not in pettingzoo.parallel_registry:
+            pettingzoo.register("parallel", id, f"{cls.__module__}:{cls.__name__}")
+
+
+_register()

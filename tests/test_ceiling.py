@@ -5,12 +5,13 @@ from dataclasses import replace
 from test_metrics import ends
 
 import envs
+from envs.core.seeds import Stream, task_seed
 from envs.scripted.exploits import Silent
 from envs.scripted.handover import NoteTaker
 from envs.scripted.play import play
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.ceiling import ceiling
-from marl_coop.evaluation.evaluate import COLUMNS, EVALUATION_SEEDS, before_and_after, rows, table
+from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, rows, table
 from rewards.metrics import measure
 
 
@@ -22,7 +23,7 @@ def test_the_ceiling_of_the_quickstart():
     config = load_config(["configs/quickstart.yaml"])
     env = config.make_env(**config.evaluation.env)
     tasks = []
-    for seed in range(EVALUATION_SEEDS, EVALUATION_SEEDS + 200):
+    for seed in (task_seed(Stream.EVALUATION, 0, i) for i in range(200)):
         env.reset(seed=seed)
         tasks.append(replace(ends("ab", "ab"), task=env.task))
     metrics = measure(ceiling(env, tasks))

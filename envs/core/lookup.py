@@ -6,6 +6,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
+from envs.core.moved import MOVED
+
 
 def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "package.module:Name") -> Any:
     """The value of `name` in `known`, or the attribute that a dotted path such as `my_lab.tasks:Rounding` leads to.
@@ -29,10 +31,24 @@ def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "pack
             f"There is no {kind} {name!r}.{hint} Known: {', '.join(known)}; or a dotted path such as {example!r}."
         )
     try:
-        return getattr(import_module(module), attribute)
+        return _attribute(module, attribute)
     except (ImportError, AttributeError, ValueError) as error:
+        old = getattr(error, "name", None)
         remedy = "Check the path, or add the folder of the module to PYTHONPATH."
+        if old in MOVED:  # what a module of the user imports
+            remedy = f"What was {old} is now {' and '.join(MOVED[old])}."
         raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. {remedy}") from error
+
+
+def _attribute(module: str, attribute: str) -> Any:
+    """The attribute of a module, or of those that took its place."""
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError):
+        for place in MOVED.get(module, ()):
+            if hasattr(import_module(place), attribute):
+                return getattr(import_module(place), attribute)
+        raise
 
 
 def choose(

@@ -15,13 +15,13 @@ from rich.table import Table
 from envs.core.config import DesignConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Episode, StopReason
+from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
 from envs.scripted.exploits import EXPLOITS, IDEAL, Exploit
 from envs.scripted.play import play
 from rewards import RewardStack
 from rewards.metrics import conflicts
 
-AUDIT_SEEDS = 2**39  # tasks that nothing else plays
 MODES = ("unilateral", "symmetric")
 
 
@@ -147,7 +147,9 @@ def _held(mode: str, index: int) -> tuple[Seat, ...]:
 def _play(env: CoopEnv, policy: Exploit, ideal: Exploit, episodes: int, mode: str) -> list[Episode]:
     played = []
     for i in range(episodes):
-        episode = play(env, {s: policy if s in _held(mode, i) else ideal for s in SEATS}, seed=AUDIT_SEEDS + i)
+        episode = play(
+            env, {s: policy if s in _held(mode, i) else ideal for s in SEATS}, seed=task_seed(Stream.AUDIT, 0, i)
+        )
         if episode.stop_reason is StopReason.SANDBOX_FAULT:
             raise RuntimeError(f"the sandbox failed on {episode.task.id}: {episode.outcome.detail}; run it again")
         played.append(episode)

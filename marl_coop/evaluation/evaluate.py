@@ -7,11 +7,10 @@ from accelerate.utils import gather_object
 from rich.table import Table
 
 from envs.core.episode import Episode
+from envs.core.seeds import Stream, task_seed
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs.progress import Progress
 from rewards.metrics import Metric, compare, measure
-
-EVALUATION_SEEDS = 2**41  # no training or warm-up task has a seed this high
 
 TABLE = {  # metric -> how the table calls it
     "success": "success",
@@ -39,7 +38,7 @@ def evaluate(
         label: what the progress bar says.
     """
     state = PartialState()
-    seeds = [EVALUATION_SEEDS + seed * 1_000_000 + i for i in range(episodes)]
+    seeds = [task_seed(Stream.EVALUATION, seed, i) for i in range(episodes)]
     mine, played = seeds[state.process_index :: state.num_processes], []
     with Progress(episodes, label, "episode", shown=state.is_main_process) as progress:
         for start in range(0, len(mine), batch_size):

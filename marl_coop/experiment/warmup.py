@@ -25,13 +25,12 @@ from trl import SFTConfig, SFTTrainer
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Episode
+from envs.core.seeds import Stream, task_seed
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
 from marl_coop.policy.loading import cache_folder, move_into_place
 from marl_coop.rollout.chat import Chat
-
-SEEDS = 2**40  # demonstrations are of tasks that neither training nor evaluation plays
 
 
 class Row(TypedDict):
@@ -62,7 +61,9 @@ def demonstrated(environments: Sequence[CoopEnv], index: int, seed: int) -> Epis
     env = environments[index % len(environments)]
     seats = enumerate(env.possible_agents)
     return play(
-        env, {seat: Demonstrator(np.random.default_rng((seed, index, i))) for i, seat in seats}, seed=SEEDS + index
+        env,
+        {seat: Demonstrator(np.random.default_rng((seed, index, i))) for i, seat in seats},
+        seed=task_seed(Stream.WARM_UP, 0, index),
     )
 
 

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
 from marl_coop.players import BASE, Mix, Player
 from marl_coop.policy.allocator import give_back_freed_memory
@@ -35,8 +36,6 @@ from rewards.metrics import rates
 from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
-
-TASK_SEEDS_PER_RUN = 10_000_000  # training tasks of run seed s are s * this + 0, 1, 2, ...
 
 
 def total(accelerator: Accelerator, values: Tensor) -> Tensor:
@@ -99,10 +98,10 @@ class Collector:
         args, world = self.args, self.accelerator.num_processes
         give_back_freed_memory()
         share = args.episodes_per_update // world
-        first = args.seed * TASK_SEEDS_PER_RUN + update * args.episodes_per_update
-        first += self.accelerator.process_index * share
+        first = update * args.episodes_per_update + self.accelerator.process_index * share
+        seeds = [task_seed(Stream.TRAINING, args.seed, first + i) for i in range(share)]
         started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
-        rollouts = self.players.play(range(first, first + share), sampling_seed)
+        rollouts = self.players.play(seeds, sampling_seed)
         self.engine_weights.check(rollouts)
         if self._solo:
             starts = [reference_name(adapter) for adapter in self.model.adapters]
