@@ -8,7 +8,8 @@ from pydantic_core import to_jsonable_python
 
 import envs
 import rewards
-from marl_coop.config.errors import ConfigError, dotted, nearest
+from envs.core.lookup import nearest
+from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import Config, load_config
 

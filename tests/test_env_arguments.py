@@ -175,6 +175,6 @@ def test_arguments_of_the_right_kind_are_taken_as_they_are():
     assert pickle.loads(pickle.dumps(env)).reset(seed=np.int64(1)) == env.reset(seed=1)
 
 
-@pytest.mark.parametrize(("module", "examples"), [(config, 2), (fields, 1), (lookup, 2), (task, 1)])
+@pytest.mark.parametrize(("module", "examples"), [(config, 2), (fields, 1), (lookup, 3), (task, 1)])
 def test_the_examples_in_the_docstrings_run(module, examples):
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=examples)

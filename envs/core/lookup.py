@@ -1,7 +1,7 @@
 """Finding a thing by its name, with the nearest match in the error."""
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -25,8 +25,8 @@ def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "pack
         return known[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        near = get_close_matches(name.casefold(), [key.casefold() for key in known], n=1, cutoff=0.5)
-        hint = "".join(f" Did you mean {key!r}?" for key in known if key.casefold() in near)
+        near = alike(name, known, least=0.5)
+        hint = "" if near is None else f" Did you mean {near!r}?"
         raise ValueError(
             f"There is no {kind} {name!r}.{hint} Known: {', '.join(known)}; or a dotted path such as {example!r}."
         )
@@ -93,5 +93,24 @@ def did_you_mean(name: object, known: Sequence[str]) -> str:
     >>> did_you_mean("colour", ["rounds", "agents"])
     ' Known: rounds, agents.'
     """
-    near = get_close_matches(str(name), known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
+    near = alike(name, known)
+    return f" Known: {', '.join(known)}." if near is None else f" Did you mean {near!r}?"
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The one of the known names, of which there is one or more, that is spelled most like `name`, in any case.
+
+    >>> nearest("learning_rat", ["learning_rate", "max_steps"])
+    'learning_rate'
+    """
+    return max(known, key=lambda one: _likeness(name, one))
+
+
+def alike(name: object, known: Collection[str], least: float = 0.6) -> str | None:
+    """The nearest of the known names; None where even that one is less like `name` than `least`, a share in [0, 1]."""
+    near = nearest(name, known) if known else None
+    return near if near is not None and _likeness(name, near) >= least else None
+
+
+def _likeness(name: object, known: str) -> float:
+    return SequenceMatcher(None, known.casefold(), str(name).casefold()).ratio()

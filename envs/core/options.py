@@ -1,10 +1,9 @@
 """What `reset` and `step` are given, checked before it is used."""
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from envs.core.lookup import did_you_mean
+from envs.core.lookup import alike, did_you_mean
 from envs.core.task import Seat, Task
 
 RESET_OPTIONS = ("task", "muted")
@@ -21,7 +20,7 @@ def reset_options(options: Mapping[str, Any] | None, seats: Sequence[Seat]) -> t
     if not isinstance(options, Mapping | None):
         raise ValueError(f"reset: options is {options!r}; it must be a mapping of {' and '.join(RESET_OPTIONS)}.")
     for name in options or {}:
-        if name not in RESET_OPTIONS and get_close_matches(str(name), RESET_OPTIONS):
+        if name not in RESET_OPTIONS and alike(name, RESET_OPTIONS):
             raise ValueError(f"reset: there is no option {name!r}.{did_you_mean(name, RESET_OPTIONS)}")
     task, muted = (options or {}).get("task"), (options or {}).get("muted", ())
     if not isinstance(task, Task | None):

@@ -208,7 +208,7 @@ def draw_decision(
     if not any(right):
         if rng.random() < 0.5:
             others = int(rng.integers(1, 2 ** (len(seats) - 1)))  # bit i: whether seat i + 1 claims the second
-            beliefs = (first, *((first, second)[others >> i & 1] for i in range(len(seats) - 1)))
+            beliefs: tuple[str, ...] = (first, *((first, second)[others >> i & 1] for i in range(len(seats) - 1)))
             truth = readings.other
         else:
             beliefs, truth = (first,) * len(seats), (second, readings.other)[rng.integers(2)]

@@ -50,8 +50,8 @@ class EstimateFamily(FunctionFamily):
 
     def decide(
         self,
-        right: tuple[bool, bool],
-        seats: tuple[Seat, Seat],
+        right: tuple[bool, ...],
+        seats: tuple[Seat, ...],
         rng: np.random.Generator,
         *,
         cue_reliability: float,

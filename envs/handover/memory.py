@@ -126,7 +126,7 @@ class Memory:
             raise ValueError(f"Memory.write: author {author!r} and text {text!r}; give one word, and at least one.")
         key = _one_line(key or "").casefold() or None
         versions = [entry.id for entry in self.entries if key and entry.key == key]
-        unread = tuple(id for id in versions if id > self._read.get((author, key), -1))
+        unread = tuple(id for id in versions if key and id > self._read.get((author, key), -1))
         if unread:
             return WriteConflict(unread)
         entry = _sized(
@@ -192,7 +192,7 @@ class Memory:
         Taking one level at a time keeps the tree low: an entry of level h stands for fanout^h leaves.
         """
         pinned = {entry.key: entry for entry in live if entry.key}  # the latest version of each key
-        free = [entry for entry in live if entry != but and entry != pinned.get(entry.key)]
+        free = [entry for entry in live if entry != but and entry != pinned.get(entry.key or "")]
         by_level = ([e for e in free if e.level == level] for level in sorted({e.level for e in free}))
         groups = (same[i : i + self.fanout] for same in by_level for i in range(len(same) - self.fanout + 1))
         return next((group for group in groups if self._most(group) >= least), ())
@@ -209,7 +209,7 @@ class Memory:
         group = self._oldest(live, bare.n_tok, but)
         if not group:
             return None
-        write = extractive if self.summariser == POLICY else self.summariser
+        write = self.summariser if callable(self.summariser) else extractive
         parents = tuple(entry.id for entry in group)
         text = text or write(group)
         if not isinstance(text, str):

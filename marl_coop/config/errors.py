@@ -1,12 +1,11 @@
 """What a configuration error says: the value, the place, and what to do."""
 
-import difflib
 import reprlib
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from envs.core.lookup import nearest
 from rewards.schedules import find_schedule
 
 Keys = tuple[str | int, ...]  # the keys that lead to a value: ("lora", "r")
@@ -22,15 +21,6 @@ class ConfigError(ValueError):
     def __init__(self, problem: str, keys: Keys = (), source: str | None = None):
         self.problem, self.keys, self.source = " ".join(problem.split()), keys, source
         super().__init__(": ".join(part for part in (source, dotted(keys), self.problem) if part))
-
-
-def nearest(name: object, candidates: Iterable[str]) -> str:
-    """The candidate that is spelled most like `name`, for the end of an error message.
-
-    >>> nearest("learning_rat", ["learning_rate", "max_steps"])
-    'learning_rate'
-    """
-    return max(candidates, key=lambda known: difflib.SequenceMatcher(None, str(name).lower(), known.lower()).ratio())
 
 
 def dotted(keys: Keys) -> str:

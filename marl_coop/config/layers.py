@@ -9,8 +9,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from envs.core.lookup import nearest
 from marl_coop.config.builders import laid_over
-from marl_coop.config.errors import ConfigError, Keys, contains, nearest
+from marl_coop.config.errors import ConfigError, Keys, contains
 
 COMMAND_LINE = "command line"
 

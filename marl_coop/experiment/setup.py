@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from envs import CoopEnv
 from envs.core.curriculum import Curriculum
+from envs.core.lookup import nearest
 from marl_coop.config import policies
-from marl_coop.config.errors import nearest
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine, selftest
 from marl_coop.experiment.warmup import demonstrate, warm_adapter

@@ -8,7 +8,7 @@ from envs.paired_features.templates.base import HELPERS, append, helper_checks, 
 
 
 def two_modules(
-    package: str, places: tuple[str, str], rng: np.random.Generator, *more: tuple[str, str, str]
+    package: str, places: tuple[str, ...], rng: np.random.Generator, *more: tuple[str, str, str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """(module -> names of its two helpers, files of a package with these modules and their visible tests).
 
