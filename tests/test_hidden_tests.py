@@ -11,6 +11,7 @@ from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.hidden_tests import HiddenSuite
 from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily
+from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
 from envs.sandbox import same, verdicts
 from envs.sandbox.expressions import take_apart
@@ -239,3 +240,34 @@ def test_an_ambiguous_end_is_on_the_record_and_counts_as_no_option():
     episode = played(env, {seat: TOLERANT["key"], other: env.reference_work(other, env.task.decisions[0].best)})
     assert episode.outcome.committed[seat] == {"key": AMBIGUOUS} and episode.committed(seat, "key") is None
     assert Episode.from_json(episode.to_json()) == episode
+
+
+# a tree, in which parts can see each other
+
+FOLLOWERS = {
+    "calls the partner's part": "n - encode(0)",
+    "has an option of its own to fall back on": "n - (encode(0) if 'encode' in globals() else {other})",
+    "tries every option": "next((n - o for o in {options} if 0 < n - o < 10), n)",
+}
+
+
+@pytest.mark.parametrize("follower", FOLLOWERS)
+def test_in_a_merged_tree_who_follows_the_partners_code_has_agreed_to_nothing(follower):
+    env = PairedFeatures(families=["append"], contracts=["offset"])
+    env.reset(seed=0)
+    (decision,) = env.task.decisions
+    seat = next(s for s in SEATS if env.task.stubs[s] == "decode")
+    other = next(s for s in SEATS if s != seat)
+    wrong = next(o for o in decision.options if o != decision.best)
+    value = FOLLOWERS[follower].format(other=wrong, options=sorted(map(int, decision.options)))
+    work = {s: env.reference_work(s, decision.best) for s in SEATS}
+    work[seat] = work[seat].replace(f"n - {decision.best}", value)
+    assert value in work[seat]
+    while env.agents:
+        if env.phase == "work":
+            env.step({s: f"{work[s]}\nSubmit" for s in env.acting})
+        else:
+            env.step({s: f"Answer: {decision.best} (50%)" for s in SEATS})
+    outcome = env.episode.outcome
+    assert all(outcome.parts[other].merged) and not all(outcome.parts[seat].merged) and not outcome.success
+    assert outcome.committed[other] == {"offset": decision.best} != outcome.committed[seat]

@@ -42,8 +42,15 @@ class HiddenSuite:
         ]
         self.expressions = (*(test.expression for test in task.hidden_tests), *(probe[-1] for probe in self._probes))
 
-    def judge(self, holds: Sequence[bool]) -> Judgement:
-        """What it means that these of the `expressions` are true."""
+    def judge(self, holds: Sequence[bool], apart: Sequence[Judgement] = ()) -> Judgement:
+        """What it means that these of the `expressions` are true.
+
+        Args:
+            holds: for each expression whether it is true.
+            apart: what came of the code before the seats' work was merged, where parts can see each other in the merged
+                code. A part that follows an option there and in none of these takes it from what it meets: it is
+                AMBIGUOUS too.
+        """
         count = len(self.task.hidden_tests)
         probes = zip(self._probes, holds[count:], strict=True)
         follows: dict[tuple[Seat, str], dict[int, set[str]]] = {}
@@ -53,6 +60,10 @@ class HiddenSuite:
             seat: {d.id: _realised(list(follows.get((seat, d.id), {}).values())) for d in self.task.decisions}
             for seat in self.task.seats
         }
+        for seat, options in realised.items() if apart else ():
+            for id, option in options.items():
+                if option is not None and option not in [judgement.realised[seat][id] for judgement in apart]:
+                    options[id] = AMBIGUOUS
         tolerant = {seat for seat, options in realised.items() if AMBIGUOUS in options.values()}
         ends = [{options[d.id] for options in realised.values()} for d in self.task.decisions]
         agreed = not tolerant and all(len(options) == 1 and None not in options for options in ends)

@@ -70,8 +70,9 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     0.0 until the end; then U = (hidden tests of the merged tree that pass / all of them) x (visible tests that still
     pass / all of them) for both seats. Hidden tests fail on the base, visible ones pass, so a clean merge alone pays
     nothing. Success: all pass. Without a merged tree all fail. No tree holds a hidden test and tests/ cannot be
-    changed. A seat is committed to the option whose probe its own branch satisfies or, where its branch satisfies
-    none, the merged tree (None if not exactly one): either seat may build both features.
+    changed. A seat is committed to the option that its feature follows on its own branch or, where it follows none
+    there, on the merged tree: either seat may build both features. What it follows on the merged tree and on no branch
+    it takes from the partner's code, which is ambiguous, as is following several (`envs.core.hidden_tests`).
 
     ## Episode end
     As in `CoopEnv`. `outcome.merge`, `outcome.forecasts`, `outcome.parts` and `outcome.provenance` say what became of

@@ -39,10 +39,12 @@ class Suites:
         self.hidden = HiddenSuite(task)
         self.visible = tuple(kept_tests(task.files).values())
 
-    def judge(self, files: Files | None) -> TreeJudgement:
+    def judge(self, files: Files | None, branches: Sequence[TreeJudgement] = ()) -> TreeJudgement:
+        """What a tree does; of the merged one, beside what each of the branches does."""
         verdict = judge(files, (*self.hidden.expressions, *self.visible), timeout_s=self.timeout_s)
         count = len(self.hidden.expressions)
-        return TreeJudgement(verdict, self.hidden.judge(verdict.passed[:count]), verdict.passed[count:])
+        hidden = self.hidden.judge(verdict.passed[:count], [branch.hidden for branch in branches])
+        return TreeJudgement(verdict, hidden, verdict.passed[count:])
 
 
 def score_branches(
@@ -67,8 +69,8 @@ def score_branches(
     suites = Suites(task, timeout_s)
     first, second = (branches[seat] for seat in task.seats)
     merged = merge_branches(task.files, first, second, policy)
-    whole = suites.judge(merged.final)
     alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
+    whole = suites.judge(merged.final, tuple(alone.values()))
     committed = {
         seat: {
             id: option or whole.hidden.realised[seat][id] for id, option in alone[seat].hidden.realised[seat].items()
