@@ -75,7 +75,7 @@ def test_the_loss_is_the_formula(tmp_path, critic):
     assert clipped > 5
     assert moved > 5
     with torch.no_grad():
-        loss = trainer.compute_loss(policy, rows, num_items_in_batch=trainer.token_counts(rows))
+        loss = trainer.loss(policy, rows, trainer.token_counts(rows))
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
@@ -89,7 +89,7 @@ def hidden_gradient(trainer, rows):
         return kept[-1]
 
     policy.hidden = leaf
-    trainer.compute_loss(policy, rows, num_items_in_batch=trainer.token_counts(rows)).backward()
+    trainer.loss(policy, rows, trainer.token_counts(rows)).backward()
     del policy.hidden
     (states,) = kept
     return states.grad.abs().sum(-1) > 0
@@ -117,8 +117,7 @@ def test_a_sandbox_fault_teaches_nothing(tmp_path):
     touched = hidden_gradient(trainer, rows)
     assert [bool(row.any()) for row in touched] == [row.trainable for row in rows]
     losses = [
-        float(trainer.compute_loss(trainer.model, some, num_items_in_batch=trainer.token_counts(some)).detach())
-        for some in (rows, trainable)
+        float(trainer.loss(trainer.model, some, trainer.token_counts(some)).detach()) for some in (rows, trainable)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for seat in tiny.SEATS:

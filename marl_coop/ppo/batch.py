@@ -90,12 +90,11 @@ def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minib
                 end_column_J.append(turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
     prefix_hidden_RTH = None
-    if all(row.trace.prefix_hidden_TH is not None for row in rows):  # who writes text has none
-        prefix_hidden_RTH = rows[0].trace.prefix_hidden_TH.new_zeros(
-            len(rows), width, rows[0].trace.prefix_hidden_TH.shape[-1]
-        )
-        for r, row in enumerate(rows):
-            prefix_hidden_RTH[r, : len(row.trace.prefix_hidden_TH)] = row.trace.prefix_hidden_TH
+    prefixes = [row.trace.prefix_hidden_TH for row in rows if row.trace.prefix_hidden_TH is not None]
+    if len(prefixes) == len(rows):  # who writes text has none
+        prefix_hidden_RTH = prefixes[0].new_zeros(len(rows), width, prefixes[0].shape[-1])
+        for r, prefix_hidden_TH in enumerate(prefixes):
+            prefix_hidden_RTH[r, : len(prefix_hidden_TH)] = prefix_hidden_TH
     to = lambda values: torch.tensor(values, device=device)  # noqa: E731
     return Minibatch(
         spans=spans,

@@ -1,6 +1,7 @@
 """Which weights an engine samples from while the trainer changes them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -25,8 +26,8 @@ class EngineWeights(TrainerCallback):
 
     def check(self, rollouts: Iterable[Rollout]) -> None:
         """Raises RuntimeError where a reply was sampled by other weights than the newest."""
-        played = {t.version for r in rollouts for trace in r.traces.values() for t in trace.turns}
-        if stale := sorted(version for version in played - {None, self.version}):
+        turns = (turn for rollout in rollouts for trace in rollout.traces.values() for turn in trace.turns)
+        if stale := sorted({turn.version for turn in turns if turn.version not in (None, self.version)}, key=str):
             raise RuntimeError(
                 f"{type(self.engine).__name__} was told of weights {self.version} and sampled from weights {stale}: "
                 "its load_adapters must take effect before the next request"
@@ -35,7 +36,7 @@ class EngineWeights(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self._load(state.global_step)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state, control, **kwargs):
         if state.global_step % args.steps_per_update == 0:
             self._load(state.global_step)
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from accelerate import Accelerator
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 def total(accelerator: Accelerator, values: Tensor) -> Tensor:
     """Sum over all processes."""
-    return accelerator.reduce(values.to(accelerator.device), reduction="sum").to(values.device)
+    return torch.as_tensor(accelerator.reduce(values.to(accelerator.device), reduction="sum")).to(values.device)
 
 
 class Collector:
@@ -81,7 +82,7 @@ class Collector:
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
 
-    def learns(self, player: Player) -> bool:
+    def learns(self, player: Player) -> TypeGuard[str]:
         """Whether a player is an adapter that is trained."""
         return player in self.model.adapters
 
@@ -178,7 +179,8 @@ class Collector:
                 row.features_KF = torch.cat([own[id(row)], *beside], dim=-1)
                 row.values_K = torch.zeros(len(row.trace.turns))
                 if self.learns(row.trace.player):
-                    row.values_K = self.model.values({row.trace.adapter: row.features_KF})[row.trace.adapter].cpu()
+                    adapter = row.trace.player
+                    row.values_K = self.model.values({adapter: row.features_KF})[adapter].cpu()
 
     def _warn_of_idle_adapters(self, rows: list[SeatSample]) -> None:
         """Say, once, which adapters still compute what the base does after the first update. Sampling and learning
@@ -213,7 +215,7 @@ class Collector:
 
     def _add_advantages(self, rows: list[SeatSample]) -> None:
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
-        longest = max(1, int(lengths.max()))
+        longest = max(1, int(torch.as_tensor(lengths).max()))
         rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
         terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
         values_RK, _ = stack_turns(rows, "values_K", longest)

@@ -1,6 +1,7 @@
 """The weights of the reward terms while training, among them those that move to hold a budget."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class RewardWeights(TrainerCallback):
 
     def __init__(self, stack: RewardStack, total: Callable[[Tensor], Tensor]):
         self.stack, self.total = stack, total
-        self.held = {term.name: term for term in stack.terms if isinstance(term.weight, DualAscent)}
+        self.held = {t.name: (t, t.weight) for t in stack.terms if isinstance(t.weight, DualAscent)}
         self.moved: dict[str, float] = {}
         self.spent: dict[str, float] = {}  # means of the running update; none where nothing was to be learned from
 
@@ -38,21 +39,21 @@ class RewardWeights(TrainerCallback):
 
     def count(self, played: Sequence[tuple[Episode, Seat]]) -> None:
         """Note what was spent in the running update, in this process's share of what is learned from."""
-        for name, term in self.held.items():
+        for name, (term, _) in self.held.items():
             spent = [term.spent(episode, seat) for episode, seat in played]
             total, cases = self.total(torch.tensor([sum(spent), len(spent)], dtype=torch.float32)).tolist()
             self.spent |= {name: total / cases} if cases else {}
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state: Any, control, **kwargs):
         saved = state.stateful_callbacks.get(KEY, {})
         self.moved = {name: weight for name, weight in saved.items() if name in self.held}
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state: Any, control, **kwargs):
         update, step = divmod(state.global_step, args.steps_per_update)
         if step or not self.held:
             return
         for name, spent in self.spent.items():
-            schedule = self.held[name].weight
+            _, schedule = self.held[name]
             if update % schedule.every == 0:
                 self.moved[name] = schedule.moved(self.moved.get(name, schedule.start), spent)
         self.spent = {}

@@ -13,9 +13,10 @@ of their losses trains each as if it were alone.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -61,6 +62,9 @@ class MultiAgentPPOTrainer(TrainerBase):
         chat: puts text into token ids; None: by the template of `processing_class`, with `system`.
     """
 
+    model: TeamPolicy
+    args: MultiAgentPPOConfig
+
     def __init__(
         self,
         model: TeamPolicy,
@@ -94,9 +98,10 @@ class MultiAgentPPOTrainer(TrainerBase):
 
     def get_train_dataloader(self) -> DataLoader:
         micro_batches = self.args.max_steps * self.args.gradient_accumulation_steps
-        return DataLoader(range(micro_batches), batch_size=1, collate_fn=lambda items: {"micro_batch": items[0]})
+        schedule: Any = range(micro_batches)
+        return DataLoader(schedule, batch_size=1, collate_fn=lambda items: {"micro_batch": items[0]})
 
-    def training_step(self, model, inputs: dict[str, int], num_items_in_batch=None) -> Tensor:
+    def training_step(self, model, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """One micro-batch: play where an update begins, then one forward and one backward."""
         step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
         if micro == 0:
@@ -112,7 +117,7 @@ class MultiAgentPPOTrainer(TrainerBase):
             return torch.zeros((), device=self.args.device)
         model.train()
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, rows, num_items_in_batch=counts)
+            loss = self.loss(model, rows, counts)
         if not self._all_processes(bool(torch.isfinite(loss))):
             self._non_finite_losses += 1
             self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
@@ -135,24 +140,30 @@ class MultiAgentPPOTrainer(TrainerBase):
         part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
         return self._sorted(part), self._sorted(whole)
 
-    def _sorted(self, episodes: Sequence[int]) -> list[SeatSample]:
+    def _sorted(self, episodes: Iterable[int]) -> list[SeatSample]:
         played = (row for episode in episodes for row in self.rows[episode].values() if row.trace.turns)
         rows = [row for row in played if self.collector.learns(row.trace.player)]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
     # --------------------------------------------------------------------------------------------------- learn
 
-    def compute_loss(self, model, inputs: list[SeatSample], return_outputs=False, num_items_in_batch=None) -> Tensor:
-        """Loss of a micro-batch; `num_items_in_batch` is what `token_counts` gives for its whole minibatch."""
+    def loss(self, model, rows: Sequence[SeatSample], counts: Mapping[str, tuple[float, float]]) -> Tensor:
+        """Loss of a micro-batch.
+
+        Args:
+            model: the team's policy, or what accelerate has put around it.
+            rows: sorted by adapter, as `minibatch` gives them.
+            counts: what `token_counts` gives for the whole minibatch that the rows are a part of.
+        """
         args, device = self.args, self.accelerator.device
-        if not inputs:
+        if not rows:
             return self._dummy_loss(model)
-        batch = collate(inputs, self.players.chat.eos, device)
+        batch = collate(rows, self.players.chat.eos, device)
         zero = self._zero_loss([adapter for adapter in self.model.adapters if adapter not in batch.tokens])
-        join = lambda name: torch.cat([getattr(row, name) for row in inputs]).to(device)  # noqa: E731
+        join = lambda name: torch.cat([getattr(row, name) for row in rows]).to(device)  # noqa: E731
         advantages_J, features_JF = join("advantages_K"), join("features_KF")
         returns_J, old_values_J = join("returns_K"), join("values_K")
-        trainable_J = torch.cat([torch.full((len(r.trace.turns),), float(r.trainable)) for r in inputs]).to(device)
+        trainable_J = torch.cat([torch.full((len(r.trace.turns),), float(r.trainable)) for r in rows]).to(device)
         features = {adapter: features_JF[turns] for adapter, turns in batch.turns.items()}
         scores, values = model(
             features,
@@ -184,7 +195,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         loss = zero
         for adapter, tokens in batch.tokens.items():
             turns = batch.turns[adapter]
-            tokens_total, turns_total = (max(1.0, count) for count in num_items_in_batch[adapter])
+            tokens_total, turns_total = (max(1.0, count) for count in counts[adapter])
             trainable_N = trainable_J[batch.turn_N][tokens]
             value_J = losses.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
             loss = loss + (token_loss_N[tokens] * trainable_N).sum() / tokens_total
@@ -216,7 +227,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         zeros = [0.0 * parameter.sum() for part in parts for parameter in part]
         return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
 
-    def token_counts(self, rows: list[SeatSample]) -> dict[str, tuple[float, float]]:
+    def token_counts(self, rows: Sequence[SeatSample]) -> dict[str, tuple[float, float]]:
         """Action tokens and turns of a minibatch that count, by adapter, over all processes."""
         counts = torch.zeros(len(self.model.adapters), 2)
         for row in rows:
@@ -240,7 +251,8 @@ class MultiAgentPPOTrainer(TrainerBase):
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            team: Any = self.model  # typed as a model of transformers there, and read by few optimisers
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, team)
             adapters, rate = self.model.adapters, self.args.learning_rate
             a, b = ([p for name in adapters for p in self.model.adapter_parameters(name, m)] for m in "AB")
             groups = [

@@ -86,7 +86,7 @@ class Chat:
 
     def reply_text(self, ids: list[int]) -> str:
         """The text of a reply, without its end."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).removeprefix(self._indent)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._indent)
 
     # ------------------------------------------------------------------------------------------------ the template
 
@@ -111,8 +111,10 @@ class Chat:
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self._options
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self._options
+                )
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(f"{self._name} fails: {' '.join(str(error).split()) or type(error).__name__}") from error
@@ -134,16 +136,18 @@ class Chat:
     def _end_of_turn(self, to_user: str, wanted: str | None) -> tuple[int, str]:
         """Id and text of the token that ends a reply."""
         known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items()}
-        known |= {text: self.tokenizer.convert_tokens_to_ids(text) for text in self.tokenizer.all_special_tokens}
-        found = max((text for text in known if to_user.startswith(text)), key=len, default=None)
+        special: Any = self.tokenizer.all_special_tokens
+        ids: Any = self.tokenizer.convert_tokens_to_ids(special)
+        known |= dict(zip(special, ids, strict=True))
+        found = max((text for text in known if to_user.startswith(text)), key=len, default="")
         if wanted is not None and wanted not in known:
             raise ValueError(f"end_of_turn is {wanted!r}, which is no token of {self.tokenizer.name_or_path!r}")
-        if wanted is None and found is None:
+        if wanted is None and not found:
             raise ValueError(
                 f"{self._name} ends a reply with {to_user[:20]!r}, which is no token of its own; name the token that "
                 "ends a turn as end_of_turn"
             )
-        return known[wanted or found], found or ""
+        return known[wanted or found], found
 
     def _role_marks(self, *joints: str) -> tuple[str, ...]:
         """What would be read as the template's own if somebody wrote it: every token that is matched as a whole, and

@@ -67,6 +67,8 @@ class Endpoint:
         """
         import openai
 
+        phase = env.phase
+        assert phase is not None, "no episode is running"
         messages: list[Any] = [{"role": "system", "content": self.system}]
         for turn in env.turns:
             if turn.agent == seat:
@@ -79,7 +81,7 @@ class Endpoint:
                 model=self.model,
                 messages=[*messages, {"role": "user", "content": env.observe(seat)}],
                 temperature=self.temperature,
-                max_tokens=self.max_tokens[env.phase],
+                max_tokens=self.max_tokens[phase],
                 seed=env.task.seed % 2**31,
             )
             choice = completion.choices[0]

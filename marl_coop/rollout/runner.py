@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -173,7 +174,8 @@ class _Session:
                     slot.take_sample(seat, generation)
                     self._step_if_ready(slot)
             else:
-                wait([*self._answering, *self._ending], return_when=FIRST_COMPLETED)
+                running: list[Future[Any]] = [*self._answering, *self._ending]
+                wait(running, return_when=FIRST_COMPLETED)
             for answer in [future for future in self._answering if future.done()]:
                 slot, seat = self._answering.pop(answer)
                 slot.take_text(seat, *answer.result())
@@ -258,12 +260,13 @@ class _EpisodeSlot:
         trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
 
     def request(self, seat: Seat) -> Request:
-        trace, runner = self.traces[seat], self.runner
+        trace, runner, phase = self.traces[seat], self.runner, self.env.phase
+        assert phase is not None, "a seat is asked only while the episode runs"
         return Request(
             chat=(self.index, seat),
             ids=trace.ids,
             adapter=trace.adapter,
-            max_tokens=runner.max_tokens[self.env.phase],
+            max_tokens=runner.max_tokens[phase],
             temperature=runner.temperature,
             stop_ids=runner.chat.stops,
             seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(trace.turns)),
