@@ -23,7 +23,7 @@ def tiny_policy(**options):
 class EndsWhenSilent(tiny.CueTask):
     """The talk is over once agent_0 has said nothing."""
 
-    def settle(self, turns):
+    def resolve(self, turns):
         if self.phase is Phase.TALK and not turns[A].message:
             self._schedule = (*self._schedule[: self._step + 1], Phase.FINAL)
         return turns

@@ -85,14 +85,16 @@ def _play(policy: TeamPolicy, adapters: Sequence[str | None], rng: np.random.Gen
     engine, vocabulary = EmbeddedEngine(policy, max_rows=len(adapters)), policy.config.get_text_config().vocab_size
     ids = [rng.integers(vocabulary, size=3 + 2 * i).tolist() for i in range(len(adapters))]
     sampled: list[list[tuple[int, float]]] = [[] for _ in adapters]
+    names = range(len(adapters))
     for turn in range(TURNS):
         for i, adapter in enumerate(adapters):
             request = {"stop_ids": frozenset(), "temperature": 1.0, "max_tokens": TOKENS - (i + turn) % 2, "seed": i}
             engine.submit(Request(chat=i, ids=ids[i], adapter=adapter, **request))
         for reply in engine.collect():
-            places = range(len(ids[reply.chat]), len(ids[reply.chat]) + len(reply.ids))
-            sampled[reply.chat] += zip(places, reply.logprobs, strict=True)
-            ids[reply.chat] = [*ids[reply.chat], *reply.ids, *rng.integers(vocabulary, size=1 + reply.chat).tolist()]
+            i = names.index(reply.chat)
+            places = range(len(ids[i]), len(ids[i]) + len(reply.ids))
+            sampled[i] += zip(places, reply.logprobs, strict=True)
+            ids[i] = [*ids[i], *reply.ids, *rng.integers(vocabulary, size=1 + i).tolist()]
     return sorted(zip(adapters, ids, sampled, strict=True), key=lambda chat: str(chat[0]))
 
 
