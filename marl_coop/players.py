@@ -1,7 +1,6 @@
 """Who sits in a seat: an adapter, the frozen base, a partner that writes text, or one of several for each episode."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class Mix:
             raise ValueError(f"the weights of a mix are {self.weights}; each must be a positive number")
 
     @classmethod
-    def of(cls, player: "Player | Mix") -> Self:
+    def of(cls, player: "Player | Mix") -> "Mix":
         """A mix as it is, a player as the mix of it alone."""
         return player if isinstance(player, Mix) else cls((player,), (1.0,))
 

@@ -22,10 +22,10 @@ def train(argv: Sequence[str]) -> int:
     if args.resume is None and not args.config:
         raise ConfigError("give a file with --config FILE, or a run to go on with by --resume DIR", source=COMMAND_LINE)
     place = None if args.resume is None else _place(args)
-    files = args.config or [rundir.configuration_of(rundir.locate(place)[0])]
-    config = load_config(files, args.overrides)
-    if place is not None:
-        config.refuse_changes(load_config([rundir.configuration_of(rundir.locate(place)[0])]))
+    recorded = [] if place is None else [rundir.configuration_of(rundir.locate(place)[0])]
+    config = load_config(args.config or recorded, args.overrides)
+    if recorded:
+        config.refuse_changes(load_config(recorded))
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0

@@ -40,10 +40,12 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return cause
     keys = (*prefix, *_keys_in(data, first["loc"]))
     if first["type"] == "extra_forbidden":
-        for key in first["loc"][:-1]:
+        for key in map(str, first["loc"][:-1]):
             data = data[key]
             scheduled = key == "weight" and "schedule" in data  # of a reward term
-            schema = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
+            inner = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
+            assert isinstance(inner, type) and issubclass(inner, BaseModel)  # else pydantic knows no such key
+            schema = inner
         return ConfigError(f"unknown key; did you mean {nearest(keys[-1], schema.model_fields)!r}?", keys)
     if first["type"] == "missing":
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)

@@ -27,7 +27,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
     merged = OmegaConf.create(defaults)
     try:
         for source, content in layers:
-            below = OmegaConf.to_container(merged)
+            below = _plain(merged)
             if (clash := _clash(below, content)) is not None:
                 raise ConfigError(
                     "has a list where an earlier file or a default has keys, or the reverse", clash, source
@@ -36,7 +36,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
             _clear_other_environment(below, content)
             _clear_mixes(below.get("policies"), content.get("policies"))
             merged = OmegaConf.merge(below, content)
-        return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        return _plain(merged, finished=True)
     except OmegaConfBaseException as error:
         keys = tuple(str(error.full_key or "").split("."))
         raise ConfigError(str(error).splitlines()[0], keys, source_of(keys, layers)) from error
@@ -73,7 +73,14 @@ def _yaml(load: Callable[[], Any], source: str) -> dict:
         raise ConfigError("must hold `key: value` lines", source=source) from error
     if not isinstance(content, DictConfig):
         raise ConfigError("must hold `key: value` lines, not a list", source=source)
-    return OmegaConf.to_container(content)
+    return _plain(content)
+
+
+def _plain(content: Any, finished: bool = False) -> dict:
+    """What OmegaConf holds as a dict; `finished` resolves references and refuses what was left to fill."""
+    plain = OmegaConf.to_container(content, resolve=finished, throw_on_missing=finished)
+    assert isinstance(plain, dict)  # of keys, as they are
+    return plain
 
 
 def _existing_like(file: Path) -> str:

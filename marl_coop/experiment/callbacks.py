@@ -1,11 +1,13 @@
 """What the trainer tells the terminal, the run folder and the curriculum."""
 
 from pathlib import Path
+from typing import Any, cast
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from envs.core.curriculum import Curriculum
 from marl_coop.policy.compat import ExportableState
+from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.runs.progress import Progress
 from marl_coop.runs.records import append_metrics, forget_metrics_after
 
@@ -20,13 +22,16 @@ SHOWN = {
 class UpdateProgress(TrainerCallback):
     """The updates with the time left and a few numbers of each: a bar in a terminal, a line per update elsewhere."""
 
+    def __init__(self, steps_per_update: int):
+        self._steps = steps_per_update
+
     def on_train_begin(self, args, state, control, **kwargs):
-        total, done = state.max_steps // args.steps_per_update, state.global_step // args.steps_per_update
+        total, done = state.max_steps // self._steps, state.global_step // self._steps
         self._progress = Progress(total, "training", "update", done=done, shown=state.is_world_process_zero)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "update" in logs:
-            self._progress.advance(**{short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs})
+            self._progress.advance(1, {short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs})
 
 
 class StepProgress(TrainerCallback):
@@ -70,11 +75,11 @@ class CurriculumLevel(TrainerCallback, ExportableState):
     The success that it is told is that of all processes, so all of them are on the same level.
     """
 
-    def __init__(self, curriculum: Curriculum, metrics: dict[str, list[float]]):
+    def __init__(self, curriculum: Curriculum, metrics: MeanMetrics):
         self.curriculum, self.metrics = curriculum, metrics
 
     def on_train_begin(self, args, state, control, **kwargs):
-        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        saved = cast(dict[str, Any], state.stateful_callbacks).setdefault(type(self).__name__, self.state())
         self.curriculum.restore(saved["attributes"])
         self.metrics.add("curriculum/level", self.curriculum.level)
 

@@ -236,7 +236,7 @@ class Experiment:
             on_rollouts=self._record_rollouts,
             engine=self.engine,
         )
-        show_progress(trainer, UpdateProgress())
+        show_progress(trainer, UpdateProgress(self.args.steps_per_update))
         if curriculum:
             trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
         trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -45,8 +46,8 @@ def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOCo
         if key not in known:
             raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
     try:
-        defaults = {"use_cpu": not torch.accelerator.is_available()}
-        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **(defaults | config.training))
+        values: dict[str, Any] = {"use_cpu": not torch.accelerator.is_available()} | config.training
+        return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **values)
     except (TypeError, ValueError) as error:
         raise config.error(("training",), str(error)) from error
 

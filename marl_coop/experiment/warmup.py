@@ -21,7 +21,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Episode
@@ -52,6 +53,7 @@ class FormatTrainer(SFTTrainer):
             logits = model(**inputs, use_cache=False).logits
         finally:
             only_labelled.remove()
+        assert num_items_in_batch is not None  # the trainer counts the labels of the whole step
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[labelled], reduction="sum") / num_items_in_batch
         return loss * self.accelerator.num_processes  # DDP takes the mean
 
@@ -139,7 +141,7 @@ def warm_adapter(
             trainer.train()
         if state.is_main_process:
             finished = folder.with_name(f"{folder.name}.{os.getpid()}")
-            adapted.save_pretrained(finished)
+            adapted.save_pretrained(str(finished))
             move_into_place(finished, folder)
         adapted.unload()
     state.wait_for_everyone()

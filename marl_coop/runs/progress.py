@@ -2,7 +2,8 @@
 
 import sys
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -33,7 +34,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._bar.close()
 
-    def advance(self, units: int = 1, **numbers: str) -> None:
+    def advance(self, units: int = 1, numbers: Mapping[str, str] = MappingProxyType({})) -> None:
         """So many more units are done; the numbers are shown beside the count."""
         units = min(units, self.total - self.done)
         self.done += units
@@ -44,7 +45,7 @@ class Progress:
             self._written = now
             print(self._line(now - self._started, numbers), file=sys.stderr, flush=True)
 
-    def _line(self, elapsed_s: float, numbers: dict[str, str]) -> str:
+    def _line(self, elapsed_s: float, numbers: Mapping[str, str]) -> str:
         left_s = elapsed_s / (self.done - self._before) * (self.total - self.done)
         times = f"{tqdm.format_interval(elapsed_s)}<{tqdm.format_interval(left_s)}"  # as tqdm writes them
         said = "".join(f", {name}={number}" for name, number in numbers.items())
