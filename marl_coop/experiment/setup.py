@@ -30,8 +30,6 @@ from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
 from marl_coop.rollout.runner import RolloutRunner
 
-SYSTEM = "You and a partner write one module."
-
 
 def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOConfig:
     """The section `training` as `MultiAgentPPOConfig`.
@@ -66,8 +64,22 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     return base, tokenizer
 
 
-def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Chats by the model's template.
+def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
+    """The environments that are trained on, without a curriculum, and evaluated on.
+
+    Raises:
+        ConfigError: one cannot be made: a data set is not there.
+    """
+    keys: tuple[str, ...] = ("env",)
+    try:
+        env, keys = config.make_env(), ("evaluation", "env")
+        return env, config.make_evaluation_env()
+    except ValueError as error:
+        raise config.error(keys, str(error)) from error
+
+
+def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, env: CoopEnv) -> Chat:
+    """Chats by the model's template, with the system message of an environment.
 
     Raises:
         ConfigError: the template cannot be used.
@@ -76,7 +88,7 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
     try:
         return Chat(
             tokenizer,
-            SYSTEM,
+            env.system_prompt,
             stops=stop_ids(base),
             end_of_turn=section.end_of_turn,
             template_options=section.chat_template_kwargs,
@@ -142,7 +154,7 @@ def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenize
 
 def make_players(config: Config, env: CoopEnv, args: MultiAgentPPOConfig) -> dict[str, Player | Mix]:
     """Who sits in each seat of an environment."""
-    chats = {"system": SYSTEM, "temperature": args.temperature, "max_tokens": args.max_tokens}
+    chats = {"system": env.system_prompt, "temperature": args.temperature, "max_tokens": args.max_tokens}
     return policies.build_players(config.policies, env, partial(Endpoint, **chats))
 
 
@@ -153,11 +165,12 @@ def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
     return engine
 
 
-def make_evaluator(config: Config, engine: Engine, chat: Chat, args: MultiAgentPPOConfig) -> RolloutRunner:
-    """Plays the environment of the section `evaluation`, wherever a curriculum stands."""
-    make_env = config.make_evaluation_env
-    players = make_players(config, make_env(), args)
-    return RolloutRunner(make_env, players, engine, chat, args.max_tokens, args.temperature)
+def make_evaluator(
+    config: Config, env: CoopEnv, engine: Engine, chat: Chat, args: MultiAgentPPOConfig
+) -> RolloutRunner:
+    """Plays the environment of the section `evaluation`, which `env` is one of, wherever a curriculum stands."""
+    players = make_players(config, env, args)
+    return RolloutRunner(config.make_evaluation_env, players, engine, chat, args.max_tokens, args.temperature)
 
 
 def training_env(config: Config, curriculum: Curriculum | None) -> Callable[[], CoopEnv]:

@@ -11,12 +11,14 @@ from rewards import RewardBreakdown
 def write_episodes(file: Path, episodes: Sequence[Episode], breakdowns: Sequence[RewardBreakdown] = ()) -> None:
     """One line per episode, with its reward breakdown where there are any; there are as many or none."""
     file.parent.mkdir(exist_ok=True)
-    with file.open("w", encoding="utf-8") as out:
+    unfinished = file.with_name(f"{file.name}.part")
+    with unfinished.open("w", encoding="utf-8") as out:
         for i, episode in enumerate(episodes):
             line = {"episode": json.loads(episode.to_json())}
             if breakdowns:
                 line["rewards"] = breakdowns[i].to_dict()
             out.write(json.dumps(line) + "\n")
+    unfinished.replace(file)  # a run that is killed leaves no half of a file
 
 
 def read_episodes(file: Path) -> list[Episode]:
