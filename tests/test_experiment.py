@@ -30,7 +30,9 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("experiment")
     tokenizer = tiny.byte_tokenizer()
     tokenizer.save_pretrained(folder / "model")
-    tiny.base_model(len(tokenizer)).save_pretrained(folder / "model")
+    model = tiny.base_model(len(tokenizer))
+    model.config.max_position_embeddings = 2048  # a byte is a token
+    model.save_pretrained(folder / "model")
     return folder
 
 

@@ -42,6 +42,20 @@ MAY_CHANGE = (  # when a run is resumed
 
 UNNAMED = {"seed", *MAY_CHANGE} - {"env.curriculum"}  # overrides that make no other experiment
 
+ELSEWHERE = {  # fields of TrainingArguments that have no effect in `training`, and what has
+    "output_dir": "set output_dir at the top level of the configuration",
+    "seed": "set seed at the top level of the configuration",
+    "logging_steps": "it has no effect: each update is logged",
+    "logging_strategy": "it has no effect: each update is logged",
+    "save_steps": "it has no effect: set save_updates",
+    "save_strategy": "it has no effect: set save_updates",
+    "num_train_epochs": "it has no effect: set num_updates",
+    "per_device_train_batch_size": "it has no effect: set episodes_per_update, num_mini_batches and "
+    "gradient_accumulation_steps",
+    "eval_strategy": "it has no effect: the section evaluation says what is played before and after",
+    "eval_steps": "it has no effect: the section evaluation says what is played before and after",
+}
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -121,6 +135,13 @@ class Config(Section):
     _evaluation_env: EnvMaker = PrivateAttr()
     _curriculum: Curriculum | None = PrivateAttr()
     _levels: tuple[EnvMaker, ...] = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _training_has_effect(self) -> Self:
+        for key in self.training:
+            if key in ELSEWHERE:
+                raise ConfigError(ELSEWHERE[key], ("training", key))
+        return self
 
     @model_validator(mode="after")
     def _rewards_exist(self) -> Self:

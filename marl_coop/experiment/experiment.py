@@ -86,7 +86,7 @@ class Experiment:
         Args:
             place: a run's folder, whose last checkpoint is taken, or one of its checkpoints. A run that has none yet
                 begins again.
-            config: the run's own configuration with what may change (`marl_coop.config.schema.MAY_CHANGE`); None: as it is.
+            config: the run's own with what may change (`marl_coop.config.schema.MAY_CHANGE`); None: as it is.
 
         Raises:
             RunError: the place is no run.

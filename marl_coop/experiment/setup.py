@@ -39,8 +39,6 @@ def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOCo
     """
     known = {field.name for field in dataclasses.fields(MultiAgentPPOConfig) if field.init}
     for key in config.training:
-        if key in ("output_dir", "seed"):
-            raise config.error(("training", key), f"set {key} at the top level of the configuration")
         if key not in known:
             raise config.error(("training", key), f"unknown key; did you mean {nearest(key, known)!r}?")
     try:
