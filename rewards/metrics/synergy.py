@@ -158,7 +158,7 @@ def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
 
 
 def _of_members(value: Callable[[np.ndarray], np.ndarray]) -> Statistic:
-    return Statistic(_members, Formula(value, lambda sums: sums[1], both_ways), doc(value))
+    return Statistic(_members, Formula(value, lambda sums: sums[3::2].max(), both_ways), doc(value))
 
 
 worth_best_member = _of_members(_best_member)
