@@ -10,6 +10,7 @@ import tiny
 
 from envs.core.env import MAX_REPLY
 from envs.core.episode import Phase
+from marl_coop.config import policies
 from marl_coop.engines import FinishReason
 from marl_coop.rollout.endpoint import Endpoint, EndpointError
 
@@ -164,6 +165,12 @@ def test_an_endpoint_that_fails_ends_the_play_with_its_own_error(server, tmp_pat
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
     with pytest.raises(EndpointError, match="gave 401: bad key"):
         trainer.players.play(range(4), sampling_seed=0)
+
+
+def test_a_configuration_without_the_client_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setattr(policies, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"'http://h/v1#m' needs the openai client: pip install --editable"):
+        policies.check("http://h/v1#m", [])
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch):

@@ -12,6 +12,7 @@ In YAML, under `policies`, a seat is given to
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import chain, count
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]]) -> None:
                 raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
             case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):
                 raise ValueError(f"{name!r} must end with # and the name of a model")
+            case "endpoint" if find_spec("openai") is None:
+                raise ValueError(f"{name!r} needs the openai client: pip install --editable '.[endpoint]'")
             case "adapter" if not re.fullmatch(r"[A-Za-z0-9_-]+", name):  # it becomes a folder
                 raise ValueError(
                     f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "

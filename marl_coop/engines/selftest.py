@@ -85,7 +85,7 @@ def _play(policy: TeamPolicy, adapters: Sequence[str | None], rng: np.random.Gen
     engine, vocabulary = EmbeddedEngine(policy, max_rows=len(adapters)), policy.config.get_text_config().vocab_size
     ids = [rng.integers(vocabulary, size=3 + 2 * i).tolist() for i in range(len(adapters))]
     sampled: list[list[tuple[int, float]]] = [[] for _ in adapters]
-    names = range(len(adapters))
+    names: list[object] = [*range(len(adapters))]
     for turn in range(TURNS):
         for i, adapter in enumerate(adapters):
             request = {"stop_ids": frozenset(), "temperature": 1.0, "max_tokens": TOKENS - (i + turn) % 2, "seed": i}
