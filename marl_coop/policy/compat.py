@@ -28,6 +28,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax_and_entropy
 
 __all__ = [
+    "Conv1D",
     "ExportableState",
     "LoraLayer",
     "LoraLinear",

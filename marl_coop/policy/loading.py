@@ -54,6 +54,8 @@ def load_base(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
+    # what adapters say they were made on: never where this machine keeps it
+    model.config.name_or_path = Path(name_or_path).name if Path(name_or_path).exists() else name_or_path
     return model, tokenizer
 
 

@@ -130,7 +130,7 @@ class RoutedLinear(LoraLinear):
 
     def _adapted(self, span: Span, x_RTI: Tensor, output_RTO: Tensor) -> Tensor:
         adapter, start, stop = span
-        if adapter is None:
+        if adapter is None or adapter not in self.lora_A:  # one from disk may have other layers than the team's
             return output_RTO[start:stop]
         rows_RTI = self.lora_dropout[adapter](x_RTI[start:stop])
         return output_RTO[start:stop] + self.lora_B[adapter](self.lora_A[adapter](rows_RTI))

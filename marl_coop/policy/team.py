@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    load_peft_weights,
-    set_peft_model_state_dict,
-)
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
 
 from marl_coop.policy import compat
+from marl_coop.policy.adapters import (
+    check_names,
+    check_same,
+    check_targets,
+    read_config,
+    read_weights,
+    reference_name,
+    weights_of,
+    write_adapter,
+)
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts
 from marl_coop.policy.value_head import ValueHead
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
 PREFIX_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
-
-
-def reference_name(adapter: str) -> str:
-    """Name of the frozen copy of an adapter that `TeamPolicy.snapshot_reference` makes."""
-    return f"{adapter}_start"
 
 
 class Scores(NamedTuple):
@@ -60,24 +59,36 @@ class TeamPolicy(nn.Module):
         self.adapters = tuple(adapters)
         first, *others = self.adapters
         check_plain(lora)
-        lora = compat.with_layer_class(lora, RoutedLinear)
-        self.lm: PeftModel = get_peft_model(base, lora, adapter_name=first)
+        check_names(self.adapters)
+        check_targets(base, lora)
+        self.lm: PeftModel = get_peft_model(base, compat.with_layer_class(lora, RoutedLinear), adapter_name=first)
         for adapter in others:
-            self.lm.add_adapter(adapter, lora)
+            self._add_adapter(adapter, lora)
         self._head = compat.head_of(base)
         self._refuse_layers_that_cannot_be_routed()
         self._settle_adapters()
         self._cache_keyword = compat.cache_keyword(self.decoder)
         self.prefix_hidden_RTH: Tensor | None = None  # of the last forward; stays None where it cannot be kept
-        self._lowest_adapted = 0
-        kinds = getattr(base.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
-        if base.config.model_type in PREFIX_MODELS and len(set(kinds)) == 1:
-            adapted = [any(isinstance(m, RoutedLinear) for m in x.modules()) for x in compat.layers_of(self.decoder)]
-            self._lowest_adapted = adapted.index(True)
-        if self._lowest_adapted > 0:
-            compat.layers_of(self.decoder)[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
+        self._keeping: RemovableHandle | None = None
+        self._keep_the_prefix()
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
+
+    def _add_adapter(self, adapter: str, lora: LoraConfig) -> None:
+        self.lm.add_adapter(adapter, compat.with_layer_class(lora, RoutedLinear))
+
+    def _keep_the_prefix(self) -> None:
+        """Keep what goes into the lowest adapted layer at every forward, in models where that is all the rest needs."""
+        if self._keeping is not None:
+            self._keeping.remove()
+        self._lowest_adapted = 0
+        kinds = getattr(self.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
+        if self.config.model_type not in PREFIX_MODELS or len(set(kinds)) > 1:
+            return
+        layers = compat.layers_of(self.decoder)
+        self._lowest_adapted = [any(isinstance(m, RoutedLinear) for m in x.modules()) for x in layers].index(True)
+        if self._lowest_adapted > 0:
+            self._keeping = layers[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
 
     def _refuse_layers_that_cannot_be_routed(self) -> None:
         routed = {id(module) for module in self.decoder.modules() if isinstance(module, RoutedLinear)}
@@ -214,44 +225,60 @@ class TeamPolicy(nn.Module):
     def snapshot_reference(self) -> None:
         """Keep a frozen copy of every adapter as it is now, under the name that `reference_name` gives."""
         for adapter in self.adapters:
-            start = reference_name(adapter)
-            self.lm.add_adapter(start, self.lm.peft_config[adapter])
-            weights = get_peft_model_state_dict(self.lm, adapter_name=adapter)
-            set_peft_model_state_dict(self.lm, weights, adapter_name=start)
+            self._add_adapter(reference_name(adapter), self.lm.peft_config[adapter])
+            copies, weights = (weights_of(self.lm, name) for name in (reference_name(adapter), adapter))
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    copies[name].copy_(weight)
         self._settle_adapters()
 
     def add_frozen(self, adapter: str, folder: Path) -> None:
-        """Add a frozen adapter from a PEFT adapter on disk, for a seat that does not learn.
+        """Add a frozen adapter from a PEFT adapter on disk, with its own rank, scale and layers, for a seat that does
+        not learn.
 
         Raises:
-            ValueError: it has not the shape of this team's adapters.
+            ValueError: it is no LoRA adapter of this base.
         """
-        self.lm.add_adapter(adapter, self.lm.peft_config[self.adapters[0]])
-        weights = load_peft_weights(str(folder), device="cpu")
-        wanted = get_peft_model_state_dict(self.lm, adapter_name=adapter)
-        if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in wanted.items()}:
-            raise ValueError(f"the adapter in {folder} has other layers or another rank than lora.* says")
-        set_peft_model_state_dict(self.lm, weights, adapter_name=adapter)
+        lora = read_config(folder)
+        check_names([adapter])
+        check_targets(self.base, lora)
+        self._add_adapter(adapter, lora)
+        self._refuse_layers_that_cannot_be_routed()
+        read_weights(self.lm, adapter, self.base, folder)
+        self._keep_the_prefix()
         self._settle_adapters()
 
     def adapter_parameters(self, adapter: str, matrices: str = "AB") -> list[nn.Parameter]:
         """Weights of an adapter, layer by layer: of the A matrices, the B matrices or both."""
         layers = [module for module in self.lm.modules() if isinstance(module, RoutedLinear)]
-        factors = [getattr(layer, f"lora_{matrix}")[adapter] for layer in layers for matrix in matrices]
-        return [parameter for factor in factors for parameter in factor.parameters()]
+        named = [getattr(layer, f"lora_{matrix}") for layer in layers for matrix in matrices]
+        return [parameter for factors in named if adapter in factors for parameter in factors[adapter].parameters()]
 
     def save(self, folder: Path) -> None:
-        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`."""
+        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`.
+
+        Raises:
+            OSError: they are not on disk as they are here.
+        """
         for adapter in self.adapters:
-            self.lm.save_pretrained(str(folder), selected_adapters=[adapter])
+            write_adapter(self.lm, adapter, self.lm.peft_config[adapter], self.base, folder / adapter)
         torch.save(self.critics.state_dict(), folder / "critics.pt")
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it is of another base or of adapters of another shape.
+        """
         for adapter in self.adapters:
-            self.load_adapter(adapter, folder if adapter == "default" else folder / adapter)  # as PEFT saves them
+            self.load_adapter(adapter, folder / adapter)
         self.critics.load_state_dict(torch.load(folder / "critics.pt", weights_only=True))
 
     def load_adapter(self, adapter: str, folder: Path) -> None:
-        """Start `adapter` from a PEFT adapter on disk."""
-        set_peft_model_state_dict(self.lm, load_peft_weights(str(folder), device="cpu"), adapter_name=adapter)
+        """Start `adapter` from a PEFT adapter on disk.
+
+        Raises:
+            ValueError: it is of another base, or has another shape or scale.
+        """
+        check_same(self.lm.peft_config[adapter], read_config(folder), folder)
+        read_weights(self.lm, adapter, self.base, folder)

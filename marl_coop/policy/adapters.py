@@ -1,0 +1,155 @@
+"""Adapters on disk: plain PEFT folders, written and read by module, so that no name of an adapter is mistaken for one.
+
+(PEFT finds an adapter's weights by searching for its name in theirs: one called `mlp` or `0` would lose some.)
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from envs.core.lookup import did_you_mean
+from marl_coop.policy.compat import Conv1D
+from marl_coop.policy.routed_lora import RoutedLinear, check_plain
+
+WEIGHTS, BASE_FILE = "adapter_model.safetensors", "base.json"
+SAME = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")  # what scales and shapes
+SAMPLES = 64  # values of each tensor that a fingerprint reads
+
+
+def reference_name(adapter: str) -> str:
+    """Name of the frozen copy of an adapter that `TeamPolicy.snapshot_reference` makes."""
+    return f"{adapter}_start"
+
+
+def weights_of(lm: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """Weights of an adapter under the names that PEFT gives them on disk."""
+    layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, RoutedLinear)}
+    return {
+        f"{name}.lora_{matrix}.weight": factors[adapter].weight
+        for name, layer in layers.items()
+        for matrix, factors in (("A", layer.lora_A), ("B", layer.lora_B))
+        if adapter in factors
+    }
+
+
+def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None:
+    """Write a PEFT adapter, and see that all of it is on disk.
+
+    Raises:
+        OSError: it is not.
+    """
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in weights_of(lm, adapter).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    made_on = {"name": base.config.name_or_path or None, "fingerprint": fingerprint(base)}
+    (folder / BASE_FILE).write_text(json.dumps(made_on) + "\n", encoding="utf-8")
+    written = copy.deepcopy(lora)
+    written.base_model_name_or_path, written.inference_mode = made_on["name"], True
+    written.save_pretrained(str(folder))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if found != {name: tuple(weight.shape) for name, weight in weights.items()}:
+        raise OSError(f"{folder / WEIGHTS} does not hold what was written: {len(found)} of {len(weights)} weights")
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """Configuration of a PEFT adapter.
+
+    Raises:
+        ValueError: the folder has none, or one of a kind that routed rows do not compute.
+    """
+    try:
+        lora = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder} is not the folder of a PEFT adapter: {' '.join(str(error).split())}") from error
+    if not isinstance(lora, LoraConfig):
+        raise ValueError(f"the adapter in {folder} is a {type(lora).__name__}, not LoRA")
+    check_plain(lora)
+    return lora
+
+
+def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Path) -> None:
+    """Put the weights of a PEFT adapter on disk into an adapter that has its shape.
+
+    Raises:
+        ValueError: they cannot be read, are of another base, or have other layers or another shape.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        made_on = json.loads((folder / BASE_FILE).read_text("utf-8")) if (folder / BASE_FILE).exists() else None
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"the adapter in {folder} cannot be read: {' '.join(str(error).split())}") from error
+    if made_on and made_on["fingerprint"] != fingerprint(base):  # an adapter from elsewhere does not say
+        raise ValueError(f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model")
+    own = weights_of(lm, adapter)
+    for name in sorted(own.keys() | weights.keys()):
+        theirs, ours = (tuple(w[name].shape) if name in w else None for w in (weights, own))
+        if theirs != ours:
+            raise ValueError(f"the adapter in {folder} does not fit: {name} is {theirs or 'not there'}, not {ours}")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+
+
+def check_same(lora: LoraConfig, saved: LoraConfig, folder: Path) -> None:
+    """Check that an adapter on disk computes what one of shape `lora` with its weights would.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for field in SAME:
+        ours, theirs = getattr(lora, field), getattr(saved, field)
+        if ours != theirs:
+            raise ValueError(
+                f"the adapter in {folder} has {field} {theirs}, and this team {ours}: give it the same lora"
+            )
+
+
+def check_names(adapters: Sequence[str]) -> None:
+    """Check that adapters can be called so: they become names in torch's containers.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for name in adapters:
+        copies = map(reference_name, adapters)
+        if hasattr(nn.ModuleDict(), name) or not name or "." in name or name in copies:
+            raise ValueError(f"{name!r} is no name for an adapter: it is used for something else; choose another")
+
+
+def check_targets(base: PreTrainedModel, lora: LoraConfig) -> None:
+    """Check that every name in `target_modules` is that of a module.
+
+    Raises:
+        ValueError: one is not; the message has the nearest, or all there are.
+    """
+    if isinstance(lora.target_modules, str) or not lora.target_modules:
+        return  # a pattern, or PEFT's own choice
+    modules = {n.removesuffix(".base_layer"): m for n, m in base.named_modules() if ".lora_" not in n}
+    for wanted in sorted(lora.target_modules):
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
+            linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
+            hint = did_you_mean(wanted, sorted(linear))
+            raise ValueError(f"target_modules: {base.config.model_type} has no {wanted!r}.{hint}")
+
+
+def fingerprint(base: PreTrainedModel) -> str:
+    """A short text that says which base a model is, by a sample of its weights; adapters and dtype change nothing."""
+    content = hashlib.sha256()
+    for name, weight in base.named_parameters():
+        if ".lora_" in name:
+            continue
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // SAMPLES)].to(torch.bfloat16).float().cpu()
+        content.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode() + some.numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""Adapters on disk: of any name, of their own shape, whole, and of the base that they were made on."""
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
+
+from marl_coop.policy.loading import load_base
+from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.team import TeamPolicy, reference_name
+
+A, B = tiny.SEATS
+
+
+@pytest.mark.parametrize("shape", [{"r": 8, "lora_alpha": 3}, {"r": 2, "use_rslora": True}, {"layers": [1]}], ids=str)
+def test_a_frozen_adapter_keeps_a_rank_scale_and_layers_of_its_own(tmp_path, shape):
+    base = lambda: tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))  # noqa: E731
+    fields = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "task_type": "CAUSAL_LM"} | shape
+    lora = LoraConfig(layers_to_transform=fields.pop("layers", None), **fields)
+    first = TeamPolicy(base(), lora, (A,), critic_seats=1)
+    for weight in first.adapter_parameters(A, "B"):
+        torch.nn.init.normal_(weight, std=0.3)
+    first.save(tmp_path)
+    second = tiny.team(base(), r=4, layers=[0])
+    second.add_frozen("old", tmp_path / A)
+    plain = PeftModel.from_pretrained(base(), tmp_path / A)
+    ids = torch.arange(6)[None]
+    with torch.no_grad():
+        ours = second.logits(second.hidden(spans_of(["old"]), ids))
+        assert torch.allclose(ours, plain(ids).logits, atol=1e-5)
+        assert not torch.allclose(ours, base()(ids).logits, atol=1e-2)
+
+
+def test_an_adapter_of_another_base_or_scale_is_refused(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words), r=4).save(tmp_path)
+    with pytest.raises(ValueError, match="is of another base"):
+        tiny.team(tiny.base_model(words, seed=1), r=4).add_frozen("old", tmp_path / A)
+    with pytest.raises(ValueError, match=r"has r 4, and this team 2: give it the same lora"):
+        tiny.team(tiny.base_model(words), r=2).load(tmp_path)
+
+
+def test_a_cut_adapter_is_refused(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    policy = tiny.team(tiny.base_model(words))
+    policy.save(tmp_path)
+    file = tmp_path / A / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file(dict(list(weights.items())[1:]), file)
+    with pytest.raises(ValueError, match=r"does not fit: \S+ is not there, not \("):
+        policy.load(tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read"):
+        policy.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mlp", "0", "layers", "model", "self", "l", "lora_A", "weight", "default"])
+def test_an_adapter_of_any_name_comes_back_whole(tmp_path, name):
+    words, other = len(tiny.word_tokenizer(tiny.WORDS)), f"{name}0"
+    policy = tiny.team(tiny.base_model(words), adapters=(name, other))
+    policy.snapshot_reference()
+    policy.save(tmp_path)
+    again = tiny.team(tiny.base_model(words), adapters=(name, other), seed=5)
+    again.load(tmp_path)
+    wanted, found = tiny.weights(policy), tiny.weights(again)
+    assert wanted.keys() == found.keys() and all(torch.equal(found[key], weight) for key, weight in wanted.items())
+    ids = torch.arange(6)[None]
+    with torch.no_grad():
+        plain = PeftModel.from_pretrained(tiny.base_model(words), tmp_path / name)(ids).logits
+        for adapter in (name, reference_name(name)):
+            assert torch.allclose(policy.logits(policy.hidden(spans_of([adapter]), ids)), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("keys",), ("train",), ("type",), ("forward",), ("x", "x_start")])
+def test_a_name_that_is_used_for_something_else_is_refused(names):
+    with pytest.raises(ValueError, match=f"{names[-1]!r} is no name for an adapter"):
+        tiny.team(tiny.base_model(40), adapters=names)
+
+
+@pytest.mark.parametrize(
+    "wanted, hint", [("v_prjo", "Did you mean 'v_proj'"), ("qkv_proj", "v_proj"), ("all-linear", "")]
+)
+def test_a_target_that_no_module_has_is_refused_by_name(wanted, hint):
+    lora = LoraConfig(r=2, target_modules=["q_proj", wanted], task_type="CAUSAL_LM")
+    with pytest.raises(ValueError, match=f"target_modules: llama has no '{wanted}'.*{hint}"):
+        TeamPolicy(tiny.base_model(40), lora, (A,), critic_seats=1)
+
+
+def test_what_is_saved_names_no_place_of_this_machine(tmp_path):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "model")
+    base, _ = load_base(str(tmp_path / "model"), "float32", None)
+    tiny.team(base).save(tmp_path / "saved")
+    files = {file.name for file in (tmp_path / "saved" / A).iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "base.json"}
+    for file in (tmp_path / "saved" / A).glob("*.json"):
+        assert str(tmp_path) not in file.read_text() and '"model"' in file.read_text()
