@@ -79,7 +79,7 @@ def test_a_name_that_is_used_for_something_else_is_refused(names):
 
 
 @pytest.mark.parametrize(
-    "wanted, hint", [("v_prjo", "Did you mean 'v_proj'"), ("qkv_proj", "v_proj"), ("all-linear", "")]
+    "wanted, hint", [("v_prjo", "Did you mean 'v_proj'"), ("qkv_proj", "_proj"), ("all-linear", "")]
 )
 def test_a_target_that_no_module_has_is_refused_by_name(wanted, hint):
     lora = LoraConfig(r=2, target_modules=["q_proj", wanted], task_type="CAUSAL_LM")
