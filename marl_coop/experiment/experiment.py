@@ -154,7 +154,7 @@ class Experiment:
             RunError: another process runs it, or its folder cannot be made.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        setup.check_model(self.config, self.base.to(self.args.device))
+        setup.check_model(self.config, self.base, self.args.device)
         with ExitStack() as stack:
             try:
                 self._begin(stack)

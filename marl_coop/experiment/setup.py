@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -96,12 +96,13 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
         raise config.error(("model", key), str(error)) from error
 
 
-def check_model(config: Config, base: PreTrainedModel) -> None:
+def check_model(config: Config, base: PreTrainedModel, device: torch.device) -> None:
     """Refuse a model that cannot be sampled from and trained as its own forward means, by a few tokens of it.
 
     Raises:
         ConfigError: what is sampled or learned is not what its own forward gives, or adapters have no place in it.
     """
+    cast(torch.nn.Module, base).to(device)  # the types of the model's own `to` are lost in a decorator
     try:
         selftest.check_model(base, lora_config(config, base), policies.learners(config.policies))
     except ValueError as error:
