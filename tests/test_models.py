@@ -151,6 +151,26 @@ def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family,
     assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_chat_that_may_outgrow_the_models_positions_is_refused_and_one_that_fills_them_is_right(family, tmp_path):
+    policy = team_of(family)
+    engine = EmbeddedEngine(policy, max_rows=4)
+    ids = {
+        chat: np.random.default_rng(chat).integers(2, VOCABULARY, size=n).tolist() for chat, n in enumerate((125, 9))
+    }
+    request = {"adapter": "agent_0", "temperature": 0.8, "stop_ids": frozenset(), "seed": 1}
+    with pytest.raises(ValueError, match="may come to 129 tokens, and the model has 128 positions"):
+        engine.submit(Request(chat=0, ids=ids[0], max_tokens=4, **request))
+    for chat in ids:
+        engine.submit(Request(chat=chat, ids=ids[chat], max_tokens=3, **request))
+    chats = []
+    for reply in sorted(engine.collect(), key=lambda reply: reply.chat):
+        places = range(len(ids[reply.chat]), len(ids[reply.chat]) + 3)
+        chats.append(("agent_0", ids[reply.chat] + reply.ids, list(zip(places, reply.logprobs, strict=True))))
+    expected = by_the_models_own_forward(family, policy, tmp_path, chats)
+    assert np.allclose([logprob for *_, sampled in chats for _, logprob in sampled], expected, atol=2e-4)
+
+
 def test_a_model_whose_masks_see_too_much_is_refused_with_what_differs(monkeypatch):
     """As the engine of before was: it took a sliding window for none."""
     base, targets = model_of("mistral-sliding")

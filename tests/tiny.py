@@ -60,7 +60,7 @@ def base_model(vocabulary: int, *, seed: int = 0, spread: float = 0.2, hidden: i
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=4096,
         initializer_range=spread,
         tie_word_embeddings=True,
         bos_token_id=0,

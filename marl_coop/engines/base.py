@@ -67,7 +67,7 @@ class Engine(Protocol):
         """Ask for a reply.
 
         Raises:
-            ValueError: a reply of that chat is still to come.
+            ValueError: a reply of that chat is still to come, or it may become longer than the model's positions.
         """
         ...
 

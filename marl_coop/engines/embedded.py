@@ -46,6 +46,12 @@ class EmbeddedEngine:
     def submit(self, request: Request) -> None:
         if request.chat in self._pending:
             raise ValueError(f"submit: the chat {request.chat!r} was asked already; collect its reply first")
+        longest, most = len(request.ids) + request.max_tokens, self.policy.max_positions
+        if longest > most:
+            raise ValueError(
+                f"submit: the chat {request.chat!r} may come to {longest} tokens, and the model has {most} positions: "
+                "fewer rounds, shorter replies, or a model with more"
+            )
         self._pending[request.chat] = request
 
     def load_adapters(self, version: int) -> None:
@@ -147,13 +153,17 @@ class _Batch:
         for row, ids in enumerate(new):
             input_ids[row, : len(ids)] = ids
             self.ids[row].extend(ids)
-        slots = np.array(starts)[:, None] + np.arange(max(lengths))
-        input_ids_RQ, slot_RQ = (torch.from_numpy(a).to(policy.device) for a in (input_ids, slots))
+        steps = np.arange(max(lengths))
+        slots = np.array(starts)[:, None] + steps
+        positions = np.where(steps < np.array(lengths)[:, None], slots, 0)  # padding may go beyond what a model has
+        input_ids_RQ, slot_RQ, position_RQ = (
+            torch.from_numpy(a).to(policy.device) for a in (input_ids, slots, positions)
+        )
         self.cache.place(slot_RQ)
         hidden_RQH = policy.hidden(
             spans_of([adapter for _, adapter in self.rows]),
             input_ids_RQ,
-            position_ids=slot_RQ.clamp(max=policy.max_positions - 1),  # padding may go beyond
+            position_ids=position_RQ,
             attention_mask=attention_mask(policy.config, slot_RQ, self.cache.slots, policy.dtype),
             cache=self.cache,
             use_cache=True,
