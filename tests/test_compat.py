@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from peft import get_peft_model
 from torch import nn
 from transformers import Lfm2Config, MistralConfig, Trainer
 
 import marl_coop
 from marl_coop.policy import compat
-from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.routed_lora import RoutedLinear, spans_of
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +174,9 @@ def test_a_decoder_is_whole_again_after_a_part_of_it_has_failed():
 def test_a_lora_configuration_stays_as_it_was():
     lora = tiny.lora_config()
     before = lora.to_dict()
-    tiny.team(tiny.base_model(40))
-    compat.with_layer_class(lora, compat.LoraLinear)
+    compat.with_layer_class(lora, RoutedLinear)
     assert lora.to_dict() == before
-    assert lora._custom_modules is None
+    plain = get_peft_model(tiny.base_model(40), lora)
+    assert not any(isinstance(module, RoutedLinear) for module in plain.modules())
+    routed = get_peft_model(tiny.base_model(40), compat.with_layer_class(lora, RoutedLinear))
+    assert any(isinstance(module, RoutedLinear) for module in routed.modules())
