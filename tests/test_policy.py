@@ -108,6 +108,16 @@ def test_scores_are_a_full_log_softmax(policy, temperature, monkeypatch):
         assert torch.allclose(scores.entropy_N[n], -(at.exp() * at).sum(), atol=1e-5)
 
 
+def test_a_copy_of_a_team_shares_nothing_with_it(policy):
+    states = hidden(policy, ["agent_0"] * 5, some_ids())
+    before, other = policy.logits(states), copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    assert torch.equal(policy.logits(states), before)
+    assert not torch.allclose(other.logits(states), before, atol=1e-2)
+
+
 def test_padding_does_not_reach_a_score(policy):
     arguments = inputs_of(some_ids())
     scores, _ = policy.score(BOTH, **arguments, temperature=1.0)

@@ -136,7 +136,8 @@ class SlotCache(Cache):
             here, there = zip(*((i, p[1]) for i, p in enumerate(places) if p and p[0] is source), strict=True)
             for layer, pair in source._pairs.items():
                 if layer not in made._pairs:
-                    made._pairs[layer] = tuple(made._room(old, len(places)) for old in pair)
+                    keys, values = (made._room(old, len(places)) for old in pair)
+                    made._pairs[layer] = keys, values
                 for new, old in zip(made._pairs[layer], pair, strict=True):
                     new[here, :, : source.slots] = old[there, :]
         return made
@@ -160,7 +161,7 @@ def attention_mask(config: PreTrainedConfig, positions_RQ: Tensor, slots: int, d
     masks = {}
     for kind in kinds:
         seen_RQT = slot_T <= position_RQ1
-        if kind == "sliding_attention":
+        if kind == "sliding_attention" and window is not None:
             seen_RQT &= slot_T > position_RQ1 - window
         mask = torch.zeros(seen_RQT.shape, dtype=dtype, device=seen_RQT.device)
         masks[kind] = mask.masked_fill_(~seen_RQT, torch.finfo(dtype).min)[:, None]
@@ -204,7 +205,7 @@ def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     alone, decoder = copy.copy(model), model.get_decoder()
     vars(alone).pop("forward", None)  # of the instance, as TRL's trainers put there: it is bound to the original
     alone._modules = {
-        name: _Given() if any(part is decoder for part in module.modules()) else module
+        name: _Given() if module is not None and any(part is decoder for part in module.modules()) else module
         for name, module in model._modules.items()
     }
 

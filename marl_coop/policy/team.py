@@ -64,7 +64,6 @@ class TeamPolicy(nn.Module):
         self.lm: PeftModel = get_peft_model(base, compat.with_layer_class(lora, RoutedLinear), adapter_name=first)
         for adapter in others:
             self._add_adapter(adapter, lora)
-        self._head = compat.head_of(base)
         self._refuse_layers_that_cannot_be_routed()
         self._settle_adapters()
         self._cache_keyword = compat.cache_keyword(self.decoder)
@@ -178,7 +177,7 @@ class TeamPolicy(nn.Module):
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits (N, vocabulary) in float32."""
-        return self._head(hidden_NH).float()
+        return compat.head_of(self.base)(hidden_NH).float()
 
     def score(
         self,
