@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig
@@ -34,7 +35,7 @@ def weights_of(lm: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
     """Weights of an adapter under the names that PEFT gives them on disk."""
     layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, RoutedLinear)}
     return {
-        f"{name}.lora_{matrix}.weight": factors[adapter].weight
+        f"{name}.lora_{matrix}.weight": cast(nn.Parameter, factors[adapter].weight)
         for name, layer in layers.items()
         for matrix, factors in (("A", layer.lora_A), ("B", layer.lora_B))
         if adapter in factors

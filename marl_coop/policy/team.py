@@ -73,6 +73,9 @@ class TeamPolicy(nn.Module):
         hidden = base.config.get_text_config().hidden_size
         self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
 
+    def _lora(self, adapter: str) -> LoraConfig:
+        return cast(LoraConfig, self.lm.peft_config[adapter])
+
     def _add_adapter(self, adapter: str, lora: LoraConfig) -> None:
         self.lm.add_adapter(adapter, compat.with_layer_class(lora, RoutedLinear))
 
@@ -224,7 +227,7 @@ class TeamPolicy(nn.Module):
     def snapshot_reference(self) -> None:
         """Keep a frozen copy of every adapter as it is now, under the name that `reference_name` gives."""
         for adapter in self.adapters:
-            self._add_adapter(reference_name(adapter), self.lm.peft_config[adapter])
+            self._add_adapter(reference_name(adapter), self._lora(adapter))
             copies, weights = (weights_of(self.lm, name) for name in (reference_name(adapter), adapter))
             with torch.no_grad():
                 for name, weight in weights.items():
@@ -260,7 +263,7 @@ class TeamPolicy(nn.Module):
             OSError: they are not on disk as they are here.
         """
         for adapter in self.adapters:
-            write_adapter(self.lm, adapter, self.lm.peft_config[adapter], self.base, folder / adapter)
+            write_adapter(self.lm, adapter, self._lora(adapter), self.base, folder / adapter)
         torch.save(self.critics.state_dict(), folder / "critics.pt")
 
     def load(self, folder: Path) -> None:
@@ -279,5 +282,5 @@ class TeamPolicy(nn.Module):
         Raises:
             ValueError: it is of another base, or has another shape or scale.
         """
-        check_same(self.lm.peft_config[adapter], read_config(folder), folder)
+        check_same(self._lora(adapter), read_config(folder), folder)
         read_weights(self.lm, adapter, self.base, folder)
