@@ -21,24 +21,39 @@ def mean_over_decisions(episode: Episode, value: Callable[[Decision], float]) ->
 
 
 def prior_option(episode: Episode, agent: Seat, decision: Decision) -> str | None:
-    """The option that the seat's sealed prior finds likeliest; None without a readable prior, or when none leads.
+    """The option that the seat's sealed prior finds likeliest; None without a readable prior.
 
-    It goes by probability and not by name: confidence 0.1 in one of two options is a prior for the other one, and
-    confidence below 1/K in one of three or more leaves the others tied. Naming an option and doubting it therefore
-    hides nothing.
+    It goes by probability: confidence 0.1 in one of two options is a prior for the other one. Where several are as
+    likely, it is the one that the prior names, as there is no better one to name, or none if that is a mere blend.
     """
     stance = episode.prior(agent, decision.id)
     if stance is None:
         return None
     probability = {option: stance.probability(decision, option) for option in decision.options}
     likeliest = [option for option, p in probability.items() if p == max(probability.values())]
-    return likeliest[0] if len(likeliest) == 1 else None
+    if len(likeliest) == 1:
+        return likeliest[0]
+    return stance.option if stance.option in decision.claimable else None
 
 
 def prior_options(episode: Episode, decision: Decision) -> dict[Seat, str]:
     """The prior option of each seat that has one."""
-    held = {seat: prior_option(episode, seat, decision) for seat in episode.seats}
-    return {seat: option for seat, option in held.items() if option is not None}
+    options = {seat: prior_option(episode, seat, decision) for seat in episode.seats}
+    return {seat: option for seat, option in options.items() if option is not None}
+
+
+def held(episode: Episode, agent: Seat, decision: Decision) -> str | None:
+    """What the seat had to hold before the talk: what its source claims, where the task says so, else its sealed prior.
+
+    A seat chooses how it words its prior and not what it was told, so nothing that it says makes this vanish.
+    """
+    return decision.belief.get(agent) or prior_option(episode, agent, decision)
+
+
+def held_options(episode: Episode, decision: Decision) -> dict[Seat, str]:
+    """What each seat held, of those that held anything."""
+    options = {seat: held(episode, seat, decision) for seat in episode.seats}
+    return {seat: option for seat, option in options.items() if option is not None}
 
 
 def is_compromise(decision: Decision, answer: str, priors: Iterable[str]) -> bool:

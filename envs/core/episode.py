@@ -68,10 +68,19 @@ class Stance:
     confidence: float
 
     def probability(self, decision: Decision, option: str) -> float:
-        """Probability that this report gives to `option`: the confidence, the rest shared equally by the others."""
+        """Probability that this report gives to `option`: the confidence, the rest shared equally by the others.
+
+        The others are the `claimable` ones, where there are any: a blend has what a report gives it by name.
+
+        >>> d = Decision(id="d", options=("a", "b", "c", "mix"), utility={}, belief={}, expert="", cue={}, blends=("mix",))
+        >>> [round(Stance(decision="d", option="a", confidence=0.6).probability(d, o), 2) for o in d.options]
+        [0.6, 0.2, 0.2, 0.0]
+        """
         if option == self.option:
             return self.confidence
-        return (1.0 - self.confidence) / (len(decision.options) - 1)
+        others = [other for other in decision.claimable or decision.options if other != self.option]
+        others = others or [other for other in decision.options if other != self.option]
+        return (1.0 - self.confidence) / len(others) if option in others else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,11 @@ class Decision:
         return max(self.options, key=self.utility_of)
 
     @property
+    def claimable(self) -> tuple[str, ...]:
+        """The options that a source could name: no blend, unless of an estimate, which may lie between the claims."""
+        return self.options if self.is_estimate else tuple(o for o in self.options if o not in self.blends)
+
+    @property
     def is_estimate(self) -> bool:
         return self.numeric is not None and self.numeric.estimate
 

@@ -5,15 +5,15 @@ from pydantic import Field
 from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.base import RewardTerm, at_last_turn
-from rewards.readings import mean_over_decisions, prior_option
+from rewards.readings import held, mean_over_decisions
 from rewards.schedules import Weight
 
 
 class Capitulation(RewardTerm):
     """r = -(lambda - 1) w_d [u(a0) - u(a1)]+ if a partner said anything, else 0; paid on the last turn.
 
-    a0 is the likeliest option of the sealed prior, a1 the committed answer, lambda is `loss_aversion`, and w_d is the
-    decision's share of the weights. Giving up a right answer then costs lambda where finding one is worth 1, so
+    a0 is what the seat's source claims (its sealed prior, where the task does not say), a1 the committed answer, lambda
+    is `loss_aversion`, and w_d is the decision's share of the weights. Giving up a right answer then costs lambda where finding one is worth 1, so
     switching pays only above a certain trust in the partner: see `switch_threshold`.
 
     Range: [-(lambda - 1), 0].
@@ -21,8 +21,8 @@ class Capitulation(RewardTerm):
     final report, which an asymmetric charge would bias towards the prior.
 
     Gaming: never deferring avoids it and forgoes U and the score of `deference`; lambda <= 2 keeps the threshold at or
-    below 2/3, and the metric CDR shows it. Declaring a wrong prior avoids it too, and costs alpha times its score in
-    `deference`: keep alpha >= lambda - 1. Switching back and forth earns nothing, as only prior and end count. A seat
+    below 2/3, and the metric CDR shows it. No wording of the prior avoids it, as a0
+    is what the seat was told. Switching back and forth earns nothing, as only prior and end count. A seat
     that commits to nothing took up nobody's answer: U and CR count that failure, this term does not.
 
     Example: lambda = 1.5, one decision, prior on an option worth 1, committed to one worth 0.2 after a message:
@@ -34,7 +34,7 @@ class Capitulation(RewardTerm):
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         def change(decision: Decision) -> float:
-            before, after = prior_option(episode, agent, decision), episode.committed(agent, decision.id)
+            before, after = held(episode, agent, decision), episode.committed(agent, decision.id)
             if before is None or after is None or not episode.heard(agent):
                 return 0.0
             return min(0.0, decision.utility_of(after) - decision.utility_of(before))

@@ -6,7 +6,7 @@ from envs.core.episode import Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
 from rewards.base import RewardTerm, at_last_turn
-from rewards.readings import differ, is_compromise, mean_over_decisions, prior_options, settled_side
+from rewards.readings import differ, held_options, is_compromise, mean_over_decisions, settled_side
 from rewards.schedules import Weight
 
 MIXED = 0.2  # share of the minor side's edits above which code is a mix
@@ -42,7 +42,7 @@ class Consensus(RewardTerm):
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         def harm(decision: Decision) -> float:
-            priors, answer = prior_options(episode, decision), episode.committed(agent, decision.id)
+            priors, answer = held_options(episode, decision), episode.committed(agent, decision.id)
             if answer is None or not differ(priors):
                 return 0.0
             shortfall = max(map(decision.utility_of, priors.values())) - decision.utility_of(answer)
@@ -75,7 +75,7 @@ def log_rolling(episode: Episode) -> float:
     """
     to_expert = []
     for decision in episode.task.decisions:
-        priors = prior_options(episode, decision)
+        priors = held_options(episode, decision)
         side = settled_side(episode, decision, priors) if differ(priors) else None
         if side is not None:
             to_expert.append(side == priors.get(decision.expert))
