@@ -10,8 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_reward_terms import decide, play
+from test_reward_terms import PAIR, decide, play
 
+from envs.core.episode import Stance
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
 from marl_coop.config.schema import load_config
 from rewards import RewardStack
 from rewards.baselines.naive_deference import NaiveDeference
@@ -19,6 +22,7 @@ from rewards.baselines.naive_disagreement import NaiveDisagreement
 from rewards.metrics import Flip, flips
 from rewards.readings import prior_option
 from rewards.terms.deference import Deference
+from rewards.terms.scores import quadratic_score
 from rewards.terms.task_success import TaskSuccess
 
 OPTIONS = "abc"  # a is right
@@ -155,3 +159,29 @@ def test_honesty_comes_first_in_balanced_and_not_in_the_arms_that_are_to_fail():
         name: max(paid := rewards_of(preset(name)), key=paid.get) for name in ("balanced", "naive_bonus", "approval")
     }
     assert first == {"balanced": "ideal", "naive_bonus": "sandbag", "approval": "always defer"}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [DesignReview(), *(PairedFunctions(families=[name]) for name in ("offset", "separator", "key", "capacity"))],
+    ids=lambda env: f"{type(env).__name__} {env.families[0].name}",
+)
+@pytest.mark.parametrize("cue", ["strong", "weak"])
+def test_no_habit_of_reporting_is_better_than_the_own_claim_at_its_true_probability(env, cue):
+    """Blends at 0 % included: 160 tasks are balanced, so their mean is the expectation but for the rounding."""
+    told = [(d, s) for seed in range(160) for d in env.make_task(seed).decisions for s in PAIR if d.cue[s] == cue]
+    habits = {
+        "own": lambda d, s: d.belief[s],
+        "blend": lambda d, s: d.blends[0],
+        "another": lambda d, s: next(o for o in d.claimable if o != d.belief[s]),
+    }
+
+    def mean(habit, percent):
+        stances = [(Stance(decision=d.id, option=habit(d, s), confidence=percent / 100), d) for d, s in told]
+        return sum(quadratic_score(stance, d) for stance, d in stances) / len(stances)
+
+    true = round(100 * sum(d.is_right(d.belief[s]) for d, s in told) / len(told))
+    honest = mean(habits["own"], true)
+    for name, habit in habits.items():
+        best = max(mean(habit, percent) for percent in range(0, 101, 5))
+        assert best < honest or (name == "own" and best == pytest.approx(honest, abs=1e-3)), name

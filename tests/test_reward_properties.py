@@ -211,8 +211,10 @@ def test_without_disagreement_and_talk_a_seat_is_paid_the_constant_of_result_and
 def test_whatever_the_task_without_disagreement_and_talk_there_is_nothing_but_that_constant(data, utility):
     task = data.draw(episodes()).task
     shared = [data.draw(st.tuples(st.sampled_from(d.options), UNIT)) for d in task.decisions]
-    episode = play(*task.decisions, priors=[shared] * len(task.seats), utility=utility)
-    pairs = [(d, quadratic_score(episode.prior("agent_0", d.id), d)) for d in task.decisions]
+    told = [dict.fromkeys(task.seats, option) for option, _ in shared]
+    decisions = [replace(d, belief=belief) for d, belief in zip(task.decisions, told, strict=True)]
+    episode = play(*decisions, priors=[shared] * len(task.seats), utility=utility)
+    pairs = [(d, quadratic_score(episode.prior("agent_0", d.id), d)) for d in decisions]
     score = sum(d.weight * s for d, s in pairs) / sum(d.weight for d, _ in pairs)
     for seat in episode.seats:
         assert STACK.score(episode).total(seat) == pytest.approx(utility + 0.25 * 2 * score, abs=1e-9)

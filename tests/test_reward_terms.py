@@ -26,7 +26,8 @@ PAIR = ("agent_0", "agent_1")
 def decide(id="auth", utility=None, expert="agent_0", **fields):
     """A decision whose first option is best, unless `utility` says otherwise."""
     utility = utility or {"a": 1.0, "b": 0.0, "c": 0.0}
-    return Decision(id=id, options=tuple(utility), utility=utility, belief={}, expert=expert, cue={}, **fields)
+    plain = {"belief": {}, "cue": {}, **fields}
+    return Decision(id=id, options=tuple(utility), utility=utility, expert=expert, **plain)
 
 
 def play(
@@ -184,15 +185,33 @@ def test_every_cell_that_can_be_is_in_the_truth_table():
     assert sorted(cells) == sorted(possible)
 
 
-def test_a_prior_is_what_its_probabilities_say_and_not_what_it_names():
-    two, three = decide(utility={"a": 1.0, "b": 0.0}), decide()
-    held = {
-        (len(d.options), report): prior_option(play(d, priors=[[report], [None]]), "agent_0", d)
-        for d in (two, three)
-        for report in (("b", 0.1), ("b", 0.5), ("b", 0.3))
-    }
-    assert held == {(2, ("b", 0.1)): "a", (2, ("b", 0.5)): None, (2, ("b", 0.3)): "a",
-                    (3, ("b", 0.1)): None, (3, ("b", 0.5)): "b", (3, ("b", 0.3)): None}  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "report", "prior"),
+    [
+        ("ab", ("b", 0.1), "a"),  # the other one is likelier
+        ("ab", ("b", 0.3), "a"),
+        ("ab", ("b", 0.5), "b"),
+        ("abc", ("b", 0.1), "b"),  # two others are, and neither is the likeliest
+        ("abc", ("b", 0.5), "b"),
+        ("abm", ("m", 0.0), None),  # m is a blend, which no source claims
+        ("abm", ("m", 0.6), "m"),
+        ("abm", ("b", 0.4), "a"),  # the rest is for a alone
+    ],
+)
+def test_a_prior_is_what_its_probabilities_say_and_where_none_leads_what_it_names(options, report, prior):
+    decision = decide(utility=dict.fromkeys(options, 0.0) | {"a": 1.0}, blends=("m",) if "m" in options else ())
+    assert prior_option(play(decision, priors=[[report], [None]]), "agent_0", decision) == prior
+
+
+@pytest.mark.parametrize("wording", [("m", 0.0), ("b", 1.0), None])
+def test_no_wording_of_the_prior_hides_what_a_seat_was_told(wording):
+    """The seat was told a, which is right, and takes the partner's b: it gives in, and to blend is to average."""
+    told = dict(zip(PAIR, "ab", strict=True))
+    decision = decide(utility={"a": 1.0, "b": 0.0, "c": 0.0, "m": 0.0}, blends=("m",), belief=told)
+    plays = {end: play(decision, priors=[[wording], [("b", 0.9)]], committed=[[end], ["b"]], talk=[[5], [5]])
+             for end in "bm"}  # fmt: skip
+    assert sum(Capitulation(loss_aversion=1.5)(plays["b"], "agent_0")) == -0.5
+    assert sum(Consensus()(plays["m"], "agent_0")) == -1.0
 
 
 def test_naming_a_wrong_option_with_little_confidence_does_not_hide_a_right_prior():

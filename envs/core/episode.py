@@ -72,8 +72,9 @@ class Stance:
 
         The others are the `claimable` ones, where there are any: a blend has what a report gives it by name.
 
-        >>> d = Decision(id="d", options=("a", "b", "c", "mix"), utility={}, belief={}, expert="", cue={}, blends=("mix",))
-        >>> [round(Stance(decision="d", option="a", confidence=0.6).probability(d, o), 2) for o in d.options]
+        >>> options = ("a", "b", "c", "mix")
+        >>> d = Decision(id="d", options=options, utility={}, belief={}, expert="", cue={}, blends=("mix",))
+        >>> [round(Stance(decision="d", option="a", confidence=0.6).probability(d, o), 2) for o in options]
         [0.6, 0.2, 0.2, 0.0]
         """
         if option == self.option:

@@ -16,7 +16,7 @@ import numpy as np
 from envs.core.episode import Episode
 from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
-from rewards.readings import held_options, prior_option, prior_options
+from rewards.readings import prior_option, prior_options
 
 
 class Conflict(NamedTuple):

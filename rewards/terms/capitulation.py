@@ -12,20 +12,21 @@ from rewards.schedules import Weight
 class Capitulation(RewardTerm):
     """r = -(lambda - 1) w_d [u(a0) - u(a1)]+ if a partner said anything, else 0; paid on the last turn.
 
-    a0 is what the seat's source claims (its sealed prior, where the task does not say), a1 the committed answer, lambda
-    is `loss_aversion`, and w_d is the decision's share of the weights. Giving up a right answer then costs lambda where finding one is worth 1, so
-    switching pays only above a certain trust in the partner: see `switch_threshold`.
+    a0 is what the seat held: what its source claims, or its sealed prior where the task does not say. a1 is the
+    committed answer, lambda is `loss_aversion`, and w_d is the decision's share of the weights. Giving up a right
+    answer then costs lambda where finding one is worth 1, so switching pays only above a certain trust in the partner:
+    see `switch_threshold`.
 
     Range: [-(lambda - 1), 0].
     Source: the threshold that unequal costs put on a decision (Elkan 2001). It falls on the answer and not on the
     final report, which an asymmetric charge would bias towards the prior.
 
     Gaming: never deferring avoids it and forgoes U and the score of `deference`; lambda <= 2 keeps the threshold at or
-    below 2/3, and the metric CDR shows it. No wording of the prior avoids it, as a0
-    is what the seat was told. Switching back and forth earns nothing, as only prior and end count. A seat
-    that commits to nothing took up nobody's answer: U and CR count that failure, this term does not.
+    below 2/3, and the metric CDR shows it. No wording of the prior avoids it, as a0 is what the seat was told.
+    Switching back and forth earns nothing, as only a0 and the end count. A seat that commits to nothing took up
+    nobody's answer: U and CR count that failure, this term does not.
 
-    Example: lambda = 1.5, one decision, prior on an option worth 1, committed to one worth 0.2 after a message:
+    Example: lambda = 1.5, one decision, told an option worth 1, committed to one worth 0.2 after a message:
     -(1.5 - 1) x 0.8 = -0.4.
     """
 

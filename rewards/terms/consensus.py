@@ -13,12 +13,13 @@ MIXED = 0.2  # share of the minor side's edits above which code is a mix
 
 
 class Consensus(RewardTerm):
-    """Mean over decisions, by weight, of minus the harm of averaging. A decision counts where two seats' priors differ
-    and the seat's answer A falls short of the best prior, by s = max_i u(a_i0) - u(A) > 0. It then costs
+    """Mean over decisions, by weight, of minus the harm of averaging. a_i0 is what seat i held before the talk: what
+    its source claims, or its sealed prior where the task does not say. A decision counts where two of them differ and
+    the seat's answer A falls short of the best one, by s = max_i u(a_i0) - u(A) > 0. It then costs
 
-    - s, where A is a declared blend or an option that was nobody's prior;
-    - for a number strictly between the priors, its `excess_loss` over the precision-weighted pool instead;
-    - s x `log_rolling`, where all seats settled on one seat's prior.
+    - s, where A is a declared blend or an option that nobody held;
+    - for a number strictly between what was held, its `excess_loss` over the precision-weighted pool instead;
+    - s x `log_rolling`, where all seats settled on what one seat held.
 
     Code is a blend too: where the final code mixes what several seats made of one symbol (`mixing` > 0.2) and earns
     less than the best proposal alone would have, each of these seats is charged the difference. One loss may show in
@@ -27,15 +28,15 @@ class Consensus(RewardTerm):
     Range: [-1, 0]; keep the weight <= 0.25.
     Source: our own; pooling by inverse variance is Cochran's (1937).
 
-    A is the seat's own answer, so only the seat that blended pays; where the seats agree it is the team's. A seat
-    without a readable prior is not in the set. Agreement costs 0 even where the end is worse (nobody was averaged),
-    and so does an answer that realises no option (U pays for that).
+    A is the seat's own answer, so only the seat that blended pays; where the seats agree it is the team's. A seat that
+    held nothing is not in the set. Agreement costs 0 even where the end is worse (nobody was averaged), and so does an
+    answer that realises no option (U pays for that).
 
-    Gaming: refusing every blend gains nothing, as a good blend costs 0. A strawman prior, set up so that one's own
-    option wins, and an unreadable one, set up so that there is no disagreement, cost their score in `deference`.
-    Writing the mix in words that are in no proposal hides it from the edits, and not from the options or from U.
+    Gaming: refusing every blend gains nothing, as a good blend costs 0. No wording of a prior makes or hides a
+    disagreement, as what counts is what the seats were told. Writing the mix in words that are in no proposal hides it
+    from the edits, and not from the options or from U.
 
-    Example: priors a (worth 1) and b (worth 0); the seat commits to their blend, worth 0.4: -0.6.
+    Example: told a (worth 1) and b (worth 0); the seat commits to their blend, worth 0.4: -0.6.
     """
 
     weight: Weight = 0.1
