@@ -39,6 +39,29 @@ def test_case_space_and_quotes_around_an_answer_do_not_matter(reply):
     assert parse_stance(reply, [OFFSET]) == (Stance(decision="offset", option="17", confidence=0.8),)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "**Answer: 17 (80%)**",
+        "**Answer:** 17 (80%)",
+        "__Answer__: **17** (**80%**).",
+        "**Answer offset:** `17` (80%)",
+        "Answer **offset**: **'17'** (80%)",
+        "\ufeffAnswer: 17 (80%)",
+        "Answer:\u00a017\u00a0(80\u202f%)",
+        "\u00a0\ufeff**Answer\u00a0offset:**\u00a017 (80%)\u00a0",
+    ],
+)
+def test_bold_byte_order_marks_and_no_break_spaces_do_not_matter(reply):
+    assert parse_stance(reply, [OFFSET]) == (Stance(decision="offset", option="17", confidence=0.8),)
+
+
+def test_an_option_keeps_stars_and_underscores_of_its_own():
+    odd = decision("mark", "**", "a_", "a b")
+    replies = ["Answer: **", "Answer: a_", "**Answer: a_ (100%)**", "Answer: **a\u00a0b**"]
+    assert [parse_stance(reply, [odd])[0].option for reply in replies] == ["**", "a_", "a_", "a b"]
+
+
 def test_an_option_is_matched_in_any_case_and_reported_as_it_is_written_in_the_decision():
     assert parse_stance("Answer: rs256 jwt (100%)", [AUTH])[0].option == "RS256 JWT"
 

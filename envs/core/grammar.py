@@ -18,9 +18,10 @@ Where the team has a shared memory, a line of its talk can be an act on it, whic
     Expand: #<number>                   what a summary covers; also without the #
     Summarise: <text>                   put the oldest entries under a summary; without a text it is made for you
 
-`Answer`, the name of an act, the decision and the option may be in any case, the option in quotes or backticks; the
-confidence is a whole number from 0 to 100, and an option without one is held for certain. With several decisions the
-name of one stands before the colon: `Commit offset: 17`. Other lines are free, and so is a line that is nearly an act.
+`Answer`, the name of an act, the decision and the option may be in any case, the option in quotes or backticks, and
+any of it in bold; a byte-order mark is not read, and a no-break space is a space. The confidence is a whole number from
+0 to 100, and an option without one is held for certain. With several decisions the name of one stands before the colon:
+`Commit offset: 17`. Other lines are free, and so is a line that is nearly an act.
 The first answer for a decision counts. A reply that breaks the grammar is a `ParseError` value and counts for nothing:
 none of these functions raises on any text.
 """
@@ -35,6 +36,10 @@ from envs.core.task import Decision
 from envs.core.tokens import message_tokens
 
 _QUOTES = " \t\r\n'\"`"
+_BOLD = "*_"
+_SPACES = str.maketrans(
+    {"\ufeff": None, "\u00a0": " ", "\u2007": " ", "\u202f": " "}
+)  # byte-order mark, no-break spaces
 _KINDS = {kind.value: kind for kind in ActKind}
 WITHOUT_OPTION = (ActKind.ASK, ActKind.RETRACT)
 _ID = re.compile(r"#?([0-9]{1,9})")
@@ -188,10 +193,11 @@ def _headed(line: str, decisions: Sequence[Decision]) -> tuple[str, Decision, st
     known = {decision.id.casefold(): decision for decision in decisions}
     if len(decisions) == 1:
         known[""] = decisions[0]
-    head, colon, text = line.partition(":")
-    word, *name = head.split() or [""]
-    decision = known.get(" ".join(name).casefold())
-    return (word.casefold(), decision, text) if colon and decision is not None else None
+    head, colon, text = line.translate(_SPACES).partition(":")
+    word, *name = head.strip(_BOLD + " ").split() or [""]
+    id = " ".join(name).casefold()
+    decision = known.get(id) or known.get(id.strip(_BOLD))
+    return (word.strip(_BOLD).casefold(), decision, text) if colon and decision is not None else None
 
 
 def _act(line: str, decisions: Sequence[Decision]) -> Act | None:
@@ -232,12 +238,14 @@ def _stance(text: str, decision: Decision) -> Stance | ParseError:
     """One stance from `<option>` or `<option> (<confidence>%)`."""
     options = {option.casefold(): option for option in decision.options}
     name, bracket, tail = text.rpartition("(")
-    option = options.get((name if bracket else text).strip(_QUOTES).casefold())
+    written = (name if bracket else text).strip(_QUOTES).casefold()
+    option = options.get(written) or options.get(written.strip(_BOLD + _QUOTES))
     if option is None:
         return ParseError.UNKNOWN_OPTION
     if not bracket:
         return Stance(decision=decision.id, option=option, confidence=1.0)
-    number = tail.strip().rstrip(".").rstrip().removesuffix(")").strip().removesuffix("%").strip()
+    blank = _BOLD + " \t\r\n"
+    number = tail.strip(blank).rstrip(".").rstrip(blank).removesuffix(")").strip(blank).removesuffix("%").strip(blank)
     if not (number.isascii() and number.isdigit() and len(number) <= 3 and int(number) <= 100):
         return ParseError.BAD_CONFIDENCE
     return Stance(decision=decision.id, option=option, confidence=int(number) / 100)
