@@ -74,6 +74,7 @@ class Experiment:
         self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
         self.chat = setup.make_chat(config, self.base, self.tokenizer, self.env)
+        setup.settle_limits(config, self.args, self.base, self.tokenizer)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)

@@ -19,13 +19,16 @@ from envs import CoopEnv
 from envs.core.curriculum import Curriculum
 from envs.core.lookup import nearest
 from marl_coop.config import policies
+from marl_coop.config.builders import EnvMaker
+from marl_coop.config.errors import dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine, selftest
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
-from marl_coop.policy.loading import adapted_layers, load_base, stop_ids
+from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
+from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine
+from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
 from marl_coop.rollout.runner import RolloutRunner
@@ -94,6 +97,37 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
     except ValueError as error:
         key = "end_of_turn" if "end_of_turn is" in str(error) else "name_or_path"
         raise config.error(("model", key), str(error)) from error
+
+
+def settle_limits(
+    config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Fill the length limits of replies that `args` leaves open by what all environments that are played take.
+
+    Raises:
+        ConfigError: a limit would cut what a demonstration says, or a chat may outgrow the model's positions.
+    """
+    levels = {("env", "curriculum", "levels", i): make for i, make in enumerate(config.levels)}
+    makers = (levels or {("env",): config.make_env}) | {("evaluation", "env"): config.make_evaluation_env}
+    measured: dict[tuple[str | int, ...], limits.Lengths] = {}
+    seen: list[EnvMaker] = []
+    for keys, make in makers.items():
+        if make not in seen:
+            env = make()
+            measured[keys] = limits.measure(env, make_chat(config, base, tokenizer, env))
+            seen.append(make)
+    for phase, given in args.max_tokens.items():
+        keys = max(measured, key=lambda keys: measured[keys].replies[phase])
+        needed = measured[keys].replies[phase]
+        if given < needed:
+            problem = f"{given} is too few: in {dotted(keys)} a reply of the phase {phase} may take {needed} tokens"
+            raise config.error(("training", MAX_TOKENS[phase]), f"{problem}; give as many, or leave it out")
+    args.limit_replies(limits.shortest(limits.Lengths.longest(measured.values())) | args.max_tokens)
+    for keys, lengths in measured.items():
+        longest, most = lengths.chat(args.max_tokens), max_positions(base.config)
+        if longest > most:
+            problem = f"a chat in {dotted(keys)} may come to {longest} tokens, and the model has {most} positions"
+            raise config.error(("model", "name_or_path"), f"{problem}: fewer rounds, or a model with more")
 
 
 def check_model(config: Config, base: PreTrainedModel, device: torch.device) -> None:

@@ -4,10 +4,17 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from marl_coop.policy import attention, compat
 
@@ -63,6 +70,11 @@ def stop_ids(model: PreTrainedModel) -> frozenset[int]:
     """Tokens that end a reply, as the model's `generation_config` declares them."""
     declared = getattr(model.generation_config, "eos_token_id", None)
     return frozenset([declared] if isinstance(declared, int) else declared or [])
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Tokens that a chat may have; without a bound where the model names none."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def adapted_layers(model: PreTrainedModel, upper_layers: float) -> list[int]:

@@ -6,7 +6,6 @@ parameter unused under DDP. On disk each adapter is an ordinary PEFT adapter.
 Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -29,6 +28,7 @@ from marl_coop.policy.adapters import (
     weights_of,
     write_adapter,
 )
+from marl_coop.policy.loading import max_positions
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts
 from marl_coop.policy.value_head import ValueHead
 
@@ -128,7 +128,7 @@ class TeamPolicy(nn.Module):
     @property
     def max_positions(self) -> int:
         """Tokens that a chat may have; without a bound where the base names none."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        return max_positions(self.config)
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,7 @@
 """What can be set about multi-agent PPO."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,13 @@ from marl_coop.engines import Engine
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.policy.compat import TrainingConfig
 from marl_coop.policy.team import TeamPolicy
+
+MAX_TOKENS = {  # phase -> the field that limits its replies
+    Phase.STANCE: "max_stance_tokens",
+    Phase.TALK: "max_message_tokens",
+    Phase.WORK: "max_work_tokens",
+    Phase.FINAL: "max_final_tokens",
+}
 
 
 def _embedded(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
@@ -52,7 +59,8 @@ class MultiAgentPPOConfig(TrainingConfig):
             (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
         critic_learning_rate: the critics' own rate; the schedule is shared.
         temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
-        max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply.
+        max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply; None: what
+            demonstrations take in the environments that are played, and a margin (`marl_coop.rollout.limits`).
         max_rows: chats per batch while playing.
         engine: what samples while playing: "embedded" (the training model itself), or a dotted path
             `package.module:object` to what makes a `marl_coop.engines.Engine` of the team's policy and these arguments.
@@ -77,10 +85,10 @@ class MultiAgentPPOConfig(TrainingConfig):
     loraplus_lr_ratio: float = 1.0
     critic_learning_rate: float = 1e-3
     temperature: float = 1.0
-    max_stance_tokens: int = 16
-    max_message_tokens: int = 32
-    max_work_tokens: int = 256
-    max_final_tokens: int = 64
+    max_stance_tokens: int | None = None
+    max_message_tokens: int | None = None
+    max_work_tokens: int | None = None
+    max_final_tokens: int | None = None
     max_rows: int = 128
     engine: str = "embedded"
     save_updates: int = 5
@@ -97,8 +105,8 @@ class MultiAgentPPOConfig(TrainingConfig):
 
     def __post_init__(self):
         counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
-        limits = ("max_stance_tokens", "max_message_tokens", "max_work_tokens", "max_final_tokens")
         clips = ("clip_low", "clip_high", "cliprange_value")
+        limits = [name for name in MAX_TOKENS.values() if getattr(self, name) is not None]
         for name in (*counts, *limits, *clips, "temperature", "learning_rate", "loraplus_lr_ratio"):
             self._check(name, 0 < getattr(self, name) < math.inf, "positive")
         for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
@@ -136,5 +144,11 @@ class MultiAgentPPOConfig(TrainingConfig):
 
     @property
     def max_tokens(self) -> dict[Phase, int]:
-        limits = self.max_stance_tokens, self.max_message_tokens, self.max_work_tokens, self.max_final_tokens
-        return dict(zip((Phase.STANCE, Phase.TALK, Phase.WORK, Phase.FINAL), limits, strict=True))
+        """The length limit of a reply in each phase, without those that are None."""
+        limits = {phase: getattr(self, name) for phase, name in MAX_TOKENS.items()}
+        return {phase: limit for phase, limit in limits.items() if limit is not None}
+
+    def limit_replies(self, limits: Mapping[Phase, int]) -> None:
+        """Set the length limit of a reply in some phases."""
+        for phase, limit in limits.items():
+            setattr(self, MAX_TOKENS[phase], limit)

@@ -38,6 +38,7 @@ from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.experience import Collector, total
+from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
 from rewards import RewardStack
@@ -83,7 +84,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.policies = policies
         chat = chat or Chat(processing_class, system, stops=stop_ids(model.base))
         engine = engine or find_engine(args.engine)(model, args)
-        self.players = RolloutRunner(make_env, policies, engine, chat, args.max_tokens, args.temperature)
+        max_tokens = limits.settled(args.max_tokens, make_env(), chat)
+        self.players = RolloutRunner(make_env, policies, engine, chat, max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
         self.add_callback(self.collector.reward_weights)
         self.add_callback(self.collector.engine_weights)
