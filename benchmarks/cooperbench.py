@@ -132,7 +132,7 @@ def merges(task: BenchTask, cache: Cache, done: Done) -> None:
             git(tree, "checkout", "-q", "-f", two)
             theirs = git(tree, "merge", "-q", "--no-edit", one, check=False).returncode == 0
             same = ours.clean == theirs
-            if theirs:
+            if theirs and ours.final is not None:
                 same &= (
                     repository.take(small, ours.final, touched) == git(tree, "rev-parse", "HEAD^{tree}").stdout.strip()
                 )
@@ -237,6 +237,7 @@ def plays(dataset: Dataset, wanted: list[Pair], evaluator: Evaluator, done: Done
         except Refused as error:
             done.add(key, refused=str(error).splitlines()[0][:200])
             continue
+        assert outcome.merge is not None, "every episode on a repository ends with a merge"
         done.add(key, success=outcome.success, utility=outcome.utility, conflict=outcome.merge.conflict)
 
 

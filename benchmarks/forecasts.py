@@ -27,10 +27,16 @@ def built(env: PairedFeatures, seed: int, coordinated: bool) -> Episode:
     return env.episode
 
 
+def conflict(episode: Episode) -> bool:
+    merge = episode.outcome.merge
+    assert merge is not None, "every episode on a repository ends with a merge"
+    return merge.conflict
+
+
 def harmed(episode: Episode) -> bool:
     parts = episode.outcome.parts.values()
     broken = any(a and not m for part in parts for a, m in zip(part.alone, part.merged, strict=True))
-    return broken and not episode.outcome.merge.conflict
+    return broken and not conflict(episode)
 
 
 def main() -> None:
@@ -46,7 +52,7 @@ def main() -> None:
             episodes = [built(env, seed, coordinated) for seed in seeds]
             outcomes = [episode.outcome for episode in episodes]
             counts = (
-                sum(outcome.merge.conflict for outcome in outcomes),
+                sum(map(conflict, episodes)),
                 sum(map(harmed, episodes)),
                 sum(outcome.success for outcome in outcomes),
                 sum(bool(outcome.forecasts[-1].symbols) for outcome in outcomes),

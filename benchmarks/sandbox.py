@@ -19,7 +19,7 @@ from pathlib import Path
 
 from envs import sandbox
 from envs.paired_functions import PairedFunctions
-from envs.sandbox import Part, run_expressions, run_in_tree
+from envs.sandbox import Part, forks, run_expressions, run_in_tree
 
 
 def run(number: int) -> None:
@@ -63,7 +63,7 @@ def cpu_per_run(runs: int) -> float:
     """CPU seconds of this process, its server and the server's children, for one run."""
 
     def spent() -> float:
-        pids = [server.process.pid for server in sandbox.forks._POOL.alive]
+        pids = [server.process.pid for server in forks._POOL.alive]
         fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] for pid in pids]
         ticks = sum(int(field) for line in fields for field in line)
         return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")

@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200, help="of each environment (default: 200)")
     count = parser.parse_args().episodes
-    stack = RewardStack(tuple(term() for term in TERMS))
+    stack = RewardStack.from_config({term.name: {} for term in TERMS})
     works = (lambda episodes: [stack.score(episode) for episode in episodes]), rates, measure
     table = Table("ms per episode", f"score, {len(TERMS)} terms", f"rates, {len(METRICS)} metrics", "measure")
     for env_class in envs.ENVIRONMENTS:

@@ -44,6 +44,7 @@ class FormatTrainer(SFTTrainer):
     """`SFTTrainer` that makes logits for the labelled tokens alone, a quarter of all, on every device."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        assert num_items_in_batch is not None, "transformers counts the labels of a batch"
         labels = torch.nn.functional.pad(inputs.pop("labels")[:, 1:], (0, 1), value=-100)  # of the next token
         labelled = labels != -100
         head = self.accelerator.unwrap_model(model).get_output_embeddings()

@@ -27,7 +27,9 @@ class Defaults(RepoFamily):
     conflict = "semantic"
 
     def draw(self, functions: tuple[str, str], signatures: tuple[str, str], rng: np.random.Generator) -> Draft:
-        package, places = pick(PACKAGES, 1, rng)[0], tuple(sorted(pick(MODULES, 2, rng)))
+        package = pick(PACKAGES, 1, rng)[0]
+        first, second = sorted(pick(MODULES, 2, rng))
+        places = (first, second)
         old, new = pick(_MARKS, 2, rng)
         few, many = sorted(int(n) for n in 2 + rng.permutation(4)[:2])
         if rng.integers(2):

@@ -27,7 +27,9 @@ class Keywords(RepoFamily):
     conflict = "semantic"
 
     def draw(self, functions: tuple[str, str], signatures: tuple[str, str], rng: np.random.Generator) -> Draft:
-        package, places = pick(PACKAGES, 1, rng)[0], tuple(sorted(pick(MODULES, 2, rng)))
+        package = pick(PACKAGES, 1, rng)[0]
+        first, second = sorted(pick(MODULES, 2, rng))
+        places = (first, second)
         words = pick(_WORDS, 2, rng)
         defaults = [bool(rng.integers(2)) for _ in words]  # the value that leaves the function out
         _, files = two_modules(package, places, rng, ("core", "handle(4, 5)", "(4, 5)"))

@@ -28,7 +28,9 @@ class Returns(RepoFamily):
     conflict = "semantic"
 
     def draw(self, functions: tuple[str, str], signatures: tuple[str, str], rng: np.random.Generator) -> Draft:
-        package, places = pick(PACKAGES, 1, rng)[0], tuple(sorted(pick(MODULES, 2, rng)))
+        package = pick(PACKAGES, 1, rng)[0]
+        first, second = sorted(pick(MODULES, 2, rng))
+        places = (first, second)
         (key, value), (low, high) = ([pick(words, 1, rng)[0] for words in pair] for pair in (_KEYS, _ENDS))
         _, files = two_modules(package, places, rng, ("core", 'upper("a")', '"A"'))
         for place in places:
