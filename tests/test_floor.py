@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [Requirement(line) for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])]
+LINES = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+REQUIREMENTS = [Requirement(line) for line in LINES if not line.startswith("marl-coop[")]  # an extra that has another
 LOCKS = ["constraints.txt", "constraints-cooperbench.txt"]
 
 
