@@ -12,6 +12,7 @@ import argparse
 
 from envs.core.episode import Episode, Phase
 from envs.paired_features.env import PairedFeatures
+from envs.paired_features.templates import FAMILIES
 from rewards.metrics import measure
 
 METRICS = ("precision", "recall", "lead_rounds")
@@ -47,7 +48,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     played = []
     for coordinated in (False, True):
-        for family in PairedFeatures.Config.FAMILIES:
+        for family in FAMILIES:
             env = PairedFeatures(families=[family.name])
             episodes = [built(env, seed, coordinated) for seed in seeds]
             outcomes = [episode.outcome for episode in episodes]
