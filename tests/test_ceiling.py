@@ -49,6 +49,20 @@ def test_the_table_has_the_ceiling_where_it_is_known():
     before, after, ideal = [ends("ab", "bb")] * 3, [ends("ab", "ab")] * 3, [ends("ab", "aa")] * 3
     known, unknown = before_and_after(before, after, ideal), before_and_after(before, after)
     at = {row[0]: row[COLUMNS.index("ceiling")] for row in rows(known)}
-    assert (at["CDR"], at["CR"], at["CR as novice"]) == ("1.00", "0.00", "")
+    assert (at["CDR"], at["CR"]) == ("1.00", "0.00")
+    assert "CR as novice" not in at  # nobody was in its case
     assert {row[COLUMNS.index("ceiling")] for row in rows(unknown)} == {""}
     assert [column.header for column in table(known, "title").columns] == list(COLUMNS)
+
+
+def test_the_table_leaves_out_what_is_defined_on_no_side_and_has_the_utility():
+    env = envs.Handover(confidences=False)
+    before, after = played(env, NoteTaker(0.5), range(4)), played(env, NoteTaker(), range(4))
+    results = before_and_after(before, after, confidences=False)
+    lines = {row[0]: row[1:] for row in rows(results)}
+    assert lines["utility"][0].startswith("0.")
+    assert not any(words[0] == words[1] == "not defined" for words in lines.values())
+    assert "J = CDR - CR" not in lines
+    assert all(metric.value is not None for found in results.values() for metric in found.values())
+    assert not {"brier", "ece", "auroc"} & results["after"].keys()
+    assert {"brier", "ece"} <= before_and_after(before, after)["after"].keys()

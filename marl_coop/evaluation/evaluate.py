@@ -10,10 +10,11 @@ from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs.progress import Progress
-from rewards.metrics import Metric, compare, measure
+from rewards.metrics import OF_CONFIDENCES, Metric, compare, measure
 
 TABLE = {  # metric -> how the table calls it
     "success": "success",
+    "utility": "utility",
     "cdr": "CDR",
     "cr": "CR",
     "cr_as_expert": "CR as expert",
@@ -49,14 +50,23 @@ def evaluate(
 
 
 def before_and_after(
-    before: Sequence[Episode], after: Sequence[Episode], ideal: Sequence[Episode] = ()
+    before: Sequence[Episode], after: Sequence[Episode], ideal: Sequence[Episode] = (), *, confidences: bool = True
 ) -> dict[str, dict[str, Metric]]:
-    """Every metric of both sides, of the paired difference and, where ideal players played the same tasks, of these.
+    """Every metric of both sides, of the paired difference and, where ideal players played the same tasks, of these,
+    each where it is defined.
 
     The keys are `before`, `after`, `change` and, where there are `ideal` episodes (`ceiling`), `ceiling`.
+
+    Args:
+        confidences: whether the seats were asked for confidences; without them, nothing is said of these.
     """
     results = {"before": measure(before), "after": measure(after), "change": compare(before, after)}
-    return results | ({"ceiling": measure(ideal)} if ideal else {})
+    results |= {"ceiling": measure(ideal)} if ideal else {}
+    unasked = () if confidences else OF_CONFIDENCES
+    return {
+        side: {name: metric for name, metric in found.items() if metric.value is not None and name not in unasked}
+        for side, found in results.items()
+    }
 
 
 def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
@@ -75,18 +85,23 @@ def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
 
 
 def rows(results: dict[str, dict[str, Metric]]) -> list[list[str]]:
-    """The cells of each metric of `TABLE`, in the order of `COLUMNS`; a ceiling that is not known is empty."""
+    """The cells of each metric of `TABLE` that is defined on a side, in the order of `COLUMNS`; a ceiling that is not
+    known is empty."""
     lines = []
     for name, label in TABLE.items():
-        sides = [results[side][name] for side in ("before", "after", "change")]
-        ideal = results["ceiling"][name].value if "ceiling" in results else None
-        lines.append([label, *map(cell, sides), "" if ideal is None else f"{ideal:.2f}", str(sides[-1].n)])
+        before, after, change = (results[side].get(name) for side in ("before", "after", "change"))
+        if before is None and after is None:
+            continue
+        ideal = results.get("ceiling", {}).get(name)
+        cases = change.n if change else 0
+        sides = map(cell, (before, after, change))
+        lines.append([label, *sides, "" if ideal is None else f"{ideal.value:.2f}", str(cases)])
     return lines
 
 
-def cell(metric: Metric) -> str:
+def cell(metric: Metric | None) -> str:
     """`0.52 [0.45, 0.59]`, `0.52` where there is no interval, `not defined` where there was no case."""
-    if metric.value is None:
+    if metric is None or metric.value is None:
         return "not defined"
     if metric.low is None:  # one episode tells nothing of the spread
         return f"{metric.value:.2f}"

@@ -250,7 +250,9 @@ class Experiment:
         """Write `results.json` and the learning curve, and print the table of what changed."""
         if not self.main:
             return
-        results = before_and_after(before, after, ceiling(self.evaluation_env, after))
+        ideal = ceiling(self.evaluation_env, after)
+        asked = self.evaluation_env.config.confidences
+        results = before_and_after(before, after, ideal, confidences=asked)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         learning_curve([self.run_folder], self.run_folder / "learning_curve.png")

@@ -16,6 +16,7 @@ expert is revealed, a partner is a stranger, or one is an adversary. `coordinati
 `prices` says what the tokens cost. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
 """
 
+from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
@@ -25,6 +26,7 @@ from rewards.metrics.tokens import prices
 __all__ = [
     "METRICS",
     "NAMES",
+    "OF_CONFIDENCES",
     "Conflict",
     "Flip",
     "Metric",
