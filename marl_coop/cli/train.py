@@ -46,7 +46,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "brackets: 'rewards[my_lab.rewards:Humility].weight=0.5'.",
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the resolved configuration and stop; the keys of `training` are checked when a run starts",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",

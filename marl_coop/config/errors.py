@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from envs.core.lookup import nearest
+from envs.core.lookup import alike, nearest
 from rewards.schedules import find_schedule
 
 Keys = tuple[str | int, ...]  # the keys that lead to a value: ("lora", "r")
@@ -46,7 +46,9 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
             inner = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
             assert isinstance(inner, type) and issubclass(inner, BaseModel)  # else pydantic knows no such key
             schema = inner
-        return ConfigError(f"unknown key; did you mean {nearest(keys[-1], schema.model_fields)!r}?", keys)
+        known = schema.model_fields
+        listed = "" if alike(keys[-1], known) else f" Known: {', '.join(known)}."
+        return ConfigError(f"unknown key; did you mean {nearest(keys[-1], known)!r}?{listed}", keys)
     if first["type"] == "missing":
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
     if cause is not None:

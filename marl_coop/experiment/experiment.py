@@ -22,7 +22,6 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers import set_seed
 
-from envs import sandbox
 from envs.core.episode import Episode
 from marl_coop.config.schema import Config, load_config
 from marl_coop.engines import Engine
@@ -183,8 +182,6 @@ class Experiment:
             stack.enter_context(rundir.held(folder))
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
         self.console.print(f"run directory: {folder}")
-        for tier in sandbox.describe().splitlines():
-            self.console.print(f"sandbox of {tier}")
 
     def warm_up(self) -> None:
         """Teach every adapter the format of replies; it comes from the cache where that has it.
