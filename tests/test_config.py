@@ -236,7 +236,7 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
         ("env: {name: 'envs.core.lookup:find'}", "mine.yaml: env.name: 'envs.core.lookup:find' is <function find"),
         ("env: {name: 'no_such_lab:Env'}", "mine.yaml: env.name: The environment 'no_such_lab:Env' cannot be imported"),
         ("env: {roundz: 3}", "mine.yaml: env.roundz: unknown key; did you mean 'rounds'?"),
-        ("lora: {forecast: true}", "lora.forecast: unknown key; did you mean 'alpha'? Known: r, alpha, dropout, target"),
+        ("lora: {forecast: true}", "lora.forecast: unknown key; did you mean 'upper_layers'? Known: r, alpha,"),
         ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),
         ("env: {rounds: -1}", "mine.yaml: env.rounds: -1 is refused: input should be greater than or equal to 0"),
         (
