@@ -89,6 +89,39 @@ def test_every_kind_of_error_takes_the_same_way(override, capsys, started):
     assert started == []
 
 
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        ("1 / 0", "fails on a scripted episode: ZeroDivisionError: division by zero"),
+        ("[float('nan') for turn in episode.turns_of(agent)]", "gives nan on a scripted episode"),
+        ("[0.0]", "reward term 'odd' gave 1 values for the 3 turns of 'agent_0'"),
+        ("['much' for turn in episode.turns_of(agent)]", "could not convert string to float: 'much'"),
+    ],
+)
+def test_a_reward_term_that_cannot_score_is_one_line_before_torch_is_loaded(returned, problem, tmp_path):
+    text = "from rewards import RewardTerm\n\nclass Odd(RewardTerm):\n    weight: float = 1.0\n\n"
+    (tmp_path / "odd_terms.py").write_text(
+        f"{text}    def __call__(self, episode, agent):\n        return {returned}\n"
+    )
+    code = (
+        "import sys; from marl_coop.cli import main; status = main(sys.argv[1:]);"
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else status)"
+    )
+    words = [sys.executable, "-c", code, "train", "--config", QUICKSTART, "rewards[odd_terms:Odd].weight=1.0"]
+    places = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=places)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: command line: rewards.odd_terms:Odd: ")
+    assert problem in line
+
+
+def test_approval_of_a_seat_that_there_is_not_is_refused(capsys, started):
+    assert cli.main(["train", "--config", QUICKSTART, "rewards.approval.agent=agent_7"]) == 2
+    assert "rewards.approval.agent: 'agent_7' is no seat" in capsys.readouterr().err
+    assert started == []
+
+
 def test_print_config_round_trips_without_torch(tmp_path):
     code = (
         "import sys; from marl_coop.cli import main; status = main(sys.argv[1:]);"

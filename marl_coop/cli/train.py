@@ -11,6 +11,7 @@ from marl_coop.cli.arguments import add_configuration, find_modules_beside
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
+from marl_coop.config.trial import try_rewards
 from marl_coop.runs import rundir
 
 NEWEST = ""  # --resume without a folder
@@ -30,6 +31,7 @@ def train(argv: Sequence[str]) -> int:
         print(config.to_yaml(), end="")
         return 0
 
+    try_rewards(config)
     _set_environment()
     from marl_coop.experiment.experiment import Experiment  # loads torch
 

@@ -25,6 +25,7 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from rewards import TERMS, RewardStack
+from rewards.baselines.approval import Approval
 
 MAY_CHANGE = (  # when a run is resumed
     "name",
@@ -178,6 +179,10 @@ class Config(Section):
                 policies.check(policy, (self._env, self._evaluation_env, *self._levels))
             except ValueError as error:
                 raise ConfigError(str(error), ("policies", seat)) from error
+        for name, term in zip(self.rewards, self._rewards.terms, strict=True):
+            if isinstance(term, Approval) and term.agent not in (None, *seats):
+                problem = f"{term.agent!r} is no seat of the environment; its seats are {list(seats)}"
+                raise ConfigError(problem, ("rewards", name, "agent"))
         self._filled(policies={seat: self.policies.get(seat, seat) for seat in seats})
         if not policies.learners(self.policies):
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
