@@ -244,6 +244,13 @@ def test_what_is_no_run_is_told_so_in_one_line(tmp_path):
     assert rundir.saved_policy(tmp_path) == tmp_path / "checkpoint-4"
 
 
+@pytest.mark.parametrize("record", ["{}", "[]", '{"name": "x", "starts": []}', '{"name": "x", "sta'])
+def test_a_record_that_names_no_start_is_no_run(tmp_path, record):
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(rundir.RunError, match="not the folder of a run: it has no run.json that can be read"):
+        rundir.recorded(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(rundir.RunError, match="cannot be made"):

@@ -32,6 +32,7 @@ from envs.design_review import DesignReviewConfig
         ("PairedFunctions", {"families": 3}, "families is 3; it should be"),
         ("PairedFunctions", {"families": "trian"}, "families is 'trian'; it must be a list of at least one name"),
         ("PairedFunctions", {"cells": 5}, "cells is 5; it should be"),
+        ("PairedFunctions", {"system_prompt": ""}, "system_prompt is ''; it should have at least 1 character"),
         ("MoonSurvival", {"expert_noise": "a"}, "expert_noise is 'a'; it should be a valid number"),
         ("PairedFeatures", {"rounds": 0}, "rounds is 0; it should be greater than or equal to 1"),
         ("PairedFeatures", {"tokens": "many"}, "tokens is 'many'; it should be a valid integer"),
@@ -119,6 +120,36 @@ def test_an_argument_of_a_constructor_alone_works_in_python_and_says_what_to_do_
         "Before takes 'gap' in its __init__ alone; declare it as a field of a subclass of DesignReviewConfig and name "
         "that in Before.Config."
     )
+
+
+class Redeclared(envs.DesignReview):
+    def __init__(self, rounds: int = 2, **fields):
+        super().__init__(rounds=rounds, **fields)
+
+
+class Fixed(envs.DesignReview):
+    def __init__(self):
+        super().__init__(rounds=2)
+
+
+@pytest.mark.parametrize(
+    ("cls", "section", "loc", "message"),
+    [
+        (Redeclared, {}, (), "Redeclared takes 'rounds' in its __init__ alone; declare it as a field of a subclass"),
+        (Redeclared, {"rounds": 3}, ("rounds",), "Redeclared takes 'rounds' in its __init__ alone; declare it"),
+        (Fixed, {}, (), "Fixed.__init__ takes no config; say what it sets in a subclass of DesignReviewConfig"),
+    ],
+)
+def test_a_constructor_that_no_configuration_reaches_is_refused_before_it_is_called(cls, section, loc, message):
+    assert cls().config.rounds == 2
+    with pytest.raises(ArgumentError) as error:
+        cls.configure(section)
+    assert str(error.value).startswith(message) and error.value.loc == loc
+
+
+def test_no_key_is_the_constructors_own_config():
+    with pytest.raises(ValidationError, match="config\n  Extra inputs"):
+        envs.DesignReview.configure({"config": {}})
 
 
 def test_what_a_class_says_no_more_is_refused_where_it_is_written():

@@ -49,6 +49,7 @@ def test_dotted_paths_of_before_lead_to_what_they_led_to():
     [
         ("from envs.base import CoopEnv", "envs.base", "envs.core.env and envs.core.config"),
         ("from envs.episode import Episode", "envs.episode", "envs.core.episode"),
+        ("from rewards.base import prior_option", "rewards.base", "rewards.base and rewards.readings"),
         ("from rewards.edits import edits", "rewards.edits", "envs.source.edits"),
         ("from envs.handover import Handover", "envs.handover", "envs.handover.env"),
     ],

@@ -1,6 +1,7 @@
 """From episodes to tensors: every sampled token once, under its own agent, with its own log-probability."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -213,6 +214,32 @@ def test_replies_may_come_in_any_order_and_hold_back_their_own_episode_alone(tra
             assert one.traces[seat].ids == other.traces[seat].ids
             for a, b in zip(one.traces[seat].turns, other.traces[seat].turns, strict=True):
                 assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+class Altered(Recorded):
+    """An engine whose answers are changed on their way."""
+
+    def __init__(self, engine, change):
+        super().__init__(engine)
+        self.change = change
+
+    def collect(self):
+        return self.change(self.engine.collect())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda done: [], "gave nothing, and 2 replies are to come"),
+        (lambda done: [*done, done[0]], r"gave a reply of \(0, 'agent_.'\) that nobody waits for"),
+        (lambda done: [replace(done[0], chat="other")], "gave a reply of 'other' that nobody waits for"),
+        (lambda done: [replace(one, logprobs=[]) for one in done], "gave [1-9][0-9]* ids and 0 logprobs for"),
+    ],
+)
+def test_an_engine_that_breaks_its_contract_is_an_error(trainer, monkeypatch, change, message):
+    monkeypatch.setattr(trainer.players, "engine", Altered(trainer.players.engine, change))
+    with pytest.raises(RuntimeError, match=rf"collect\(\) of Altered {message}"):
+        trainer.players.play(TASKS[:1], sampling_seed=5)
 
 
 def test_a_reply_that_was_cut_is_marked_in_the_episode(trainer, played):

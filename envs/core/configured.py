@@ -50,15 +50,16 @@ class Configured(ABC, Generic[C]):
 
         Raises:
             pydantic.ValidationError: a field that does not exist, or is of another type or out of range.
-            ArgumentError: a key is an argument of a subclass's own constructor, which no configuration knows.
+            ArgumentError: a subclass's own constructor has arguments that no configuration reaches.
         """
-        own = inspect.signature(cls.__init__).parameters.keys() - cls.Config.model_fields.keys()
-        if undeclared := next((key for key in section if key in own), None):
-            raise ArgumentError(
-                f"{cls.__name__} takes {undeclared!r} in its __init__ alone; declare it as a field of a subclass of "
-                f"{cls.Config.__name__} and name that in {cls.__name__}.Config.",
-                (undeclared,),
-            )
+        parameters = inspect.signature(cls).parameters
+        named = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD} - {"config"}
+        declare = f"a subclass of {cls.Config.__name__} and name that in {cls.__name__}.Config."
+        if lost := next((name for name in [*section, *cls.Config.model_fields] if name in named), None):
+            problem = f"{cls.__name__} takes {lost!r} in its __init__ alone; declare it as a field of {declare}"
+            raise ArgumentError(problem, (lost,) if lost in section else ())
+        if "config" not in parameters and len(named) == len(parameters):
+            raise ArgumentError(f"{cls.__name__}.__init__ takes no config; say what it sets in {declare}")
         return cls.Config.model_validate_json(json.dumps(section, default=str))
 
     @classmethod

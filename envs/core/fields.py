@@ -1,5 +1,6 @@
 """Typed fields of what is configured, and the one line that says which of them cannot be used."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def one_line(error: ValidationError, schema: type[BaseModel], given: Mapping[str
         return ArgumentError(f"{owner} needs {first['loc'][-1]!r}, which has no default.", first["loc"])
     if cause is not None:
         return ArgumentError(str(cause), (*keys, *getattr(cause, "loc", ())))
-    problem = first["msg"].removeprefix("Input ")
+    problem = re.sub(r"^\w+ (?=should)", "", first["msg"])
     return ArgumentError(f"{'.'.join(map(str, keys))} is {value!r}; it {problem} ({owner}).", keys)
 
 

@@ -75,6 +75,7 @@ MOVED: dict[str, tuple[str, ...]] = {  # a module that became several: in the or
     "marl_coop.warmup": ("marl_coop.experiment.warmup",),
     "marl_coop.whatif": ("marl_coop.ppo.counterfactual",),
     "rewards.approval": ("rewards.baselines.approval",),
+    "rewards.base": ("rewards.base", "rewards.readings"),
     "rewards.capitulation": ("rewards.terms.capitulation",),
     "rewards.commitment": ("rewards.terms.commitment",),
     "rewards.communication": ("rewards.terms.communication",),

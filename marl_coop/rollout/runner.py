@@ -169,7 +169,7 @@ class _Session:
             if self._stepping:
                 wait(self._stepping)
             elif self._asked:
-                for generation in self.engine.collect():
+                for generation in self._collect():
                     slot, seat = self._asked.pop(generation.chat)
                     slot.take_sample(seat, generation)
                     self._step_if_ready(slot)
@@ -185,6 +185,20 @@ class _Session:
                     slot = steps.pop(step)
                     step.result()
                     self._ask(slot)
+
+    def _collect(self) -> list[Generation]:
+        """One or more replies. Raises RuntimeError where the engine breaks its contract."""
+        done, place = self.engine.collect(), f"collect() of {type(self.engine).__name__}"
+        if not done:
+            raise RuntimeError(f"{place} gave nothing, and {len(self._asked)} replies are to come")
+        chats = [generation.chat for generation in done]
+        if strange := next((chat for chat in chats if chat not in self._asked or chats.count(chat) > 1), None):
+            raise RuntimeError(f"{place} gave a reply of {strange!r} that nobody waits for; give each once")
+        for one in done:
+            if len(one.ids) != len(one.logprobs):
+                counts = f"{len(one.ids)} ids and {len(one.logprobs)} logprobs"
+                raise RuntimeError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id")
+        return done
 
     def close(self) -> None:
         for pool in (self._environments, self._endpoints):

@@ -91,9 +91,11 @@ def recorded(folder: Path) -> dict:
         RunError: the folder is no run.
     """
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        _ = record["name"], record["starts"][-1]["config"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json that can be read") from error
+    return record
 
 
 def configuration_of(folder: Path) -> Path:
