@@ -232,6 +232,17 @@ def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place)
     assert errors.startswith("error: command line: lora.r: 2 is refused: the run began with 16")
 
 
+def test_a_dry_run_loads_and_checks_the_model_and_leaves_nothing_behind(place):
+    process = start(place, "dry", "--dry-run")
+    out, errors = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, "nothing stands in the way of this run\n"), errors[-2000:]
+    process = start(place, "dry", "--dry-run", "lora.target_modules=[v_prjo]")
+    _, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors.count("\n")) == (2, 1), errors[-2000:]
+    assert "v_prjo" in errors
+    assert not (place / "dry").exists()
+
+
 def test_the_python_examples_of_the_readme_can_be_pasted(place, whole, tmp_path):
     """On the small model, for one short update, and with a finished run in the place of the one that is named."""
     section = (ROOT / "README.md").read_text().split("## From Python")[1].split("\n## ")[0]

@@ -36,6 +36,10 @@ def train(argv: Sequence[str]) -> int:
     from marl_coop.experiment.experiment import Experiment  # loads torch
 
     experiment = Experiment(config) if place is None else Experiment.resume(place, config)
+    if args.dry_run:
+        experiment.check_model()
+        experiment.console.print("nothing stands in the way of this run")
+        return 0
     experiment.run()
     return 0
 
@@ -52,6 +56,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--print-config",
         action="store_true",
         help="print the resolved configuration and stop; the keys of `training` are checked when a run starts",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="load the model, check it, the adapters and all lengths, and stop"
     )
     parser.add_argument(
         "--resume",

@@ -154,7 +154,7 @@ class Experiment:
             RunError: another process runs it, or its folder cannot be made.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        setup.check_model(self.config, self.base, self.args.device)
+        self.check_model()
         with ExitStack() as stack:
             try:
                 self._begin(stack)
@@ -165,6 +165,15 @@ class Experiment:
             except KeyboardInterrupt:
                 self.console.print(f"stopped; go on from the last checkpoint with: --resume {self.folder}")
                 raise SystemExit(130) from None
+
+    def check_model(self) -> None:
+        """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
+        means.
+
+        Raises:
+            ConfigError: it is not; the message says what differs.
+        """
+        setup.check_model(self.config, self.base, self.args.device)
 
     def _begin(self, stack: ExitStack) -> None:
         """Make or enter the run's folder, keep others out of it until `stack` is closed, and write down the start."""
