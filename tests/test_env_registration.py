@@ -52,10 +52,12 @@ def test_dotted_paths_of_before_lead_to_what_they_led_to():
         ("from rewards.base import prior_option", "rewards.base", "rewards.base and rewards.readings"),
         ("from rewards.edits import edits", "rewards.edits", "envs.source.edits"),
         ("from envs.handover import Handover", "envs.handover", "envs.handover.env"),
+        ("from envs.families.base import Readings", "Readings", "ContractOptions"),
+        ("from envs.scripted.exploits import ZOO", "ZOO", "EXPLOITS"),
     ],
 )
 def test_a_module_that_imports_a_name_of_before_is_told_the_new_one(tmp_path, monkeypatch, line, old, new):
-    lab = f"lab_{re.sub('[^a-z]', '_', old)}"
+    lab = f"lab_{re.sub('[^a-zA-Z]', '_', old)}"
     (tmp_path / f"{lab}.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError) as error:

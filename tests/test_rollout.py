@@ -1,6 +1,7 @@
 """From episodes to tensors: every sampled token once, under its own agent, with its own log-probability."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -234,6 +235,11 @@ class Altered(Recorded):
         (lambda done: [*done, done[0]], r"gave a reply of \(0, 'agent_.'\) that nobody waits for"),
         (lambda done: [replace(done[0], chat="other")], "gave a reply of 'other' that nobody waits for"),
         (lambda done: [replace(one, logprobs=[]) for one in done], "gave [1-9][0-9]* ids and 0 logprobs for"),
+        (lambda done: [replace(one, ids=[], logprobs=[]) for one in done], "gave 0 ids and 0 logprobs for"),
+        (
+            lambda done: [replace(one, logprobs=[math.nan] * len(one.ids)) for one in done],
+            "gave a log-probability that is not finite for",
+        ),
     ],
 )
 def test_an_engine_that_breaks_its_contract_is_an_error(trainer, monkeypatch, change, message):

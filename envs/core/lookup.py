@@ -1,12 +1,13 @@
 """Finding a thing by its name, with the nearest match in the error."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from envs.core.moved import MOVED
+from envs.core.moved import MOVED, RENAMED
 
 
 def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "package.module:Name") -> Any:
@@ -35,7 +36,11 @@ def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "pack
     except (ImportError, AttributeError, ValueError) as error:
         old = getattr(error, "name", None)
         remedy = "Check the path, or add the folder of the module to PYTHONPATH."
-        if old in MOVED:  # what a module of the user imports
+        missing = re.search(r"cannot import name '(\w+)'|has no attribute '(\w+)'", str(error))
+        renamed = RENAMED.get(missing[1] or missing[2]) if missing else None
+        if renamed:  # what a module of the user imports, or the path itself
+            remedy = f"What was {missing[1] or missing[2]} is now {renamed}."
+        elif old in MOVED:
             remedy = f"What was {old} is now {' and '.join(MOVED[old])}."
         raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. {remedy}") from error
 

@@ -1,5 +1,28 @@
 """Where modules of before stand now, for dotted paths and imports that users wrote then."""
 
+RENAMED = {  # names that changed: before, now
+    "Checked": "EnvConfig",
+    "Conflict": "PathConflict of envs.repository.merge, or WriteConflict of envs.handover.memory",
+    "Edit": "SourceEdit of envs.source.edits, or CodeEdit of envs.repository.actions",
+    "Odds": "the functions of envs.core.posterior",
+    "Players": "RolloutRunner",
+    "Policy": "MergePolicy of envs.repository.merge, or Exploit of envs.scripted.exploits",
+    "Reading": "ParsedReply",
+    "Readings": "ContractOptions",
+    "Row": "SeatSample",
+    "TokenTurn": "Transition",
+    "Trace": "Trajectory",
+    "TransformersEngine": "EmbeddedEngine",
+    "Variation": "ReplaySpec",
+    "Verdict": "ExpressionVerdict of envs.sandbox, or TreeVerdict of envs.repository.tree_tests",
+    "ZOO": "EXPLOITS",
+    "cast_of": "partners_of",
+    "label": "player_name",
+    "seated": "build_players",
+    "silence": "replay_muted",
+    "start_of": "reference_name",
+}
+
 MOVED: dict[str, tuple[str, ...]] = {  # a module that became several: in the order in which a name is looked for
     "envs.arguments": ("envs.core.config", "envs.core.options"),
     "envs.base": ("envs.core.env", "envs.core.config"),

@@ -4,6 +4,7 @@ Each episode goes on as soon as all of its next replies are there. What comes ba
 and metrics) and, for each seat, a `Trajectory` (tokens, for training).
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -195,9 +196,11 @@ class _Session:
         if strange := next((chat for chat in chats if chat not in self._asked or chats.count(chat) > 1), None):
             raise RuntimeError(f"{place} gave a reply of {strange!r} that nobody waits for; give each once")
         for one in done:
-            if len(one.ids) != len(one.logprobs):
+            if len(one.ids) != len(one.logprobs) or not one.ids:
                 counts = f"{len(one.ids)} ids and {len(one.logprobs)} logprobs"
-                raise RuntimeError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id")
+                raise RuntimeError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id, and one id")
+            if not all(map(math.isfinite, one.logprobs)):
+                raise RuntimeError(f"{place} gave a log-probability that is not finite for {one.chat!r}")
         return done
 
     def close(self) -> None:
