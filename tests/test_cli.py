@@ -14,7 +14,7 @@ from envs import sandbox
 from marl_coop import cli
 from marl_coop.config.schema import load_config
 from marl_coop.rollout.endpoint import EndpointError
-from marl_coop.runs import records, rundir
+from marl_coop.runs import checkpoints, records, rundir
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -25,12 +25,14 @@ def train_py(*words: str) -> subprocess.CompletedProcess:
 
 
 def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
-    folder = run / f"checkpoint-{step}"
     run.mkdir(parents=True, exist_ok=True)
     rundir.record_start(run, "quickstart", load_config([QUICKSTART]).to_yaml(), seed=0)
-    folder.mkdir(parents=True)
+    folder, aside = run / f"checkpoint-{step}", run / checkpoints.ASIDE / f"checkpoint-{step}"
+    (aside if complete else folder).mkdir(parents=True)
     if complete:
-        (folder / "trainer_state.json").write_text("{}")
+        for name in checkpoints.NEEDED:
+            (aside / name).write_text("{}")
+        checkpoints.publish(aside, run, limit=None)
     return folder
 
 

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
 from marl_coop.config import policies
-from marl_coop.runs.records import read_episodes, write_episodes
+from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
+from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,7 +97,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
     assert len(read_episodes(run / "before.jsonl")) == len(read_episodes(run / "after.jsonl")) == 4
     updates = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["update"] for record in updates if "update" in record] == [1, 2, 3]
-    trained = [json.loads(line) for line in (run / "episodes" / "update-0000.0.jsonl").read_text().splitlines()]
+    trained = [json.loads(line) for line in (run / "episodes" / "update-0001.0.jsonl").read_text().splitlines()]
     assert len(trained) == 4
     assert set(trained[0]["rewards"]["values"]["agent_0"]) >= {"task_success", "deference", "communication"}
     assert (run / "learning_curve.png").stat().st_size > 1000
@@ -115,7 +116,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
 def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     name = f"killed-{stop.name}"
     process = start(place, name, "training.num_updates=40")
-    checkpoint = place / name / "checkpoint-4" / "trainer_state.json"  # after the first update
+    checkpoint = place / name / "checkpoint-4"  # after the first update
     deadline = time.monotonic() + 150
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -133,6 +134,64 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert updates == [1, 2, 3]
     assert (place / name / "before.jsonl").read_bytes() == before
     assert (place / name / "results.json").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_recorded_once(place, whole):
+    run = shutil.copytree(whole, place / "damaged")
+    optimizer = run / "checkpoint-12" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:100])
+    process = go_on(place, "damaged")
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    (line,) = [line for line in out.splitlines() if "checkpoint-12" in line]
+    assert line.startswith("checkpoint-12 is dropped, optimizer.pt has 100 bytes, not ")
+    assert line.endswith(": the run goes on from checkpoint-8")
+    assert [record["update"] for record in read_metrics(run / "metrics.jsonl")] == [1, 2, 3]
+    assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-8", "checkpoint-12"]
+    files = sorted(path.name for path in (run / "episodes").iterdir())
+    assert files == [f"update-{number:04d}.0.jsonl" for number in (1, 2, 3)]
+    assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
+    """In its place, a limit to the size of a file, below that of the optimiser's."""
+    run = shutil.copytree(whole, place / "full")
+    size = (run / "checkpoint-12" / "optimizer.pt").stat().st_size - 1
+    words = [sys.executable, ROOT / "train.py", "--resume", run, "training.num_updates=4"]
+    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)"
+    limited += "; os.execv(sys.argv[2], sys.argv[2:])"
+    process = spawn(place, [sys.executable, "-c", limited, str(size), *words])
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: checkpoint-16 could not be written in '{run}': ")
+    assert line.endswith("earlier checkpoints are whole. Then --resume goes on.")
+    assert [path.name for path in all_checkpoints(run)] == [path.name for path in whole_checkpoints(run)]
+    assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-8", "checkpoint-12"]
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "said"),
+    [
+        ("config.yaml", "r: 16", "r: 8", "has r 16, and this team 8: give it the same lora"),
+        ("config.yaml", "/model", "/other", "is of another base, '"),
+    ],
+)
+def test_a_checkpoint_of_another_team_is_refused_before_anything_is_written(place, whole, file, before, after, said):
+    run = shutil.copytree(whole, place / f"team-{before.strip('/')[0]}")
+    text = (run / file).read_text()
+    assert before in text
+    (run / file).write_text(text.replace(before, after))
+    shutil.copytree(place / "model", place / "other", dirs_exist_ok=True)
+    tiny.base_model(AutoModelForCausalLM.from_pretrained(place / "model").config.vocab_size, seed=9).save_pretrained(
+        place / "other"
+    )
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    process = go_on(place, run.name)
+    _, errors = process.communicate(timeout=200)
+    assert (process.returncode, errors.count("\n")) == (2, 1), errors[-2000:]
+    assert errors.startswith(f"error: '{run / 'checkpoint-12'}' is of another team: ") and said in errors
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
 
 
 def term(name: str, value: str) -> str:
@@ -171,7 +230,7 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
     assert [record["weight/brevity"] for record in updates] == [0.0, 0.5, 0.5]
     assert [record["agent_0/advantage_share/brevity"] > 0 for record in updates] == [False, True, True]
     assert all(record["agent_1/advantage_share/vowels"] > 0 for record in updates)
-    for number, record in enumerate(updates):
+    for number, record in enumerate(updates, start=1):
         lines = (run / "episodes" / f"update-{number:04d}.0.jsonl").read_text().splitlines()
         paid = [json.loads(line)["rewards"] for line in lines]
         episodes = read_episodes(run / "episodes" / f"update-{number:04d}.0.jsonl")

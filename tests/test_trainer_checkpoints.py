@@ -3,10 +3,12 @@
 import json
 import math
 
+import pytest
 import tiny
 import torch
 from peft import PeftModel
 from trained import Log, repeatable, same, trained
+from transformers import TrainerCallback
 
 from marl_coop.policy.routed_lora import spans_of
 from rewards.terms.task_success import TaskSuccess
@@ -39,6 +41,36 @@ def test_going_on_from_the_middle_of_an_update(tmp_path):
     resumed = tiny.cue_trainer(tmp_path, num_mini_batches=2, max_steps=6)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert resumed.state.global_step == 6
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 5])
+def test_a_run_that_is_made_longer_has_the_rates_of_one_that_was_so_from_the_start(tmp_path, warmup_steps):
+    options = {"lr_scheduler_type": "linear", "num_mini_batches": 2, "save_updates": 2, "warmup_steps": warmup_steps}
+    options["episodes_per_update"] = 2
+    _, straight = trained(tmp_path / "straight", num_updates=5, **options)
+    trained(tmp_path / "short", num_updates=3, **options)
+    longer = tiny.cue_trainer(tmp_path / "short", callbacks=[log := Log()], num_updates=5, **options)
+    longer.train(resume_from_checkpoint=str(tmp_path / "short" / "checkpoint-4"))
+    rates = [record["learning_rate"] for record in straight]
+    assert [record["learning_rate"] for record in log.updates] == pytest.approx(rates[2:], rel=1e-12)
+    first = [group["initial_lr"] for group in longer.optimizer.param_groups]
+    assert first == [longer.args.learning_rate] * 2 + [longer.args.critic_learning_rate]
+
+
+@pytest.mark.parametrize("updates", [3, 5])
+def test_the_first_step_of_a_resumed_run_is_at_the_rate_of_its_own_length(tmp_path, updates):
+    options = {"lr_scheduler_type": "linear", "num_mini_batches": 2, "save_updates": 2, "episodes_per_update": 2}
+    trained(tmp_path, num_updates=3, **options)
+    seen = []
+
+    class Rates(TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+
+    longer = tiny.cue_trainer(tmp_path, callbacks=[Rates()], num_updates=updates, **options)
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    left = 1 - 4 / (2 * updates)
+    assert seen[0] == pytest.approx([longer.args.learning_rate * left] * 2 + [longer.args.critic_learning_rate * left])
 
 
 def test_what_is_saved(tmp_path):

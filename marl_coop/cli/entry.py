@@ -1,7 +1,7 @@
 """The entry: finds the command, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply is one line and exit code 1; Ctrl-C is one line and exit code 130.
+reply or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from marl_coop.cli.audit import audit
 from marl_coop.cli.train import train
 from marl_coop.config.errors import ConfigError
 from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.runs.checkpoints import FULL, CheckpointError
 from marl_coop.runs.rundir import RunError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "audit": audit}
@@ -30,8 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except EndpointError as error:
+    except (EndpointError, CheckpointError) as error:
         print(f"error: {error} Then --resume goes on.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: {error}. Make room. Then --resume goes on.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

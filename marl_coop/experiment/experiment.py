@@ -35,6 +35,7 @@ from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
+from marl_coop.runs.checkpoints import all_checkpoints, drop, flaw, step_of, writing
 from marl_coop.runs.records import read_episodes, write_episodes
 from rewards import RewardBreakdown
 
@@ -89,7 +90,7 @@ class Experiment:
             config: the run's own with what may change (`marl_coop.config.schema.MAY_CHANGE`); None: as it is.
 
         Raises:
-            RunError: the place is no run.
+            RunError: the place is no run, or its checkpoint is damaged or of another base or adapters.
             ConfigError: `config` changes what a run cannot change.
         """
         folder, checkpoint = rundir.locate(Path(place))
@@ -99,6 +100,8 @@ class Experiment:
         experiment = cls(config or recorded)
         experiment._open(folder)
         experiment.checkpoint = checkpoint
+        if checkpoint:
+            setup.check_adapters(experiment.config, experiment.base, checkpoint)
         return experiment
 
     @classmethod
@@ -191,6 +194,17 @@ class Experiment:
             stack.enter_context(rundir.held(folder))
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
         self.console.print(f"run directory: {folder}")
+        self._drop_later_checkpoints()
+
+    def _drop_later_checkpoints(self) -> None:
+        """Drop what a resumed run makes anew, each with one line; their records in the metrics go as well."""
+        if self.checkpoint is None or not self.main:
+            return
+        for later in all_checkpoints(self.run_folder):
+            if step_of(later) > step_of(self.checkpoint):
+                why = flaw(later) or "it comes after"
+                self.console.print(f"{later.name} is dropped, {why}: the run goes on from {self.checkpoint.name}")
+                drop(later)
 
     def warm_up(self) -> None:
         """Teach every adapter the format of replies; it comes from the cache where that has it.
@@ -246,10 +260,12 @@ class Experiment:
         if curriculum:
             trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
         trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        trainer.save_model()
+        with writing("the adapters", folder):
+            trainer.save_model()
 
     def _record_rollouts(self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown]) -> None:
-        file = self.run_folder / "episodes" / f"update-{update:04d}.{self.args.process_index}.jsonl"
+        """Keep what was played under the update's number in the metrics, which begins at 1."""
+        file = self.run_folder / "episodes" / f"update-{update + 1:04d}.{self.args.process_index}.jsonl"
         write_episodes(file, episodes, breakdowns)
 
     def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:

@@ -25,6 +25,7 @@ from marl_coop.config.schema import Config
 from marl_coop.engines import Engine, selftest
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
+from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine
@@ -32,6 +33,7 @@ from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
 from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.runs.rundir import RunError
 
 
 def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOConfig:
@@ -153,6 +155,19 @@ def lora_config(config: Config, base: PreTrainedModel) -> LoraConfig:
         layers_to_transform=adapted_layers(base, config.lora.upper_layers),
         task_type="CAUSAL_LM",
     )
+
+
+def check_adapters(config: Config, base: PreTrainedModel, checkpoint: Path) -> None:
+    """Check that the adapters of a checkpoint are those of the configuration, on this base.
+
+    Raises:
+        RunError: they are not.
+    """
+    try:
+        for adapter in policies.learners(config.policies):
+            check_adapter(lora_config(config, base), base, checkpoint / adapter)
+    except ValueError as error:
+        raise RunError(f"{str(checkpoint)!r} is of another team: {error}") from error
 
 
 def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:

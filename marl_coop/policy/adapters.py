@@ -84,14 +84,12 @@ def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Pat
     Raises:
         ValueError: they cannot be read, are of another base, or have other layers or another shape.
     """
+    _check_base(base, folder)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        made_on = json.loads((folder / BASE_FILE).read_text("utf-8")) if (folder / BASE_FILE).exists() else None
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"the adapter in {folder} cannot be read: {' '.join(str(error).split())}") from error
-    if made_on and made_on["fingerprint"] != fingerprint(base):  # an adapter from elsewhere does not say
-        raise ValueError(f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model")
     own = weights_of(lm, adapter)
     for name in sorted(own.keys() | weights.keys()):
         theirs, ours = (tuple(w[name].shape) if name in w else None for w in (weights, own))
@@ -100,6 +98,28 @@ def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Pat
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
+
+
+def _check_base(base: PreTrainedModel, folder: Path) -> None:
+    file = folder / BASE_FILE
+    if not file.exists():  # an adapter from elsewhere does not say
+        return
+    try:
+        made_on = json.loads(file.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"the adapter in {folder} cannot be read: {' '.join(str(error).split())}") from error
+    if made_on["fingerprint"] != fingerprint(base):
+        raise ValueError(f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model")
+
+
+def check_adapter(lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None:
+    """Check, before an adapter is made, that one on disk would be one of shape `lora` on this base.
+
+    Raises:
+        ValueError: it would not, or is not there.
+    """
+    check_same(lora, read_config(folder), folder)
+    _check_base(base, folder)
 
 
 def check_same(lora: LoraConfig, saved: LoraConfig, folder: Path) -> None:

@@ -8,6 +8,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,6 +67,18 @@ class TrainerBase(_BaseTrainer):
         """Read what `save_weights` wrote; called on every process."""
         raise NotImplementedError
 
+    def checkpoint_folder(self) -> Path:
+        """Where checkpoints are written: `checkpoint-<step>` in it."""
+        raise NotImplementedError
+
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
+        """Save a checkpoint, of which `write` writes this process's part; called on every process."""
+        raise NotImplementedError
+
+    def resume_schedule(self) -> None:
+        """Set what the schedule asks for at the step of the checkpoint that has been read."""
+        raise NotImplementedError
+
     def clip_gradients(self) -> Tensor:
         """Clip the gradients and return their norm before it."""
         raise NotImplementedError
@@ -78,6 +91,17 @@ class TrainerBase(_BaseTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.load_weights(Path(resume_from_checkpoint))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.checkpoint_folder())
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.save_checkpoint(partial(super()._save_checkpoint, model, trial))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.resume_schedule()
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         return self.clip_gradients()

@@ -117,6 +117,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name, known in (choices | {"kl_reference": ("base", "start")}).items():
             self._check(name, getattr(self, name) in known, f"{known[0]!r} or {known[1]!r}")
         find_engine(self.engine)
+        self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy = self.save_strategy = "steps"

@@ -12,6 +12,7 @@ processes: never by turn or by length, so no reply counts less for being long. A
 of their losses trains each as if it were alone.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -41,6 +42,7 @@ from marl_coop.ppo.experience import Collector, total
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.runs import checkpoints
 from rewards import RewardStack
 
 MAX_SAMPLING_GAP = 0.3  # nats per token, mean; bfloat16 and other kernels make a tenth of that
@@ -276,6 +278,16 @@ class MultiAgentPPOTrainer(TrainerBase):
                 self.lr_scheduler = LambdaLR(scheduler.optimizer, rates)
         return self.lr_scheduler
 
+    def resume_schedule(self) -> None:
+        """Set the rates of a run of this length at its present step; the checkpoint has those of the length that it
+        was made for."""
+        if isinstance(scheduler := self.lr_scheduler, LambdaLR):
+            step = scheduler.last_epoch
+            rates = [base * rate(step) for base, rate in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates
+
     # ------------------------------------------------------------------------------------------ report and save
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -303,7 +315,28 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.accelerator.unwrap_model(self.model).save(folder)
 
     def load_weights(self, folder: Path) -> None:
+        """Raises ValueError where the checkpoint is not whole: transformers would go on with a fresh optimiser."""
+        if problem := checkpoints.flaw(folder):
+            raise ValueError(f"{str(folder)!r} is not a whole checkpoint: {problem}; go on from an earlier one")
         self.model.load(folder)
+
+    def checkpoint_folder(self) -> Path:
+        return Path(str(self.args.output_dir)) / checkpoints.ASIDE
+
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
+        """Raises CheckpointError where it cannot be written; the ones before it stay."""
+        aside, folder = self.checkpoint_folder(), Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        with checkpoints.writing(name, folder):
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+            self.accelerator.wait_for_everyone()
+            write()
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.publish(aside / name, folder, self.args.save_total_limit)
+                shutil.rmtree(aside)
+            self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------ processes
 

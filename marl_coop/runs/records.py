@@ -1,6 +1,7 @@
 """The records of a run as JSON lines: episodes with their rewards, and one line of metrics per update."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def append_metrics(file: Path, record: dict) -> None:
     """One more line of metrics."""
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")
+        out.flush()
+        os.fsync(out.fileno())  # before the checkpoint that comes after it
 
 
 def read_metrics(file: Path) -> list[dict]:
@@ -50,4 +53,6 @@ def forget_metrics_after(file: Path, step: int) -> None:
         if record["step"] <= step:
             kept.append(line + "\n")
     if kept or file.exists():
-        file.write_text("".join(kept), encoding="utf-8")
+        unfinished = file.with_name(f"{file.name}.part")
+        unfinished.write_text("".join(kept), encoding="utf-8")
+        unfinished.replace(file)

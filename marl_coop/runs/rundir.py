@@ -3,7 +3,7 @@
     runs/quickstart-20250131-142233/
         config.yaml     the resolved configuration (config-2.yaml: that of the second start, and so on)
         run.json        the run's name, and for each start time, command, configuration file, git commit, seed, versions
-        checkpoint-12/  written by the trainer
+        checkpoint-12/  written by the trainer: `marl_coop.runs.checkpoints`
 
 Several processes of one run must agree on the folder: the main process calls `new_folder` and `record_start`, and
 whoever starts the run broadcasts the path to the others.
@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from envs import sandbox
+from marl_coop.runs.checkpoints import all_checkpoints, flaw, whole_checkpoints
 
 RUNS = Path("runs")
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
@@ -103,27 +104,31 @@ def configuration_of(folder: Path) -> Path:
     return folder / recorded(folder)["starts"][-1]["config"]
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, by their steps. One cut off while it was written does not count."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    numbered = [path for path in complete if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")))
-
-
 def locate(place: Path) -> tuple[Path, Path | None]:
-    """A run's folder and the checkpoint to go on from: the place itself, or the last one of that run, if it has any.
+    """A run's folder and the checkpoint to go on from: the place itself, or the last whole one of that run, if it has
+    any.
 
     Args:
         place: a run's folder or one of its checkpoints.
 
     Raises:
-        RunError: it is neither.
+        RunError: it is neither, the checkpoint that it names is damaged, or all of them are.
     """
-    if (place / "trainer_state.json").is_file():
+    if place in all_checkpoints(place.parent):
+        if problem := flaw(place):
+            raise RunError(f"{str(place)!r} is damaged: {problem}; --resume {place.parent} takes the last whole one")
         return place.parent, place
     if not (place / "run.json").is_file():
         raise RunError(f"no run and no checkpoint in {str(place)!r}; name the run's folder (--resume DIR)")
-    return place, next(reversed(checkpoints(place)), None)
+    if found := all_checkpoints(place):
+        whole = whole_checkpoints(place)
+        if not whole:
+            raise RunError(
+                f"{str(place)!r} has no whole checkpoint: in {found[-1].name}, {flaw(found[-1])}; begin a new run, or "
+                "remove its checkpoints to begin this one again"
+            )
+        return place, whole[-1]
+    return place, None
 
 
 def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
@@ -136,7 +141,7 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
         RunError: the folder is no run, or it has no such checkpoint or nothing saved yet.
     """
     recorded(folder)
-    known = {path.name: path for path in checkpoints(folder)}
+    known = {path.name: path for path in whole_checkpoints(folder)}
     if checkpoint is not None:
         if checkpoint not in known:
             raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
@@ -149,13 +154,14 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
 
 
 def newest_run(name: str) -> Path:
-    """The folder of the newest `runs/<name>-*` that has a checkpoint.
+    """The folder of the newest `runs/<name>-*` that has a whole checkpoint.
 
     Raises:
         RunError: there is none.
     """
     stem = _file_name(name)
-    runs = [run for run in RUNS.glob("*") if re.fullmatch(rf"{re.escape(stem)}-[0-9].*", run.name) and checkpoints(run)]
+    runs = [run for run in RUNS.glob("*") if re.fullmatch(rf"{re.escape(stem)}-[0-9].*", run.name)]
+    runs = [run for run in runs if whole_checkpoints(run)]
     if not runs:
         place = f"{RUNS}/{stem}-*"
         raise RunError(f"no checkpoint in {place!r}; name the run's folder (--resume DIR) or start without it")

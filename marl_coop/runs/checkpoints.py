@@ -1,0 +1,127 @@
+"""Checkpoints on disk, each of them whole or not there.
+
+One is written aside, in `.unfinished/`. Once all processes have written their parts it gets a manifest, the size and
+the digest of every file, and is renamed to `checkpoint-<step>`: whatever stops a run, no folder of that name is half
+written. What damages one later is found by its manifest.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+ASIDE, MANIFEST = ".unfinished", "manifest.json"
+NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on as another one
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
+
+
+class CheckpointError(OSError):
+    """A checkpoint or adapters that could not be written; the text is one line that says why."""
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint of a run by its step, whole or damaged."""
+    return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=step_of)
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run that it can go on from, by their steps."""
+    return [path for path in all_checkpoints(folder) if flaw(path) is None]
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimisation steps that made a checkpoint."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def flaw(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None: it is whole."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        for name in sorted({*NEEDED, *manifest}):
+            file = checkpoint / name
+            if name not in manifest or not file.is_file():
+                return f"{name} is missing"
+            if (size := file.stat().st_size) != manifest[name]["bytes"]:
+                return f"{name} has {size} bytes, not {manifest[name]['bytes']}"
+            if _digest(file) != manifest[name]["sha256"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"it cannot be read: {' '.join(str(error).split())}"
+    return None
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Make one kind of error of what stops something from being written.
+
+    Raises:
+        CheckpointError: Python, torch or safetensors could not write, each with a word of its own for a full disk.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{what} could not be written in {str(folder)!r}: {reason}. Mend this; earlier checkpoints are whole."
+        ) from error
+
+
+def publish(unfinished: Path, folder: Path, limit: int | None) -> None:
+    """Make a checkpoint that is written one of the run's, then drop the oldest.
+
+    Args:
+        unfinished: the checkpoint, aside.
+        folder: the run's.
+        limit: checkpoints that are kept; None: all.
+
+    Raises:
+        OSError: it is not whole, or cannot be made so.
+    """
+    manifest = {}
+    for file in sorted(path for path in unfinished.rglob("*") if path.is_file()):
+        _to_disk(file)
+        manifest[str(file.relative_to(unfinished))] = {"bytes": file.stat().st_size, "sha256": _digest(file)}
+    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    _to_disk(unfinished / MANIFEST)
+    if problem := flaw(unfinished):
+        raise OSError(problem)
+    place = folder / unfinished.name
+    if place.exists():  # damaged, or of an earlier way from the checkpoint where this run was resumed
+        drop(place)
+    unfinished.rename(place)
+    _to_disk(folder)
+    if limit:
+        for oldest in all_checkpoints(folder)[:-limit]:
+            drop(oldest)
+
+
+def drop(checkpoint: Path) -> None:
+    """Delete a checkpoint in a way that leaves no part of it under its name."""
+    aside = checkpoint.parent / ASIDE / f"dropped-{checkpoint.name}"
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

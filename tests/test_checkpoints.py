@@ -1,0 +1,130 @@
+"""Checkpoints are whole or not there, whatever stops a run; a damaged one is found and never gone on from."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from marl_coop.runs import checkpoints, rundir
+
+ROOT = Path(__file__).parents[1]
+
+KILLED = """
+import json, os, shutil, signal, sys, tiny
+from pathlib import Path
+from transformers import TrainerCallback
+from marl_coop.runs import checkpoints
+
+folder, report = Path(sys.argv[1]) / "run", []
+TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+def kill_at(moment):
+    moments = iter(range(moment))
+    def hook(event, args):
+        if event in TOUCHES and str(folder) in str(args[0]) and next(moments, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+class Kill(TrainerCallback):
+    '''Before the second save, a process for each moment at which it touches the disk, which is killed there.'''
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.global_step < 2 or "update" not in logs:
+            return
+        shutil.copytree(folder, folder.with_name("kept"))
+        while not report or report[-1][0]:
+            shutil.rmtree(folder)
+            shutil.copytree(folder.with_name("kept"), folder)
+            child = os.fork()
+            if not child:
+                kill_at(len(report))
+                return
+            _, status = os.waitpid(child, 0)
+            found = [[p.name for p in f(folder)] for f in (checkpoints.all_checkpoints, checkpoints.whole_checkpoints)]
+            report.append([os.WIFSIGNALED(status), *found])
+        (folder.parent / "report.json").write_text(json.dumps(report))
+        os._exit(0)
+
+trainer = tiny.cue_trainer(folder, num_updates=2, save_updates=1, save_total_limit=1, callbacks=[Kill()],
+                           episodes_per_update=2)
+trainer.train()
+os._exit(0)
+"""
+
+
+def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, check=True, timeout=200)
+    *killed, (stopped, *last) = json.loads((tmp_path / "report.json").read_text())
+    assert len(killed) > 30 and not stopped and last == [["checkpoint-2"]] * 2
+    assert all(found == whole for _, found, whole in killed)
+    states = {tuple(whole) for _, _, whole in killed}
+    assert states == {("checkpoint-1",), ("checkpoint-1", "checkpoint-2"), ("checkpoint-2",)}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """A run with checkpoints 1 and 2."""
+    folder = tmp_path_factory.mktemp("two")
+    tiny.cue_trainer(folder, num_updates=2, save_updates=1).train()
+    rundir.record_start(folder, "two", "", seed=0)
+    return folder
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def turn(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = [
+    (cut, "optimizer.pt", r"optimizer.pt has \d+ bytes, not \d+"),
+    (Path.unlink, "optimizer.pt", "optimizer.pt is missing"),
+    (Path.unlink, "scheduler.pt", "scheduler.pt is missing"),
+    (Path.unlink, "rng_state.pth", "rng_state.pth is missing"),
+    (cut, "agent_1/adapter_model.safetensors", "agent_1/adapter_model.safetensors has"),
+    (turn, "agent_1/adapter_model.safetensors", "agent_1/adapter_model.safetensors is not what was written"),
+    (turn, "critics.pt", "critics.pt is not what was written"),
+    (Path.unlink, "manifest.json", "manifest.json is missing"),
+    (cut, "manifest.json", None),  # the newline at its end
+    (turn, "manifest.json", ""),
+]
+
+
+@pytest.mark.parametrize(("damage", "name", "said"), DAMAGES)
+def test_a_damaged_checkpoint_is_never_gone_on_from(two, tmp_path, damage, name, said):
+    run = shutil.copytree(two, tmp_path / "run")
+    damage(run / "checkpoint-2" / name)
+    if said is None:
+        assert rundir.locate(run) == (run, run / "checkpoint-2")
+        return
+    assert rundir.locate(run) == (run, run / "checkpoint-1")
+    assert rundir.saved_policy(run, "checkpoint-1") == run / "checkpoint-1"
+    with pytest.raises(rundir.RunError, match=f"checkpoint-2' is damaged: .*{said}"):
+        rundir.locate(run / "checkpoint-2")
+    with pytest.raises(ValueError, match=f"not a whole checkpoint: .*{said}"):
+        tiny.cue_trainer(run, num_updates=3).train(resume_from_checkpoint=str(run / "checkpoint-2"))
+
+
+def test_a_run_with_damaged_checkpoints_alone_does_not_begin_again_in_silence(two, tmp_path):
+    run = shutil.copytree(two, tmp_path / "run")
+    for checkpoint in checkpoints.all_checkpoints(run):
+        (checkpoint / "scheduler.pt").unlink()
+    with pytest.raises(rundir.RunError, match="no whole checkpoint: in checkpoint-2, scheduler.pt is missing"):
+        rundir.locate(run)
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    tiny.cue_trainer(tmp_path, num_updates=11, save_updates=2, save_total_limit=3, episodes_per_update=2).train()
+    names = ["checkpoint-8", "checkpoint-10", "checkpoint-11"]  # the last step is always saved
+    assert [path.name for path in checkpoints.whole_checkpoints(tmp_path)] == names
+    assert not (tmp_path / checkpoints.ASIDE).exists()
