@@ -144,10 +144,11 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-2000:]
     (line,) = [line for line in out.splitlines() if "checkpoint-12" in line]
-    assert line.startswith("checkpoint-12 is dropped, optimizer.pt has 100 bytes, not ")
+    assert line.startswith("checkpoint-12 is now checkpoint-12.superseded-1, optimizer.pt has 100 bytes, not ")
     assert line.endswith(": the run goes on from checkpoint-8")
     assert [record["update"] for record in read_metrics(run / "metrics.jsonl")] == [1, 2, 3]
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-8", "checkpoint-12"]
+    assert (run / "checkpoint-12.superseded-1" / "optimizer.pt").stat().st_size == 100
     files = sorted(path.name for path in (run / "episodes").iterdir())
     assert files == [f"update-{number:04d}.0.jsonl" for number in (1, 2, 3)]
     assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")

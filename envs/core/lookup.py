@@ -36,10 +36,9 @@ def find(name: str, known: Mapping[str, Any], *, kind: str, example: str = "pack
     except (ImportError, AttributeError, ValueError) as error:
         old = getattr(error, "name", None)
         remedy = "Check the path, or add the folder of the module to PYTHONPATH."
-        missing = re.search(r"cannot import name '(\w+)'|has no attribute '(\w+)'", str(error))
-        renamed = RENAMED.get(missing[1] or missing[2]) if missing else None
-        if renamed:  # what a module of the user imports, or the path itself
-            remedy = f"What was {missing[1] or missing[2]} is now {renamed}."
+        missing = re.search(r"(?:cannot import name|has no attribute) '(\w+)'", str(error))
+        if missing and missing[1] in RENAMED:  # what a module of the user imports, or the path itself
+            remedy = f"What was {missing[1]} is now {RENAMED[missing[1]]}."
         elif old in MOVED:
             remedy = f"What was {old} is now {' and '.join(MOVED[old])}."
         raise ValueError(f"The {kind} {name!r} cannot be imported: {error}. {remedy}") from error

@@ -35,7 +35,7 @@ from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, drop, flaw, step_of, writing
+from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
 from marl_coop.runs.records import read_episodes, write_episodes
 from rewards import RewardBreakdown
 
@@ -194,17 +194,17 @@ class Experiment:
             stack.enter_context(rundir.held(folder))
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
         self.console.print(f"run directory: {folder}")
-        self._drop_later_checkpoints()
+        self._set_later_checkpoints_aside()
 
-    def _drop_later_checkpoints(self) -> None:
-        """Drop what a resumed run makes anew, each with one line; their records in the metrics go as well."""
+    def _set_later_checkpoints_aside(self) -> None:
+        """Rename what a resumed run makes anew, each with one line; their records in the metrics go."""
         if self.checkpoint is None or not self.main:
             return
         for later in all_checkpoints(self.run_folder):
             if step_of(later) > step_of(self.checkpoint):
                 why = flaw(later) or "it comes after"
-                self.console.print(f"{later.name} is dropped, {why}: the run goes on from {self.checkpoint.name}")
-                drop(later)
+                aside = set_aside(later).name
+                self.console.print(f"{later.name} is now {aside}, {why}: the run goes on from {self.checkpoint.name}")
 
     def warm_up(self) -> None:
         """Teach every adapter the format of replies; it comes from the cache where that has it.

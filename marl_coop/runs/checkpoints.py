@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -102,6 +103,13 @@ def publish(unfinished: Path, folder: Path, limit: int | None) -> None:
     if limit:
         for oldest in all_checkpoints(folder)[:-limit]:
             drop(oldest)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Give a checkpoint a name under which no run goes on from it, and return that."""
+    numbers = (f".superseded-{n}" for n in count(1))
+    place = next(p for p in map(checkpoint.with_suffix, numbers) if not p.exists())
+    return checkpoint.rename(place)
 
 
 def drop(checkpoint: Path) -> None:
