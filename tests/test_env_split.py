@@ -116,7 +116,11 @@ def test_an_environment_that_holds_out_nothing_says_so():
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_configuration_trains_on_a_held_out_family(file):
     config = load_config([file])
-    assert not {family.name for family in config.make_env().families} & HELD_OUT_NAMES
+    if not {"families", "contracts"} & config.env.keys():
+        pytest.skip("its tasks are drawn from no family")
+    env = config.make_env()
+    played = [*getattr(env, "families", ()), *getattr(env, "contracts", ())]
+    assert played and not {family.name for family in played} & HELD_OUT_NAMES
 
 
 def test_the_table_in_the_docs_has_every_family_its_kind_its_split_and_real_options():
