@@ -43,3 +43,12 @@ def written(text: str) -> str:
     'so ? be it'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def one_line(text: object) -> str:
+    r"""Text of something, such as an error, with single spaces for whatever is between its words.
+
+    >>> one_line(" not\n  there")
+    'not there'
+    """
+    return " ".join(str(text).split())

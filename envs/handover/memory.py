@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, Self
 
 from envs.core.episode import Entry
 from envs.core.task import Seat
-from envs.core.tokens import first_tokens, message_tokens
+from envs.core.tokens import first_tokens, message_tokens, one_line
 
 POLICY = "policy"  # the summariser that waits for a seat to call `summarise`
 TEAM = "team"  # the author of a summary that no seat asked for
@@ -124,7 +124,7 @@ class Memory:
         """
         if not message_tokens(text) or not re.fullmatch(r"\w+", author):
             raise ValueError(f"Memory.write: author {author!r} and text {text!r}; give one word, and at least one.")
-        key = _one_line(key or "").casefold() or None
+        key = one_line(key or "").casefold() or None
         versions = [entry.id for entry in self.entries if key and entry.key == key]
         unread = tuple(id for id in versions if key and id > self._read.get((author, key), -1))
         if unread:
@@ -134,7 +134,7 @@ class Memory:
             author=author,
             clock=self.clock,
             key=key,
-            text=_one_line(text),
+            text=one_line(text),
             parents=tuple(versions[-1:]),
         )
         live, summaries = [*self.live, entry], []
@@ -214,7 +214,7 @@ class Memory:
         text = text or write(group)
         if not isinstance(text, str):
             raise ValueError(f"Memory: the summariser gave {text!r} for the entries {parents}; it must return a str.")
-        text = first_tokens(_one_line(text), self._most(group) - bare.n_tok)
+        text = first_tokens(one_line(text), self._most(group) - bare.n_tok)
         n_tok = bare.n_tok + message_tokens(text)
         return replace(bare, text=text, n_tok=n_tok, parents=parents, level=group[0].level + 1)
 
@@ -317,10 +317,6 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _parts(words: Iterable[str]) -> list[str]:
     return [part for word in words for part in word.split("_") if part]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _tokens(entries: Iterable[Entry]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import alike, nearest
+from envs.core.tokens import one_line
 from rewards.schedules import find_schedule
 
 Keys = tuple[str | int, ...]  # the keys that lead to a value: ("lora", "r")
@@ -19,7 +20,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, problem: str, keys: Keys = (), source: str | None = None):
-        self.problem, self.keys, self.source = " ".join(problem.split()), keys, source
+        self.problem, self.keys, self.source = one_line(problem), keys, source
         super().__init__(": ".join(part for part in (source, dotted(keys), self.problem) if part))
 
 

@@ -15,6 +15,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from envs.core.tokens import one_line
 from marl_coop.engines import Request
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.players import BASE
@@ -41,7 +42,7 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
     try:
         policy = TeamPolicy(base, lora, adapters, critic_seats=1)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
-        raise ValueError(f"{name} cannot carry these adapters: {_one_line(error)}") from error
+        raise ValueError(f"{name} cannot carry these adapters: {_described(error)}") from error
     try:
         _check(policy.eval(), np.random.default_rng(0))
     except ValueError as error:
@@ -127,8 +128,8 @@ def _try(step, what: str):
     try:
         return step()
     except Exception as error:
-        raise ValueError(f"{what}: {_one_line(error)}; this architecture is not supported") from error
+        raise ValueError(f"{what}: {_described(error)}; this architecture is not supported") from error
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _described(error: BaseException) -> str:
+    return one_line(f"{type(error).__name__}: {error}")[:300]

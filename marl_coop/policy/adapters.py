@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from envs.core.lookup import did_you_mean
+from envs.core.tokens import one_line
 from marl_coop.policy.compat import Conv1D
 from marl_coop.policy.routed_lora import RoutedLinear, check_plain
 
@@ -71,7 +72,7 @@ def read_config(folder: Path) -> LoraConfig:
     try:
         lora = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder} is not the folder of a PEFT adapter: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{folder} is not the folder of a PEFT adapter: {one_line(error)}") from error
     if not isinstance(lora, LoraConfig):
         raise ValueError(f"the adapter in {folder} is a {type(lora).__name__}, not LoRA")
     check_plain(lora)
@@ -89,7 +90,7 @@ def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Pat
         with safe_open(folder / WEIGHTS, "pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"the adapter in {folder} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
     own = weights_of(lm, adapter)
     for name in sorted(own.keys() | weights.keys()):
         theirs, ours = (tuple(w[name].shape) if name in w else None for w in (weights, own))
@@ -107,7 +108,7 @@ def _check_base(base: PreTrainedModel, folder: Path) -> None:
     try:
         made_on = json.loads(file.read_text("utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"the adapter in {folder} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
     if made_on["fingerprint"] != fingerprint(base):
         raise ValueError(f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model")
 

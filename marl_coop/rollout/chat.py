@@ -14,6 +14,8 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from envs.core.tokens import one_line
+
 _FIRST, _REPLY, _SECOND, _SYSTEM = "<<first>>", "<<reply>>", "<<second>>", "<<system>>"
 
 
@@ -117,7 +119,7 @@ class Chat:
                 )
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ValueError(f"{self._name} fails: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise ValueError(f"{self._name} fails: {one_line(error) or type(error).__name__}") from error
 
     def _keeps_system_role(self) -> bool:
         """Whether the template takes a system message, and writes it once."""

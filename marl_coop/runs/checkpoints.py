@@ -17,6 +17,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from envs.core.tokens import one_line
+
 ASIDE, MANIFEST = ".unfinished", "manifest.json"
 NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on as another one
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
@@ -56,7 +58,7 @@ def flaw(checkpoint: Path) -> str | None:
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"it cannot be read: {' '.join(str(error).split())}"
+        return f"it cannot be read: {one_line(error)}"
     return None
 
 
@@ -70,7 +72,7 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(
             f"{what} could not be written in {str(folder)!r}: {reason}. Mend this; earlier checkpoints are whole."
         ) from error
