@@ -161,7 +161,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
             raise RuntimeError("step: no episode is running. Call reset() first.")
         check_actions(actions, self.acting, self.seats, MAX_REPLY)
         replies = {seat: self._within_budget(written(actions[seat])) for seat in self.acting}
-        turns = self.resolve({seat: self._heard_of(self._read(seat, phase, replies[seat])) for seat in self.acting})
+        turns = self.resolve({seat: self._taken(self._read(seat, phase, replies[seat])) for seat in self.acting})
         self._turns += turns.values()
         self._step += 1
         infos: dict[Seat, dict[str, Any]] = {
@@ -327,8 +327,12 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
         said = [(t.agent, t.message) for t in turns.values() if t.agent != seat and t.phase is Phase.TALK]
         return prompts.told(said, len(self.seats))
 
-    def _heard_of(self, turn: Turn) -> Turn:
-        """The turn without what it says, if its seat is muted."""
+    def _taken(self, turn: Turn) -> Turn:
+        """The turn as it counts: without confidences where none is asked for, and, if its seat is muted, without what
+        it says."""
+        if not self.config.confidences:
+            stances = tuple(replace(stance, confidence=1.0) for stance in turn.stances)
+            turn = replace(turn, stances=stances, acts=tuple(replace(act, confidence=1.0) for act in turn.acts))
         sealed = tuple(act for act in turn.acts if act.kind is ActKind.EXPECT)
         return replace(turn, message="", message_tokens=0, acts=sealed) if turn.agent in self._muted else turn
 

@@ -33,7 +33,7 @@ from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from rewards import RewardStack
-from rewards.metrics import rates
+from rewards.metrics import OF_CONFIDENCES, rates
 from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
@@ -243,7 +243,8 @@ class Collector:
 
     def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
         played = gather_object([rollout.episode for rollout in rollouts])  # rates of the whole update
-        self._add_rates("team", rates(played))
+        unasked = () if self.players.confidences else OF_CONFIDENCES
+        self._add_rates("team", {name: rate for name, rate in rates(played).items() if name not in unasked})
         others = {player for episode in played for player in episode.players.values()} - set(self.model.adapters)
         for other in sorted(others):
             among = rates([episode for episode in played if other in episode.players.values()])

@@ -110,6 +110,8 @@ class RolloutRunner:
         max_tokens: length limit of a reply in each phase.
         temperature: of the sampling, > 0.
 
+    `confidences` is whether the environment asks for them.
+
     Raises:
         ValueError: the seats of the environment are not those of `policies`.
     """
@@ -125,7 +127,8 @@ class RolloutRunner:
     ):
         self.make_env, self.policies, self.engine = make_env, policies, engine
         self.chat, self.max_tokens, self.temperature = chat, max_tokens, temperature
-        seats = make_env().possible_agents
+        env = make_env()
+        seats, self.confidences = env.possible_agents, env.config.confidences
         if set(seats) != set(policies):
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
