@@ -32,8 +32,8 @@ class EnvConfig(Fields, frozen=True):
     rounds: Annotated[int, Field(ge=0)] = 1
     """Messages of each seat."""
     confidences: bool = True
-    """Ask for a confidence with every stance. Where none is asked for, every stance and act is held for certain, whatever
-    confidence it names."""
+    """Ask for a confidence with every stance. Where none is asked for, every stance and act is held for certain,
+    whatever confidence it names."""
     acts: bool = False
     """Read structured lines in replies (PROPOSE, COMMIT, EXPECT ...; `envs.core.grammar`) and say so in the prompts. A
     seat need not write any."""

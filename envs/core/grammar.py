@@ -20,8 +20,9 @@ Where the team has a shared memory, a line of its talk can be an act on it, whic
 
 `Answer`, the name of an act, the decision and the option may be in any case, the option in quotes or backticks, and
 any of it in bold; a byte-order mark is not read, and a no-break space is a space. The confidence is a whole number from
-0 to 100, and an option without one is held for certain; where none is asked for, the environment takes every option so. With several decisions the name of one stands before the colon:
-`Commit offset: 17`. Other lines are free, and so is a line that is nearly an act.
+0 to 100, and an option without one is held for certain; where none is asked for, the environment takes each option so.
+With several decisions the name of one stands before the colon: `Commit offset: 17`. Other lines are free, and so is a
+line that is nearly an act.
 The first answer for a decision counts. A reply that breaks the grammar is a `ParseError` value and counts for nothing:
 none of these functions raises on any text.
 """

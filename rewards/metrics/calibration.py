@@ -11,7 +11,8 @@ import numpy as np
 from envs.core.episode import Episode
 from rewards.metrics.rate import Formula, Rate, Statistic, divide, doc, no_prior, seats_and_decisions
 
-OF_CONFIDENCES = ("brier", "ece", "auroc", "expectation_brier")  # names of all that says nothing where no confidence is asked for
+# names of all that says nothing where no confidence is asked for
+OF_CONFIDENCES = ("brier", "ece", "auroc", "expectation_brier")
 BINS = 10
 _PERCENTS = 101
 
