@@ -52,7 +52,18 @@ def test_no_cheap_policy_is_better_than_honest_play_for_certain(played, mode):
 @pytest.mark.parametrize("policy", ["doubter of a blend", "no prior", "hedger", "sandbagger"])
 def test_how_a_prior_is_worded_changes_no_metric_but_those_of_priors_and_words(played, policy):
     honest, worded = (measure(played.episodes[name, "symmetric"]) for name in (IDEAL, policy))
-    of_reports = ("prior_", "brier", "ece", "auroc", "parse_rate", "expectation_brier", "message_share", "generated_")
+    of_reports = (
+        "prior_",
+        "kairos_",
+        "resistance",
+        "brier",
+        "ece",
+        "auroc",
+        "parse_rate",
+        "expectation_brier",
+        "message_share",
+        "generated_",
+    )
     same = [name for name in NAMES if not name.startswith(of_reports) and not name.endswith("_stated")]
     assert {"j", "cdr", "cr", "blend_rate", "gap_to_best_member", "elr", "silence_rate"} <= set(same)
     assert {name: worded[name] for name in same} == {name: honest[name] for name in same}

@@ -7,7 +7,7 @@ from test_reward_terms import decide, play
 
 from envs.core.episode import Episode, ParseError, StopReason
 from envs.core.task import Numeric
-from rewards.metrics import NAMES, Flip, Metric, compare, conflicts, flip_matrix, measure, rates
+from rewards.metrics import NAMES, SEATWISE, Flip, Metric, compare, conflicts, flip_matrix, measure, of_seats, rates
 
 
 def ends(priors, committed, expert="agent_0", claims=None, **fields):
@@ -127,6 +127,33 @@ def test_a_rate_without_a_case_is_undefined_and_not_zero():
     for name in ("cdr", "cr", "j", "blend_rate", "message_share"):
         assert metrics[name] == Metric(value=None, low=None, high=None, n=0)
         assert rates([ends("aa", "aa")])[name] is None
+
+
+def test_kairos_counts_what_was_mended_and_what_was_kept_of_all_that_was_answered_alone():
+    metrics = measure([ends("ab", "ab"), ends("ba", "aa"), ends("cc", "ac"), ends("aa", "ab"), ends("?a", "aa")])
+    assert (metrics["kairos_utility"].value, metrics["kairos_utility"].n) == (2 / 4, 4)
+    assert (metrics["resistance"].value, metrics["resistance"].n) == (4 / 5, 5)
+    assert (metrics["kairos_f1"].value, metrics["kairos_f1"].n) == (pytest.approx(2 * 0.5 * 0.8 / 1.3), 4)
+    assert values([ends("ab", "ba")])["kairos_f1"] == 0.0  # nothing mended, nothing kept
+    assert values([ends("aa", "aa")])["kairos_f1"] is None  # nobody was wrong alone
+
+
+def test_metrics_of_some_seats_leave_the_others_out_and_metrics_of_the_team_as_they_are():
+    episodes = [ends("ab", "aa"), ends("ab", "ab"), ends("ba", "bb"), ends("ab", "?b")]
+    first = measure(episodes, of_seats(lambda episode: ["agent_0"]))
+    both = measure(episodes)
+    assert (first["cr"].value, first["cr"].n) == (1 / 3, 3)
+    assert (first["cdr"].value, first["cdr"].n) == (0.0, 1)
+    assert (both["cdr"].value, both["cdr"].n) == (1 / 4, 4)
+    assert {name for name in NAMES if first[name] != both[name]} <= set(SEATWISE)
+    everybody = measure(episodes, of_seats(lambda episode: episode.seats))
+    assert everybody == both
+
+
+def test_a_difference_of_some_seats_is_paired_by_task():
+    before, after = [ends("ab", "bb")] * 3, [ends("ab", "ab")] * 3
+    change = compare(before, after, of_seats(lambda episode: ["agent_0"]))
+    assert (change["cr"].value, change["cr"].n, change["cdr"].n) == (-1.0, 3, 0)
 
 
 def test_prior_accuracy_counts_an_unreadable_prior_as_not_right():

@@ -168,6 +168,15 @@ def test_the_flip_comes_at_half_time():
         assert mine[3].stances[0].option != honest[3].stances[0].option
 
 
+@pytest.mark.parametrize("environment", ["DesignReview", "PairedFunctions"])
+def test_a_placebo_says_as_much_as_the_ideal_partner_and_names_no_option(environment):
+    for episode, ideal in zip(played("placebo", environment), played("ideal", environment), strict=True):
+        words, content = ([turn.message_tokens for turn in record.turns_of(B)] for record in (episode, ideal))
+        assert words == content
+        (decision,) = episode.task.decisions
+        assert posterior.named_option([turn.message for turn in episode.turns_of(B)], decision) is None
+
+
 def test_a_saboteur_talks_like_the_ideal_and_does_otherwise():
     for episode, ideal in zip(
         played("saboteur", acts=True, rounds=2), played("ideal", acts=True, rounds=2), strict=True

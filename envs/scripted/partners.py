@@ -6,12 +6,15 @@ by the task's seed, so an episode plays the same again. An environment in which 
 its own, under names of these where they fit (`envs.scripted.registry`).
 """
 
+from itertools import cycle, islice
+
 import numpy as np
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.posterior import named_option
 from envs.core.task import Decision, Seat
+from envs.core.tokens import message_tokens
 from envs.scripted.base import Calibrated, Partner, Scripted
 from envs.scripted.exploits import AlwaysDefer, Averager, Chatty, Contrarian, Silent
 
@@ -111,6 +114,16 @@ class FlipsAtHalfTime(Calibrated):
         return (another(decision, option), 1.0) if self._flipped(env, seat) else (option, confidence)
 
 
+class Placebo(Calibrated):
+    """Says as much as the ideal partner and nothing that means anything; it listens, and chooses well."""
+
+    WORDS = "well then let us see how this goes and take it from here as we did before".split()
+
+    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
+        length = message_tokens(super().message(env, seat, decision))
+        return " ".join(islice(cycle(self.WORDS), length))
+
+
 class Saboteur(Calibrated):
     """Talks like the ideal partner and does otherwise."""
 
@@ -152,5 +165,6 @@ PARTNERS: dict[str, type[Partner]] = {
     "calibrated-noisy": CalibratedNoisy,
     "flips-at-half-time": FlipsAtHalfTime,
     "saboteur": Saboteur,
+    "placebo": Placebo,
     "echo": Echo,
 }

@@ -10,7 +10,8 @@ likeliest option of its sealed report before any talk, its `final` answer the op
 `Decision.is_right`, and `worth` is the utility of an option. Rates of seats and decisions have one case for each pair
 of both, unless they say otherwise.
 
-`measure` one list of episodes; `compare` two on the same tasks. A rate net of a placebo is a comparison too:
+`measure` one list of episodes; `compare` two on the same tasks. Where some seats alone are judged, as beside a scripted
+partner, give either of them `of_seats`. A rate net of a placebo is a comparison too:
 `compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
 expert is revealed, a partner is a stranger, or one is an adversary. `coordination` compares a team with solo runs and
 `prices` says what the tokens cost. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
@@ -20,13 +21,14 @@ from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
-from rewards.metrics.table import METRICS, NAMES
+from rewards.metrics.table import METRICS, NAMES, SEATWISE, of_seats
 from rewards.metrics.tokens import prices
 
 __all__ = [
     "METRICS",
     "NAMES",
     "OF_CONFIDENCES",
+    "SEATWISE",
     "Conflict",
     "Flip",
     "Metric",
@@ -37,6 +39,7 @@ __all__ = [
     "flip_matrix",
     "flips",
     "measure",
+    "of_seats",
     "prices",
     "rates",
 ]

@@ -1,7 +1,7 @@
 """From episodes to numbers with intervals: one list, two lists on the same tasks, a team beside solo runs."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +23,20 @@ def rates(episodes: Sequence[Episode]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
-def measure(episodes: Sequence[Episode]) -> dict[str, Metric]:
-    """Every metric of `METRICS` by name, with the interval of `rewards.metrics.bayesian_bootstrap` over episodes."""
+def measure(episodes: Sequence[Episode], metrics: Mapping[str, Statistic] = METRICS) -> dict[str, Metric]:
+    """Every metric by name, with the interval of `rewards.metrics.bayesian_bootstrap` over episodes.
+
+    Args:
+        metrics: `METRICS`, some of them, or `of_seats`.
+    """
     if not episodes:
         raise ValueError("no episodes to measure")
-    return {name: _metric(formula, sums) for name, formula, sums in _tables(episodes)}
+    return {name: _metric(formula, sums) for name, formula, sums in _tables(episodes, metrics)}
 
 
-def compare(before: Sequence[Episode], after: Sequence[Episode]) -> dict[str, Metric]:
+def compare(
+    before: Sequence[Episode], after: Sequence[Episode], metrics: Mapping[str, Statistic] = METRICS
+) -> dict[str, Metric]:
     """Paired difference after - before of every metric, on the same tasks; n is the smaller number of cases.
 
     The unit is the task, with all its episodes on both sides. A task with a sandbox fault on either side counts in
@@ -43,7 +49,7 @@ def compare(before: Sequence[Episode], after: Sequence[Episode]) -> dict[str, Me
         old, new = (_sums(statistic, side) for side in zip(*(everything if name == FAULTS else sound), strict=True))
         return _metric(change(statistic.formula, old.shape[1]), np.concatenate([old, new], axis=1))
 
-    return {name: difference(name, statistic) for name, statistic in METRICS.items()}
+    return {name: difference(name, statistic) for name, statistic in metrics.items()}
 
 
 def coordination(solo: Sequence[Episode], team: Sequence[Episode]) -> dict[str, Metric]:
@@ -81,11 +87,13 @@ def _beside(solo: Sequence[Episode], team: Sequence[Episode]) -> tuple[float, ..
     return 1.0, team_passes, passes, passes * (1 - team_passes), *tokens
 
 
-def _tables(episodes: Sequence[Episode]) -> Iterator[tuple[str, Formula, np.ndarray]]:
+def _tables(
+    episodes: Sequence[Episode], metrics: Mapping[str, Statistic] = METRICS
+) -> Iterator[tuple[str, Formula, np.ndarray]]:
     """Name, formula and sums of every metric, an episode to a unit."""
     everything = [[episode] for episode in episodes]
     sound = [[] if faulted(episode) else [episode] for episode in episodes]
-    for name, statistic in METRICS.items():
+    for name, statistic in metrics.items():
         yield name, statistic.formula, _sums(statistic, everything if name == FAULTS else sound)
 
 

@@ -1,7 +1,7 @@
 """What came of the episodes: results, faults, replies that could not be read, facts kept back, parts that clash."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from envs.core.episode import ActKind, Episode
 from envs.core.task import Decision, Seat
@@ -18,9 +18,9 @@ def utility(episode: Episode) -> Rate:
     return Rate(episode.outcome.utility, 1)
 
 
-def parse_rate(episode: Episode) -> Rate:
+def parse_rate(episode: Episode, seats: Collection[Seat] | None = None) -> Rate:
     """P(a turn was read without error). Range: [0, 1], more is better. Cases: turns. Source: our own."""
-    return share([turn.parse_error is None for turn in episode.turns])
+    return share([turn.parse_error is None for turn in episode.turns if seats is None or turn.agent in seats])
 
 
 def truncation_rate(episode: Episode) -> Rate:

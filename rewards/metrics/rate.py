@@ -1,6 +1,6 @@
 """What metrics are made of: a `Rate` is a ratio of two sums over episodes, a `Statistic` any formula on sums."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -138,8 +138,10 @@ def share(cases: Sequence[bool]) -> Rate:
     return Rate(float(sum(cases)), len(cases))
 
 
-def seats_and_decisions(episode: Episode) -> Iterator[tuple[Seat, Decision]]:
-    return ((seat, decision) for decision in episode.task.decisions for seat in episode.seats)
+def seats_and_decisions(episode: Episode, seats: Collection[Seat] | None = None) -> Iterator[tuple[Seat, Decision]]:
+    """Each seat, of these or of all, with each decision."""
+    judged = [seat for seat in episode.seats if seats is None or seat in seats]
+    return ((seat, decision) for decision in episode.task.decisions for seat in judged)
 
 
 def faulted(episode: Episode) -> bool:

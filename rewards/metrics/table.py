@@ -4,9 +4,10 @@ Its docstring says what it is, then `Range: ...`, with "more is better" or "less
 by leaving its cases, `Cases: ...` and `Source: ...`; `python benchmarks/metrics.py` writes docs/metrics.md from these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.metrics.acts import (
     acting_rate,
     commitment_coverage,
@@ -40,8 +41,11 @@ from rewards.metrics.deference import (
     cr_as_novice,
     cr_stated,
     j,
+    kairos_f1,
+    kairos_utility,
     prior_accuracy,
     prior_as_told,
+    resistance,
 )
 from rewards.metrics.foresight import (
     forecast_lead_rounds,
@@ -111,6 +115,8 @@ BOUNDED = (  # in [0, 1]
     cr_as_novice,
     cdr_stated,
     cr_stated,
+    kairos_utility,
+    resistance,
     prior_accuracy,
     prior_as_told,
     blend_rate,
@@ -194,6 +200,7 @@ METRICS: dict[str, Statistic] = {
     **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
     "j": statistic(j, cdr, cr),
     "j_stated": statistic(j, cdr_stated, cr_stated)._replace(doc=J_STATED),
+    "kairos_f1": statistic(kairos_f1, kairos_utility, resistance),
     "ece": ece,
     "auroc": auroc,
     "elr": statistic(elr, worth_team, worth_expert, worth_novice),
@@ -205,3 +212,23 @@ METRICS: dict[str, Statistic] = {
     "gap_to_any_right": _gap_to(worth_any_right),
 }
 NAMES = tuple(METRICS)
+
+SEATWISE: dict[str, tuple[Callable[..., Rate], ...]] = {  # those that can be told of some seats: the rates in them
+    **{
+        rate.__name__: (rate,)
+        for rate in (cdr, cr, cr_as_expert, cr_as_novice, cdr_stated, cr_stated, kairos_utility, resistance)
+    },
+    **{rate.__name__: (rate,) for rate in (prior_accuracy, prior_as_told, parse_rate)},
+    "j": (cdr, cr),
+    "j_stated": (cdr_stated, cr_stated),
+    "kairos_f1": (kairos_utility, resistance),
+}
+
+
+def of_seats(judged: Callable[[Episode], Collection[Seat]]) -> dict[str, Statistic]:
+    """`METRICS`, those of `SEATWISE` over the judged seats of an episode alone: where a partner plays that is not."""
+
+    def addends(rates: tuple[Callable[..., Rate], ...]) -> Callable[[Episode], list[float]]:
+        return lambda episode: [number for rate in rates for number in rate(episode, judged(episode))]
+
+    return METRICS | {name: METRICS[name]._replace(addends=addends(rates)) for name, rates in SEATWISE.items()}
