@@ -1,8 +1,9 @@
 """A design review: a team of one to eight settles design decisions by talk alone, without code."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,7 +15,7 @@ from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, claim
+from envs.families.base import ReviewFamily, claim, pointer, shown
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
@@ -31,6 +32,9 @@ class DesignReviewConfig(DesignConfig, frozen=True):
     """Number of seats; one alone is the solo baseline."""
     decisions: Annotated[int, Field(ge=1, le=MAX_DECISIONS)] = 1
     """Decisions of a task, each of another family. The cells hold for each; `Task.cell` says who is right on all."""
+    settle: Literal["agreement", "vote"] = "agreement"
+    """What becomes of a decision on which final stances differ: with "agreement" nothing, with "vote" it ends with what
+    most seats hold, one of several by lot."""
 
     @model_validator(mode="after")
     def _a_family_for_each_decision(self) -> Self:
@@ -59,8 +63,8 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
 
     ## Rewards
     0.0 until the end; then U = sum of w_d * u_d(A_d) / sum of w_d for every seat, where A_d is the option that all
-    final stances agree on. A decision on which they differ blocks the change and counts 0. Success: every decision
-    ends with a right answer. A seat is committed to its final stance.
+    final stances agree on. A decision on which they differ blocks the change and counts 0, unless `settle` says that it
+    is voted on. Success: every decision ends with a right answer. A seat is committed to its final stance.
 
     ## Arguments
     The fields of `DesignReviewConfig`.
@@ -93,7 +97,8 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
         rights = [cells.at(seed * count + j, len(readers)) for j in range(count)]
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decisions = tuple(
-            family.decide(right, readers, rng, **knobs) for family, right in zip(families, rights, strict=True)
+            shown(family.decide(right, readers, rng, **knobs), self.config.expert)
+            for family, right in zip(families, rights, strict=True)
         )
         change = f"{prompts.team(len(self.seats))} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
         briefs = {}
@@ -121,19 +126,26 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
         title = f"{decision.id}: " if self.config.decisions > 1 else ""
         question = f"{title}{family.question} Options: {', '.join(decision.options)}."
         claims = (f"{claim(decision, seat, rng)}: {family.reasons[decision.belief[seat]]}." for seat in told)
-        return "\n".join([question, *claims])
+        return "\n".join([question, *claims]) + "".join(pointer(decision, seat) for seat in told)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         held = {seat: {stance.decision: stance.option for stance in turns[seat].stances} for seat in self.seats}
         committed = {seat: {d.id: held[seat].get(d.id) for d in self.task.decisions} for seat in self.seats}
         total, right = 0.0, []
         for decision in self.task.decisions:
-            answers = {committed[seat][decision.id] for seat in self.seats}
-            agreed = answers.pop() if len(answers) == 1 else None
+            agreed = self._settled([committed[seat][decision.id] for seat in self.seats])
             total += decision.weight * decision.utility_of(agreed)
             right.append(decision.is_right(agreed))
         utility = total / sum(decision.weight for decision in self.task.decisions)
         return Outcome(utility=utility, success=all(right), committed=committed), StopReason.FINISHED
+
+    def _settled(self, answers: Sequence[str | None]) -> str | None:
+        """What a decision ends with where the seats end on these; None where that is nothing."""
+        if self.config.settle == "agreement":
+            return answers[0] if len(set(answers)) == 1 else None
+        votes = Counter(answer for answer in answers if answer is not None)
+        tied = sorted(option for option in votes if votes[option] == max(votes.values()))
+        return tied[np.random.default_rng((self.task.seed, len(tied))).integers(len(tied))] if tied else None
 
 
 def _for_one(decision: Decision, seat: Seat) -> Decision:

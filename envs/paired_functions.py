@@ -14,7 +14,7 @@ from envs.core.lookup import find
 from envs.core.task import HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
-from envs.families.base import FunctionFamily, claim
+from envs.families.base import FunctionFamily, claim, pointer, shown
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
@@ -81,7 +81,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
         rng = family.stream(seed, rng)
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
-        decision = family.decide(right, SEATS, rng, **knobs)
+        decision = shown(family.decide(right, SEATS, rng, **knobs), self.config.expert)
         part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
         first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
         truth = decision.best
@@ -101,6 +101,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
                 f"You write {family.signatures[part]}: {family.glosses[part]}. "
                 f"Your partner writes {family.signatures[1 - part]}. Both must use one {family.contract}.\n"
                 f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng, family.sources)}."
+                f"{pointer(decision, seat)}"
             )
         return Task(
             id=f"{family.name}-{seed}",

@@ -215,8 +215,10 @@ class Outcome:
     utility: float  # team result U in [0, 1]
     success: bool
     committed: Mapping[Seat, Mapping[str, str | None]]
-    tests_passed: int = 0
+    tests_passed: int = 0  # of the hidden tests
     tests_total: int = 0
+    visible_passed: int = 0  # of the tests that the seats can read and run, in the end
+    visible_total: int = 0
     detail: str = ""
     provenance: Provenance | None = None
     parts: Mapping[Seat, PartTests] = field(default_factory=dict)

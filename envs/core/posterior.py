@@ -67,9 +67,11 @@ def claims(view: View, decision: Decision) -> dict[Seat, Claim]:
 
 def experts(view: View, decision: Decision) -> tuple[Seat, ...]:
     """Who may have the source that sounds reliable, which one seat has, as far as this seat can tell: itself, else who
-    says so, else those that have named nothing, else any partner."""
+    says so, else those that have named nothing, else any partner; anybody where the cue is hidden."""
     if decision.cue[view.seat] == "strong":
         return (view.seat,)
+    if decision.cue[view.seat] == "unknown":
+        return view.seats
     claimed = claims(view, decision)
     reliable = tuple(partner for partner in claimed if claimed[partner].quality == QUALITY["strong"])
     return reliable or tuple(partner for partner in view.partners if partner not in claimed) or view.partners
@@ -93,7 +95,8 @@ def pooled(view: View, decision: Decision) -> str | None:
 
 def posterior(view: View, decision: Decision, design: DesignConfig) -> dict[str, float]:
     """How likely it is, in [0, 1], that an option is right: the one to choose first, and with it at least the seat's
-    own belief and all that was named. Who is alone goes by the source that sounds reliable.
+    own belief and all that was named. Who is alone goes by the source that sounds reliable. Where the cue is hidden and
+    two options are as likely, what the first seat claims comes first, so that all who reckon so agree.
 
     Args:
         design: how instances are drawn, which is public.
@@ -117,7 +120,8 @@ def posterior(view: View, decision: Decision, design: DesignConfig) -> dict[str,
     # by the cue where it is known and not by the larger number: they are equal at reliability 1/2
     said = {view.seat: own} | {partner: claim.option for partner, claim in claimed.items()}
     cued = said.get(pointed[0]) if len(pointed) == 1 else None
-    return dict(sorted(found.items(), key=lambda item: (item[0] != cued, -item[1], item[0] != own)))
+    first = said.get(view.seats[0]) if decision.cue[view.seat] == "unknown" else own
+    return dict(sorted(found.items(), key=lambda item: (item[0] != cued, -round(item[1], 9), item[0] != first)))
 
 
 @lru_cache(maxsize=8192)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Seat = str  # "agent_0", "agent_1", ...
-QUALITY = {"strong": "reliable", "weak": "doubtful"}  # a cue in one word
+QUALITY = {"strong": "reliable", "weak": "doubtful", "unknown": "unrated"}  # a cue in one word
 
 
 def seats_of(agents: int) -> tuple[Seat, ...]:
@@ -38,7 +38,9 @@ class Decision:
 
     `options` are what a seat may answer, `utility` their worth in [0, 1], `blends` the options that are a compromise
     between others. `belief` is what each seat's brief says, `expert` the seat that the cues point to and `cue` what
-    each seat was told of its own source ("strong" or "weak"). Briefs are private, so no seat reads another's belief.
+    each seat was told of its own source ("strong", "weak" or, where that is hidden, "unknown"). `revealed` is the seat
+    that every brief names as the one with the reliable source, which need not be so; None: they name none. Briefs are
+    private, so no seat reads another's belief.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Decision:
     blends: tuple[str, ...] = ()
     numeric: Numeric | None = None
     weight: float = 1.0
+    revealed: Seat | None = None
 
     def utility_of(self, option: str | None) -> float:
         """Worth in [0, 1] of an answer; 0 for no answer and for an option that does not exist."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -239,16 +239,35 @@ def shuffled(options: Sequence[str], rng: np.random.Generator) -> tuple[str, ...
     return tuple(options[int(i)] for i in rng.permutation(len(options)))
 
 
+def shown(decision: Decision, expert: str) -> Decision:
+    """The decision as its briefs are to tell of the expert (`envs.core.config.DesignConfig.expert`)."""
+    if expert == "cued" or decision.is_estimate:
+        return decision
+    if expert == "hidden":
+        return replace(decision, cue=dict.fromkeys(decision.cue, "unknown"))
+    seats = list(decision.cue)
+    after = seats[(seats.index(decision.expert) + 1) % len(seats)]  # the expert's place is random already
+    return replace(decision, revealed=decision.expert if expert == "revealed" else after)
+
+
+def pointer(decision: Decision, seat: Seat) -> str:
+    """The sentence of a seat's brief on who has the reliable source, with a space before it; "" where it names none."""
+    if decision.revealed is None:
+        return ""
+    if decision.revealed == seat:
+        return " The reliable source is yours."
+    return f" The reliable source is {'your partner' if len(decision.cue) == 2 else decision.revealed}'s."
+
+
 def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
     """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`.
 
     Of an estimate it tells the standard error, and the source's name says nothing about how good it is:
-    `Your source, the night trace, measured 140 +- 8`.
+    `Your source, the night trace, measured 140 +- 8`. Nor does the name where the cue is hidden.
     """
-    if decision.is_estimate:
-        names, verb = sources.measured, "measured"
-    else:
-        names, verb = sources.strong if decision.cue[seat] == "strong" else sources.weak, "says"
+    kinds = {"strong": sources.strong, "weak": sources.weak, "unknown": sources.measured}
+    names = sources.measured if decision.is_estimate else kinds[decision.cue[seat]]
+    verb = "measured" if decision.is_estimate else "says"
     return f"Your source, {names[rng.integers(len(names))]}, {verb} {decision.told(seat)}"
 
 

@@ -11,7 +11,7 @@ from envs.core.env import SEATS
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.lookup import choose, find
 from envs.core.task import Seat, Task
-from envs.families.base import FunctionFamily
+from envs.families.base import FunctionFamily, shown
 from envs.paired_features import generator
 from envs.paired_features.templates import FAMILIES
 from envs.paired_features.templates.base import RepoFamily
@@ -101,6 +101,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
     Config: ClassVar[type[EnvConfig]] = PairedFeaturesConfig
     WORK: ClassVar[str] = "build two features of one package"
+    VISIBLE_TESTS: ClassVar[bool] = True
 
     def __init__(self, config: PairedFeaturesConfig | None = None, **fields: Any):
         super().__init__(config, **fields)
@@ -113,7 +114,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
         rng = contract.stream(seed, rng)
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
-        decision = contract.decide(right, SEATS, rng, **knobs)
+        decision = shown(contract.decide(right, SEATS, rng, **knobs), self.config.expert)
         return generator.make(place, contract, decision, right, seed, SEATS, rng)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.core.task import Decision, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families.base import FunctionFamily, claim
+from envs.families.base import FunctionFamily, claim, pointer
 from envs.paired_features.templates.base import Draft, RepoFamily
 from envs.repository.actions import edits
 from envs.repository.tree_tests import bound
@@ -29,7 +29,7 @@ def make(
     briefs, probes, tests = {}, {}, []
     for seat, part in part_of.items():
         options = f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng, contract.sources)}."
-        briefs[seat] = f"{_brief(draft, contract, part)}\n{options}"
+        briefs[seat] = f"{_brief(draft, contract, part)}\n{options}{pointer(decision, seat)}"
         checks = [bound(contract.check(part, decision.best, n), names) for n in (one, two)]
         tests += [HiddenTest(part=seat, expression=test) for test in (*checks, *draft.features[part].tests)]
         probes[seat] = {

@@ -84,6 +84,8 @@ def score_branches(
         committed=committed,
         tests_passed=sum(passed),
         tests_total=len(passed),
+        visible_passed=sum(whole.visible),
+        visible_total=len(whole.visible),
         detail=_detail(merged, whole.verdict, whole.visible),
         provenance=ledger(task, branches, authored, merged.final),
         parts={
