@@ -24,6 +24,7 @@ KEYS = tuple(f"{service}_{setting}" for service in _SERVICES for setting in _SET
 VALUES = tuple(map(str, range(10, 100)))
 FACT_TOKENS = 2  # what telling a fact takes, its key and its value: mail_port 47
 READ_TOKENS = 7  # a fact in the memory: #3 agent_0 mail_port: 47
+MAX_ACTS = 128  # of one message on the memory: all facts and more
 
 
 class HandoverConfig(EnvConfig, frozen=True):
@@ -102,7 +103,8 @@ class Handover(CoopEnv[HandoverConfig]):
     ## Action space, observation space, episode end, state, infos
     As in `CoopEnv`. A line of talk can be an act on the memory (`envs.core.grammar`): Write, Query, Expand, Summarise.
     In a step all write before anybody reads, seats in their order; what is read comes with the next observation, and so
-    does a refusal: `Conflict: mail_port #7` lists versions to read first, `Full: mail_port` found no space.
+    does a refusal: `Conflict: mail_port #7` lists versions to read first, `Full: mail_port` found no space. A message
+    has 128 acts; `Not done: 2 of 130 acts` says that more were written, of which the last 2 count for nothing.
 
     ## Phases
     `talk` x `rounds` -> `final`. There is no sealed stance first: nothing has been asked.
@@ -232,11 +234,15 @@ class Handover(CoopEnv[HandoverConfig]):
 
     def resolve(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         talk = {seat: turn for seat, turn in turns.items() if turn.phase is Phase.TALK}
-        acts = [(seat, act) for seat, turn in talk.items() for act in parse_memory(turn.reply)[0]]
+        written = {seat: parse_memory(turn.reply)[0] for seat, turn in talk.items()}
+        acts = [(seat, act) for seat, some in written.items() for act in some[:MAX_ACTS]]
         charged = self.memory.charged.copy()
         conflicts: dict[Seat, list[int]] = {seat: [] for seat in self.seats}
         read: dict[Seat, list[Entry]] = {seat: [] for seat in self.seats}
         notices: dict[Seat, list[str]] = {seat: [] for seat in self.seats}
+        for seat, some in written.items():
+            if len(some) > MAX_ACTS:
+                notices[seat].append(f"Not done: {len(some) - MAX_ACTS} of {len(some)} acts")
         for seat, act in acts:
             result = self._change(seat, act)
             if isinstance(result, WriteConflict):

@@ -24,7 +24,8 @@ import json
 import math
 import re
 import reprlib
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -91,18 +92,20 @@ class Memory:
         self.clock = 0
         self.charged: Counter[Seat] = Counter()
         self._read: dict[tuple[Seat, str], int] = {}  # the newest version of a key that a seat knows
+        # What follows from the entries, kept beside them: a log that is long is read by nobody.
+        self._live: dict[int, Entry] = {}
+        self._versions: defaultdict[str, list[int]] = defaultdict(list)
 
     # -- what is there
 
     @property
     def live(self) -> tuple[Entry, ...]:
         """The entries that no summary covers, oldest first."""
-        covered = {id for entry in self.entries if entry.level for id in entry.parents}
-        return tuple(entry for entry in self.entries if entry.id not in covered)
+        return tuple(self._live.values())
 
     @property
     def live_tokens(self) -> int:
-        return _tokens(self.live)
+        return _tokens(self._live.values())
 
     def leaves(self, id: int) -> tuple[int, ...]:
         """The ids of all that was written and that an entry stands for, oldest first; itself for what is no summary."""
@@ -125,10 +128,10 @@ class Memory:
         if not message_tokens(text) or not re.fullmatch(r"\w+", author):
             raise ValueError(f"Memory.write: author {author!r} and text {text!r}; give one word, and at least one.")
         key = one_line(key or "").casefold() or None
-        versions = [entry.id for entry in self.entries if key and entry.key == key]
-        unread = tuple(id for id in versions if key and id > self._read.get((author, key), -1))
+        versions = self._versions.get(key, []) if key else []
+        unread = versions[bisect_right(versions, self._read.get((author, key or ""), -1)) :]
         if unread:
-            return WriteConflict(unread)
+            return WriteConflict(tuple(unread))
         entry = _sized(
             id=len(self.entries),
             author=author,
@@ -145,7 +148,8 @@ class Memory:
                 return Full(excess)
             summaries.append(summary)
             live = [*(e for e in live if e.id not in summary.parents), summary]
-        self.entries += [entry, *summaries]
+        for added in (entry, *summaries):
+            self._add(added)
         self.charged[author] += entry.n_tok
         self._knows(author, [entry])
         return entry
@@ -174,12 +178,21 @@ class Memory:
         entry = self._summary(author, self.live, len(self.entries), text)
         if not entry:
             return None
-        self.entries.append(entry)
+        self._add(entry)
         if text:
             self.charged[author] += entry.n_tok
         return entry
 
     # -- how
+
+    def _add(self, entry: Entry) -> None:
+        """Put an entry at the end of the log; a summary is live in the place of what it covers."""
+        self.entries.append(entry)
+        for id in entry.parents if entry.level else ():
+            del self._live[id]
+        self._live[entry.id] = entry
+        if entry.key:
+            self._versions[entry.key].append(entry.id)
 
     def _entry(self, id: int) -> Entry:
         if not 0 <= id < len(self.entries):
@@ -259,7 +272,9 @@ class Memory:
                 f"Memory.from_json: {reprlib.repr(text)} is not what to_json writes ({error!r}); give that, unchanged."
             ) from error
         memory = cls(budget, fanout=fanout, ratio=ratio, summariser=summariser)
-        memory.entries, memory.clock, memory.charged, memory._read = entries, clock, charged, read
+        for entry in entries:
+            memory._add(entry)
+        memory.clock, memory.charged, memory._read = clock, charged, read
         return memory
 
 
@@ -295,13 +310,15 @@ def bm25(terms: Sequence[str], texts: Sequence[Sequence[str]]) -> list[float]:
     """
     mean = sum(map(len, texts)) / len(texts) if texts else 0.0
     scores = [0.0] * len(texts)
-    for term in dict.fromkeys(terms):
-        counts = [text.count(term) for text in texts]
-        holding = sum(count > 0 for count in counts)
-        weight = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
-        for i, count in enumerate(counts):
-            if count:
-                scores[i] += weight * count * (K1 + 1) / (count + K1 * (1 - B + B * len(texts[i]) / mean))
+    found: dict[str, dict[int, int]] = {term: {} for term in terms}  # term -> text -> how often it is there
+    for i, text in enumerate(texts):
+        for word in text:
+            if word in found:
+                found[word][i] = found[word].get(i, 0) + 1
+    for counts in found.values():
+        weight = math.log(1 + (len(texts) - len(counts) + 0.5) / (len(counts) + 0.5))
+        for i, count in counts.items():
+            scores[i] += weight * count * (K1 + 1) / (count + K1 * (1 - B + B * len(texts[i]) / mean))
     return scores
 
 
