@@ -8,15 +8,22 @@ import sys
 import pytest
 
 from envs.core.task import Task
+from envs.design_review import DesignReview
+from envs.handover.env import MAX_ACTS, Handover
+from envs.moon_survival import MoonSurvival
+from envs.paired_features.env import PairedFeatures
+from envs.paired_functions import PairedFunctions
 from envs.repository import workspace
-from envs.repository.actions import Search, parse_actions
+from envs.repository.actions import Replace, Search, parse_actions
 from envs.repository.forecast import forecast
 from envs.repository.scoring import ledger
+from envs.repository.working_copy import edited
 from envs.repository.workspace import Desk
 from envs.source import provenance as ledgers
 from envs.source.edits import edits
 from envs.source.outline import outline
 from envs.source.provenance import provenance
+from rewards import TERMS, RewardStack
 
 SEATS = ("agent_0", "agent_1")
 
@@ -111,3 +118,75 @@ def test_a_turn_that_rewrites_a_function_pays_for_the_parsing(monkeypatch):
     reply = "".join(f"Function a.py f:\ndef f(): return {i}\nEnd\n" for i in range(5))
     desk.do(parse_actions(reply).actions, test_timeout_s=1.0)
     assert desk.files["a.py"].startswith("def f(): return 0\n") and len(desk.news) == 4
+
+
+# replies
+
+
+REPLIES = {
+    "answers": lambda n: "Answer: x (50%)\n" * n,
+    "half an answer": lambda n: "Answer: " + "(" * n,
+    "an answer far away": lambda n: "Answer:" + " " * n + "x" + " (" * n,
+    "acts": lambda n: "Answer: x\n" + "Propose: 17 (50%)\nExpect: 23 (50%)\n" * n,
+    "words": lambda n: "a " * n,
+    "one word": lambda n: "a" * n,
+    "symbols": lambda n: "*`'\"(" * n,
+    "fences": lambda n: "Answer: x\n" + "```\n" * n,
+    "writes": lambda n: many("Write k{i}: v{i}\n", n),
+    "writes of one key": lambda n: many("Write k: v{i}\n", n),
+    "notes and summaries": lambda n: "Write: a b c d e f g h\nSummarise: a\n" * n,
+    "notes that do not fit": lambda n: many("Write: k{i}\n", n) + f"Write: {'a ' * n}\n" * 9,
+    "queries": lambda n: many("Write k{i}: v\n", n) + many("Query: k{i} v\nExpand: #{i}\n", n),
+    "a long query": lambda n: many("Write k{i}: v\n", n) + "Query: " + many("k{i} ", n),
+    "edits": lambda n: many("Insert PATH after: LINE\nx{i} = {i}\nEnd\n", n),
+    "edits that fit nowhere": lambda n: many("Replace PATH:\ny{i}\nWith:\nx{i} = {i}\nEnd\n", n),
+    "blocks within a block": lambda n: "Insert PATH after: LINE\n" + "```\nReplace b.py:\n```\n```\n" * n + "End",
+    "a block without an end": lambda n: "Insert PATH after: LINE\n" * n,
+    "empty lines for empty lines": lambda n: (
+        "Insert PATH after: LINE\n" + "\n" * n + "End\nReplace PATH:\n" + "\n" * (n // 2) + "x\nWith:\ny\nEnd\n"
+    ),
+    "talk": lambda n: "Say: a\nSearch: a\nRead: PATH\nTest\n" * n,
+}
+ENVIRONMENTS = {
+    "PairedFunctions": lambda: PairedFunctions(acts=True, families=["offset"]),
+    "DesignReview": lambda: DesignReview(acts=True),
+    "MoonSurvival": lambda: MoonSurvival(acts=True),
+    "Handover": lambda: Handover(),
+    "PairedFeatures": lambda: PairedFeatures(acts=True, forecast=True, rounds=2, tokens=10**6, families=["append"]),
+}
+
+
+def played(env, reply):
+    """An episode in which both seats give the reply in every step, scored by every reward term."""
+    env.reset(seed=3)
+    path, text = next(iter(sorted(env.task.files.items())), ("a.py", "x"))
+    reply = reply.replace("PATH", path).replace("LINE", text.split("\n")[0])
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, reply))
+    for term in TERMS:
+        RewardStack((term(),)).score(env.episode)
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_four_times_the_reply_is_no_more_than_about_four_times_the_work(name, reply):
+    played(ENVIRONMENTS[name](), "Pass")  # what is made once is there
+    small, large = (calls(played, ENVIRONMENTS[name](), REPLIES[reply](n)) for n in (60, 240))
+    assert large < 6 * small, f"{small} calls for a quarter of the reply, {large} for all of it"
+
+
+def test_acts_beyond_those_of_a_message_are_not_done_and_told():
+    env = Handover()
+    env.reset(seed=0)
+    observations, *_ = env.step({"agent_0": many("Write: n{i}\n", MAX_ACTS + 2), "agent_1": "PASS"})
+    assert [entry.text for entry in env.memory.entries if entry.author == "agent_0"][-1] == f"n{MAX_ACTS - 1}"
+    assert observations["agent_0"].startswith(f"Not done: 2 of {MAX_ACTS + 2} acts\n")
+    assert "Not done" not in observations["agent_1"]
+
+
+def test_a_place_that_is_there_twice_is_found_in_one_pass_however_alike_the_lines_are():
+    blank = {"a.py": "\n" * 60_000 + "x = 1\n"}
+    assert edited(blank, Replace("a.py", "\n" * 30_000, "y")) == (
+        "a.py has several places that read like that; name one that is there once."
+    )
+    assert edited(blank, Replace("a.py", "\n" * 59_999 + "\nx = 1", "y")) == {"a.py": "y\n"}

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from test_merge import link_patch
 from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
 
 from envs.cooperbench.evaluation import Evaluator
@@ -141,8 +142,9 @@ def test_a_link_in_the_place_of_a_source_does_not_count(toy):
     task, evaluator = toy
     bench = evaluator.bench(task)
     solved = bench.repository.apply(bench.base, task.features[3].gold)
-    blob = bench.repository._git("hash-object", "-w", "--stdin", input=b"/etc/passwd").decode().strip()
-    linked = bench.repository._with_entries(solved, [("shapes/core.py", ("120000", blob))])
+    without = bench.repository.with_files(solved, {"shapes/core.py": None})
+    linked = bench.repository.apply(without, link_patch("shapes/core.py", "/etc/passwd"))
+    assert bench.repository.entries(linked)["shapes/core.py"][0] == "120000"
     assert not evaluator.grade(task, 3, linked).passed
 
 

@@ -171,7 +171,7 @@ def test_a_machine_that_cannot_start_a_run_is_a_fault_and_nobodys_failure(toy, t
     task, evaluator = toy
     suite = evaluator.suite(task, 3)
     broken = Evaluator(Broken(evaluator.cache.folder), isolation=ISOLATION, recipes=evaluator.recipes)
-    broken._suites[task.key, 3] = suite
+    broken.suites[task.key, 3] = suite
     verdict = broken.grade(task, 3, broken.bench(task).base)
     assert verdict.status is RunStatus.FAULT and not verdict.passed
     with pytest.raises(PreparationError, match="a run of its tests did not start"):

@@ -98,7 +98,7 @@ VALUES = st.one_of(st.integers(), st.floats(-1e9, 1e9), st.text(min_size=1), st.
 
 @given(VALUES, st.integers())
 def test_another_value_is_of_the_same_type_and_differs(value, seed):
-    other = mutants._other(value, random.Random(seed))
+    other = mutants.other_value(value, random.Random(seed))
     assert type(other) is type(value) and other != value
 
 

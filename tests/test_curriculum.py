@@ -19,6 +19,7 @@ from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
+from marl_coop.experiment import setup
 from marl_coop.experiment.callbacks import CurriculumLevel
 
 THREE = ({"rounds": 1}, {"rounds": 2}, {"rounds": 3})
@@ -249,3 +250,13 @@ def test_training_climbs_and_falls_between_updates_and_goes_on_where_it_stopped(
 def test_a_curriculum_can_be_turned_on_when_going_on(tmp_path):
     tiny.cue_trainer(tmp_path, num_updates=1, save_updates=1).train()
     assert levels_trained(tmp_path, resume=str(tmp_path / "checkpoint-1"), num_updates=3) == [0, 1]
+
+
+def test_a_level_with_a_system_message_of_its_own_is_refused_as_a_chat_has_one():
+    def config(level):
+        return load_config(["configs/base.yaml"], [f"env.curriculum.levels=[{{rounds: 1}}, {level}]"])
+
+    with pytest.raises(ConfigError, match="env.curriculum.levels.1: its system message is 'Be brief.', and in `env`"):
+        setup.make_environments(config("{system_prompt: Be brief.}"))
+    env, _ = setup.make_environments(config("{rounds: 2}"))
+    setup.make_environments(config(f"{{system_prompt: {env.system_prompt!r}}}"))

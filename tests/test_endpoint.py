@@ -18,8 +18,8 @@ A, B = tiny.SEATS
 LIMITS = {Phase.STANCE: 5, Phase.TALK: 6, Phase.FINAL: 7}
 
 
-def completion(content, finish_reason="stop"):
-    return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}]})
+def completion(content, finish_reason="stop", **more):
+    return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}], **more})
 
 
 @pytest.fixture
@@ -177,3 +177,20 @@ def test_without_the_client_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(EndpointError, match=r"pip install --editable '.\[endpoint\]'"):
         endpoint_at("http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize("said", [{}, {"usage": None}, {"usage": {"completion_tokens": 5}}, {"usage": {}}])
+def test_a_reply_that_is_not_known_to_be_too_long_is_whole(server, env, said):
+    server.answer = 200, completion("Answer: red (70%)", **said)
+    assert endpoint_at(server.url).answer(env, A) == ("Answer: red (70%)", FinishReason.STOP)
+
+
+def test_an_endpoint_that_knows_no_limit_is_cut_at_it_and_the_reply_counts_as_truncated(server, env, tmp_path):
+    server.answer = 200, completion("one two three four five six seven eight " * 5, usage={"completion_tokens": 40})
+    assert env.phase is Phase.STANCE
+    assert endpoint_at(server.url).answer(env, A) == ("one two three four five", FinishReason.LENGTH)
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
+    (rollout,) = trainer.players.play([7], sampling_seed=0)
+    turns = rollout.episode.turns_of(B)
+    assert [turn.reply.split()[-1] for turn in turns] == ["five", "six", "seven"]
+    assert all(turn.truncated for turn in turns)

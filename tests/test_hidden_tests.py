@@ -1,6 +1,7 @@
 """What hidden tests and probes make of code: no input tells the answer, and reading everything is no contract."""
 
 import ast
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.hidden_tests import HiddenSuite
 from envs.families import HELD_OUT, TRAINING
 from envs.families.base import FunctionFamily
+from envs.paired_features import generator
 from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
 from envs.sandbox import same, verdicts
@@ -53,6 +55,30 @@ def test_what_is_asked_of_a_part_does_not_depend_on_which_option_is_right(name):
             asked = {text for texts in probes.values() for e in texts for text in take_apart(e).asked(names, {})}
             tests = [test.expression for test in task.hidden_tests if test.part == seat]
             assert {text for e in tests for text in take_apart(e).asked(names, {})} <= asked
+
+
+@pytest.mark.parametrize("place", [family.name for family in PairedFeatures.Config.FAMILIES])
+def test_what_is_asked_of_a_feature_is_the_same_whichever_option_is_right(place):
+    """Of tasks that differ in nothing but that: the same calls, each once, for each part."""
+    env = PairedFeatures(families=[place], contracts="all")
+    for seed in range(60):
+        contract, task = env.contracts[seed % len(env.contracts)], None
+        decision = contract.decide((True, False), SEATS, np.random.default_rng(seed), cue_reliability=0.95)
+        asked = set()
+        for right in decision.options:
+            other = replace(decision, utility={option: float(option == right) for option in decision.options})
+            task = generator.make(
+                env.families[0], contract, other, (True, False), seed, SEATS, np.random.default_rng(seed)
+            )
+            assert task.decisions[0].best == right
+            suite = HiddenSuite(task)
+            calls = {
+                (part, text)
+                for part, expression in zip(suite.parts, suite.expressions, strict=True)
+                for text in take_apart(expression).asked({"tree"}, {})
+            }
+            asked.add(frozenset(calls))
+        assert len(asked) == 1 and {part for part, _ in calls} == {*SEATS, ""}
 
 
 def test_no_process_gets_two_parts_and_the_reader_of_another_parts_value_gets_the_value_alone(monkeypatch):

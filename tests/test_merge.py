@@ -125,9 +125,14 @@ def test_an_export_has_every_file_whatever_attributes_say(repository, tmp_path):
     assert (tmp_path / "a.py").read_bytes() == TEXT and (tmp_path / "folder/b.py").read_bytes() == b"b\n"
 
 
+def link_patch(path, target):
+    """The patch that adds a symbolic link."""
+    head = f"diff --git a/{path} b/{path}\nnew file mode 120000\n--- /dev/null\n+++ b/{path}\n"
+    return f"{head}@@ -0,0 +1 @@\n+{target}\n\\ No newline at end of file\n"
+
+
 def test_a_link_cannot_be_taken_from_a_tree(repository):
-    blob = repository._git("hash-object", "-w", "--stdin", input=b"/etc/passwd").decode().strip()
-    tree = repository._with_entries(repository.write({"a.py": TEXT}), [("link.py", ("120000", blob))])
+    tree = repository.apply(repository.write({"a.py": TEXT}), link_patch("link.py", "/etc/passwd"))
     with pytest.raises(GitError, match="link.py has mode 120000"):
         repository.take(repository.write({"a.py": TEXT}), tree, ["link.py"])
 

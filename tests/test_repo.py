@@ -45,7 +45,7 @@ def test_nothing_after_a_submission_is_done():
     path, line = source_of(env)
     seen, *_ = env.step({"agent_0": f"Submit\nSay: wait\nInsert {path} after: {line}\nx = 1\nEnd", "agent_1": "Pass"})
     assert "wait" not in seen["agent_1"] and "Your partner has submitted." in seen["agent_1"]
-    assert env._desks["agent_0"].files == env.task.files
+    assert env.branch("agent_0") == env.task.files
 
 
 def test_work_ends_when_the_turns_are_spent():
@@ -67,7 +67,7 @@ def test_one_seat_at_a_time_hears_the_other_before_it_acts_and_misses_nothing():
         order.append(seat)
         seen, *_ = env.step({seat: f"Say: turn {len(order)}\nRead: {path}"})
     assert order == [first, other, first, other]
-    turns = [turn for turn in env._turns if turn.phase is Phase.WORK]
+    turns = [turn for turn in env.turns if turn.phase is Phase.WORK]
     assert "Partner: turn 1" in turns[1].observation and "Work on your branch" in turns[1].observation
     assert turns[2].observation.startswith(f"{path}:\n  1 ") and "Partner: turn 2" in turns[2].observation
     assert "Partner: turn 3" in turns[3].observation and "Partner: turn 1" not in turns[3].observation
@@ -109,7 +109,7 @@ def test_a_reply_that_breaks_the_grammar_costs_a_turn_and_does_nothing():
     assert infos["agent_0"]["parse_error"] is ParseError.BAD_ACTION and env.turns_left("agent_0") == 1
     told = f'Your reply was not read: bad_action in the line "Insert {path} after: {line}".'
     assert told in seen["agent_0"] and "I start" not in seen["agent_1"]
-    assert env._desks["agent_0"].files == env.task.files
+    assert env.branch("agent_0") == env.task.files
 
 
 def test_the_visible_tests_tell_of_the_own_branch_only():

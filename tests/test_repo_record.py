@@ -186,7 +186,7 @@ def test_the_branches_can_be_looked_at_with_git(tmp_path):
 
 
 def test_a_machine_fault_is_a_stop_reason(monkeypatch):
-    def broken(files, expressions, *, timeout_s):
+    def broken(files, expressions, parts=(), *, timeout_s):
         return TreeVerdict((False,) * len(expressions), Status.FAULT, "no interpreter")
 
     monkeypatch.setattr(workspace, "judge", broken)

@@ -71,7 +71,7 @@ class Evaluator:
         self.isolation = best_isolation() if isolation is None else Isolation(isolation)
         self.timeout_s = timeout_s
         self._benches: dict[str, Workbench] = {}
-        self._suites: dict[tuple[str, int], Suite] = {}
+        self.suites: dict[tuple[str, int], Suite] = {}
         self._refusals: dict[tuple[str, int], str] = {}
         self._verdicts: dict[tuple[str, int, str], FeatureVerdict] = {}
 
@@ -124,7 +124,7 @@ class Evaluator:
         bench = self.bench(task)
         if (task.key, feature) in self._refusals:
             raise Refused(self._refusals[task.key, feature])
-        if (task.key, feature) not in self._suites:
+        if (task.key, feature) not in self.suites:
             patches = task.features[feature]
             inputs = [bench.base, patches.gold, patches.tests, str(bench.place.python), bench.packages, _SUITE_VERSION]
             key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
@@ -138,8 +138,8 @@ class Evaluator:
                     self._refusals[task.key, feature] = why
                     raise Refused(why) from error
                 save(suite, file)
-            self._suites[task.key, feature] = _readable(bench, task, feature, load(file))
-        return self._suites[task.key, feature]
+            self.suites[task.key, feature] = _readable(bench, task, feature, load(file))
+        return self.suites[task.key, feature]
 
     def grade(self, task: BenchTask, feature: int, tree: str) -> FeatureVerdict:
         """Whether a tree of the task's repository has the feature. Raises Refused as `suite` does."""

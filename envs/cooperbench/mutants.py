@@ -126,7 +126,7 @@ def _twins(lines: SourceText, functions: list, rng: random.Random, literals: int
         found = _literals(functions[0])
         places = [(node, node.value) for node in found if isinstance(node.value, int | float | str | bytes)]
         for node, value in rng.sample(places, min(literals, len(places))):
-            yield Twin(kind=Kind.LITERAL, edits=(_replaced(lines, node, repr(_other(value, rng))),))
+            yield Twin(kind=Kind.LITERAL, edits=(_replaced(lines, node, repr(other_value(value, rng))),))
     flips = [sorted(set(_flips(lines, function))) for function in functions]
     if all(flips):
         yield Twin(kind=Kind.FLIP, edits=tuple(edit for edits in flips for edit in edits))
@@ -153,7 +153,7 @@ def _constants(node: ast.AST) -> Iterator[ast.Constant]:
                 yield part
 
 
-def _other(value: int | float | str | bytes, rng: random.Random) -> int | float | str | bytes:
+def other_value(value: int | float | str | bytes, rng: random.Random) -> int | float | str | bytes:
     """A value of the same type that looks as likely: a number nearby, a text with one letter or digit changed."""
     if isinstance(value, int):
         return value + rng.choice((1, 2, 3, -1 if value > 0 else 1))

@@ -22,7 +22,7 @@ class Judgement:
 
 
 class HiddenSuite:
-    """The expressions of a task: its hidden tests, then its probes.
+    """The expressions of a task: its hidden tests, then its probes; `parts` says whose part each is on, "" the whole.
 
     A probe asks whether a part follows an option on one input. Every option is probed on the same inputs, among them
     all that hidden tests use, so what is asked does not depend on which option is right. A part realises an option if
@@ -41,6 +41,7 @@ class HiddenSuite:
             for i, expression in enumerate(expressions)
         ]
         self.expressions = (*(test.expression for test in task.hidden_tests), *(probe[-1] for probe in self._probes))
+        self.parts = (*(test.part for test in task.hidden_tests), *(probe[0] for probe in self._probes))
 
     def judge(self, holds: Sequence[bool], apart: Sequence[Judgement] = ()) -> Judgement:
         """What it means that these of the `expressions` are true.

@@ -120,7 +120,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         return scoring.score_branches(
             self.task,
-            {seat: desk.files for seat, desk in self._desks.items()},
+            {seat: self.branch(seat) for seat in self.seats},
             {seat: desk.authored for seat, desk in self._desks.items()},
             self._forecasts,
             policy=MergePolicy(self.config.policy),

@@ -216,10 +216,11 @@ def _match(table: Sequence[tuple[re.Pattern[str], Callable]], line: str) -> tupl
 
 def _head_within(body: list[str]) -> str:
     """The head of a further block in the body of one, which so lacks its End; "" for none. In a fence it is code."""
-    fences = _fences(body)
-    for i, line in enumerate(body):
-        found = _match(_BLOCKS, line.strip())
-        if found and re.search(r"\.\w+$", found[1][0]) and sum(fence < i for fence in fences) % 2 == 0:
+    fenced = False
+    for line in body:
+        fenced ^= _opens(line)
+        found = None if fenced else _match(_BLOCKS, line.strip())
+        if found and re.search(r"\.\w+$", found[1][0]):
             return line.strip()
     return ""
 
@@ -260,4 +261,9 @@ def _unfenced(lines: list[str]) -> list[str]:
 
 
 def _fences(lines: list[str]) -> list[int]:
-    return [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
+    return [i for i, line in enumerate(lines) if _opens(line)]
+
+
+def _opens(line: str) -> bool:
+    """Whether a line opens or closes a fence."""
+    return line.lstrip().startswith("```")

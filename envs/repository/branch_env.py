@@ -18,7 +18,7 @@ from envs.core.tokens import message_tokens
 from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
 from envs.repository.forecast import describe, forecast
 from envs.repository.git import Repository, export, need_git
-from envs.repository.working_copy import added, clipped
+from envs.repository.working_copy import Files, added, clipped
 from envs.repository.workspace import Desk
 
 GRAMMAR = """Work on your branch. A reply is any of these actions, each from the start of a line:
@@ -115,6 +115,10 @@ class BranchEnv(CoopEnv[B]):
             return working
         last = next((turn.agent for turn in reversed(self._turns) if turn.phase is Phase.WORK), None)
         return (SEATS[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
+
+    def branch(self, seat: Seat) -> Files:
+        """The files of a seat's branch as they are now."""
+        return self._desks[seat].files
 
     def turns_left(self, seat: Seat) -> int:
         """How many turns of work the seat may still take."""

@@ -1,5 +1,6 @@
 """What a merge of two branches would meet, before anybody merges: conflicts from git, symbols from the syntax tree."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Set
 
 from envs.core.episode import Forecast
@@ -50,7 +51,9 @@ def overlaps(base: str, first: str, second: str) -> tuple[tuple[int, int], ...]:
     ((2, 2),)
     """
     mine, theirs = changed_lines(base, first), changed_lines(base, second)
-    met = [(min(a, c), max(b, d)) for a, b in mine for c, d in theirs if a <= d and c <= b]
+    starts, ends = [c for c, _ in theirs], [d for _, d in theirs]
+    beside = ((a, b, theirs[bisect_left(ends, a) : bisect_right(starts, b)]) for a, b in mine)
+    met = [(min(a, c), max(b, d)) for a, b, near in beside for c, d in near]
     spans = met or [(min(a for a, _ in mine + theirs), max(b for _, b in mine + theirs))]  # git divides otherwise
     return tuple((low + 1, max(high, low + 1)) for low, high in sorted(set(spans)))
 

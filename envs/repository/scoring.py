@@ -41,8 +41,9 @@ class Suites:
 
     def judge(self, files: Files | None, branches: Sequence[TreeJudgement] = ()) -> TreeJudgement:
         """What a tree does; of the merged one, beside what each of the branches does."""
-        verdict = judge(files, (*self.hidden.expressions, *self.visible), timeout_s=self.timeout_s)
         count = len(self.hidden.expressions)
+        parts = (*self.hidden.parts, *[""] * len(self.visible))
+        verdict = judge(files, (*self.hidden.expressions, *self.visible), parts, timeout_s=self.timeout_s)
         hidden = self.hidden.judge(verdict.passed[:count], [branch.hidden for branch in branches])
         return TreeJudgement(verdict, hidden, verdict.passed[count:])
 

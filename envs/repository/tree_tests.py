@@ -16,7 +16,7 @@ from envs.sandbox import Part, Status, run_expressions
 
 _LOADER = """
 import sys
-from importlib import import_module as tree
+from importlib import import_module as {name}
 from importlib.machinery import ModuleSpec
 
 
@@ -51,16 +51,29 @@ class TreeVerdict(NamedTuple):
     detail: str
 
 
-def judge(files: Files | None, expressions: Sequence[str], *, timeout_s: float) -> TreeVerdict:
+def judge(
+    files: Files | None, expressions: Sequence[str], parts: Sequence[str] = (), *, timeout_s: float
+) -> TreeVerdict:
     """Which expressions are true of a tree; none of them where there is no tree.
+
+    Args:
+        files: the tree, text by path.
+        expressions: what is asked of it.
+        parts: for each expression the part that it tests. What is asked of one part runs in a process of its own, on
+            the whole tree; without parts all is of one.
+        timeout_s: wall time in seconds for each process.
 
     >>> judge({"a.py": "x = 1"}, ['same(tree("a").x, 1)', 'same(tree("a").y, 1)'], timeout_s=2.0).passed
     (True, False)
     """
     if files is None:
         return TreeVerdict((False,) * len(expressions), Status.OK, "")
-    source = _LOADER.replace("{files!r}", repr({path: text for path, text in files.items() if path.endswith(".py")}))
-    result = run_expressions((Part(name="tree", source=source),), tuple(expressions), timeout_s=timeout_s)
+    parts = parts or [""] * len(expressions)
+    names = {part: f"tree_{i}" for i, part in enumerate(dict.fromkeys(parts))}
+    modules = repr({path: text for path, text in files.items() if path.endswith(".py")})
+    trees = [Part(name, _LOADER.replace("{name}", name).replace("{files!r}", modules)) for name in names.values()]
+    asked = [bound(text, {"tree": names[part]}) for text, part in zip(expressions, parts, strict=True)]
+    result = run_expressions(tuple(trees), tuple(asked), timeout_s=timeout_s)
     return TreeVerdict(result.passed, result.status, result.detail)
 
 

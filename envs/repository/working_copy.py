@@ -118,14 +118,18 @@ def _lines(lines: list[str], edit: Insert | Replace) -> tuple[int, int] | str:
     """The lines [first, last) that an insertion or a replacement puts its text in the place of."""
     bare = str.strip if isinstance(edit, Insert) else str.rstrip  # indentation is part of what is replaced
     wanted = [bare(line) for line in (edit.anchor if isinstance(edit, Insert) else edit.old).split("\n")]
-    have, size = [bare(line) for line in lines], len(wanted)
-    found = [i for i in range(len(lines) - size + 1) if have[i : i + size] == wanted]
-    if len(found) != 1:
-        what = f'lines that read "{wanted[0]}"' if size == 1 else "places that read like that"
-        return f"{edit.path} has {len(found)} {what}; name one that is there once."
+    # One search in a text, as comparing lists of lines at each line takes a time that is their product.
+    have, block = ("\n".join(["", *some, ""]) for some in (map(bare, lines), wanted))
+    start = have.find(block)
+    if start < 0 or have.find(block, start + 1) >= 0:
+        found, what = "several" if start >= 0 else "0", "places that read like that"
+        if len(wanted) == 1:
+            found, what = str(have.split("\n")[1:-1].count(wanted[0])), f'lines that read "{wanted[0]}"'
+        return f"{edit.path} has {found} {what}; name one that is there once."
+    first = have.count("\n", 0, start)
     if isinstance(edit, Insert):
-        return found[0] + edit.after, found[0] + edit.after
-    return found[0], found[0] + size
+        return first + edit.after, first + edit.after
+    return first, first + len(wanted)
 
 
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:

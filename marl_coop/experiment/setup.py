@@ -71,12 +71,17 @@ def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
     """The environments that are trained on, without a curriculum, and evaluated on.
 
     Raises:
-        ConfigError: one cannot be made: a data set is not there.
+        ConfigError: one cannot be made: a data set is not there; or a level has a system message of its own.
     """
-    keys: tuple[str, ...] = ("env",)
+    keys: tuple[str | int, ...] = ("env",)
     try:
         env, keys = config.make_env(), ("evaluation", "env")
-        return env, config.make_evaluation_env()
+        evaluation_env = config.make_evaluation_env()
+        for i, make in enumerate(config.levels):
+            keys = ("env", "curriculum", "levels", i)
+            if (said := make().system_prompt) != env.system_prompt:
+                raise ValueError(f"its system message is {said!r}, and in `env` it is {env.system_prompt!r}: give one")
+        return env, evaluation_env
     except ValueError as error:
         raise config.error(keys, str(error)) from error
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Seat
+from envs.core.tokens import first_tokens, message_tokens
 from marl_coop.engines import FinishReason
 
 TIMEOUT_S = 120.0  # for one reply
@@ -30,7 +31,8 @@ class Endpoint:
         model: name of the model there.
         system: system message of every chat.
         temperature: of the sampling.
-        max_tokens: length limit of a reply in each phase, in the endpoint's tokens.
+        max_tokens: length limit of a reply in each phase, in the endpoint's tokens. A reply that by the endpoint's own
+            count has more, because it knows no limit, is cut in proportion and counts as cut by its length.
         retries: times that a reply is asked for again.
 
     Raises:
@@ -85,8 +87,11 @@ class Endpoint:
                 seed=env.task.seed % 2**31,
             )
             choice = completion.choices[0]
-            cut = choice.finish_reason == "length"
-            return Answer(_text(choice.message.content), FinishReason.LENGTH if cut else FinishReason.STOP)
+            text, cut = _text(choice.message.content), choice.finish_reason == "length"
+            tokens, limit = getattr(completion.usage, "completion_tokens", None) or 0, self.max_tokens[phase]
+            if tokens > limit:  # the server knows no limit; as many of its tokens as fit, were they all as long
+                text, cut = first_tokens(text, message_tokens(text) * limit // tokens), True
+            return Answer(text, FinishReason.LENGTH if cut else FinishReason.STOP)
         except openai.APIStatusError as error:
             said = f"{error.status_code}: {error.response.text[:200]}"
         except openai.APIError as error:
