@@ -140,7 +140,7 @@ REPLIES = {
     "a long query": lambda n: many("Write k{i}: v\n", n) + "Query: " + many("k{i} ", n),
     "edits": lambda n: many("Insert PATH after: LINE\nx{i} = {i}\nEnd\n", n),
     "edits that fit nowhere": lambda n: many("Replace PATH:\ny{i}\nWith:\nx{i} = {i}\nEnd\n", n),
-    "blocks within a block": lambda n: "Insert PATH after: LINE\n" + "```\nReplace b.py:\n```\n```\n" * n + "End",
+    "blocks within a block": lambda n: "Insert PATH after: LINE\n" + "```\nReplace b.py:\n```\n" * n + "End",
     "a block without an end": lambda n: "Insert PATH after: LINE\n" * n,
     "empty lines for empty lines": lambda n: (
         "Insert PATH after: LINE\n" + "\n" * n + "End\nReplace PATH:\n" + "\n" * (n // 2) + "x\nWith:\ny\nEnd\n"

@@ -57,6 +57,9 @@ class Evaluator:
         recipes: what a task's environment needs, by `BenchTask.key`.
 
     A verdict on the same tree is remembered, except where a run timed out or the machine failed.
+
+    Attributes:
+        suites: the suites that are known, by `BenchTask.key` and feature.
     """
 
     def __init__(
