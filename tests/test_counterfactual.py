@@ -133,7 +133,7 @@ def test_solo_gain_is_played_for_only_where_it_counts(tmp_path):
         trainer = tiny.cue_trainer(
             tmp_path / str(weight),
             rewards=[SoloGain(weight=weight)],
-            on_rollouts=lambda _update, episodes, _breakdowns, kept=kept: kept.extend(episodes),
+            on_rollouts=lambda _update, episodes, *_, kept=kept: kept.extend(episodes),
         )
         rows = trainer.collector.collect(0)
         assert all((episode.outcome.solo_utility is not None) == played for episode in kept)

@@ -232,7 +232,7 @@ def levels_trained(folder, resume=None, **training):
     trainer = tiny.cue_trainer(
         folder,
         callbacks=[log := Log()],
-        on_rollouts=lambda update, episodes, _: played.append([e.outcome.success for e in episodes]),
+        on_rollouts=lambda update, episodes, *_: played.append([e.outcome.success for e in episodes]),
         **({"num_updates": 4, "save_updates": 1, "save_total_limit": None} | training),
     )
     trainer.players.make_env = lambda: Given(**curriculum.arguments)

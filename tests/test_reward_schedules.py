@@ -201,7 +201,7 @@ def priced(budget: float, **options) -> Communication:
 def trained(folder, rewards, resume=None, **options):
     """A trainer after training, the records of its updates, and of each update the episodes and what they earned."""
     log, played = Log(), []
-    keep = lambda update, episodes, breakdowns: played.append((episodes, breakdowns))  # noqa: E731
+    keep = lambda update, episodes, breakdowns, _: played.append((episodes, breakdowns))  # noqa: E731
     trainer = tiny.cue_trainer(folder, rewards=rewards, callbacks=[log], on_rollouts=keep, **options)
     trainer.train(resume_from_checkpoint=resume)
     return trainer, log.updates, played

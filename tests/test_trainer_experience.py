@@ -16,7 +16,7 @@ def test_rewards_are_those_of_the_stack(tmp_path):
     trainer = tiny.cue_trainer(
         tmp_path,
         rewards=[tiny.Length(weight=2.0), TaskSuccess(weight=0.5)],
-        on_rollouts=lambda update, episodes, breakdowns: seen.append((update, episodes, breakdowns)),
+        on_rollouts=lambda update, episodes, breakdowns, _: seen.append((update, episodes, breakdowns)),
     )
     trainer.play(3)
     ((update, episodes, breakdowns),) = seen

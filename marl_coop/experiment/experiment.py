@@ -36,7 +36,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
-from marl_coop.runs.records import read_episodes, write_episodes
+from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
 
 
@@ -263,10 +263,12 @@ class Experiment:
         with writing("the adapters", folder):
             trainer.save_model()
 
-    def _record_rollouts(self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown]) -> None:
+    def _record_rollouts(
+        self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown], credits: list[Credit]
+    ) -> None:
         """Keep what was played under the update's number in the metrics, which begins at 1."""
         file = self.run_folder / "episodes" / f"update-{update + 1:04d}.{self.args.process_index}.jsonl"
-        write_episodes(file, episodes, breakdowns)
+        write_episodes(file, episodes, breakdowns, credits)
 
     def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:
         """Write `results.json` and the learning curve, and print the table of what changed."""

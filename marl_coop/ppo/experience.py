@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
 from marl_coop.players import BASE, Mix, Player
@@ -32,6 +33,7 @@ from marl_coop.ppo.engine_weights import EngineWeights
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
+from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
 from rewards.metrics import OF_CONFIDENCES, rates
 from rewards.terms.solo_gain import SoloGain
@@ -54,7 +56,8 @@ class Collector:
         rewards: the terms and their weights or schedules.
         policies: who sits in each seat, or a mix of them.
         accelerator: says which share of the episodes is this process's.
-        on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+        on_rollouts: called on every process with the update's number, the episodes, their reward breakdowns and what
+            is learned from each (`marl_coop.runs.records.Credit`).
 
     `metrics` has the numbers for the log; whoever logs them takes them. `reward_weights` is to be a
     callback of the trainer: it moves the weights that hold a budget; and so is `engine_weights`, which tells the engine
@@ -69,7 +72,7 @@ class Collector:
         rewards: RewardStack,
         policies: Mapping[Seat, Player | Mix],
         accelerator: Accelerator,
-        on_rollouts: Callable[[int, list, list], None] | None = None,
+        on_rollouts: Callable[[int, list, list, list], None] | None = None,
     ):
         self.model, self.args, self.players, self.rewards = model, args, players, rewards
         self.policies, self.accelerator, self.on_rollouts = policies, accelerator, on_rollouts
@@ -124,8 +127,9 @@ class Collector:
         self.reward_weights.count(
             [(r.episode, seat) for rows, r in learned_from for seat in rows if rows[seat].trainable]
         )
+        muted: list[dict[Seat, Episode]] = [{} for _ in rollouts]
         if args.advantage == "counterfactual":
-            self._add_baselines(episodes, rollouts, rewards, sampling_seed)
+            muted = self._add_baselines(episodes, rollouts, rewards, sampling_seed)
         self.metrics.add("seconds/play", time.perf_counter() - started)
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
@@ -135,7 +139,8 @@ class Collector:
         self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
         self._record_play(rollouts, breakdowns)
         if self.on_rollouts:
-            self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns)
+            credits = [self._credit(rows, replays) for rows, replays in zip(episodes, muted, strict=True)]
+            self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns, credits)
         return episodes
 
     def _add_reference_and_values(self, episodes: list[dict[Seat, SeatSample]]) -> None:
@@ -202,7 +207,9 @@ class Collector:
 
     def _add_baselines(
         self, episodes: list[dict[Seat, SeatSample]], rollouts: list[Rollout], rewards: RewardStack, sampling_seed: int
-    ) -> None:
+    ) -> list[dict[Seat, Episode]]:
+        """Give every message its baseline; for each episode, the replays in which nobody hears a seat."""
+        muted: list[dict[Seat, Episode]] = [{} for _ in rollouts]
         for row in (row for rows in episodes for row in rows.values()):
             row.baseline_K = torch.full_like(row.rewards_K, torch.nan)
         for seat in self.policies:
@@ -210,8 +217,30 @@ class Collector:
             spoken = [rollouts[i] for i in learning]
             silenced = counterfactual.replay_muted(self.players, spoken, seat, self._frozen, sampling_seed)
             baselines = counterfactual.message_baselines(spoken, silenced, seat, rewards.score, self.args.gamma)
-            for i, baseline_K in zip(learning, baselines, strict=True):
+            for i, replay, baseline_K in zip(learning, silenced, baselines, strict=True):
                 episodes[i][seat].baseline_K = baseline_K
+                if replay is not rollouts[i]:  # it could speak
+                    muted[i][seat] = replay.episode
+        return muted
+
+    def _credit(self, rows: Mapping[Seat, SeatSample], muted: Mapping[Seat, Episode]) -> Credit:
+        """What is learned from an episode, rounded to what a reader can use."""
+        decode = self.players.chat.tokenizer.decode
+        turns = {}
+        for seat, row in ((seat, row) for seat, row in rows.items() if row.trainable):
+            names = ("values_K", "returns_K", "advantages_K")
+            numbers = ([round(number, 4) for number in getattr(row, name).tolist()] for name in names)
+            turns[seat] = tuple(
+                TurnCredit(
+                    value=value,
+                    target=target,
+                    advantage=advantage,
+                    tokens=tuple(str(decode([token])) for token in row.trace.ids[turn.start : turn.stop]),
+                    logprobs=tuple(round(logprob, 2) for logprob in turn.logprobs),
+                )
+                for turn, value, target, advantage in zip(row.trace.turns, *numbers, strict=True)
+            )
+        return Credit(turns=turns, muted=muted)
 
     def _add_advantages(self, rows: list[SeatSample]) -> None:
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))

@@ -60,7 +60,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         policies: who sits in each seat, or a mix of them (`marl_coop.config.policies`); two seats may share an adapter.
         system: system message of every chat.
         callbacks: as in `transformers.Trainer`.
-        on_rollouts: called on every process with the update's number, the episodes and their reward breakdowns.
+        on_rollouts: called on every process with the update's number, the episodes, their reward breakdowns and what
+            is learned from each (`marl_coop.runs.records.Credit`).
         engine: samples the replies of `model`; None: the one that `args.engine` names.
         chat: puts text into token ids; None: by the template of `processing_class`, with `system`.
     """
@@ -78,7 +79,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         policies: Mapping[Seat, Player | Mix],
         system: str,
         callbacks: list[TrainerCallback] | None = None,
-        on_rollouts: Callable[[int, list, list], None] | None = None,
+        on_rollouts: Callable[[int, list, list, list], None] | None = None,
         engine: Engine | None = None,
         chat: Chat | None = None,
     ):

@@ -1,16 +1,79 @@
-"""The records of a run as JSON lines: episodes with their rewards, and one line of metrics per update."""
+"""The records of a run as JSON lines: episodes with their rewards, and one line of metrics per update.
+
+A line of episodes has `episode`, and in training also `rewards` and `credit`: the fields of an `EpisodeRecord`.
+"""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards import RewardBreakdown
 
 
-def write_episodes(file: Path, episodes: Sequence[Episode], breakdowns: Sequence[RewardBreakdown] = ()) -> None:
-    """One line per episode, with its reward breakdown where there are any; there are as many or none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnCredit:
+    """What an update learns from one turn.
+
+    `value` is what the critic expected from the turn on, `target` the return that it is taught, `advantage` the
+    whitened weight of the turn's tokens in the loss. `logprobs` are in nats, to two decimals, of `tokens`: the texts of
+    the sampled tokens, of which half a character is a replacement character.
+    """
+
+    value: float
+    target: float
+    advantage: float
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credit:
+    """What an update learns from one episode: `turns` of each seat that learns from it, and `muted`, the replays in
+    which nobody hears that seat, where it was played anew for its messages' credit."""
+
+    turns: Mapping[Seat, tuple[TurnCredit, ...]]
+    muted: Mapping[Seat, Episode] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """One line of a file of episodes; an evaluation pays nobody and teaches nothing."""
+
+    episode: Episode
+    rewards: RewardBreakdown | None = None
+    credit: Credit | None = None
+
+    @staticmethod
+    def from_json(line: str) -> "EpisodeRecord":
+        """What a line says. Raises ValueError, in one line, where it is cut off or of another kind."""
+        try:
+            return _adapter(EpisodeRecord).validate_python(json.loads(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}") from None
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def write_episodes(
+    file: Path,
+    episodes: Sequence[Episode],
+    breakdowns: Sequence[RewardBreakdown] = (),
+    credits: Sequence[Credit] = (),
+) -> None:
+    """One line per episode, with its reward breakdown and credit where there are any; there are as many or none."""
     file.parent.mkdir(exist_ok=True)
     unfinished = file.with_name(f"{file.name}.part")
     with unfinished.open("w", encoding="utf-8") as out:
@@ -18,6 +81,8 @@ def write_episodes(file: Path, episodes: Sequence[Episode], breakdowns: Sequence
             line = {"episode": json.loads(episode.to_json())}
             if breakdowns:
                 line["rewards"] = breakdowns[i].to_dict()
+            if credits:
+                line["credit"] = _adapter(Credit).dump_python(credits[i], mode="json")
             out.write(json.dumps(line) + "\n")
     unfinished.replace(file)  # a run that is killed leaves no half of a file
 
