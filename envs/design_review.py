@@ -116,6 +116,7 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
             seats=self.seats,
             briefs=briefs,
             decisions=decisions,
+            topics=count,
             cell={seat: all(d.is_right(d.belief[seat]) for d in decisions) for seat in self.seats},
         )
 

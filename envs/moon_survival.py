@@ -219,6 +219,7 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
             briefs={seat: f"{crash} {lists[seat]}" for seat in self.seats},
             decisions=decisions,
             cell={seat: told[seat] == key for seat in self.seats},
+            topics=self.config.items,
         )
 
     def _list(self, cue: str, names: Sequence[str], told: Sequence[int], rng: np.random.Generator) -> str:

@@ -1,6 +1,7 @@
 """CooperBench as an environment: each seat builds one feature of a real repository, the benchmark's tests decide."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -131,7 +132,8 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
                 continue
             if task.key not in self._files:
                 self._files[task.key] = tasks.sources(self.evaluator.bench(task))
-            return tasks.make_task(task, pair, self._files[task.key], seed, SEATS)
+            made = tasks.make_task(task, pair, self._files[task.key], seed, SEATS)
+            return replace(made, topics=self.config.rounds)  # nobody knows what must be said: a word in each turn
         raise Refused(f"None of the {len(self.pairs)} pairs can be paid for. The last: {why}")
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:

@@ -108,7 +108,12 @@ class Task:
     probes: Mapping[Seat, Mapping[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()
     reference_tokens: int = 0  # size of a solution of all parts, in `message_tokens`
+    topics: int = 1  # things that a seat has to tell or to ask: talk is priced by their number
     files: Mapping[str, str] = field(default_factory=dict)  # path -> text of the repository that both seats start from
+
+    def __post_init__(self) -> None:
+        if self.topics < 1:
+            raise ValueError(f"Task {self.id!r}: topics is {self.topics}; it must be at least 1.")
 
     def decision(self, id: str) -> Decision:
         return next(d for d in self.decisions if d.id == id)

@@ -1,0 +1,51 @@
+"""Talk is priced for each of the topics of a task, so that an environment of which much must be said has more room."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from test_reward_terms import talk as told
+
+import envs
+from envs.core.episode import Episode
+from envs.scripted.play import play
+from envs.scripted.registry import find_partner
+from rewards.terms.communication import Communication
+
+
+def test_talk_is_priced_by_the_topics_of_the_task():
+    episode = told(4, 12)
+    two = replace(episode, task=replace(episode.task, topics=2))
+    assert sum(Communication()(two, "agent_0")) == pytest.approx(-1 / 9)
+    assert Communication().spent(two, "agent_0") == 8.0
+
+
+def test_a_task_of_no_topic_is_refused():
+    with pytest.raises(ValueError, match="topics is 0; it must be at least 1"):
+        replace(told(4).task, topics=0)
+
+
+@pytest.mark.parametrize(
+    ("env", "topics"),
+    [
+        (envs.DesignReview(), 1),
+        (envs.DesignReview(decisions=3), 3),
+        (envs.PairedFunctions(), 1),
+        (envs.PairedFeatures(), 1),
+        (envs.MoonSurvival(), 15),
+        (envs.Handover(), 26),
+        (envs.Handover(agents=4, probes=1, room=24), 15),
+    ],
+    ids=lambda env: type(env).__name__,
+)
+def test_what_the_task_needs_to_be_said_costs_next_to_nothing_and_silence_saves_no_more(env, topics):
+    ideal = find_partner("ideal", env)
+    episode = play(env, dict.fromkeys(env.seats, ideal), seed=0)
+    assert episode.task.topics == topics
+    assert all(-0.1 <= sum(Communication()(episode, seat)) <= 0.0 for seat in env.seats)
+
+
+def test_a_record_from_before_there_were_topics_is_scored_as_it_was():
+    fields = json.loads(told(4, 12).to_json())
+    assert fields["task"].pop("topics") == 1
+    assert sum(Communication()(Episode.from_json(json.dumps(fields)), "agent_0")) == pytest.approx(-1 / 3)
