@@ -176,6 +176,17 @@ def test_reads_cost_what_messages_cost():
     assert sum(term(silent, A)) == 0
 
 
+def test_to_be_refused_costs_the_words_of_the_refusal_as_they_tell_what_a_partner_wrote():
+    env = Handover(rounds=3)
+    env.reset(seed=0)
+    step(env, agent_0="Write mail_port: 47")
+    observations = step(env, agent_1="Write mail_port: 1\nQuery: absent")
+    assert observations[B].startswith("Conflict: mail_port #0\nQuery: nothing.\n")
+    step(env)
+    step(env)
+    assert [turn.memory_tokens for turn in env.episode.turns_of(B)] == [0, 5 + 4, 0, 0]
+
+
 def test_all_write_before_anybody_reads():
     env = Handover()
     env.reset(seed=0)

@@ -123,7 +123,8 @@ class Turn:
     """One reply of one seat. `index` counts that seat's own turns from 0; `round` counts steps of the environment.
 
     Where there is a shared memory, `reads` are the entries that the turn was given, in order, `conflicts` the unread
-    versions that made it refuse a write, and `memory_tokens` the size of what the turn wrote into it and read from it.
+    versions that made it refuse a write, and `memory_tokens` the size of what the turn wrote into it and read from it,
+    what it was told in refusal included.
     """
 
     index: int

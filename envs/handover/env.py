@@ -111,7 +111,8 @@ class Handover(CoopEnv[HandoverConfig]):
 
     ## Rewards
     0.0 until the end; then U = the share of asked values that are given exactly, over all seats. Success: all of them.
-    `Turn.memory_tokens` is what a turn wrote and read, which the term `communication` charges.
+    `Turn.memory_tokens` is what a turn wrote and read, refusals included, which the term `communication` charges: a
+    refused write tells that a partner has written.
 
     ## Arguments
     The fields of `HandoverConfig`.
@@ -238,6 +239,7 @@ class Handover(CoopEnv[HandoverConfig]):
         written = {seat: parse_memory(turn.reply)[0] for seat, turn in talk.items()}
         acts = [(seat, act) for seat, some in written.items() for act in some[:MAX_ACTS]]
         charged = self.memory.charged.copy()
+        refused: dict[Seat, int] = {}  # tokens of the notices that each seat got
         conflicts: dict[Seat, list[int]] = {seat: [] for seat in self.seats}
         read: dict[Seat, list[Entry]] = {seat: [] for seat in self.seats}
         notices: dict[Seat, list[str]] = {seat: [] for seat in self.seats}
@@ -260,6 +262,7 @@ class Handover(CoopEnv[HandoverConfig]):
         self.memory.tick()
         for seat in self.seats:
             said = super()._told(seat, {s: turn for s, turn in talk.items() if turn.message})
+            refused[seat] = message_tokens(first_tokens("\n".join(notices[seat]), self._room[seat]))
             text = first_tokens("\n".join(notices[seat] + said), self._room[seat])
             self._room[seat] -= message_tokens(text)
             self._lines[seat] = [*(entry.line for entry in read[seat]), *([text] if text else [])]
@@ -269,7 +272,7 @@ class Handover(CoopEnv[HandoverConfig]):
                 turn,
                 reads=tuple(entry.id for entry in read[seat]),
                 conflicts=tuple(conflicts[seat]),
-                memory_tokens=self.memory.charged[seat] - charged[seat],
+                memory_tokens=self.memory.charged[seat] - charged[seat] + refused[seat],
             )
             for seat, turn in turns.items()
         }
