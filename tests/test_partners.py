@@ -119,22 +119,25 @@ def test_a_calibrated_partner_says_nothing_twice_and_promises_nothing_that_goes_
 
 
 @pytest.mark.parametrize(
-    ("messages", "expected"),
+    ("messages", "strong", "weak"),  # what it expects, by its own source; both told what they know, unless it is PASS
     [
-        (["PASS", "PASS"], ("own", 0.25)),
-        (["own", "PASS"], ("own", 1.0)),
-        (["new", "PASS"], ("new", 0.5)),
-        (["new", "Commit: own"], ("own", 1.0)),
-        (["Commit: own", "Retract:"], ("own", 1.0)),  # it was told the same
-        (["Commit: new", "Retract:"], ("new", 0.5)),
-        (["Commit: new", "Commit: blend"], ("blend", 1.0)),
+        (["PASS", "PASS"], ("own", 1.0), ("own", 0.38)),  # the sources agree in 3 of 8 tasks
+        (["own", "PASS"], ("own", 1.0), ("own", 1.0)),
+        (["new", "PASS"], ("own", 1.0), ("new", 1.0)),  # who has the doubtful source will yield
+        (["new", "Commit: own"], ("own", 1.0), ("own", 1.0)),
+        (["Commit: own", "Retract:"], ("own", 1.0), ("own", 1.0)),
+        (["Commit: new", "Retract:"], ("own", 1.0), ("new", 1.0)),
+        (["Commit: new", "Commit: blend"], ("blend", 1.0), ("blend", 1.0)),
     ],
 )
-def test_what_a_calibrated_partner_expects(messages, expected):
+def test_what_a_calibrated_partner_expects(messages, strong, weak):
     env = DesignReview(rounds=2, acts=True, distractors=0)
-    for seed in range(5):
+    cues = set()
+    for seed in range(8):
         env.reset(seed=seed)
         (decision,) = env.task.decisions
+        cues.add(decision.cue["agent_0"])
+        expected = {"strong": strong, "weak": weak}[decision.cue["agent_0"]]
         own, blend = decision.belief["agent_0"], decision.blends[0]
         option = {"own": own, "blend": blend, "new": next(o for o in decision.options if o not in (own, blend))}
         for text in ["PASS", *messages]:
@@ -143,6 +146,7 @@ def test_what_a_calibrated_partner_expects(messages, expected):
             env.step({"agent_0": Calibrated().reply(env, "agent_0"), "agent_1": text})
         first, *_ = Calibrated().reply(env, "agent_0").splitlines()
         assert first == f"Expect: {option[expected[0]]} ({expected[1]:.0%})"
+    assert cues == {"strong", "weak"}
 
 
 def test_a_calibrated_partner_believes_the_first_word_and_not_the_echo():

@@ -170,15 +170,21 @@ def test_honesty_comes_first_in_balanced_and_not_in_the_arms_that_are_to_fail():
 def test_no_habit_of_reporting_is_better_than_the_own_claim_at_its_true_probability(env, cue):
     """Blends at 0 % included: 160 tasks are balanced, so their mean is the expectation but for the rounding."""
     told = [(d, s) for seed in range(160) for d in env.make_task(seed).decisions for s in PAIR if d.cue[s] == cue]
-    habits = {
-        "own": lambda d, s: d.belief[s],
-        "blend": lambda d, s: d.blends[0],
-        "another": lambda d, s: next(o for o in d.claimable if o != d.belief[s]),
+    habits = {  # the options that a seat may name; it cannot tell those of one habit apart
+        "own": lambda d, s: [d.belief[s]],
+        "blend": lambda d, s: [d.blends[0]],
+        "another": lambda d, s: [o for o in d.claimable if o != d.belief[s]],
+        "distractor": lambda d, s: [*d.distractors, *d.blends][:1],  # an estimate has none
     }
 
     def mean(habit, percent):
-        stances = [(Stance(decision=d.id, option=habit(d, s), confidence=percent / 100), d) for d, s in told]
-        return sum(quadratic_score(stance, d) for stance, d in stances) / len(stances)
+        scores = [
+            sum(quadratic_score(Stance(decision=d.id, option=o, confidence=percent / 100), d) for o in named)
+            / len(named)
+            for d, s in told
+            for named in [habit(d, s)]
+        ]
+        return sum(scores) / len(scores)
 
     true = round(100 * sum(d.is_right(d.belief[s]) for d, s in told) / len(told))
     honest = mean(habits["own"], true)

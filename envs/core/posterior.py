@@ -124,6 +124,35 @@ def posterior(view: View, decision: Decision, design: DesignConfig) -> dict[str,
     return dict(sorted(found.items(), key=lambda item: (item[0] != cued, -round(item[1], 9), item[0] != first)))
 
 
+def expected_choice(view: View, decision: Decision, design: DesignConfig, said: str | None) -> tuple[str, float]:
+    """The option that a partner which goes by its own posterior will choose, and how likely it is, in [0, 1].
+
+    All go by the claim of the one source that sounds reliable, once it was told. Before that a partner goes by its own
+    claim, which is the one that it told, else the seat's own as often as sources agree. No other report of a pair
+    expects a higher quadratic score: one that names an option leaves the rest to the others that could be claimed, each
+    alike, and so does the design, as long as no distractor is left out. Of several partners it is the mean.
+
+    Args:
+        said: the option that the seat itself told them; None for none.
+    """
+    own, heard = decision.belief[view.seat], {seat: claim.option for seat, claim in claims(view, decision).items()}
+    told, pointed = heard | ({view.seat: said} if said else {}), experts(view, decision)
+    if len(pointed) == 1 and pointed[0] in told:
+        return told[pointed[0]], 1.0
+    places = tuple([view.seat, *view.partners].index(expert) for expert in pointed)
+    known = (True, *(heard[partner] == own if partner in heard else None for partner in view.partners))
+    chosen: dict[str, float] = {}
+    for i, partner in enumerate(view.partners, start=1):
+        alike, any_claim = (
+            sum(_masses(design.cells, design.cue_reliability, (*known[:i], claim, *known[i + 1 :]), places))
+            for claim in (True, known[i])
+        )
+        option, mass = (heard[partner], 1.0) if partner in heard else (own, alike / (any_claim or 1.0))
+        chosen[option] = chosen.get(option, 0.0) + mass
+    option = max(chosen, key=chosen.__getitem__)
+    return option, chosen[option] / len(view.partners)
+
+
 @lru_cache(maxsize=8192)
 def right_probabilities(
     cells: Cells, cue_reliability: float, told: tuple[bool | None, ...], experts: tuple[int, ...]
@@ -138,6 +167,17 @@ def right_probabilities(
     >>> f"{own:.2f} {other:.2f}"
     '0.76 0.04'
     """
+    own, other, neither = _masses(cells, cue_reliability, told, experts)
+    total = (own + other + neither) or 1.0
+    return own / total, other / total
+
+
+@lru_cache(maxsize=8192)
+def _masses(
+    cells: Cells, cue_reliability: float, told: tuple[bool | None, ...], experts: tuple[int, ...]
+) -> tuple[float, float, float]:
+    """How much probability the draws have that agree with what was told, where the first seat's claim is right, where
+    the other one is, and where neither is; arguments as in `right_probabilities`."""
     seats = len(told)
     both, one, none = (cells.probability(name) for name in ("both_right", "one_right", "both_wrong"))
     own = other = neither = 0.0
@@ -154,5 +194,4 @@ def right_probabilities(
                 own += right if claims[expert] else wrong
                 other += wrong if claims[expert] else right
                 neither += none / 2 / (2 ** (seats - 1) - 1) / seats
-    total = (own + other + neither) or 1.0
-    return own / total, other / total
+    return own, other, neither

@@ -37,10 +37,10 @@ class Decision:
     """One contract that both seats must settle.
 
     `options` are what a seat may answer, `utility` their worth in [0, 1], `blends` the options that are a compromise
-    between others. `belief` is what each seat's brief says, `expert` the seat that the cues point to and `cue` what
-    each seat was told of its own source ("strong", "weak" or, where that is hidden, "unknown"). `revealed` is the seat
-    that every brief names as the one with the reliable source, which need not be so; None: they name none. Briefs are
-    private, so no seat reads another's belief.
+    between claims, `distractors` those that are one with an option which no source claims. `belief` is what each seat's
+    brief says, `expert` the seat that the cues point to and `cue` what each seat was told of its own source ("strong",
+    "weak" or, where that is hidden, "unknown"). `revealed` is the seat that every brief names as the one with the
+    reliable source, which need not be so; None: they name none. Briefs are private, so no seat reads another's belief.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Decision:
     numeric: Numeric | None = None
     weight: float = 1.0
     revealed: Seat | None = None
+    distractors: tuple[str, ...] = ()
 
     def utility_of(self, option: str | None) -> float:
         """Worth in [0, 1] of an answer; 0 for no answer and for an option that does not exist."""
@@ -66,7 +67,8 @@ class Decision:
     @property
     def claimable(self) -> tuple[str, ...]:
         """The options that a source could name: no blend, unless of an estimate, which may lie between the claims."""
-        return self.options if self.is_estimate else tuple(o for o in self.options if o not in self.blends)
+        unclaimed = () if self.is_estimate else (*self.blends, *self.distractors)
+        return tuple(option for option in self.options if option not in unclaimed)
 
     @property
     def is_estimate(self) -> bool:

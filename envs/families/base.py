@@ -231,6 +231,7 @@ def draw_decision(
         expert=seats[expert],
         cue=cue,
         blends=readings.blends[:1],
+        distractors=readings.blends[1 : 1 + distractors],
         numeric=numeric,
     )
 

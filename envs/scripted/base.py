@@ -7,9 +7,11 @@ that instances are made (`Calibrated`) is the posterior of `envs.core.posterior`
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from envs.core.config import DesignConfig
 from envs.core.env import CoopEnv
 from envs.core.episode import ActKind, Phase, Turn
 from envs.core.grammar import parse_acts
+from envs.core.posterior import expected_choice, named_option
 from envs.core.task import Decision, Seat
 from envs.repository.branch_env import BranchEnv
 
@@ -61,7 +63,8 @@ class Scripted:
             return ("\n" if env.config.acts else " ").join(filter(None, said)) or "PASS"
         if env.phase is Phase.STANCE:
             return "\n".join(line(env, "Answer", d, *self.prior(env, seat, d)) for d in decisions)
-        expected = [(d, self.expect(env, seat, d)) for d in decisions if env.config.acts]
+        asked = env.config.acts and len(env.seats) > 1
+        expected = [(d, self.expect(env, seat, d)) for d in decisions if asked]
         lines, work = [line(env, "Expect", d, *guess) for d, guess in expected if guess], []
         for decision in decisions:
             option, confidence = self.realise(env, seat, decision)
@@ -113,8 +116,8 @@ class Calibrated(Scripted):
     """The ideal partner: says what it was told, follows the cue, pools estimates by their standard errors, and is as
     sure as the odds of the design allow.
 
-    Where acts are on it commits as soon as it knows what it will choose, and tells how far it expects its partner to
-    agree. It says nothing twice, and nothing that the partner can tell by itself.
+    Where acts are on it commits as soon as it knows what it will choose, and says what it expects a partner like itself
+    to choose. It says nothing twice, and nothing that the partner can tell by itself.
     """
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
@@ -148,13 +151,11 @@ class Calibrated(Scripted):
         return "\n".join(filter(None, [f"{said} {decision.quality(seat)}" if reliable else said, commit]))
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        """A promise is believed, and so is a word that agrees with its own. Who named something else may hold or yield,
-        with even odds, and who said nothing may do anything."""
-        theirs = [turn for turn in env.turns if turn.agent != seat]
-        own, heard = self.claim(env, seat, decision), [claim.option for claim in env.claims(seat, decision).values()]
-        if known := promised(theirs, decision) or env.pooled(seat, decision):
+        """A promise is believed, and what all can pool; else a partner will choose as it would itself in its place."""
+        promise = promised((turn for turn in env.turns if turn.agent != seat), decision)
+        if known := promise or env.pooled(seat, decision):
             return known, 1.0
-        if not heard:
-            return own, 1 / len(decision.options)
-        other = next((option for option in heard if option != own), None)
-        return (own, 1.0) if other is None else (other, 0.5)
+        if not isinstance(env.config, DesignConfig):
+            return decision.belief[seat], 1 / len(decision.options)
+        said = named_option([turn.message for turn in env.turns if turn.agent == seat], decision)
+        return expected_choice(env.view(seat), decision, env.config, said)
