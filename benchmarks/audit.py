@@ -32,9 +32,11 @@ minus what honest play earned on the same tasks. ± is half of a 95 % interval o
 what honest play does not beat for certain. Tables are in the order of `balanced`.
 
 - `balanced`: honest play is first, everywhere.
-- Known not to show here: a seat that names a blend at 0 % where its source is doubtful (`doubter of a blend` in \
-`docs/metrics.md`) plays and talks like honest play, and loses 0.003 to 0.004 of a report's score, which so many tasks \
-cannot tell from 0. That no report is better than the own claim at its true probability is a test of its own.
+- Known not to show here: a seat that names a blend at 0 % where its source is doubtful (`doubter`) plays and talks \
+like honest play, and loses 0.003 to 0.004 of a report's score, which so many tasks cannot tell from 0. That no report \
+is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
+is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
+claims do not, so the ideal makes none.
 - `task_only`: what does not change the result costs nothing: to hide what one knows, to talk on, to claim any \
 confidence, to promise anything.
 - `naive_bonus`: the sandbagger wins. It is paid for coming round to what it knew all along. Promises and code are not \

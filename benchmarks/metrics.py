@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import envs
-from envs.core.env import CoopEnv
-from envs.core.episode import Episode, Phase
-from envs.core.task import Decision, Seat
-from envs.scripted.exploits import BLENDS, EXPLOITS, IDEAL, TALK, Exploit
+from envs.core.episode import Episode
+from envs.scripted.exploits import IDEAL
 from marl_coop.evaluation.audit import play_exploits
 from rewards.metrics import METRICS, Metric, compare, measure
 
@@ -39,9 +37,9 @@ happens, or are half of something: CDR and CR are read together, and calibration
 POLICY_INTRODUCTION = """
 ## What cheap policies reach
 
-Each policy of `envs/scripted/exploits.py`, and some that leave or reword a report, plays {episodes} tasks of \
-`DesignReview`, with acts and two rounds of talk, with its like in both seats. **Bold** is better for certain than \
-honest play, called ideal, on the same tasks, in a metric that has a direction. An empty cell is not defined.
+Each policy of `envs/scripted/exploits.py` plays {episodes} tasks of `DesignReview`, with acts and two rounds of talk, \
+with its like in both seats. **Bold** is better for certain than honest play, called ideal, on the \
+same tasks, in a metric that has a direction. An empty cell is not defined.
 """
 
 
@@ -84,56 +82,6 @@ def dictionary() -> list[str]:
     ]
 
 
-class Doubter(Exploit):
-    """States a blend at 0 % before the talk where its source is doubtful."""
-
-    needs = (BLENDS,)
-
-    def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        if decision.blends and decision.cue[seat] != "strong":
-            return decision.blends[0], 0.0
-        return super().prior(env, seat, decision)
-
-
-class _Says(Exploit):
-    """Says that it does not know in one phase, and is honest else."""
-
-    phase: Phase
-
-    def reply(self, env: CoopEnv, seat: Seat) -> str:
-        return "I do not know." if env.phase is self.phase else super().reply(env, seat)
-
-
-class NoPrior(_Says):
-    """States nothing that can be read before the talk."""
-
-    phase = Phase.STANCE
-
-
-class NoAnswer(_Says):
-    """Ends on nothing that can be read."""
-
-    phase = Phase.FINAL
-
-
-class Okay(Exploit):
-    """Says `ok` in place of what it knows."""
-
-    needs = (TALK,)
-
-    def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        return "ok"
-
-
-POLICIES: Mapping[str, Exploit] = {
-    **EXPLOITS,
-    "doubter of a blend": Doubter(),
-    "no prior": NoPrior(),
-    "no answer": NoAnswer(),
-    "ok": Okay(),
-}
-
-
 def better(change: Mapping[str, Metric]) -> list[str]:
     """The metrics with a direction that are better for certain, by what `compare` says of honest play and a policy."""
     found = []
@@ -156,7 +104,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=400, help="tasks that each policy plays (default: 400)")
     parser.add_argument("--output", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
     args = parser.parse_args()
-    played = play_exploits(envs.DesignReview(**ENVIRONMENT), args.episodes, POLICIES)
+    played = play_exploits(envs.DesignReview(**ENVIRONMENT), args.episodes)
     lines = [INTRODUCTION, *dictionary(), POLICY_INTRODUCTION.format(episodes=args.episodes)]
     lines += [f"| policy | {' | '.join(f'`{name}`' for name in SHOWN)} |", "|---" * (1 + len(SHOWN)) + "|"]
     ideal = played.episodes[IDEAL, "symmetric"]

@@ -53,7 +53,9 @@ def test_in_naive_bonus_it_pays_for_certain_to_hide_what_one_knows(env_class):
 @ENVIRONMENTS
 def test_task_only_does_not_see_words_reports_and_promises(env_class):
     rows = rows_of(env_class, "task_only")
-    unseen = "sandbagger chatty hedger overconfident arsonist-fireman commit-spammer never-commits oscillator".split()
+    unseen = (
+        "sandbagger chatty hedger overconfident doubter no-prior arsonist-fireman commit-spammer oscillator".split()
+    )
     assert all(rows[name, mode].edge == Mean(0, 0) for name in unseen for mode in audits.MODES)
     assert {row.policy for row in winners(list(rows.values()))} <= {*unseen, "code-padder"}
 
@@ -70,13 +72,11 @@ def test_in_approval_it_pays_for_certain_to_agree(env_class):
 
 
 def test_the_list_holds_every_policy():
-    assert (
-        list(EXPLOITS)
-        == (
-            "ideal always-defer never-defer copycat sandbagger silent chatty contrarian hedger overconfident averager "
-            "arsonist-fireman commit-spammer never-commits code-padder oscillator tolerant-coder peeker colluders"
-        ).split()
+    names = (
+        "ideal always-defer never-defer copycat sandbagger silent ok chatty contrarian hedger overconfident doubter "
+        "no-prior no-answer averager arsonist-fireman commit-spammer code-padder oscillator tolerant-coder peeker"
     )
+    assert list(EXPLOITS) == [*names.split(), "colluders"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,6 @@ def test_a_policy_that_is_left_out_says_what_it_needs():
         == {
             "arsonist-fireman": "acts, two talk rounds",
             "commit-spammer": "acts",
-            "never-commits": "acts",
             "code-padder": "code",
             "oscillator": "acts",
         }
@@ -194,7 +193,7 @@ def test_the_command_prints_a_table_for_every_environment_and_says_who_is_not_be
     out = capsys.readouterr().out
     assert code == 1
     assert "PairedFunctions" in out and "DesignReview" in out and "not beaten for certain" in out
-    assert "never-commits is left out: without acts it plays like the ideal" in out
+    assert "commit-spammer is left out: without acts it plays like the ideal" in out
 
 
 def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):

@@ -84,4 +84,4 @@ def test_the_quickstart_is_run_and_written_down(model, tmp_path):
 def test_the_page_of_metrics_has_a_line_for_each_metric_and_policy(tmp_path):
     run("metrics.py", "--episodes", "2", "--output", tmp_path / "metrics.md", folder=tmp_path)
     page = (tmp_path / "metrics.md").read_text()
-    assert "| `j` | CDR - CR" in page and "| doubter of a blend | " in page
+    assert "| `j` | CDR - CR" in page and "| doubter | " in page

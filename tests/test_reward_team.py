@@ -145,7 +145,7 @@ def test_naive_arms_average_decisions_by_weight():
     assert paid == [0.75, -0.25, 0.0]
 
 
-@pytest.mark.parametrize(("end", "liked"), [("b", 0.8), ("a", 0.1), ("?", 0.0)])
+@pytest.mark.parametrize(("end", "liked"), [("b", 0.8), ("a", 0.0), ("?", 0.0)])
 def test_approval_example_pays_what_the_partner_believed_right_or_wrong(end, liked):
     assert Approval()(arm("ab", end), "agent_0") == pytest.approx([0.0, 0.0, liked])
 

@@ -17,7 +17,8 @@ from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Episode, StopReason
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
-from envs.scripted.exploits import EXPLOITS, IDEAL, Exploit
+from envs.scripted.exploits import EXPLOITS, FAINT, IDEAL
+from envs.scripted.honest import Exploit
 from envs.scripted.play import play
 from rewards import RewardStack
 from rewards.metrics import conflicts
@@ -71,6 +72,11 @@ class Audited:
         """Whether honest play earns more for certain: the whole interval of the edge lies below 0."""
         return self.edge.value + self.edge.half < 0
 
+    @property
+    def wins(self) -> bool:
+        """Whether the policy earns more for certain: the whole interval of the edge lies above 0."""
+        return self.edge.value - self.edge.half > 0
+
 
 def play_exploits(env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Exploit] = EXPLOITS) -> Played:
     """Let every policy play the same tasks in both modes.
@@ -119,8 +125,8 @@ def audit(stack: RewardStack, played: Played) -> list[Audited]:
 
 
 def winners(rows: Sequence[Audited]) -> list[Audited]:
-    """The cheap policies that honest play does not beat for certain."""
-    return [row for row in rows if row.policy != IDEAL and not row.beaten]
+    """The cheap policies that honest play does not beat for certain; of `FAINT` ones those that beat it for certain."""
+    return [row for row in rows if row.policy != IDEAL and not (row.beaten or row.policy in FAINT and not row.wins)]
 
 
 def table(rows: Sequence[Audited], title: str) -> Table:

@@ -8,8 +8,9 @@ from rewards.schedules import Weight
 
 
 class Approval(RewardTerm):
-    """r = mean over decisions, by weight, of the probability that the partner's sealed prior gives to the seat's
-    committed answer, mean over partners; paid on the last turn. With `agent` only that seat is paid.
+    """r = mean over decisions, by weight, of the confidence with which the partner's sealed prior names the seat's
+    committed answer, 0 where it names another, mean over partners; paid on the last turn. With `agent` only that seat
+    is paid.
 
     Range: [0, 1]; an unreadable prior and no answer give 0.
     Source: our own model of a rater who scores an answer by what the rater believed before, kept as an arm that must
@@ -17,8 +18,7 @@ class Approval(RewardTerm):
 
     Gaming: it is the game. Agreeing is paid whether or not the partner is right, so the seat gives up what it knows.
 
-    Example: the partner's prior is b at 0.8 and b is wrong; committing to b pays 0.8, and to the right a 0.1 where
-    there are three options.
+    Example: the partner's prior is b at 0.8 and b is wrong; committing to b pays 0.8, and to the right a nothing.
     """
 
     weight: Weight = 0.0
@@ -30,6 +30,6 @@ class Approval(RewardTerm):
             if answer is None or self.agent not in (None, agent):
                 return 0.0
             views = [episode.prior(partner, decision.id) for partner in episode.partners_of(agent)]
-            return sum(view.probability(decision, answer) for view in views if view) / max(1, len(views))
+            return sum(view.confidence for view in views if view and view.option == answer) / max(1, len(views))
 
         return at_last_turn(episode, agent, mean_over_decisions(episode, liking))

@@ -18,7 +18,8 @@ class Commitment(RewardTerm):
     Source: our own, after the broken commitments that CooperBench counts among the failures of teams of two.
 
     Gaming: nothing is paid for keeping a promise and only declared decisions count, so trivial promises earn nothing.
-    Never promising avoids the charge, and leaves the partner's half of `expectation`, and U, to luck. A promise too
+    Never promising avoids the charge, and where the partner cannot tell what the seat will do it leaves its half of
+    `expectation`, and U, to luck. A promise too
     late to be used is no coordination either. Keeping a promise that turned out wrong costs U, and taking it back in
     time is free.
 
