@@ -139,6 +139,8 @@ def expected_choice(view: View, decision: Decision, design: DesignConfig, said: 
     told, pointed = heard | ({view.seat: said} if said else {}), experts(view, decision)
     if len(pointed) == 1 and pointed[0] in told:
         return told[pointed[0]], 1.0
+    if said and len(heard) == len(view.partners):  # all know the same
+        return next(iter(posterior(view, decision, design))), 1.0
     places = tuple([view.seat, *view.partners].index(expert) for expert in pointed)
     known = (True, *(heard[partner] == own if partner in heard else None for partner in view.partners))
     chosen: dict[str, float] = {}
