@@ -118,7 +118,7 @@ def test_every_sampled_token_is_in_the_batch_once_under_its_own_agent(played):
             row, column = int(batch.rows_N[n]), int(batch.columns_N[n])
             assert rows[row].trace.adapter == adapter
             assert any(span.adapter == adapter and span.start <= row < span.stop for span in batch.spans)
-            found.append((row, column, int(batch.input_ids_RT[row, column]), float(batch.old_logprobs_N[n])))
+            found.append((row, column, int(batch.input_ids_RT[row, column]), float(batch.sampler_logprobs_N[n])))
     expected = [
         (r, turn.start + i, row.trace.ids[turn.start + i], logprob)
         for r, row in enumerate(rows)

@@ -24,13 +24,15 @@ class SeatSample:
     """One seat of one episode. Arrays of length K hold one number per turn, those of length N one per sampled token.
 
     `terms_MK`: what each reward term gives for each turn, weights applied. `baseline_K`: what is taken from the return
-    in place of GAE, nan where GAE stays.
+    in place of GAE, nan where GAE stays. `old_logprobs_N`: of the trainer's own forward before it learns, where that
+    and not the sampler's is where the ratio starts.
     """
 
     trace: Trajectory
     trainable: bool  # False: played, but not learned from, after an infrastructure fault or by who does not learn
     terms_MK: Tensor
     reference_N: Tensor | None = None
+    old_logprobs_N: Tensor | None = None
     features_KF: Tensor | None = None
     values_K: Tensor | None = None
     baseline_K: Tensor | None = None
@@ -57,7 +59,7 @@ class Minibatch:
     rows_N: Tensor
     columns_N: Tensor
     turn_N: Tensor  # index on the J axis
-    old_logprobs_N: Tensor
+    sampler_logprobs_N: Tensor
     prompt_ends_J: tuple[Tensor, Tensor]  # row and column of the last prompt token before each turn
     tokens: dict[str, slice]
     turns: dict[str, slice]
@@ -73,7 +75,7 @@ def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minib
     width = -(-max(len(row.trace.ids) for row in rows) // PAD_TO) * PAD_TO
     input_ids_RT = torch.full((len(rows), width), pad)
     attention_mask_RT = torch.zeros(len(rows), width, dtype=torch.long)
-    row_N, column_N, turn_N, old_N, end_row_J, end_column_J = [], [], [], [], [], []
+    row_N, column_N, turn_N, sampler_N, end_row_J, end_column_J = [], [], [], [], [], []
     tokens, turns = {}, {}
     for adapter, start, stop in spans:
         first_token, first_turn = len(row_N), len(end_row_J)
@@ -85,7 +87,7 @@ def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minib
                 turn_N += [len(end_row_J)] * (turn.stop - turn.start)
                 row_N += [r] * (turn.stop - turn.start)
                 column_N += range(turn.start, turn.stop)
-                old_N += turn.logprobs
+                sampler_N += turn.logprobs
                 end_row_J.append(r)
                 end_column_J.append(turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
@@ -104,7 +106,7 @@ def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minib
         rows_N=to(row_N),
         columns_N=to(column_N),
         turn_N=to(turn_N),
-        old_logprobs_N=to(old_N),
+        sampler_logprobs_N=to(sampler_N),
         prompt_ends_J=(to(end_row_J), to(end_column_J)),
         tokens=tokens,
         turns=turns,

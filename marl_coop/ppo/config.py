@@ -27,6 +27,9 @@ def _embedded(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
 ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {"embedded": _embedded}
 
 
+VLLM = ("vllm", "vllm_server")
+
+
 def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]:
     """What makes the engine of `training.engine`. Raises ValueError where there is none of that name."""
     try:
@@ -64,6 +67,11 @@ class MultiAgentPPOConfig(TrainingConfig):
         max_rows: chats per batch while playing.
         engine: what samples while playing: "embedded" (the training model itself), or a dotted path
             `package.module:object` to what makes a `marl_coop.engines.Engine` of the team's policy and these arguments.
+        importance: what the ratio starts from. "sampler": the log-probabilities with which the engine sampled.
+            "recompute": those of the trainer's own forward before it learns, where another engine rounds otherwise.
+            "truncated": those too, and the policy loss of each token is weighted by the trainer's probability over the
+            sampler's, 2 at most (TRL's `vllm_importance_sampling_correction`). None: "sampler" for an engine that
+            samples with the training model, "truncated" for vLLM.
         save_updates: a checkpoint every so many updates.
     """
 
@@ -91,6 +99,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     max_final_tokens: int | None = None
     max_rows: int = 128
     engine: str = "embedded"
+    importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
 
     learning_rate: float = 2e-4
@@ -113,9 +122,16 @@ class MultiAgentPPOConfig(TrainingConfig):
             self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
         for name in ("gamma", "lam"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
-        choices = {"advantage": ("gae", "counterfactual"), "critic": ("central", "local")}
-        for name, known in (choices | {"kl_reference": ("base", "start")}).items():
-            self._check(name, getattr(self, name) in known, f"{known[0]!r} or {known[1]!r}")
+        if self.importance is None:
+            self.importance = "truncated" if self.engine in VLLM else "sampler"
+        choices = {
+            "advantage": ("gae", "counterfactual"),
+            "critic": ("central", "local"),
+            "kl_reference": ("base", "start"),
+            "importance": ("sampler", "recompute", "truncated"),
+        }
+        for name, known in choices.items():
+            self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
         find_engine(self.engine)
         self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")
         if self.max_steps < 0:

@@ -30,6 +30,7 @@ from marl_coop.ppo import counterfactual, losses
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.engine_weights import EngineWeights
+from marl_coop.ppo.importance import add_old_logprobs
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
@@ -135,6 +136,13 @@ class Collector:
         started = time.perf_counter()
         self._add_reference_and_values(episodes)
         self.metrics.add("seconds/reference", time.perf_counter() - started)
+        if args.importance != "sampler":
+            started = time.perf_counter()
+            learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
+            size = -(-len(self.policies) * share // (args.num_mini_batches * args.gradient_accumulation_steps))
+            pad = self.players.chat.eos
+            add_old_logprobs(self.model, learning, size, args.temperature, pad, self.metrics)
+            self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         self._add_advantages([row for rows in episodes for row in rows.values()])
         self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
         self._record_play(rollouts, breakdowns)

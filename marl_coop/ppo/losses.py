@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 K3_LINEAR_FROM = 2.0
+IMPORTANCE_CAP = 2.0
 
 Total = Callable[[Tensor], Tensor]  # sums a tensor over all processes
 
@@ -113,6 +114,19 @@ def policy_loss(
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
     loss_N = -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
     return loss_N, (clipped_N * advantages_N) < (ratio_N * advantages_N)
+
+
+def importance_weights(logprobs_N: Tensor, sampler_logprobs_N: Tensor) -> Tensor:
+    """Truncated importance weights of tokens that another distribution sampled, in [0, 2] (Ionides 2008, "Truncated
+    importance sampling", eq. 3).
+
+    A mean of these weights times what the trainer's distribution gives is what sampling from it would have given, but
+    for the cap, which keeps the variance finite.
+
+    >>> importance_weights(torch.tensor([0.3, 0.9]).log(), torch.tensor([0.6, 0.1]).log())
+    tensor([0.5000, 2.0000])
+    """
+    return torch.exp(logprobs_N - sampler_logprobs_N).clamp(max=IMPORTANCE_CAP)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

@@ -39,6 +39,7 @@ from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.experience import Collector, total
+from marl_coop.ppo.importance import add_gap
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
@@ -180,19 +181,20 @@ class MultiAgentPPOTrainer(TrainerBase):
             temperature=args.temperature,
             prefix_hidden_RTH=batch.prefix_hidden_RTH,
         )
+        sampler_N = batch.sampler_logprobs_N
+        old_N = sampler_N if args.importance == "sampler" else join("old_logprobs_N")
         policy_N, clipped_N = losses.policy_loss(
-            scores.logprobs_N, batch.old_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
+            scores.logprobs_N, old_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
         )
-        log_ratio_N = scores.logprobs_N - batch.old_logprobs_N
+        if args.importance == "truncated":
+            policy_N = policy_N * losses.importance_weights(old_N, sampler_N)
         measured = {
             "policy_loss": policy_N,
             "clip_fraction": clipped_N.float(),
             "entropy": scores.entropy_N,
-            "approx_kl": losses.approx_kl(scores.logprobs_N, batch.old_logprobs_N),
-            "ratio": log_ratio_N.exp(),
+            "approx_kl": losses.approx_kl(scores.logprobs_N, old_N),
+            "ratio": (scores.logprobs_N - old_N).exp(),
         }
-        if self._fresh:
-            measured["sampling_gap"] = log_ratio_N.abs()
         token_loss_N = policy_N - args.entropy_coef * scores.entropy_N
         if args.kl_coef:
             measured["kl_to_reference"] = losses.k3_kl(scores.logprobs_N, join("reference_N"))
@@ -205,6 +207,10 @@ class MultiAgentPPOTrainer(TrainerBase):
             value_J = losses.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
             loss = loss + (token_loss_N[tokens] * trainable_N).sum() / tokens_total
             loss = loss + args.vf_coef * (value_J * trainable_J[turns]).sum() / turns_total
+            if self._fresh and args.importance == "sampler":  # else it was measured before learning
+                counted_N = trainable_N > 0
+                own_N = scores.logprobs_N[tokens].detach()
+                add_gap(self.metrics, adapter, own_N[counted_N], sampler_N[tokens][counted_N])
             for name, values_N in measured.items():
                 mean = losses.masked_mean(values_N[tokens].detach(), trainable_N)
                 self.metrics.add(f"{adapter}/{name}", float(mean), cases=float(trainable_N.sum()))
