@@ -9,6 +9,7 @@ from pydantic_core import to_jsonable_python
 import envs
 import rewards
 from envs.core.lookup import nearest
+from marl_coop.config import schema
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import Config, load_config
@@ -83,6 +84,34 @@ def test_presets_train_on_what_they_say():
     assert weighed(folder / "approval.yaml") == {"approval": 1.0}
     naive = {"naive_deference": 1.0, "naive_capitulation": 1.0, "naive_disagreement": 0.5}
     assert weighed(folder / "naive_bonus.yaml") == {"task_success": 1.0, "communication": 0.1} | naive
+
+
+class Humility(rewards.RewardTerm):
+    """A term that a user adds."""
+
+    weight: rewards.base.Weight = 0.1
+
+    def __call__(self, episode, agent):
+        return [0.0] * len(episode.turns_of(agent))
+
+
+@pytest.mark.parametrize("preset", ["task_only", "naive_bonus", "approval"])
+def test_a_term_of_ones_own_weighs_nothing_in_a_preset_that_does_not_name_it(preset, tmp_path, monkeypatch):
+    mine = "test_config:Humility"
+    monkeypatch.setitem(schema.DEFAULTS, "rewards", schema.DEFAULTS["rewards"] | {mine: {}})  # as if it were in TERMS
+    file = CONFIGS / "presets" / f"{preset}.yaml"
+    own = write(tmp_path, f"rewards: {{'{mine}': {{weight: {{schedule: linear, end: 1, updates: 3}}}}}}\n")
+    assert load_config([own]).rewards[mine]["weight"]["end"] == 1
+    for files in ([file], [own, file]):
+        assert load_config(files).rewards[mine]["weight"] == 0
+    assert load_config([file], [f"rewards[{mine}].weight=0.3"]).rewards[mine]["weight"] == 0.3
+    assert load_config([CONFIGS / "presets" / "balanced.yaml"]).rewards[mine]["weight"] == 0.1
+
+
+def test_what_is_said_of_all_other_terms_must_be_keys(tmp_path):
+    file = write(tmp_path, 'rewards: {"*": 0}\n')
+    with pytest.raises(ConfigError, match=r"rewards\.\*: 0 is refused: input should be keys"):
+        load_config([file])
 
 
 def test_base_writes_down_the_defaults():

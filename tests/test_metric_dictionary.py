@@ -10,7 +10,7 @@ from test_metrics import claimed, ends, values
 from test_reward_properties import episodes
 from test_reward_terms import PAIR, decide, play
 
-from envs.core.episode import Merge, PartTests, Phase, Provenance
+from envs.core.episode import AMBIGUOUS, Merge, PartTests, Phase, Provenance
 from envs.core.task import Numeric
 from rewards.metrics import NAMES, Metric, measure, prices, rates
 from rewards.metrics.tokens import LEDGER
@@ -147,6 +147,16 @@ def test_position_needs_two_ends(first, second):
     belief = {seat: claim for seat, claim in zip(PAIR, (first, second), strict=True) if claim}
     episode = play(replace(NUMBER, belief=belief), priors=[[("10", 0.9)], [("13", 0.9)]], committed=[["10"]] * 2)
     assert number(measure([episode])["numeric_position"]) == (None, 0)
+
+
+def test_code_that_follows_several_options_is_counted_of_the_parts_that_are_probed():
+    pair = decide("one"), decide("two")
+    ends = [["a", AMBIGUOUS], [None, AMBIGUOUS]]
+    episode = play(*pair, priors=[[None] * 2] * 2, committed=ends)
+    probes = {"agent_0": {"one": {"a": ("True",)}, "two": {"a": ("True",)}}, "agent_1": {"one": {"a": ("True",)}}}
+    probed = replace(episode, task=replace(episode.task, probes=probes))
+    assert number(measure([episode])["ambiguous_code_rate"]) == (None, 0)
+    assert number(measure([episode, probed])["ambiguous_code_rate"]) == (pytest.approx(1 / 3), 3)
 
 
 # calibration

@@ -14,6 +14,7 @@ from marl_coop.config.builders import laid_over
 from marl_coop.config.errors import ConfigError, Keys, contains
 
 COMMAND_LINE = "command line"
+OTHERS = "*"  # in the section `rewards`: every term that a file does not name
 
 Layer = tuple[str, dict]  # (source, what it says)
 
@@ -28,6 +29,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
     try:
         for source, content in layers:
             below = _plain(merged)
+            content = _with_other_terms(below, content, source)
             if (clash := _clash(below, content)) is not None:
                 raise ConfigError(
                     "has a list where an earlier file or a default has keys, or the reverse", clash, source
@@ -99,6 +101,17 @@ def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:
         clashes = (_clash(below[key], above[key], (*keys, key)) for key in above if key in below)
         return next((clash for clash in clashes if clash is not None), None)
     return keys if {type(below), type(above)} == {dict, list} else None
+
+
+def _with_other_terms(below: dict, above: dict, source: str) -> dict:
+    """The layer above with what its `rewards` say of "*" said of every term below that they do not name."""
+    terms = above.get("rewards")
+    if not isinstance(terms, dict) or OTHERS not in terms:
+        return above
+    named = {name: fields for name, fields in terms.items() if name != OTHERS}
+    if not isinstance(terms[OTHERS], dict):
+        raise ConfigError(f"{terms[OTHERS]!r} is refused: input should be keys", ("rewards", OTHERS), source)
+    return above | {"rewards": dict.fromkeys(below["rewards"].keys() - named.keys(), terms[OTHERS]) | named}
 
 
 def _clear_other_schedules(below: dict, above: dict) -> None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.core.episode import Episode
+from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
-from rewards.metrics.rate import Rate, share
+from rewards.metrics.rate import Rate, seats_and_decisions, share
 from rewards.readings import differ, is_compromise, settled_side
 
 
@@ -179,3 +179,13 @@ def code_mixing(episode: Episode) -> Rate:
     merge = episode.outcome.merge
     mixed = mixing(surviving(merge)) if merge else None
     return Rate() if mixed is None else Rate(mixed, 1)
+
+
+def ambiguous_code_rate(episode: Episode) -> Rate:
+    """P(the seat's part follows several options of the decision): it agrees to nothing and reads whatever comes.
+
+    Range: [0, 1], less is better. Cases: seats and decisions of tasks whose code is probed for the option that it
+    follows. Source: our own.
+    """
+    probed = [(s, d) for s, d in seats_and_decisions(episode) if d.id in episode.task.probes.get(s, {})]
+    return share([episode.outcome.committed[seat][decision.id] == AMBIGUOUS for seat, decision in probed])

@@ -24,6 +24,7 @@ from rewards.metrics.acts import (
     yield_to_worse,
 )
 from rewards.metrics.averaging import (
+    ambiguous_code_rate,
     blend_rate,
     code_mixing,
     dominated_blend_rate,
@@ -124,6 +125,7 @@ BOUNDED = (  # in [0, 1]
     log_rolling_rate,
     numeric_excess_loss,
     code_mixing,
+    ambiguous_code_rate,
     pushback_precision,
     pushback_recall,
     yield_to_better,
