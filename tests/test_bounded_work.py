@@ -10,6 +10,7 @@ import pytest
 from envs.core.task import Task
 from envs.design_review import DesignReview
 from envs.handover.env import MAX_ACTS, Handover
+from envs.handover.memory import Memory, bm25
 from envs.moon_survival import MoonSurvival
 from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
@@ -24,6 +25,7 @@ from envs.source.edits import edits
 from envs.source.outline import outline
 from envs.source.provenance import provenance
 from rewards import TERMS, RewardStack
+from rewards.metrics import measure
 
 SEATS = ("agent_0", "agent_1")
 
@@ -124,14 +126,19 @@ def test_a_turn_that_rewrites_a_function_pays_for_the_parsing(monkeypatch):
 
 
 REPLIES = {
-    "answers": lambda n: "Answer: x (50%)\n" * n,
+    "answers": lambda n: "Answer: OPTION (50%)\n" * n,
     "half an answer": lambda n: "Answer: " + "(" * n,
     "an answer far away": lambda n: "Answer:" + " " * n + "x" + " (" * n,
-    "acts": lambda n: "Answer: x\n" + "Propose: 17 (50%)\nExpect: 23 (50%)\n" * n,
+    "acts": lambda n: "Answer: OPTION\n" + "Propose: OPTION (50%)\nExpect: OPTION (50%)\n" * n,
+    "a deep sum": lambda n: "Answer: OPTION\ndef encode(n): return " + "1+" * n + "n",
+    "brackets": lambda n: "Answer: OPTION\ndef encode(n): return " + "(" * n + "n" + ")" * n,
+    "signs": lambda n: "Answer: OPTION\ndef encode(n): return " + "-" * n + "n",
+    "a long string": lambda n: "Answer: OPTION\nx = f'" + "{n}" * n + "'",
+    "names of options": lambda n: "OPTION OPTION: " * n,
     "words": lambda n: "a " * n,
     "one word": lambda n: "a" * n,
     "symbols": lambda n: "*`'\"(" * n,
-    "fences": lambda n: "Answer: x\n" + "```\n" * n,
+    "fences": lambda n: "Answer: OPTION\n" + "```\nx\n" * n,
     "writes": lambda n: many("Write k{i}: v{i}\n", n),
     "writes of one key": lambda n: many("Write k: v{i}\n", n),
     "notes and summaries": lambda n: "Write: a b c d e f g h\nSummarise: a\n" * n,
@@ -157,22 +164,42 @@ ENVIRONMENTS = {
 
 
 def played(env, reply):
-    """An episode in which both seats give the reply in every step, scored by every reward term."""
+    """An episode in which both seats give the reply in every step, scored by every reward term and metric."""
     env.reset(seed=3)
     path, text = next(iter(sorted(env.task.files.items())), ("a.py", "x"))
     reply = reply.replace("PATH", path).replace("LINE", text.split("\n")[0])
+    reply = reply.replace("OPTION", env.task.decisions[0].options[0])
     while env.agents:
         env.step(dict.fromkeys(env.agents, reply))
+        for seat in env.seats if env.has_posterior and env.agents else ():
+            env.posterior(seat, env.task.decisions[0])
     for term in TERMS:
         RewardStack((term(),)).score(env.episode)
+    measure([env.episode])
 
 
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_four_times_the_reply_is_no_more_than_about_four_times_the_work(name, reply):
     played(ENVIRONMENTS[name](), "Pass")  # what is made once is there
-    small, large = (calls(played, ENVIRONMENTS[name](), REPLIES[reply](n)) for n in (60, 240))
+    small, large = (calls(played, ENVIRONMENTS[name](), REPLIES[reply](n)) for n in (80, 320))
     assert large < 6 * small, f"{small} calls for a quarter of the reply, {large} for all of it"
+
+
+def test_a_write_costs_the_same_however_long_the_log_is():
+    def writing(count):
+        memory = Memory(budget=10**6)
+        for i in range(count):
+            memory.write("agent_0", f"v{i}", key=f"k{i % 9}")
+
+    small, large = calls(writing, 100), calls(writing, 400)
+    assert large < 4.4 * small
+
+
+def test_a_query_reads_each_entry_once_and_not_once_for_each_of_its_words():
+    texts = [[f"w{i}" for i in range(50)] for _ in range(50)]
+    small, large = (calls(bm25, [f"q{i}" for i in range(count)], texts) for count in (10, 1000))
+    assert large - small < 10 * 990  # there are 50 entries
 
 
 def test_acts_beyond_those_of_a_message_are_not_done_and_told():

@@ -94,6 +94,7 @@ class Memory:
         self._read: dict[tuple[Seat, str], int] = {}  # the newest version of a key that a seat knows
         # What follows from the entries, kept beside them: a log that is long is read by nobody.
         self._live: dict[int, Entry] = {}
+        self._live_tokens = 0
         self._versions: defaultdict[str, list[int]] = defaultdict(list)
 
     # -- what is there
@@ -105,7 +106,7 @@ class Memory:
 
     @property
     def live_tokens(self) -> int:
-        return _tokens(self._live.values())
+        return self._live_tokens
 
     def leaves(self, id: int) -> tuple[int, ...]:
         """The ids of all that was written and that an entry stands for, oldest first; itself for what is no summary."""
@@ -140,14 +141,16 @@ class Memory:
             text=one_line(text),
             parents=tuple(versions[-1:]),
         )
-        live, summaries = [*self.live, entry], []
-        while (excess := _tokens(live) - self.budget) > 0:
+        excess, summaries = self.live_tokens + entry.n_tok - self.budget, []
+        live = [*self.live, entry] if excess > 0 else []
+        while excess > 0:
             id = entry.id + 1 + len(summaries)
             summary = None if self.summariser == POLICY else self._summary(TEAM, live, id, but=entry)
             if not summary:
                 return Full(excess)
             summaries.append(summary)
             live = [*(e for e in live if e.id not in summary.parents), summary]
+            excess = _tokens(live) - self.budget
         for added in (entry, *summaries):
             self._add(added)
         self.charged[author] += entry.n_tok
@@ -189,8 +192,9 @@ class Memory:
         """Put an entry at the end of the log; a summary is live in the place of what it covers."""
         self.entries.append(entry)
         for id in entry.parents if entry.level else ():
-            del self._live[id]
+            self._live_tokens -= self._live.pop(id).n_tok
         self._live[entry.id] = entry
+        self._live_tokens += entry.n_tok
         if entry.key:
             self._versions[entry.key].append(entry.id)
 
