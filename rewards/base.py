@@ -34,6 +34,10 @@ class RewardTerm(BaseModel, ABC):
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         """The unweighted value of each turn in `episode.turns_of(agent)`."""
 
+    def applies(self, episode: Episode) -> bool:
+        """Whether the episode has what the term reads, such as acts; where none has, nothing is logged of the term."""
+        return True
+
     def spent(self, episode: Episode, agent: Seat) -> float:
         """What a budget on this term (`DualAscent`) counts for a seat in an episode. Most terms count nothing."""
         raise NotImplementedError

@@ -171,25 +171,6 @@ def test_resume_from_a_named_folder(started, tmp_path):
     assert [resume for _, resume in started] == [expected] * 3
 
 
-def test_wandb_is_offline_only_without_a_login(started, tmp_path, monkeypatch):
-    words = ["train", "--config", QUICKSTART]
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        os.environ.pop(name, None)
-    os.environ["NETRC"] = str(tmp_path / "netrc")
-
-    cli.main(words)
-    assert os.environ.pop("WANDB_MODE") == "offline"
-
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    (tmp_path / "netrc").chmod(0o600)
-    cli.main(words)
-    assert "WANDB_MODE" not in os.environ
-
-    os.environ |= {"NETRC": str(tmp_path / "none"), "WANDB_API_KEY": "secret"}
-    cli.main(words)
-    assert "WANDB_MODE" not in os.environ
-
-
 def test_a_new_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = {rundir.new_folder("twice") for _ in range(3)}

@@ -1,11 +1,9 @@
 """`marl-coop train`; train.py is the same."""
 
 import argparse
-import netrc
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from marl_coop.cli.arguments import add_configuration, find_modules_beside
 from marl_coop.config.errors import ConfigError
@@ -97,16 +95,3 @@ def _set_environment() -> None:
     """Settings of libraries that are read when they are imported. What the user has set stays."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix
-    if not _wandb_login():
-        os.environ.setdefault("WANDB_MODE", "offline")
-
-
-def _wandb_login() -> bool:
-    """Whether wandb could log in without asking: with an API key in the environment or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return host in netrc.netrc(os.environ.get("NETRC")).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -1,5 +1,6 @@
 """What the trainer tells the terminal, the run folder and the curriculum."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,12 +12,25 @@ from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.runs.progress import Progress
 from marl_coop.runs.records import append_metrics, forget_metrics_after
 
-SHOWN = {
+SHOWN = {  # beside the KL
     "team/success": "success",
     "team/j": "J",
-    "team/parse_rate": "parsed",
-    "team/message_tokens_per_episode": "talk",
+    "team/message_tokens_per_episode": "tokens",
 }
+
+
+def headline(logs: Mapping[str, float]) -> dict[str, str]:
+    """What the progress of an update shows: success, J, message tokens, and the greatest KL of an adapter, to its
+    reference if that is measured, else to itself before the update.
+
+    >>> headline({"team/success": 0.5, "agent_0/approx_kl": 0.004, "agent_1/approx_kl": 0.01, "agent_1/entropy": 1.0})
+    {'success': '0.50', 'KL': '0.010'}
+    """
+    shown = {short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs}
+    for kind in ("kl_to_reference", "approx_kl"):
+        if found := [value for name, value in logs.items() if name.endswith(f"/{kind}")]:
+            return shown | {"KL": f"{max(found):.3f}"}
+    return shown
 
 
 class UpdateProgress(TrainerCallback):
@@ -31,7 +45,7 @@ class UpdateProgress(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "update" in logs:
-            self._progress.advance(1, {short: f"{logs[name]:.2f}" for name, short in SHOWN.items() if name in logs})
+            self._progress.advance(1, headline(logs))
 
 
 class StepProgress(TrainerCallback):

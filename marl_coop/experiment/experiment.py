@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import transformers
 from accelerate.utils import broadcast_object_list
@@ -26,7 +26,7 @@ from envs.core.episode import Episode
 from marl_coop.config.schema import Config, load_config
 from marl_coop.engines import Engine
 from marl_coop.evaluation.ceiling import ceiling
-from marl_coop.evaluation.evaluate import before_and_after, evaluate, table
+from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
 from marl_coop.experiment.callbacks import CurriculumLevel, MetricsFile, UpdateProgress, show_progress
@@ -38,6 +38,9 @@ from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
 from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
+
+if TYPE_CHECKING:
+    from marl_coop.experiment.tracking import WandbRun
 
 
 class Experiment:
@@ -68,6 +71,7 @@ class Experiment:
         self.config, self.name = config, config.title
         self.folder: Path | None = None
         self.checkpoint: Path | None = None  # where a resumed run goes on
+        self.wandb: WandbRun | None = None  # while it runs
         self.args = setup.training_arguments(config)
         setup.check_shares(config, self.args)
         set_seed(config.seed)
@@ -186,15 +190,28 @@ class Experiment:
         folder = self.folder
         self.args.output_dir = str(folder)
         self.args.run_name = self.args.run_name or f"{self.name}-seed{self.config.seed}"
-        os.environ.setdefault("WANDB_PROJECT", "marl-coop")
-        os.environ.setdefault("WANDB_DIR", str(folder))
-        os.environ.setdefault("WANDB_RUN_GROUP", self.name)
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
         if self.main:
             stack.enter_context(rundir.held(folder))
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
         self.console.print(f"run directory: {folder}")
+        if "wandb" in (trackers := list(self.args.report_to or ())):
+            trackers.remove("wandb")  # ours, in the place of the one of transformers
+            self.args.report_to = trackers
+            self.wandb = stack.enter_context(self._open_wandb()) if self.main else None
         self._set_later_checkpoints_aside()
+
+    def _open_wandb(self) -> "WandbRun":
+        from marl_coop.experiment.tracking import WandbRun  # loads wandb, which takes a second
+
+        return WandbRun(
+            self.run_folder,
+            run_id=rundir.run_id(self.run_folder),
+            name=str(self.args.run_name),
+            group=self.name,
+            config=self.config.model_dump(mode="json") | {"training": self.args.to_dict()},
+            say=self.console.print,
+        )
 
     def _set_later_checkpoints_aside(self) -> None:
         """Rename what a resumed run makes anew, each with one line; their records in the metrics go."""
@@ -252,7 +269,7 @@ class Experiment:
             policies=setup.make_players(config, self.env, self.args),
             system=self.chat.system,
             chat=self.chat,
-            callbacks=[MetricsFile(folder / "metrics.jsonl")],
+            callbacks=[MetricsFile(folder / "metrics.jsonl"), *([self.wandb] if self.wandb else [])],
             on_rollouts=self._record_rollouts,
             engine=self.engine,
         )
@@ -282,6 +299,9 @@ class Experiment:
         learning_curve([self.run_folder], self.run_folder / "learning_curve.png")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         self.console.print(table(results, title))
+        if self.wandb:
+            values = {side: {name: m.value for name, m in metrics.items()} for side, metrics in results.items()}
+            self.wandb.report(values, COLUMNS, rows(results))
         self.console.print(f"run directory: {self.folder}")
 
 

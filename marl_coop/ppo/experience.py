@@ -10,7 +10,7 @@ Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat),
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeGuard
 
@@ -36,7 +36,8 @@ from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
-from rewards.metrics import OF_CONFIDENCES, rates
+from rewards.metrics import HEADLINES, OF_CONFIDENCES, cases, rates
+from rewards.schedules import Schedule
 from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Collector:
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
         self.engine_weights = EngineWeights(players.engine)
+        self._trained_on = {term.name for term in rewards.terms if isinstance(term.weight, Schedule) or term.weight}
         self._compared = False  # the adapters with the base, after the first update
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
@@ -143,9 +145,11 @@ class Collector:
             pad = self.players.chat.eos
             add_old_logprobs(self.model, learning, size, args.temperature, pad, self.metrics)
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
-        self._add_advantages([row for rows in episodes for row in rows.values()])
+        played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
+        terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
+        self._add_advantages([row for rows in episodes for row in rows.values()], terms)
         self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
-        self._record_play(rollouts, breakdowns)
+        self._record_play(played, rollouts, breakdowns, terms)
         if self.on_rollouts:
             credits = [self._credit(rows, replays) for rows, replays in zip(episodes, muted, strict=True)]
             self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns, credits)
@@ -250,7 +254,8 @@ class Collector:
             )
         return Credit(turns=turns, muted=muted)
 
-    def _add_advantages(self, rows: list[SeatSample]) -> None:
+    def _add_advantages(self, rows: list[SeatSample], terms: Sequence[str]) -> None:
+        """Fill the advantages and returns of rows; the shares of the `terms` are logged."""
         lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
         longest = max(1, int(torch.as_tensor(lengths).max()))
         rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
@@ -270,7 +275,8 @@ class Collector:
             terms_MRK = terms_RMK[mine].transpose(0, 1)
             shares_M = losses.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam, self._total)
             for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
-                self.metrics.add(f"{seat}/advantage_share/{term}", share)
+                if term in terms and term in self._trained_on:
+                    self.metrics.add(f"{seat}/advantage_share/{term}", share)
             messages = int((~credit_RK[mine].isnan()).sum())
             self.metrics.add(f"{seat}/message_credit", float(credit_RK[mine].nanmean()), cases=messages)
             advantages_RK[mine] = losses.whiten(advantages_RK[mine], mask_RK[mine], self._total)
@@ -278,10 +284,16 @@ class Collector:
             row.advantages_K = advantages_K[: len(row.rewards_K)]
             row.returns_K = returns_K[: len(row.rewards_K)]
 
-    def _record_play(self, rollouts: list[Rollout], breakdowns: list) -> None:
-        played = gather_object([rollout.episode for rollout in rollouts])  # rates of the whole update
+    def _record_play(
+        self, played: list[Episode], rollouts: list[Rollout], breakdowns: list, terms: Sequence[str]
+    ) -> None:
         unasked = () if self.players.confidences else OF_CONFIDENCES
-        self._add_rates("team", {name: rate for name, rate in rates(played).items() if name not in unasked})
+        unasked = unasked if self.players.acts else (*unasked, "acting_rate")
+        found = {name: rate for name, rate in rates(played).items() if name not in unasked}
+        self._add_rates("team", {name: found[name] for name in HEADLINES if name in found})
+        self._add_rates("detail", {name: rate for name, rate in found.items() if name not in HEADLINES})
+        for name in ("j", "j_stated"):
+            self.metrics.add(f"team/{name}_cases", cases(played, name))
         others = {player for episode in played for player in episode.players.values()} - set(self.model.adapters)
         for other in sorted(others):
             among = rates([episode for episode in played if other in episode.players.values()])
@@ -290,7 +302,7 @@ class Collector:
             self.metrics.add(f"weight/{term}", breakdowns[0].weights[term])
         for seat in self.policies:
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True):
-                for term in self.rewards.names:
+                for term in terms:
                     self.metrics.add(f"{seat}/reward/{term}", breakdown.term_total(seat, term))
                 self.metrics.add(f"{seat}/reward", breakdown.total(seat))
                 tokens = sum(turn.stop - turn.start for turn in rollout.traces[seat].turns)

@@ -110,7 +110,7 @@ class RolloutRunner:
         max_tokens: length limit of a reply in each phase.
         temperature: of the sampling, > 0.
 
-    `confidences` is whether the environment asks for them.
+    `confidences` and `acts` are whether the environment asks for them.
 
     Raises:
         ValueError: the seats of the environment are not those of `policies`.
@@ -128,7 +128,8 @@ class RolloutRunner:
         self.make_env, self.policies, self.engine = make_env, policies, engine
         self.chat, self.max_tokens, self.temperature = chat, max_tokens, temperature
         env = make_env()
-        seats, self.confidences = env.possible_agents, env.config.confidences
+        seats = env.possible_agents
+        self.confidences, self.acts = env.config.confidences, env.config.acts
         if set(seats) != set(policies):
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 

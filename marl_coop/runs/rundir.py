@@ -9,6 +9,7 @@ Several processes of one run must agree on the folder: the main process calls `n
 whoever starts the run broadcasts the path to the others.
 """
 
+import hashlib
 import json
 import platform
 import re
@@ -97,6 +98,12 @@ def recorded(folder: Path) -> dict:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json that can be read") from error
     return record
+
+
+def run_id(folder: Path) -> str:
+    """An id that all starts of a run share, and no other run has. Raises RunError where the folder is no run."""
+    first = json.dumps([folder.name, recorded(folder)["starts"][0]], sort_keys=True)
+    return hashlib.sha256(first.encode()).hexdigest()[:16]
 
 
 def configuration_of(folder: Path) -> Path:

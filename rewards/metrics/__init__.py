@@ -19,12 +19,13 @@ expert is revealed, a partner is a stranger, or one is an adversary. `coordinati
 
 from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
-from rewards.metrics.intervals import compare, coordination, measure, rates
+from rewards.metrics.intervals import cases, compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
-from rewards.metrics.table import METRICS, NAMES, SEATWISE, of_seats
+from rewards.metrics.table import HEADLINES, METRICS, NAMES, SEATWISE, of_seats
 from rewards.metrics.tokens import prices
 
 __all__ = [
+    "HEADLINES",
     "METRICS",
     "NAMES",
     "OF_CONFIDENCES",
@@ -33,6 +34,7 @@ __all__ = [
     "Flip",
     "Metric",
     "Rate",
+    "cases",
     "compare",
     "conflicts",
     "coordination",

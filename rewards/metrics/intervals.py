@@ -23,6 +23,12 @@ def rates(episodes: Sequence[Episode]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
+def cases(episodes: Sequence[Episode], name: str) -> int:
+    """Number of cases of a metric."""
+    ((_, formula, sums),) = _tables(episodes, {name: METRICS[name]})
+    return int(formula.cases(sums.sum(0))) if sums.size else 0
+
+
 def measure(episodes: Sequence[Episode], metrics: Mapping[str, Statistic] = METRICS) -> dict[str, Metric]:
     """Every metric by name, with the interval of `rewards.metrics.bayesian_bootstrap` over episodes.
 

@@ -234,3 +234,24 @@ def of_seats(judged: Callable[[Episode], Collection[Seat]]) -> dict[str, Statist
         return lambda episode: [number for rate in rates for number in rate(episode, judged(episode))]
 
     return METRICS | {name: METRICS[name]._replace(addends=addends(rates)) for name, rates in SEATWISE.items()}
+
+
+HEADLINES = (  # what to look at first, while training too
+    "success",
+    "utility",
+    "j",
+    "cdr",
+    "cr",
+    "cr_as_expert",
+    "cr_as_novice",
+    "blend_rate",
+    "silence_rate",
+    "prior_accuracy",
+    "prior_as_told",
+    "message_tokens_per_episode",
+    "generated_tokens_per_solved",
+    "parse_rate",
+    "truncation_rate",
+    "sandbox_fault_rate",
+    "brier",
+)

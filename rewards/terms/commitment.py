@@ -29,6 +29,9 @@ class Commitment(RewardTerm):
 
     weight: Weight = 0.1
 
+    def applies(self, episode: Episode) -> bool:
+        return any(turn.acts for turn in episode.turns)
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         def broken(decision: Decision) -> float:
             promise = standing_promise(episode, agent, decision)

@@ -21,6 +21,9 @@ class DoNoHarm(RewardTerm):
 
     weight: Weight = 0.0  # measured: U counts the same failed tests
 
+    def applies(self, episode: Episode) -> bool:
+        return any(part.alone for part in episode.outcome.parts.values())
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         parts = episode.outcome.parts
         theirs = [parts[seat] for seat in episode.partners_of(agent) if seat in parts]

@@ -28,6 +28,9 @@ class Expectation(RewardTerm):
 
     weight: Weight = 0.1
 
+    def applies(self, episode: Episode) -> bool:
+        return any(turn.acts for turn in episode.turns)
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         partners = episode.partners_of(agent)
 

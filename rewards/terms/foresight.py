@@ -26,6 +26,9 @@ class Foresight(RewardTerm):
 
     weight: Weight = 0.0  # measured: U counts what a conflict costs
 
+    def applies(self, episode: Episode) -> bool:
+        return episode.outcome.merge is not None
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         turns = episode.turns_of(agent)
         work = sum(turn.phase is Phase.WORK for turn in turns)

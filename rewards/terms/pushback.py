@@ -30,6 +30,9 @@ class Pushback(RewardTerm):
     weight: Weight = 1.0
     gamma: float = Field(default=1.0, ge=0, le=1)  # that of the training
 
+    def applies(self, episode: Episode) -> bool:
+        return any(turn.acts for turn in episode.turns)
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         turns = episode.turns_of(agent)
         after = [worth_of_what_stands(episode, turn.round) for turn in turns[:-1]] + [0.0] * bool(turns)

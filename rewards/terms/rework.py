@@ -27,6 +27,9 @@ class Rework(RewardTerm):
     weight: Weight = 0.05
     allowance: float = Field(default=0.5, ge=0, allow_inf_nan=False)
 
+    def applies(self, episode: Episode) -> bool:
+        return episode.outcome.provenance is not None
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         ledger, reference = episode.outcome.provenance, episode.task.reference_tokens
         if ledger is None or not reference:

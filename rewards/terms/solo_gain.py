@@ -21,6 +21,9 @@ class SoloGain(RewardTerm):
 
     weight: Weight = 0.0  # it takes another rollout
 
+    def applies(self, episode: Episode) -> bool:
+        return episode.outcome.solo_utility is not None
+
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         alone = episode.outcome.solo_utility
         return at_last_turn(episode, agent, 0.0 if alone is None else episode.outcome.utility - alone)

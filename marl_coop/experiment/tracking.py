@@ -1,0 +1,137 @@
+"""A run at wandb: its name, its group, its whole configuration, a point per update, and what came of it.
+
+It takes the place of the callback of transformers, which knows the section `training` alone and counts in its own
+steps. A run that is never seen at wandb is still a run: whatever goes wrong there costs one line and seconds.
+"""
+
+import netrc
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import wandb
+from transformers import TrainerCallback
+
+from envs.core.tokens import one_line
+
+ANSWER_S = 5.0  # to the question whether the server is there
+START_S = 30.0  # to make the run there; wandb's own 90 are long to wait for a run that can be sent later
+FINISH_S = 60.0  # to send what is left in the end
+PROJECT = "marl-coop"
+
+
+class WandbRun(TrainerCallback):
+    """One run at wandb. Where nobody is logged in or the server does not answer, it is kept on the disk, from where
+    `wandb sync` sends it.
+
+    Args:
+        folder: the run's; wandb puts its own folder there.
+        run_id: by which a resumed run is the same run.
+        name, group: what it is called, and with which runs it belongs together.
+        config: the whole configuration.
+        say: takes the one line that says what went wrong.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        group: str,
+        config: Mapping[str, Any],
+        say: Callable[[str], None],
+    ):
+        self.say = say
+        options: dict[str, Any] = {
+            "project": os.environ.get("WANDB_PROJECT", PROJECT),
+            "group": os.environ.get("WANDB_RUN_GROUP", group),
+            "dir": os.environ.get("WANDB_DIR", str(folder)),
+            "name": name,
+            "id": run_id,
+            "resume": "allow",
+        }
+        mode, settings = wandb_mode(), {"quiet": True, "init_timeout": START_S, "finish_timeout": FINISH_S}
+        problem = None if mode else unreachable(server())
+        if problem is None:
+            try:
+                self.run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **options)
+            except wandb.Error as error:
+                problem = one_line(error)
+        if problem is not None:
+            say(
+                f"wandb is not used: {problem}; the run is kept in {options['dir']}, and `wandb sync` can send it later"
+            )
+            self.run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **options)
+        self.run.config.update(dict(config), allow_val_change=True)
+        self.run.define_metric("update")
+        self.run.define_metric("*", step_metric="update", step_sync=True)
+        self._lost = False
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "update" in logs:
+            # with the step, wandb passes over what a resumed run repeats
+            self._send(lambda: self.run.log(logs, step=logs["update"], commit=True))
+
+    def report(self, results: Mapping[str, Mapping[str, float | None]], columns: Sequence[str], rows: Sequence) -> None:
+        """What came of the run: `<side>/<metric>` in its summary, and a table.
+
+        Args:
+            results: value of each metric by side, such as before and after.
+            columns, rows: of the table.
+        """
+        summary = {f"{side}/{name}": value for side, found in results.items() for name, value in found.items()}
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        self._send(lambda: self.run.summary.update(summary))
+        self._send(lambda: self.run.log({"results": table}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        """Send what is left."""
+        self._send(lambda: self.run.finish(exit_code=int(kind is not None)))
+
+    def _send(self, call: Callable[[], None]) -> None:
+        """Let nothing that happens to wandb end a training; the first time it is said."""
+        try:
+            call()
+        except (wandb.Error, OSError) as error:
+            if not self._lost:
+                self.say(f"wandb is lost: {one_line(error)}; the run goes on without it")
+            self._lost = True
+
+
+def server() -> str:
+    """Address of the wandb server."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def wandb_mode() -> str | None:
+    """Where a run is to go: what WANDB_MODE says, "offline" where nobody is logged in; None: to the server."""
+    return os.environ.get("WANDB_MODE") or (None if _logged_in() else "offline")
+
+
+def _logged_in() -> bool:
+    """Whether wandb could log in without asking: with an API key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return urlsplit(server()).hostname in netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def unreachable(address: str) -> str | None:
+    """Why a server gives no answer of any kind, in a line; None: it gives one."""
+    try:
+        urllib.request.urlopen(address, timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:  # an answer, though no page
+        return None
+    except (OSError, ValueError) as error:
+        return f"{address} does not answer ({one_line(error)})"
+    return None

@@ -1,0 +1,87 @@
+"""What a run tells wandb, read back from what wandb wrote; and a wandb that is not there."""
+
+import pytest
+import tiny
+import wandb_files
+
+from marl_coop.experiment.tracking import PROJECT, WandbRun, wandb_mode
+
+
+@pytest.fixture(autouse=True)
+def no_login(monkeypatch, tmp_path):
+    for name in ("API_KEY", "MODE", "BASE_URL", "PROJECT", "RUN_GROUP", "DIR"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def tracked(folder, said, name="first-seed3"):
+    config = {"seed": 3, "rewards": {"consensus": {"weight": 0.1}}, "lora": {"r": 4}}
+    return WandbRun(folder, run_id="0123abcd", name=name, group="first", config=config, say=said.append)
+
+
+def test_a_run_at_wandb_has_its_name_group_configuration_updates_and_results(tmp_path):
+    said = []
+    with tracked(tmp_path, said) as run:
+        tiny.cue_trainer(tmp_path, callbacks=[run], num_updates=2, num_ppo_epochs=3).train()
+        run.report({"before": {"j": 0.25}, "after": {"j": 0.75}}, ["metric", "before"], [["J", "0.25"]])
+    found = wandb_files.records(tmp_path)
+    run = wandb_files.run_of(found)
+    assert (run.run_id, run.display_name, run.run_group, run.project) == ("0123abcd", "first-seed3", "first", PROJECT)
+    config = wandb_files.config(found)
+    assert (config["seed"], config["rewards"], config["lora"]) == (3, {"consensus": {"weight": 0.1}}, {"r": 4})
+    updates = [row for row in wandb_files.history(found) if "loss" in row]
+    assert [(row["update"], row["_step"]) for row in updates] == [(1, 1), (2, 2)]  # of six steps of the optimiser
+    assert {"team/success", "agent_0/entropy", "loss"} <= updates[0].keys()
+    (axis,) = [record.metric for record in found if record.HasField("metric") and record.metric.glob_name == "*"]
+    assert axis.step_metric == "update"
+    summary = wandb_files.summary(found)
+    assert (summary["before/j"], summary["after/j"]) == (0.25, 0.75)
+    (table,) = [row for row in wandb_files.history(found) if "results/_type" in row]
+    assert (table["results/_type"], table["results/ncols"], table["results/nrows"]) == ("table-file", 2, 1)
+    assert said == []
+
+
+@pytest.mark.timeout(60)  # wandb itself waits for 90 seconds, and then raises
+def test_a_server_that_does_not_answer_costs_a_line_and_the_run_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    said = []
+    with tracked(tmp_path, said) as run:
+        run.on_log(None, None, None, logs={"update": 1, "team/j": 0.5})
+    (line,) = said
+    assert line.startswith("wandb is not used: http://127.0.0.1:9 does not answer (") and "\n" not in line
+    assert [row["team/j"] for row in wandb_files.history(wandb_files.records(tmp_path)) if "team/j" in row] == [0.5]
+
+
+def test_a_wandb_that_is_lost_while_training_is_said_once_and_training_goes_on(tmp_path, monkeypatch):
+    said = []
+
+    def fails(*words, **options):
+        raise ConnectionResetError("Connection lost")
+
+    with tracked(tmp_path, said) as run:
+        monkeypatch.setattr(run.run, "log", fails)
+        trainer = tiny.cue_trainer(tmp_path, callbacks=[run], num_updates=3)
+        trainer.train()
+    assert trainer.state.global_step == 3
+    assert said == ["wandb is lost: Connection lost; the run goes on without it"]
+
+
+def test_of_what_a_resumed_run_repeats_wandb_keeps_the_first(tmp_path):
+    with tracked(tmp_path, []) as run:
+        for update, value in ((1, 0.1), (2, 0.2), (1, 0.3), (2, 0.4), (3, 0.5)):
+            run.on_log(None, None, None, logs={"update": update, "team/j": value})
+    rows = [row for row in wandb_files.history(wandb_files.records(tmp_path)) if "team/j" in row]
+    assert [row["team/j"] for row in rows] == [0.1, 0.2, 0.5]
+
+
+def test_a_run_goes_to_the_server_only_with_a_login(tmp_path, monkeypatch):
+    assert wandb_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert wandb_mode() is None
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert wandb_mode() is None
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode() == "disabled"
