@@ -55,7 +55,8 @@ class WandbRun(TrainerCallback):
             "id": run_id,
             "resume": "allow",
         }
-        mode, settings = wandb_mode(), {"quiet": True, "init_timeout": START_S, "finish_timeout": FINISH_S}
+        mode: Any = wandb_mode()
+        settings = {"quiet": True, "init_timeout": START_S, "finish_timeout": FINISH_S}
         problem = None if mode else unreachable(server())
         if problem is None:
             try:
