@@ -32,7 +32,13 @@ def keys_of_the_page() -> list[str]:
 def test_the_table_has_each_key_that_a_training_logs_and_no_other(tmp_path):
     policies = {A: A, B: Mix(players=(B, Calibrated()), weights=(0.5, 0.5))}
     rewards = [tiny.Length(), Capitulation(weight=Linear(start=0.0, end=0.1, updates=2))]
-    options = {"kl_coef": 0.1, "advantage": "counterfactual", "num_updates": 2, "policies": policies}
+    options = {
+        "kl_coef": 0.1,
+        "importance": "truncated",
+        "advantage": "counterfactual",
+        "num_updates": 2,
+        "policies": policies,
+    }
     _, records = trained(tmp_path, rewards=rewards, **options)
     logged = {key.replace(B, A) for record in records for key in record}
     keys = keys_of_the_page()
