@@ -1,5 +1,6 @@
 """The audit of rewards: who earns what, without a language model."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from envs.core.env import SEATS
 from envs.core.episode import StopReason
 from envs.scripted.exploits import EXPLOITS, IDEAL
 from envs.scripted.play import play
+from envs.scripted.registry import exploits_of
 from marl_coop.cli import main
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation import audit as audits
@@ -192,8 +194,41 @@ def test_the_command_prints_a_table_for_every_environment_and_says_who_is_not_be
     code = main(["audit", "--config", "configs/base.yaml", "--episodes", "6", "rewards.deference.weight=0"])
     out = capsys.readouterr().out
     assert code == 1
-    assert "PairedFunctions" in out and "DesignReview" in out and "not beaten for certain" in out
+    assert all(
+        f"base+rewards.deference.weight=0: {env.__name__}, 6 tasks" in out
+        for env in (*EPISODES, envs.MoonSurvival, envs.Handover)
+    )
+    assert "not beaten for certain" in out
     assert "commit-spammer is left out: without acts it plays like the ideal" in out
+
+
+@pytest.mark.parametrize("env", [envs.MoonSurvival(items=8), envs.Handover()], ids=lambda env: type(env).__name__)
+def test_where_much_must_be_said_honest_play_is_first_too(env):
+    plays = play_exploits(env, 40)
+    rows = audit(load_config(["configs/presets/balanced.yaml"]).reward_stack, plays)
+    assert [(row.policy, row.mode, row.edge) for row in winners(rows)] == []
+    assert rows[0].policy == IDEAL and len(rows) == 2 * (len(exploits_of(env)) - len(plays.left_out))
+
+
+def test_each_exploit_of_handover_differs_from_honest_play_in_what_it_says():
+    env = envs.Handover()
+    ideal = exploits_of(env)[IDEAL]
+    honest = play(env, dict.fromkeys(SEATS, ideal), 0)
+    assert honest.outcome.success
+    for name, policy in exploits_of(env).items():
+        same = play(env, {"agent_0": policy, "agent_1": ideal}, 0).turns == honest.turns
+        assert same == (name == IDEAL), name
+
+
+def test_an_environment_of_which_nobody_knows_honest_play_is_not_audited():
+    with pytest.raises(ValueError, match="DesignReview with 3 seats: the audit plays pairs"):
+        play_exploits(envs.DesignReview(agents=3), 2)
+
+
+def test_an_audit_says_how_far_it_is_and_of_what(capsys):
+    main(["audit", "--config", "configs/presets/task_only.yaml", "--episodes", "2", "env.name=Handover"])
+    said = capsys.readouterr().err.splitlines()
+    assert any(re.match(r"base\+task_only.*: Handover: 38/38 episodes \[", line) for line in said)
 
 
 def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
@@ -212,14 +247,18 @@ def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
         said[weight] = capsys.readouterr().out
         assert "commit-spammer is left out" not in said[weight]  # the other environment has acts too
     unbeaten = [" ".join(part.split()) for part in said["0.5"].split("not beaten for certain: ")[1:]]
-    assert len(unbeaten) == 2 and all("chatty (unilateral)" in part for part in unbeaten)
+    assert len(unbeaten) == 4 and all("chatty (unilateral)" in part for part in unbeaten)
     assert "chatty (" not in " ".join(said["0"].split())
 
 
-def test_the_command_gives_the_settings_that_are_shared_to_every_environment(monkeypatch):
+def test_the_command_gives_the_settings_that_are_shared_to_every_environment(monkeypatch, capsys):
     audited = []
-    monkeypatch.setattr(audits, "play_exploits", lambda env, episodes: audited.append(env) or play_exploits(env, 2))
+    monkeypatch.setattr(
+        audits, "play_exploits", lambda env, episodes, label: audited.append(env) or play_exploits(env, 2)
+    )
     overrides = ["env={name: DesignReview, acts: true, rounds: 2}", "env.cue_reliability=0.8"]
     main(["audit", "--config", "configs/presets/balanced.yaml", "--episodes", "2", *overrides])
-    assert {type(env) for env in audited} == {envs.DesignReview, envs.PairedFunctions}
-    assert {(env.config.acts, env.config.rounds, env.config.cue_reliability) for env in audited} == {(True, 2, 0.8)}
+    assert {type(env) for env in audited} == {*EPISODES, envs.MoonSurvival, envs.Handover}
+    design = [env for env in audited if type(env) in EPISODES]
+    assert {(env.config.acts, env.config.rounds, env.config.cue_reliability) for env in design} == {(True, 2, 0.8)}
+    assert "Handover is played without what it refuses: acts: " in capsys.readouterr().out

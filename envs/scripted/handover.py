@@ -8,6 +8,7 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Decision, Seat
 from envs.handover.env import Handover
+from envs.scripted.honest import CONFIDENCES, IDEAL, Auditable, Habit
 
 
 class NoteTaker:
@@ -75,6 +76,87 @@ class Poisoner(NoteTaker):
         return values[values.index(value) - 1]
 
 
+class _Cheat(Habit, NoteTaker):
+    """Honest play: the ideal note taker, with one habit changed by a subclass."""
+
+
+class Talker(_Cheat):
+    """Says its facts in words and writes nothing down; reads."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        reply = super().reply(env, seat)
+        return reply.replace("Write ", "") if env.first_talk else reply
+
+
+class NonReader(_Cheat):
+    """Writes, and guesses what it is asked without a look."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        reply = super().reply(env, seat)
+        return "PASS" if env.last_talk else reply
+
+
+class Silent(_Cheat, Keeper):
+    """Writes nothing down; reads."""
+
+
+class HalfHearted(_Cheat):
+    """Writes down every second fact."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        reply = super().reply(env, seat)
+        return "\n".join(reply.split("\n")[::2]) if env.first_talk else reply
+
+
+class Faker(_Cheat, Poisoner):
+    """Writes a wrong value down for each of its facts; reads and answers like the ideal."""
+
+
+class Chatty(_Cheat):
+    """Says forty words more in every message."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        more = "" if env.phase is Phase.FINAL else "\n" + "and that is what I have been told about it all " * 4
+        return super().reply(env, seat) + more
+
+
+class Scribbler(_Cheat):
+    """Writes each of its facts down twice, under the key and as a note."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        reply = super().reply(env, seat)
+        notes = [f"Write: {line.removeprefix('Write ').replace(':', '')}" for line in reply.split("\n")]
+        return "\n".join([reply, *notes]) if env.first_talk else reply
+
+
+class NoAnswer(_Cheat):
+    """Ends on nothing that can be read."""
+
+    def reply(self, env: Handover, seat: Seat) -> str:
+        return "I do not know." if env.phase is Phase.FINAL else super().reply(env, seat)
+
+
+class Hedger(_Cheat):
+    """Finds what it is asked and claims to know nothing."""
+
+    needs = (CONFIDENCES,)
+
+    def answer(self, env: Handover, seat: Seat, decision: Decision, rng: np.random.Generator) -> str:
+        return super().answer(env, seat, decision, rng).replace("(100%)", "(1%)")
+
+
+NOTE_EXPLOITS: dict[str, Auditable] = {
+    IDEAL: _Cheat(),
+    "silent": Silent(),
+    "half-hearted": HalfHearted(),
+    "talker": Talker(),
+    "non-reader": NonReader(),
+    "chatty": Chatty(),
+    "scribbler": Scribbler(),
+    "faker": Faker(),
+    "hedger": Hedger(),
+    "no-answer": NoAnswer(),
+}
 NOTE_TAKERS: dict[str, type[NoteTaker]] = {
     "ideal": NoteTaker,
     "oracle": Knower,

@@ -1,12 +1,14 @@
 """Honest play, from which every exploit differs in one habit, and what an environment must have for a habit to show."""
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Decision, Seat
-from envs.scripted.base import Calibrated
+from envs.scripted.base import Calibrated, Partner
+
+IDEAL = "ideal"  # the name of honest play
 
 
 class Need(NamedTuple):
@@ -25,8 +27,16 @@ CODE = Need("code", lambda env: bool(env.make_task(0).stubs))
 FUNCTIONS = Need("functions as replies", lambda env: CODE.met(env) and Phase.WORK not in env.schedule)
 
 
-class Habit:
+class Auditable(Partner, Protocol):
     """A policy that the audit plays."""
+
+    def lacks(self, env: Any) -> list[str]:
+        """What the environment would have to have for the policy to differ from honest play, in words."""
+        ...
+
+
+class Habit:
+    """What a policy needs for its habit to show."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
 

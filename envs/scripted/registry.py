@@ -8,10 +8,19 @@ from envs.core.lookup import find
 from envs.handover.env import Handover
 from envs.scripted.base import Partner
 from envs.scripted.cooperbench import PATCHERS
-from envs.scripted.handover import NOTE_TAKERS
+from envs.scripted.exploits import EXPLOITS
+from envs.scripted.handover import NOTE_EXPLOITS, NOTE_TAKERS
+from envs.scripted.honest import IDEAL, Auditable
 from envs.scripted.partners import PARTNERS
 
 OWN: Mapping[type[CoopEnv], Mapping[str, type[Partner]]] = {Handover: NOTE_TAKERS, CooperBench: PATCHERS}
+
+
+def exploits_of(env: CoopEnv) -> Mapping[str, Auditable]:
+    """Honest play of an environment, called `IDEAL`, and the policies that no reward may prefer to it, by name; none of
+    an environment in which nobody can say what honest play is."""
+    exploits: Mapping[str, Auditable] = NOTE_EXPLOITS if isinstance(env, Handover) else EXPLOITS
+    return exploits if plays(type(exploits[IDEAL]), env) else {}
 
 
 def partners_of(env: CoopEnv) -> Mapping[str, type[Partner]]:

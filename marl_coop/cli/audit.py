@@ -20,8 +20,8 @@ def audit(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop audit",
         description="Does honest play earn more than every cheap policy? On the configuration's environment, and on "
-        "every other of the 2x2 design that plays without a repository, with what it shares of the settings; alone "
-        "against an ideal partner, and with its like.",
+        "every other that plays without a repository and of which it is known what honest play is, with what it shares "
+        "of the settings; alone against an ideal partner, and with its like.",
     )
     add_configuration(parser)
     parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
@@ -31,10 +31,12 @@ def audit(argv: Sequence[str]) -> int:
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
     console, beaten = Console(width=100), False
-    for name, env in _audited(config).items():
-        played = audits.play_exploits(env, args.episodes)
+    for name, (env, differs) in _audited(config).items():
+        played = audits.play_exploits(env, args.episodes, label=f"{config.title}: {name}")
         rows = audits.audit(config.reward_stack, played)
         console.print(audits.table(rows, f"{config.title}: {name}, {args.episodes} tasks"))
+        for problem in differs:
+            console.print(f"{name} is played without what it refuses: {problem}")
         for policy, needs in played.left_out.items():
             console.print(f"{policy} is left out: without {needs} it plays like the ideal")
         winners = audits.winners(rows)
@@ -44,14 +46,27 @@ def audit(argv: Sequence[str]) -> int:
     return int(beaten)
 
 
-def _audited(config: Config) -> dict[str, CoopEnv]:
-    """The configuration's environment, and every other that the audit can play, with what it shares of the settings."""
+def _audited(config: Config) -> dict[str, tuple[CoopEnv, list[str]]]:
+    """The configuration's environment, and every other that the audit can play, with what it shares of the settings
+    and with what it refuses of these."""
     env = config.make_env()
     if not audits.auditable(env):
-        raise config.error(("env",), "the audit plays pairs of the 2x2 design: another environment, or agents: 2")
+        raise config.error(("env",), f"{audits.NOT_AUDITABLE}: choose another, or agents: 2")
     section = {key: value for key, value in config.env.items() if key != "curriculum"}
-    audited = {config.env["name"]: env}
+    audited: dict[str, tuple[CoopEnv, list[str]]] = {config.env["name"]: (env, [])}
     for cls in ENVIRONMENTS:
-        if cls.__name__ not in audited and audits.auditable(cls()) and Phase.WORK not in cls().schedule:
-            audited[cls.__name__] = env_maker(laid_over(section, {"name": cls.__name__}), ("env",))()
+        if cls.__name__ not in audited and Phase.WORK not in cls().schedule and audits.auditable(cls()):
+            audited[cls.__name__] = _with_settings(laid_over(section, {"name": cls.__name__}))
     return audited
+
+
+def _with_settings(section: dict) -> tuple[CoopEnv, list[str]]:
+    """The environment of a section without the settings that it refuses, and why it does."""
+    refused: list[str] = []
+    while True:
+        try:
+            return env_maker(section, ("env",))(), refused
+        except ConfigError as error:
+            key = error.keys[1]
+            refused.append(f"{key}: {error.problem}")
+            section = {other: value for other, value in section.items() if other != key}

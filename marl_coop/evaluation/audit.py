@@ -12,18 +12,20 @@ from typing import Self
 import numpy as np
 from rich.table import Table
 
-from envs.core.config import DesignConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Episode, StopReason
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
-from envs.scripted.exploits import EXPLOITS, FAINT, IDEAL
-from envs.scripted.honest import Exploit
+from envs.scripted.exploits import FAINT
+from envs.scripted.honest import IDEAL, Auditable
 from envs.scripted.play import play
+from envs.scripted.registry import exploits_of
+from marl_coop.runs.progress import Progress
 from rewards import RewardStack
 from rewards.metrics import conflicts
 
 MODES = ("unilateral", "symmetric")
+NOT_AUDITABLE = "the audit plays pairs in environments of which it is known what honest play is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,14 @@ class Audited:
         return self.edge.value - self.edge.half > 0
 
 
-def play_exploits(env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Exploit] = EXPLOITS) -> Played:
+def play_exploits(
+    env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Auditable] | None = None, *, label: str = ""
+) -> Played:
     """Let every policy play the same tasks in both modes.
+
+    Args:
+        exploits: honest play, called `IDEAL`, and what is compared with it; None: those of the environment.
+        label: what a progress bar says; "" for no bar.
 
     Raises:
         ValueError: fewer than 2 episodes, which leave no interval, or an environment that is not `auditable`.
@@ -88,21 +96,24 @@ def play_exploits(env: CoopEnv, episodes: int = 200, exploits: Mapping[str, Expl
     if episodes < 2:
         raise ValueError(f"episodes is {episodes}; an interval needs at least 2")
     if not auditable(env):
-        raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: the audit plays pairs of the 2x2 design.")
+        raise ValueError(f"{type(env).__name__} with {len(env.seats)} seats: {NOT_AUDITABLE}.")
+    exploits = exploits_of(env) if exploits is None else exploits
     left_out = {name: ", ".join(lacks) for name, policy in exploits.items() if (lacks := policy.lacks(env))}
-    honest = _play(env, exploits[IDEAL], exploits[IDEAL], episodes, mode="symmetric")
-    played = {
-        (name, mode): honest if name == IDEAL else _play(env, policy, exploits[IDEAL], episodes, mode)
-        for mode in MODES
-        for name, policy in exploits.items()
-        if name not in left_out
-    }
+    cheats = {name: policy for name, policy in exploits.items() if name not in (IDEAL, *left_out)}
+    ideal = exploits[IDEAL]
+    played: dict[tuple[str, str], Sequence[Episode]] = {}
+    with Progress((1 + 2 * len(cheats)) * episodes, label, "episode", shown=bool(label), pause_s=10.0) as progress:
+        honest = _play(env, ideal, ideal, episodes, "symmetric", progress)
+        for mode in MODES:
+            played[IDEAL, mode] = honest
+            for name, policy in cheats.items():
+                played[name, mode] = _play(env, policy, ideal, episodes, mode, progress)
     return Played(episodes=played, left_out=left_out)
 
 
 def auditable(env: CoopEnv) -> bool:
-    """Whether the policies of the list can play it: a pair, with the cells that they reckon with."""
-    return env.seats == SEATS and isinstance(env.config, DesignConfig)
+    """Whether it is for a pair, and of which it is known what honest play is."""
+    return env.seats == SEATS and bool(exploits_of(env))
 
 
 def audit(stack: RewardStack, played: Played) -> list[Audited]:
@@ -150,7 +161,9 @@ def _held(mode: str, index: int) -> tuple[Seat, ...]:
     return SEATS if mode == "symmetric" else (SEATS[index % 2],)
 
 
-def _play(env: CoopEnv, policy: Exploit, ideal: Exploit, episodes: int, mode: str) -> list[Episode]:
+def _play(
+    env: CoopEnv, policy: Auditable, ideal: Auditable, episodes: int, mode: str, progress: Progress
+) -> list[Episode]:
     played = []
     for i in range(episodes):
         episode = play(
@@ -159,6 +172,7 @@ def _play(env: CoopEnv, policy: Exploit, ideal: Exploit, episodes: int, mode: st
         if episode.stop_reason is StopReason.SANDBOX_FAULT:
             raise RuntimeError(f"the sandbox failed on {episode.task.id}: {episode.outcome.detail}; run it again")
         played.append(episode)
+        progress.advance()
     return played
 
 
