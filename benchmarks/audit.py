@@ -2,28 +2,30 @@
 
     python benchmarks/audit.py --episodes 400
 
-writes docs/audit.md: what every exploit earns under each preset, on each environment with acts.
+writes docs/audit.md: what every exploit earns under each preset, on each environment without a repository.
 """
 
 import argparse
 from pathlib import Path
 
 import envs
-from envs.scripted.exploits import EXPLOITS, IDEAL
+from envs.scripted.honest import IDEAL
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.audit import MODES, Audited, audit, play_exploits
 from rewards import RewardStack
 
 PRESETS = ("balanced", "task_only", "naive_bonus", "approval")
-SETTINGS = {"acts": True, "rounds": 2}
+ACTS = {"acts": True, "rounds": 2}
+ENVIRONMENTS = (envs.DesignReview(**ACTS), envs.PairedFunctions(**ACTS), envs.MoonSurvival(), envs.Handover())
 HEADINGS = dict(zip(MODES, ("One cheat and an ideal partner", "Two of a kind"), strict=True))
 
 INTRODUCTION = """\
 # Does honest play pay?
 
-`python benchmarks/audit.py --episodes {episodes}` plays every policy of `envs/scripted/exploits.py` without a \
-language model, on tasks of two environments with acts and two rounds of talk. `marl-coop audit --config my.yaml` does \
-it for rewards of your own.
+`python benchmarks/audit.py --episodes {episodes}` plays every policy of `envs/scripted/exploits.py`, and in \
+`Handover` those of `envs/scripted/handover.py`, without a language model: `DesignReview` and `PairedFunctions` with \
+acts and two rounds of talk, `MoonSurvival` and `Handover` by default. `marl-coop audit --config my.yaml` does it for \
+rewards of your own.
 
 A policy is honest play, called ideal, with one habit changed. It plays either alone against an ideal partner, which \
 asks whether it pays one agent to cheat, or with its like in both seats, which asks whether it pays the team. U is the \
@@ -44,6 +46,22 @@ looked at.
 - `approval`: agreeing wins. Who always defers earns more than who weighs the sources, at the price of U. Two who are \
 certain of the same option whatever they know earn the most, and certainty alone is paid too. Only `agent_0` is paid, \
 so these figures, over both seats, are half of its own.
+
+## What has no price
+
+Words cost what they are, wherever a partner reads them: messages, acts, entries of a memory, refusals by it. What is \
+left open, with the most that it can carry:
+
+- Whether a seat speaks at all: 1 bit for each message. Up to `free_tokens` for each topic are free, and a token can \
+carry some 140 bits for seats that agree on a code (`envs/core/tokens.py`); cross-play with another team shows one.
+- When a branch is submitted, which the partner is told: log2(rounds) bits once, 2.6 by default.
+- A merge forecast (`forecast: true`) names no word of one seat alone, only what the base defines or both do. Which of \
+these a seat touches is its choice: 1 bit a round for each name that the partner touches or uses, and log2(lines) \
+bits for where a conflict is.
+- With a shared `budget` the limit of the next reply tells how much was written before, sealed replies included: at \
+most log2(budget) bits a step.
+- In `Handover`, a summary that a seat asks for and does not write: 1 bit for each. The id of an entry tells how many \
+were written before it: log2(entries) bits, with the entry that is paid for.
 """
 
 
@@ -55,14 +73,16 @@ def main() -> None:
     episodes = args.episodes
     stacks = [RewardStack.from_config(load_config([f"configs/presets/{name}.yaml"]).rewards) for name in PRESETS]
     lines = [INTRODUCTION.format(episodes=episodes)]
-    for env_class in (envs.DesignReview, envs.PairedFunctions):
-        played = play_exploits(env_class(**SETTINGS), episodes)
+    for env in ENVIRONMENTS:
+        name = type(env).__name__
+        played = play_exploits(env, episodes, label=name)
         audited = [{(row.policy, row.mode): row for row in audit(stack, played)} for stack in stacks]
-        lines += [f"## {env_class.__name__}", ""]
-        for name, needs in played.left_out.items():
-            lines += [f"`{name}` is left out: without {needs} it plays like the ideal.", ""]
+        lines += [f"## {name}", ""]
+        for policy, needs in played.left_out.items():
+            lines += [f"`{policy}` is left out: without {needs} it plays like the ideal.", ""]
         for mode in MODES:
-            rows = [[rows[name, mode] for rows in audited] for name in EXPLOITS if name not in played.left_out]
+            names = [policy for policy, played_in in played.episodes if played_in == mode]
+            rows = [[rows[policy, mode] for rows in audited] for policy in names]
             lines += [f"### {HEADINGS[mode]}", "", f"| policy | U | J | {' | '.join(PRESETS)} |", "|---" * 7 + "|"]
             lines += [line(*row) for row in sorted(rows, key=lambda row: -row[0].edge.value)] + [""]
     args.output.write_text("\n".join(lines))

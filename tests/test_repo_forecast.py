@@ -179,6 +179,15 @@ def test_a_decorator_and_every_definition_of_a_name_count_as_the_definition():
     )
 
 
+def test_a_name_that_one_side_alone_has_made_is_told_to_nobody():
+    """Not even where the other side has guessed it: a forecast repeats no word of one seat."""
+    base = {"a.py": "def f(x):\n    return x\n", "b.py": "def g():\n    return 1\n"}
+    first = base | {"a.py": "def says_17(x):\n    return x\n\n\ndef f(x, y):\n    return says_17(x)\n"}
+    second = base | {"b.py": "from a import f, says_17\n\n\ndef g():\n    return f(says_17)\n"}
+    assert shared(first, second, base) == (("a.py:f",), ("a.py:f",))
+    assert "says_17" not in describe(forecast(0, base, first, second))
+
+
 def test_imports_that_both_add_are_no_symbols():
     base = {"a.py": "x = 1\n\n\ny = 2\n"}
     assert shared(
