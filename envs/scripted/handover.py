@@ -96,7 +96,7 @@ class NonReader(_Cheat):
         return "PASS" if env.last_talk else reply
 
 
-class Silent(_Cheat, Keeper):
+class NonWriter(_Cheat, Keeper):
     """Writes nothing down; reads."""
 
 
@@ -112,7 +112,7 @@ class Faker(_Cheat, Poisoner):
     """Writes a wrong value down for each of its facts; reads and answers like the ideal."""
 
 
-class Chatty(_Cheat):
+class Rambler(_Cheat):
     """Says forty words more in every message."""
 
     def reply(self, env: Handover, seat: Seat) -> str:
@@ -129,14 +129,14 @@ class Scribbler(_Cheat):
         return "\n".join([reply, *notes]) if env.first_talk else reply
 
 
-class NoAnswer(_Cheat):
+class NonAnswerer(_Cheat):
     """Ends on nothing that can be read."""
 
     def reply(self, env: Handover, seat: Seat) -> str:
         return "I do not know." if env.phase is Phase.FINAL else super().reply(env, seat)
 
 
-class Hedger(_Cheat):
+class Unsure(_Cheat):
     """Finds what it is asked and claims to know nothing."""
 
     needs = (CONFIDENCES,)
@@ -147,15 +147,15 @@ class Hedger(_Cheat):
 
 NOTE_EXPLOITS: dict[str, Auditable] = {
     IDEAL: _Cheat(),
-    "silent": Silent(),
+    "silent": NonWriter(),
     "half-hearted": HalfHearted(),
     "talker": Talker(),
     "non-reader": NonReader(),
-    "chatty": Chatty(),
+    "chatty": Rambler(),
     "scribbler": Scribbler(),
     "faker": Faker(),
-    "hedger": Hedger(),
-    "no-answer": NoAnswer(),
+    "hedger": Unsure(),
+    "no-answer": NonAnswerer(),
 }
 NOTE_TAKERS: dict[str, type[NoteTaker]] = {
     "ideal": NoteTaker,
