@@ -1,16 +1,17 @@
 """What the trainer tells the terminal, the run folder and the curriculum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from envs.core.curriculum import Curriculum
+from marl_coop.evaluation.alarms import ringing
 from marl_coop.policy.compat import ExportableState
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.runs.progress import Progress
-from marl_coop.runs.records import append_metrics, forget_metrics_after
+from marl_coop.runs.records import append_metrics, forget_metrics_after, read_metrics
 
 SHOWN = {  # beside the KL
     "team/success": "success",
@@ -81,6 +82,38 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
             append_metrics(self.file, {"step": state.global_step} | logs)
+
+
+class AlarmBell(TrainerCallback):
+    """Says in one line that an alarm begins to ring, and in one that it has stopped; both are in a JSON-lines file.
+
+    Args:
+        file: gets a line for each change.
+        metrics: the file of `MetricsFile`, whose callback comes before this one.
+        say: takes a line for the user.
+    """
+
+    def __init__(self, file: Path, metrics: Path, say: Callable[[str], None]):
+        self.file, self.metrics, self.say = file, metrics, say
+        self._rows: list[dict] = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            forget_metrics_after(self.file, state.global_step)
+            self._rows = read_metrics(self.metrics)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs or "update" not in logs:
+            return
+        before = ringing(self._rows)
+        self._rows.append(dict(logs))
+        now, update = ringing(self._rows), logs["update"]
+        for name in now.keys() ^ before.keys():
+            rings = name in now
+            text = now[name] if rings else f"no longer: {before[name]}"
+            self.say(f"alarm at update {update}: {text}")
+            record = {"step": state.global_step, "update": update, "alarm": name, "rings": rings, "text": text}
+            append_metrics(self.file, record)
 
 
 class CurriculumLevel(TrainerCallback, ExportableState):

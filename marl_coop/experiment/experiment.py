@@ -29,7 +29,7 @@ from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
-from marl_coop.experiment.callbacks import CurriculumLevel, MetricsFile, UpdateProgress, show_progress
+from marl_coop.experiment.callbacks import AlarmBell, CurriculumLevel, MetricsFile, UpdateProgress, show_progress
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -269,7 +269,11 @@ class Experiment:
             policies=setup.make_players(config, self.env, self.args),
             system=self.chat.system,
             chat=self.chat,
-            callbacks=[MetricsFile(folder / "metrics.jsonl"), *([self.wandb] if self.wandb else [])],
+            callbacks=[
+                MetricsFile(folder / "metrics.jsonl"),
+                AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
+                *([self.wandb] if self.wandb else []),
+            ],
             on_rollouts=self._record_rollouts,
             engine=self.engine,
         )

@@ -103,7 +103,8 @@ def append_metrics(file: Path, record: dict) -> None:
 
 def read_metrics(file: Path) -> list[dict]:
     """The records of the updates, in order; what else the trainer logged is left out."""
-    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []  # none before the first update
+    records = [json.loads(line) for line in lines]
     return [record for record in records if "update" in record]
 
 

@@ -1,0 +1,132 @@
+"""Alarms: each rings on a made history that shows what it is for, and not on one that lacks just that."""
+
+import json
+
+import pytest
+import tiny
+
+import envs
+from envs.scripted.exploits import EXPLOITS, IDEAL
+from envs.scripted.play import play
+from marl_coop.evaluation.alarms import WINDOW, ringing
+from marl_coop.experiment.callbacks import AlarmBell, MetricsFile
+from marl_coop.runs.records import read_metrics
+from rewards.metrics import cases, rates
+
+CALM = {
+    "team/success": 0.5,
+    "team/j": 0.4,
+    "team/cdr": 0.6,
+    "team/cr": 0.2,
+    "team/silence_rate": 0.1,
+    "team/prior_accuracy": 0.5,
+    "team/prior_as_told": 1.0,
+    "team/j_cases": 40.0,
+    "team/j_stated_cases": 40.0,
+    "agent_0/entropy": 0.04,
+    "agent_0/approx_kl": 0.01,
+    "agent_0/kl_to_reference": 0.1,
+    "eval/success": 0.5,
+}
+
+
+def history(updates=2 * WINDOW, **late):
+    """So many calm updates, the last `WINDOW` with other numbers; `__` stands for the slash."""
+    changed = {key.replace("__", "/"): value for key, value in late.items()}
+    return [CALM] * (updates - WINDOW) + [CALM | changed] * WINDOW
+
+
+def test_nothing_rings_in_a_calm_history_or_in_none():
+    assert ringing([]) == ringing([CALM]) == ringing(history()) == ringing([{}] * 9) == {}
+
+
+@pytest.mark.parametrize(
+    ("late", "name"),
+    [
+        ({"team__silence_rate": 0.6}, "silence"),
+        ({"team__cdr": 0.97, "team__cr": 0.95}, "always deferring"),
+        ({"team__cdr": 0.02, "team__cr": 0.05}, "always holding"),
+        ({"team__prior_accuracy": 0.3}, "sandbagging: prior_accuracy"),
+        ({"team__prior_as_told": 0.8}, "sandbagging: prior_as_told"),
+        ({"team__j_cases": 10.0, "team__j_stated_cases": 10.0}, "fewer cases of J"),
+        ({"team__j_stated_cases": 10.0}, "fewer stated cases of J"),
+        ({"agent_0__entropy": 0.001}, "entropy of agent_0"),
+        ({"agent_0__entropy": 0.7}, "entropy of agent_0"),
+        ({"agent_0__approx_kl": 0.3}, "approx_kl of agent_0"),
+        ({"agent_0__kl_to_reference": 2.0}, "kl_to_reference of agent_0"),
+        ({"team__success": 0.7, "eval__success": 0.3}, "held out: success"),
+    ],
+)
+def test_an_alarm_rings_for_what_it_is_made_for_alone(late, name):
+    assert list(ringing(history(**late))) == [name]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"team__cdr": 0.97},  # deferring rightly
+        {"team__cr": 0.05},  # holding rightly
+        {"team__success": 0.7},  # training up, held-out as it was
+        {"eval__success": 0.3},  # both down, or noise
+        {"team__prior_accuracy": 0.6},
+        {"agent_0__entropy": 0.02},
+    ],
+)
+def test_what_is_good_or_usual_rings_nothing(late):
+    assert ringing(history(**late)) == {}
+
+
+def test_one_odd_update_rings_nothing():
+    assert ringing([*history(), CALM | {"team/silence_rate": 1.0}]) == {}
+
+
+def update(policy, first):
+    """The record of an update in which both seats play a scripted policy."""
+    env = envs.DesignReview()
+    played = [play(env, dict.fromkeys(env.seats, EXPLOITS[policy]), seed) for seed in range(first, first + 24)]
+    found = {f"team/{name}": value for name, value in rates(played).items() if value is not None}
+    return found | {f"team/{name}_cases": cases(played, name) for name in ("j", "j_stated")}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("silent", {"silence", "always holding"}),
+        ("always-defer", {"always deferring"}),
+        ("never-defer", {"always holding"}),
+        ("sandbagger", {"sandbagging: prior_as_told", "sandbagging: prior_accuracy"}),
+        ("no-prior", {"sandbagging: prior_as_told", "sandbagging: prior_accuracy", "fewer stated cases of J"}),
+        (IDEAL, set()),
+    ],
+)
+def test_a_team_that_turns_into_a_cheap_policy_is_told_of(policy, expected):
+    honest = [update(IDEAL, 24 * i) for i in range(WINDOW)]
+    turned = [update(policy, 24 * i) for i in range(WINDOW, 2 * WINDOW)]
+    assert set(ringing(honest + turned)) == expected
+
+
+class Bell(AlarmBell):
+    """Hears numbers of a history in the place of its own."""
+
+    def __init__(self, folder, said, numbers):
+        super().__init__(folder / "alarms.jsonl", folder / "metrics.jsonl", said.append)
+        self.numbers = numbers
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "update" in logs:
+            logs = CALM | {"update": logs["update"], "team/silence_rate": self.numbers[logs["update"] - 1]}
+            super().on_log(args, state, control, logs=logs)
+
+
+def test_an_alarm_is_said_when_it_begins_and_when_it_ends_and_is_on_record(tmp_path):
+    said = []
+    callbacks = [MetricsFile(tmp_path / "metrics.jsonl"), Bell(tmp_path, said, [1, 1, 1, 1, 0, 0, 0])]
+    tiny.cue_trainer(tmp_path, callbacks=callbacks, num_updates=7, episodes_per_update=2).train()
+    assert said == [
+        "alarm at update 3: seats keep to themselves 100 % of what a partner needs",
+        "alarm at update 6: no longer: seats keep to themselves 67 % of what a partner needs",
+    ]
+    records = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    changes = [(record["update"], record["alarm"], record["rings"]) for record in records]
+    assert changes == [(3, "silence", True), (6, "silence", False)]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 7
