@@ -31,6 +31,7 @@ def test_small_seeds_give_the_instances_of_before():
     assert task_seed(Stream.AUDIT, 0, 5) == 2**39 + 5
     assert task_seed(Stream.WARM_UP, 0, 5) == 2**40 + 5
     assert task_seed(Stream.EVALUATION, 7, 5) == 2**41 + 7 * 1_000_000 + 5
+    assert task_seed(Stream.VALIDATION, 7, 5) == 2**42 + 7 * 1_000_000 + 5
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rewards.schedules import Linear
 from rewards.terms.capitulation import Capitulation
 
 A, B = tiny.SEATS
-NOT_HERE = {"step", "curriculum/level"}  # added by a run's own callbacks: the metrics' file, a curriculum
+NOT_HERE = {"step", "curriculum/level", "eval/<metric>", "seconds/eval"}  # of a run's own callbacks
 PARTS = {
     "<seat>": A,
     "<adapter>": A,

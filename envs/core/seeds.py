@@ -13,6 +13,7 @@ class Stream(Enum):
     AUDIT = (2**39, 2**40, 2**39)
     WARM_UP = (2**40, 2**41, 2**40)
     EVALUATION = (2**41, 2**42, 1_000_000)
+    VALIDATION = (2**42, 2**43, 1_000_000)  # while training, to choose a checkpoint by
 
 
 def task_seed(stream: Stream, seed: int, index: int) -> int:

@@ -32,6 +32,7 @@ MAY_CHANGE = (  # when a run is resumed
     "output_dir",
     "env.curriculum",
     "evaluation.batch_size",
+    "evaluation.every",
     "training.num_updates",
     "training.max_steps",
     "training.max_rows",
@@ -109,11 +110,15 @@ class Warmup(Section):
 class Evaluation(Section):
     """Unseen instances, the same before and after training; `seed` chooses which. `batch_size` are played at a time.
 
+    `every` so many updates as many other unseen instances are played; 0: never. The checkpoint with the highest value
+    of the metric `best` there is kept.
     `env`: arguments of the environment that differ from those of the section `env`, such as {families: held_out}."""
 
     episodes: Count = 240
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 48
+    every: Annotated[int, Field(ge=0)] = 0
+    best: Literal["j", "success", "utility"] = "j"
     env: dict[str, Any] = {}
 
 

@@ -28,7 +28,12 @@ COLUMNS = ("metric", "before", "after", "change", "ceiling", "cases")
 
 
 def evaluate(
-    runner: RolloutRunner, episodes: int, seed: int = 0, batch_size: int = 48, label: str = "evaluation"
+    runner: RolloutRunner,
+    episodes: int,
+    seed: int = 0,
+    batch_size: int = 48,
+    label: str = "evaluation",
+    stream: Stream = Stream.EVALUATION,
 ) -> list[Episode]:
     """Play `episodes` unseen instances, shared by all processes; every process gets all of them, in order.
 
@@ -37,9 +42,10 @@ def evaluate(
         seed: chooses the instances, and how replies are sampled.
         batch_size: episodes that one process plays at a time.
         label: what the progress bar says.
+        stream: which the instances are of.
     """
     state = PartialState()
-    seeds = [task_seed(Stream.EVALUATION, seed, i) for i in range(episodes)]
+    seeds = [task_seed(stream, seed, i) for i in range(episodes)]
     mine, played = seeds[state.process_index :: state.num_processes], []
     with Progress(episodes, label, "episode", shown=state.is_main_process) as progress:
         for start in range(0, len(mine), batch_size):

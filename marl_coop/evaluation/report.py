@@ -17,7 +17,8 @@ PANELS = {  # metric of metrics.jsonl -> title
 
 
 def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
-    """Draw the training episodes of some runs, one line each: means over `window` updates, raw values as dots."""
+    """Draw the training episodes of some runs, one line each: means over `window` updates, raw values as dots,
+    evaluations on unseen instances as crosses."""
     figure = Figure(figsize=(3.2 * len(PANELS), 2.8), layout="constrained")
     axes = figure.subplots(1, len(PANELS))
     for run in runs:
@@ -31,5 +32,10 @@ def learning_curve(runs: Sequence[Path], file: Path, window: int = 3) -> None:
             smooth = [values[max(0, i + 1 - window) : i + 1].mean() for i in range(len(values))]
             (line,) = axis.plot(updates, smooth, label=run.name)
             axis.plot(updates, values, ".", color=line.get_color(), alpha=0.35)
-    axes[1].legend(fontsize="x-small")
+            unseen = metric.replace("team/", "eval/")
+            if points := [(r["update"], r[unseen]) for r in records if unseen in r]:
+                updates, values = np.array(points).T
+                axis.plot(updates, values, "x--", color=line.get_color(), label=f"{run.name}, unseen instances")
+    if axes[1].lines:
+        axes[1].legend(fontsize="x-small")
     figure.savefig(file, dpi=110)

@@ -1,5 +1,8 @@
 """What the trainer tells the terminal, the run folder and the curriculum."""
 
+import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +13,11 @@ from envs.core.curriculum import Curriculum
 from marl_coop.evaluation.alarms import ringing
 from marl_coop.policy.compat import ExportableState
 from marl_coop.ppo.metrics import MeanMetrics
+from marl_coop.ppo.trainer import MultiAgentPPOTrainer
+from marl_coop.runs.checkpoints import step_of
 from marl_coop.runs.progress import Progress
 from marl_coop.runs.records import append_metrics, forget_metrics_after, read_metrics
+from marl_coop.runs.rundir import BEST
 
 SHOWN = {  # beside the KL
     "team/success": "success",
@@ -114,6 +120,61 @@ class AlarmBell(TrainerCallback):
             self.say(f"alarm at update {update}: {text}")
             record = {"step": state.global_step, "update": update, "alarm": name, "rings": rings, "text": text}
             append_metrics(self.file, record)
+
+
+class HeldOut(TrainerCallback, ExportableState):
+    """Evaluates on unseen instances every so many updates, and has the trainer keep the checkpoint of the best one.
+
+    What comes of it is in the update's record, under `eval/`. The best so far is in every checkpoint, so a resumed run
+    knows it, and in `best.json`.
+
+    Args:
+        trainer: has the metrics of the record, and the checkpoints.
+        measure: plays for an update, and gives the metrics that are defined.
+        every: updates between two evaluations.
+        metric: whose highest value is the best.
+    """
+
+    def __init__(
+        self,
+        trainer: MultiAgentPPOTrainer,
+        measure: Callable[[int], Mapping[str, float]],
+        every: int,
+        metric: str,
+    ):
+        self.trainer, self.measure, self.every, self.metric = trainer, measure, every, metric
+        self.file = Path(str(trainer.args.output_dir)) / BEST
+        self.best: dict[str, Any] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        saved = cast(dict[str, Any], state.stateful_callbacks).setdefault(type(self).__name__, self.state())
+        self._keep(saved["attributes"])
+
+    def on_step_end(self, args: Any, state, control, **kwargs):
+        update, step = divmod(state.global_step, args.steps_per_update)
+        if step or update % self.every:
+            return
+        started = time.perf_counter()
+        found = self.measure(update)
+        for name, value in found.items():
+            self.trainer.metrics.add(f"eval/{name}", value)
+        self.trainer.metrics.add("seconds/eval", time.perf_counter() - started)
+        value = found.get(self.metric)
+        if value is not None and value > self.best.get("value", -math.inf):
+            checkpoint = f"checkpoint-{state.global_step}"
+            self._keep({"checkpoint": checkpoint, "update": update, "metric": self.metric, "value": value})
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and self.best:
+            self.file.write_text(json.dumps(self.best, indent=1) + "\n", encoding="utf-8")
+
+    def _keep(self, best: Mapping[str, Any]) -> None:
+        self.best = dict(best)
+        self.trainer.kept_step = step_of(Path(best["checkpoint"])) if best else None
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": self.best}
 
 
 class CurriculumLevel(TrainerCallback, ExportableState):

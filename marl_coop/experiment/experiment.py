@@ -23,13 +23,21 @@ from rich.console import Console
 from transformers import set_seed
 
 from envs.core.episode import Episode
+from envs.core.seeds import Stream
 from marl_coop.config.schema import Config, load_config
 from marl_coop.engines import Engine
 from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
-from marl_coop.experiment.callbacks import AlarmBell, CurriculumLevel, MetricsFile, UpdateProgress, show_progress
+from marl_coop.experiment.callbacks import (
+    AlarmBell,
+    CurriculumLevel,
+    HeldOut,
+    MetricsFile,
+    UpdateProgress,
+    show_progress,
+)
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -38,6 +46,7 @@ from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
 from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
+from rewards.metrics import HEADLINES, OF_CONFIDENCES, rates
 
 if TYPE_CHECKING:
     from marl_coop.experiment.tracking import WandbRun
@@ -113,8 +122,8 @@ class Experiment:
         """A run as its folder has it, be it finished, stopped or still running; nothing is written there.
 
         Args:
-            checkpoint: name of the checkpoint whose adapters to take, such as "checkpoint-12"; None: the trained ones
-                of a finished run, else those of the last checkpoint.
+            checkpoint: name of the checkpoint whose adapters to take, such as "checkpoint-12", or "best"; None: the
+                trained ones of a finished run, else those of the last checkpoint.
 
         Raises:
             RunError: the folder is no run, or has no such checkpoint or no adapters yet.
@@ -280,9 +289,27 @@ class Experiment:
         show_progress(trainer, UpdateProgress(self.args.steps_per_update))
         if curriculum:
             trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
-        trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        if config.evaluation.every:
+            section = config.evaluation
+            trainer.add_callback(HeldOut(trainer, self._measure_held_out, section.every, section.best))
+        try:
+            trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        finally:  # a run that was stopped has its curves too
+            if self.main:
+                learning_curve([folder], folder / "learning_curve.png")
         with writing("the adapters", folder):
             trainer.save_model()
+
+    def _measure_held_out(self, update: int) -> dict[str, float]:
+        """Play unseen instances, others than those by which the run is judged in the end, and record them."""
+        section = self.config.evaluation
+        label, file = f"update {update}", self.run_folder / "evaluations" / f"update-{update:04d}.jsonl"
+        played = evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label, Stream.VALIDATION)
+        if self.main:
+            write_episodes(file, played)
+        unasked = () if self.evaluator.confidences else OF_CONFIDENCES
+        found = {name: rate for name, rate in rates(played).items() if name in HEADLINES and name not in unasked}
+        return {name: rate for name, rate in found.items() if rate is not None}
 
     def _record_rollouts(
         self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown], credits: list[Credit]
@@ -300,7 +327,6 @@ class Experiment:
         results = before_and_after(before, after, ideal, confidences=asked)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        learning_curve([self.run_folder], self.run_folder / "learning_curve.png")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         self.console.print(table(results, title))
         if self.wandb:

@@ -97,6 +97,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.rows: list[dict[Seat, SeatSample]] = []  # of the running update, an entry per episode
         self._dropped = False  # the running step has met a loss that is not finite
         self._non_finite_losses = 0
+        self.kept_step: int | None = None  # of a checkpoint that stays, however many come after it
         self._fresh = False  # the adapters are still those that sampled
         args.check_shares(self.accelerator.num_processes)
 
@@ -341,7 +342,7 @@ class MultiAgentPPOTrainer(TrainerBase):
             write()
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpoints.publish(aside / name, folder, self.args.save_total_limit)
+                checkpoints.publish(aside / name, folder, self.args.save_total_limit, keep=self.kept_step)
                 shutil.rmtree(aside)
             self.accelerator.wait_for_everyone()
 

@@ -78,13 +78,14 @@ def writing(what: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def publish(unfinished: Path, folder: Path, limit: int | None) -> None:
+def publish(unfinished: Path, folder: Path, limit: int | None, keep: int | None = None) -> None:
     """Make a checkpoint that is written one of the run's, then drop the oldest.
 
     Args:
         unfinished: the checkpoint, aside.
         folder: the run's.
-        limit: checkpoints that are kept; None: all.
+        limit: the last checkpoints, so many, are kept; None: all.
+        keep: step of one that is kept whatever its age.
 
     Raises:
         OSError: it is not whole, or cannot be made so.
@@ -104,7 +105,8 @@ def publish(unfinished: Path, folder: Path, limit: int | None) -> None:
     _to_disk(folder)
     if limit:
         for oldest in all_checkpoints(folder)[:-limit]:
-            drop(oldest)
+            if step_of(oldest) != keep:
+                drop(oldest)
 
 
 def set_aside(checkpoint: Path) -> Path:

@@ -3,6 +3,7 @@
     runs/quickstart-20250131-142233/
         config.yaml     the resolved configuration (config-2.yaml: that of the second start, and so on)
         run.json        the run's name, and for each start time, command, configuration file, git commit, seed, versions
+        best.json       the checkpoint with the best evaluation while training, if there were any
         checkpoint-12/  written by the trainer: `marl_coop.runs.checkpoints`
 
 Several processes of one run must agree on the folder: the main process calls `new_folder` and `record_start`, and
@@ -27,6 +28,7 @@ from envs import sandbox
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, whole_checkpoints
 
 RUNS = Path("runs")
+BEST = "best.json"  # which checkpoint had the best evaluation while training
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
@@ -142,13 +144,18 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
     """Where a run's adapters and critics lie: in its folder once it has been trained, else in its last checkpoint.
 
     Args:
-        checkpoint: name of the checkpoint that is wanted, such as "checkpoint-12".
+        checkpoint: name of the checkpoint that is wanted, such as "checkpoint-12"; "best": the one with the best
+            evaluation while training.
 
     Raises:
         RunError: the folder is no run, or it has no such checkpoint or nothing saved yet.
     """
     recorded(folder)
     known = {path.name: path for path in whole_checkpoints(folder)}
+    if checkpoint == "best":
+        if not (folder / BEST).is_file():
+            raise RunError(f"{str(folder)!r} has no best checkpoint: nothing was evaluated while it trained")
+        checkpoint = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
     if checkpoint is not None:
         if checkpoint not in known:
             raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
