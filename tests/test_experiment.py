@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import wandb_files
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +22,7 @@ from envs.paired_functions import PairedFunctions
 from marl_coop.config import policies
 from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
+from rewards.metrics import rates
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +58,13 @@ def command(place: Path, run: str, *words: str | Path) -> list[str]:
 
 
 def environment(place: Path) -> dict[str, str]:
-    return os.environ | {"MARL_COOP_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return mine | {
+        "NETRC": os.devnull,
+        "MARL_COOP_CACHE": str(place / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:
@@ -107,7 +115,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
         "2/3",
         "3/3",
     ]
-    assert "\r" not in errors
+    assert "\r" not in errors and "WANDB" not in out + errors
     base = AutoModelForCausalLM.from_pretrained(place / "model")
     assert PeftModel.from_pretrained(base, run / "agent_1").peft_config["default"].r == 16
 
@@ -125,6 +133,7 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert process.returncode == 130, errors[-2000:]
     assert f"--resume {place / name}" in out.replace("\n", "")
     before = (place / name / "before.jsonl").read_bytes()
+    assert (place / name / "learning_curve.png").stat().st_size > 1000
 
     resumed = go_on(place, name, "training.num_updates=3")
     _, errors = resumed.communicate(timeout=200)
@@ -273,6 +282,36 @@ def test_a_terminal_shows_a_bar_with_the_time_left(place):
         if label != "warm-up":  # which comes from the cache
             assert re.search(rf"{label}: +\d+%\|.*\| 0/{total} \[00:00<\?".encode(), shown), shown[-2000:]
     assert re.search(rb"training: +50%\|.*\| 1/2 \[\d\d:\d\d<\d\d:\d\d, .*success=\d", shown), shown[-2000:]
+
+
+def test_a_run_evaluates_while_it_trains_and_tells_wandb_all_of_itself(place):
+    words = ["training.report_to=wandb", "training.num_updates=2", "evaluation.every=1", "evaluation.best=utility"]
+    process = start(place, "tracked", *words, "rewards.consensus.weight=0.3", "seed=4")
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    run = place / "tracked"
+    first, second = read_metrics(run / "metrics.jsonl")
+    unseen = [read_episodes(run / "evaluations" / f"update-{number:04d}.jsonl") for number in (1, 2)]
+    tasks = {episode.task.id for episode in unseen[0]}
+    assert tasks == {episode.task.id for episode in unseen[1]} and len(tasks) == 4
+    assert not tasks & {episode.task.id for episode in read_episodes(run / "before.jsonl")}
+    for record, episodes in zip((first, second), unseen, strict=True):
+        assert record["eval/utility"] == rates(episodes)["utility"] and "eval/brier" not in record
+    best = json.loads((run / "best.json").read_text())
+    assert best["value"] == max(first["eval/utility"], second["eval/utility"])
+    assert (run / best["checkpoint"]).is_dir()
+
+    found = wandb_files.records(run)
+    of_run, config = wandb_files.run_of(found), wandb_files.config(found)
+    name = json.loads((run / "run.json").read_text())["name"]
+    assert (of_run.display_name, of_run.run_group) == (f"{name}-seed4", name)
+    assert config["rewards"]["consensus"]["weight"] == 0.3 and config["training"]["num_updates"] == 2
+    assert {"env", "lora", "policies", "warmup", "evaluation", "model"} <= config.keys()
+    updates = [row for row in wandb_files.history(found) if "loss" in row]
+    assert [row["eval/utility"] for row in updates] == [first["eval/utility"], second["eval/utility"]]
+    results, summary = json.loads((run / "results.json").read_text()), wandb_files.summary(found)
+    assert summary["after/success"] == results["after"]["success"]["value"]
+    assert "offline mode" not in out + errors
 
 
 def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place):
