@@ -77,5 +77,5 @@ def test_a_metric_that_is_never_defined_has_no_best(tmp_path):
     trainer.train()
     assert names(tmp_path) == ["checkpoint-6"]
     rundir.record_start(tmp_path, "held", "", seed=0)
-    with pytest.raises(rundir.RunError, match="has no best checkpoint: nothing was evaluated while it trained"):
+    with pytest.raises(rundir.RunError, match="has no best checkpoint: no evaluation while it trained gave a value"):
         rundir.saved_policy(tmp_path, "best")

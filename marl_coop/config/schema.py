@@ -54,8 +54,8 @@ ELSEWHERE = {  # fields of TrainingArguments that have no effect in `training`, 
     "num_train_epochs": "it has no effect: set num_updates",
     "per_device_train_batch_size": "it has no effect: set episodes_per_update, num_mini_batches and "
     "gradient_accumulation_steps",
-    "eval_strategy": "it has no effect: the section evaluation says what is played before and after",
-    "eval_steps": "it has no effect: the section evaluation says what is played before and after",
+    "eval_strategy": "it has no effect: set evaluation.every",
+    "eval_steps": "it has no effect: set evaluation.every",
 }
 
 Count = Annotated[int, Field(ge=1)]

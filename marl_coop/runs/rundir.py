@@ -154,7 +154,7 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
     known = {path.name: path for path in whole_checkpoints(folder)}
     if checkpoint == "best":
         if not (folder / BEST).is_file():
-            raise RunError(f"{str(folder)!r} has no best checkpoint: nothing was evaluated while it trained")
+            raise RunError(f"{str(folder)!r} has no best checkpoint: no evaluation while it trained gave a value")
         checkpoint = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
     if checkpoint is not None:
         if checkpoint not in known:
