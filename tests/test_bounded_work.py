@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from envs.core.episode import ParseError
 from envs.core.task import Task
 from envs.design_review import DesignReview
 from envs.handover.env import MAX_ACTS, Handover
@@ -118,7 +119,9 @@ def test_a_turn_that_rewrites_a_function_pays_for_the_parsing(monkeypatch):
     monkeypatch.setattr(workspace, "MAX_WORK", 10_000)
     desk = Desk({"a.py": f"def f(): return 0\n# {'x' * 1000}"}, turns_left=1, tokens_left=1)
     reply = "".join(f"Function a.py f:\ndef f(): return {i}\nEnd\n" for i in range(5))
-    desk.do(parse_actions(reply).actions, test_timeout_s=1.0)
+    parsed = parse_actions(reply)
+    assert not isinstance(parsed, ParseError)
+    desk.do(parsed.actions, test_timeout_s=1.0)
     assert desk.files["a.py"].startswith("def f(): return 0\n") and len(desk.news) == 4
 
 
@@ -174,7 +177,7 @@ def played(env, reply):
         for seat in env.seats if env.has_posterior and env.agents else ():
             env.posterior(seat, env.task.decisions[0])
     for term in TERMS:
-        RewardStack((term(),)).score(env.episode)
+        RewardStack.from_config({term.name: {}}).score(env.episode)
     measure([env.episode])
 
 

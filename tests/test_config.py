@@ -19,6 +19,7 @@ CONFIGS = ROOT / "configs"
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS / "ablations").glob("*.yaml"))
 PRESETS = sorted((CONFIGS / "presets").glob("*.yaml"))
+PUBLISHED = read_file(CONFIGS / "presets" / "balanced.yaml")["rewards"]  # in `TERMS`, where a user may add more
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -59,12 +60,12 @@ def test_an_ablation_changes_one_key(file, tmp_path):
 
 
 def test_every_term_has_an_ablation():
-    assert {f"no_{term.name}" for term in rewards.TERMS} == {file.stem for file in ABLATIONS}
+    assert {f"no_{name}" for name in PUBLISHED} == {file.stem for file in ABLATIONS}
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
 def test_a_preset_weighs_every_term_and_touches_nothing_else(file, tmp_path):
-    on = write(tmp_path, "".join(["rewards:\n", *(f"  {term.name}: {{weight: 7}}\n" for term in rewards.TERMS)]))
+    on = write(tmp_path, "".join(["rewards:\n", *(f"  {name}: {{weight: 7}}\n" for name in PUBLISHED)]))
     before, after = (load_config([on, *files]).model_dump() for files in ([], [file]))
     assert all(fields["weight"] != 7 for fields in after["rewards"].values())
     assert before | {"rewards": None} == after | {"rewards": None}
@@ -86,7 +87,7 @@ def test_presets_train_on_what_they_say():
     assert weighed(folder / "naive_bonus.yaml") == {"task_success": 1.0, "communication": 0.1} | naive
 
 
-class Humility(rewards.RewardTerm):
+class Modesty(rewards.RewardTerm):
     """A term that a user adds."""
 
     weight: rewards.base.Weight = 0.1
@@ -97,7 +98,7 @@ class Humility(rewards.RewardTerm):
 
 @pytest.mark.parametrize("preset", ["task_only", "naive_bonus", "approval"])
 def test_a_term_of_ones_own_weighs_nothing_in_a_preset_that_does_not_name_it(preset, tmp_path, monkeypatch):
-    mine = "test_config:Humility"
+    mine = "test_config:Modesty"
     monkeypatch.setitem(schema.DEFAULTS, "rewards", schema.DEFAULTS["rewards"] | {mine: {}})  # as if it were in TERMS
     file = CONFIGS / "presets" / f"{preset}.yaml"
     own = write(tmp_path, f"rewards: {{'{mine}': {{weight: {{schedule: linear, end: 1, updates: 3}}}}}}\n")
@@ -206,14 +207,14 @@ def test_a_term_by_path_and_its_key_in_brackets(tmp_path, monkeypatch):
     write(
         tmp_path,
         "from rewards.base import RewardTerm, at_last_turn\n"
-        "class Humility(RewardTerm):\n"
+        "class LabTerm(RewardTerm):\n"
         "    weight: float = 1.0\n"
         "    def __call__(self, episode, agent): return at_last_turn(episode, agent, 0.0)\n",
         "lab_terms.py",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = load_config([], ["rewards[lab_terms:Humility].weight=0.5"])
-    assert config.rewards["lab_terms:Humility"] == {"weight": 0.5}
+    config = load_config([], ["rewards[lab_terms:LabTerm].weight=0.5"])
+    assert config.rewards["lab_terms:LabTerm"] == {"weight": 0.5}
 
 
 def test_a_configuration_cannot_be_changed():

@@ -288,7 +288,8 @@ def test_a_task_without_decisions_scores_finite_values(term):
 
 def test_default_weights_are_the_published_ones():
     weights = {term.name: term().weight for term in TERMS}
-    assert {name: weight for name, weight in weights.items() if weight} == {
+    published = {
         "task_success": 1.0, "deference": 0.25, "capitulation": 0.25, "consensus": 0.1, "communication": 0.1,
         "pushback": 1.0, "rework": 0.05, "commitment": 0.1, "expectation": 0.1,
     }  # fmt: skip
+    assert published.items() <= weights.items()
