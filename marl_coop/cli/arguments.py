@@ -1,6 +1,7 @@
 """What several commands take: configuration files and overrides."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,12 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--config", action="append", required=required, default=[], metavar="FILE", help="may be given several times"
     )
+
+
+def set_environment() -> None:
+    """Settings of libraries that are read when they are imported. What the user has set stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix
 
 
 def find_modules_beside(files: Iterable[str | Path]) -> None:

@@ -10,34 +10,37 @@ from collections.abc import Callable, Sequence
 
 from marl_coop import __version__
 from marl_coop.cli.audit import audit
+from marl_coop.cli.eval import evaluate
 from marl_coop.cli.train import train
 from marl_coop.config.errors import ConfigError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
 from marl_coop.runs.rundir import RunError
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "audit": audit}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "eval": evaluate, "audit": audit}
+GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="marl-coop", description="Trains teams of LoRA policies.")
+    parser = argparse.ArgumentParser(prog="marl-coop", description="Trains and evaluates teams of LoRA policies.")
     parser.add_argument("--version", action="version", version=f"marl-coop {__version__}")
     parser.add_argument("command", choices=COMMANDS, help="`marl-coop COMMAND --help` says more")
-    command = COMMANDS[parser.parse_args(argv[:1]).command]
+    name = parser.parse_args(argv[:1]).command
+    then = f"Then {GOES_ON.get(name, 'run it again')}."
     try:
-        return command(argv[1:])
+        return COMMANDS[name](argv[1:])
     except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (EndpointError, CheckpointError) as error:
-        print(f"error: {error} Then --resume goes on.", file=sys.stderr)
+        print(f"error: {error} {then}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"error: {error}. Make room. Then --resume goes on.", file=sys.stderr)
+        print(f"error: {error}. Make room. {then}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

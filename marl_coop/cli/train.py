@@ -1,11 +1,10 @@
 """`marl-coop train`; train.py is the same."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.cli.arguments import add_configuration, find_modules_beside, set_environment
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
@@ -30,7 +29,7 @@ def train(argv: Sequence[str]) -> int:
         return 0
 
     try_rewards(config)
-    _set_environment()
+    set_environment()
     from marl_coop.experiment.experiment import Experiment  # loads torch
 
     experiment = Experiment(config) if place is None else Experiment.resume(place, config)
@@ -89,9 +88,3 @@ def _place(args: argparse.Namespace) -> Path:
 def _checkpoint_of(place: Path) -> Path:
     folder, checkpoint = rundir.locate(place.expanduser())
     return checkpoint or folder
-
-
-def _set_environment() -> None:
-    """Settings of libraries that are read when they are imported. What the user has set stays."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix

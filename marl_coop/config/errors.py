@@ -1,7 +1,7 @@
 """What a configuration error says: the value, the place, and what to do."""
 
 import reprlib
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -41,10 +41,13 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return cause
     keys = (*prefix, *_keys_in(data, first["loc"]))
     if first["type"] == "extra_forbidden":
-        for key in map(str, first["loc"][:-1]):
+        for key in first["loc"][:-1]:
             data = data[key]
+            if isinstance(key, int):  # of a list, whose members have the schema
+                continue
             scheduled = key == "weight" and "schedule" in data  # of a reward term
             inner = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
+            inner = next(iter(get_args(inner)), inner) if get_origin(inner) is list else inner
             assert isinstance(inner, type) and issubclass(inner, BaseModel)  # else pydantic knows no such key
             schema = inner
         known = schema.model_fields

@@ -35,14 +35,24 @@ def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
 
 def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
     """The frozen adapters: the name that the team has for each, and its folder."""
-    return {adapter: Path(_value(name)) for name, adapter in _frozen_names(policies).items()}
+    return {adapter: Path(_value(name)) for name, adapter in frozen_names(policies).items()}
+
+
+def is_no_adapter(name: str) -> bool:
+    """Whether a name is that of the base, a frozen adapter, a scripted partner or an endpoint."""
+    return _kind(name) != "adapter"
+
+
+def is_scripted(entry: Entry) -> bool:
+    """Whether an entry is one scripted partner, which plays without a model."""
+    return isinstance(entry, str) and _kind(entry) == "scripted"
 
 
 def build_players(
     policies: Mapping[str, Entry], env: CoopEnv, endpoint: Callable[[str, str], Partner]
 ) -> dict[str, Player | Mix]:
     """Who sits in each seat of an environment; `endpoint` makes a partner of a url and the name of a model."""
-    adapters = _frozen_names(policies)
+    adapters = frozen_names(policies)
 
     def player(name: str) -> Player:
         match _kind(name):
@@ -102,9 +112,9 @@ def _value(name: str) -> str:
     return name.partition(":")[2]
 
 
-def _frozen_names(policies: Mapping[str, Entry]) -> dict[str, str]:
-    """The adapter of each entry `frozen:FOLDER`, none called like another: the entry with _ for what no name can have,
-    and with a number where that is taken."""
+def frozen_names(policies: Mapping[str, Entry]) -> dict[str, str]:
+    """The name that the team has for the adapter of each entry `frozen:FOLDER`, none called like another: the entry
+    with _ for what no name can have, and with a number where that is taken."""
     taken, found = set(learners(policies)), {}
     for name in sorted({name for entry in policies.values() for name in _names(entry) if _kind(name) == "frozen"}):
         plain = re.sub(r"\W+", "_", name)

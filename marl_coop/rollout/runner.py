@@ -85,7 +85,7 @@ class ReplaySpec:
     """
 
     task: Task
-    policies: Mapping[Seat, Player]
+    policies: Mapping[Seat, Player | Mix]
     given: Mapping[tuple[Seat, int], list[int]]
     muted: tuple[Seat, ...] = ()
 

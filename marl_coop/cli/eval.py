@@ -1,0 +1,77 @@
+"""`marl-coop eval`: runs, checkpoints, the base, scripted partners and endpoints under the conditions of a battery."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from marl_coop.cli.arguments import find_modules_beside, set_environment
+from marl_coop.config.battery import load_battery
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation.battery_tables import tables
+from marl_coop.experiment.battery import play_battery
+from marl_coop.experiment.plan import make_plan
+from marl_coop.experiment.teams import find_team
+
+QUICK = Path(__file__).parents[2] / "configs/batteries/quick.yaml"
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Play a battery, or what is missing of it, print its tables and write its results."""
+    args = _parse(argv)
+    file = QUICK if args.quick else args.battery
+    battery = load_battery(file)
+    teams = [find_team(who) for who in dict.fromkeys(args.who)]
+    files = args.config or [team.configuration for team in teams if team.configuration][:1]
+    if not files:
+        raise ConfigError("none of these is a run; give their environment by --config FILE", source=COMMAND_LINE)
+    config = load_config(files, args.said)
+    set_environment()
+    plan = make_plan(battery, teams, config, str(file))
+    folder = args.output or Path("evaluations") / file.stem
+    results = play_battery(plan, folder)
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, 112)
+    for table in tables(results):
+        console.print(table)
+    for one in results.unplayed:
+        console.print(
+            f"not played: {' in '.join(filter(None, (one.who, one.condition)))}: {one.reason}", style="yellow"
+        )
+    console.print(f"results: {folder / 'results.json'}")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="marl-coop eval",
+        description="Play the conditions of a battery on the same tasks, with a floor and a ceiling beside. What was "
+        "played is kept in the output folder: the same command goes on, or plays what a longer battery adds.",
+    )
+    parser.add_argument(
+        "who",
+        nargs="+",
+        metavar="WHO",
+        help="a run's folder or one of its checkpoints, base, warm (the base once it knows the format of replies), "
+        "scripted:NAME, frozen:FOLDER (a PEFT adapter), or URL#MODEL",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--battery", type=Path, metavar="FILE", help="such as configs/batteries/full.yaml")
+    which.add_argument("--quick", action="store_true", help="configs/batteries/quick.yaml: minutes on two cores")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the experiment whose environment and base model to take; without one, that of the first run",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.temperature=0.5", dest="said"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: evaluations/<name of the battery>")
+    args = parser.parse_args(argv)
+    find_modules_beside([*args.config, *(word for word in args.who if Path(word).exists())])
+    return args

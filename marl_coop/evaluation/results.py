@@ -1,0 +1,175 @@
+"""What came of a battery: every metric of every team in every condition, and paired differences.
+
+`results.json` has
+
+    who             the teams that are evaluated, in order; `floor` and `ceiling` name two further ones, or null
+    conditions      name -> environment (class and arguments), number and seed of the tasks
+    results         rows {who, condition, metric, value, low, high, n}: a value with its 95 % interval and its number of
+                    cases, the denominator of a rate
+    differences     rows with `than_who` and `than_condition` too: what is measured of the first pair minus that of the
+                    second, on the same tasks
+    unplayed        {who, condition, reason}: what could not be played, or not be compared
+    episodes        {who, condition, file, judged}: a file of `marl_coop.runs.records`, relative to results.json, and
+                    "all" or "one" for how many seats were the team's
+
+and `results.csv` both kinds of rows. A metric without a case has no row.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from envs.core.episode import Episode
+from marl_coop.evaluation.matches import Match
+from rewards.metrics import METRICS, Metric, compare, coordination, measure, of_seats
+
+COLUMNS: tuple[str, ...] = ("who", "condition", "than_who", "than_condition", "metric", "value", "low", "high", "n")
+
+
+class PlayedMatch(NamedTuple):
+    """A match and its episodes, in the order of the tasks."""
+
+    match: Match
+    episodes: Sequence[Episode]
+
+
+class Unplayed(NamedTuple):
+    """What could not be played, or not be compared, and why; `who` is "" where nobody could."""
+
+    who: str
+    condition: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow:
+    """A metric of a team in a condition or, with `than_who`, how far it is above another team or condition."""
+
+    who: str
+    condition: str
+    than_who: str | None = None
+    than_condition: str | None = None
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def values(played: PlayedMatch) -> list[ResultRow]:
+    """Every metric of a match that is defined; beside partners, rates of seats are those of the team's seat."""
+    match = played.match
+    return list(_rows(measure(played.episodes, _of(match)), who=match.who, condition=match.condition))
+
+
+def difference(first: PlayedMatch, second: PlayedMatch) -> list[ResultRow]:
+    """What is measured of the first match minus that of the second, paired by task.
+
+    Where one has a seat alone beside partners, that seat is judged in both. Where one team has one seat and the other
+    more, the rows of `rewards.metrics.coordination` are added, with the one seat as the solo run.
+
+    Raises:
+        ValueError: their tasks are not the same.
+    """
+    judged = first.match if first.match.seating.partner is not None else second.match
+    found = dict(compare(second.episodes, first.episodes, _of(judged)))
+    alone = [len(side.episodes[0].seats) == 1 for side in (first, second)]
+    if alone == [True, False]:
+        found |= coordination(first.episodes, second.episodes)
+    elif alone == [False, True]:
+        found |= coordination(second.episodes, first.episodes)
+    names = {"than_who": second.match.who, "than_condition": second.match.condition}
+    return list(_rows(found, who=first.match.who, condition=first.match.condition, **names))
+
+
+def _of(match: Match) -> Mapping[str, Any]:
+    return METRICS if match.seating.partner is None else of_seats(match.judged)
+
+
+def _rows(metrics: Mapping[str, Metric], **names: str) -> Iterator[ResultRow]:
+    for name, metric in metrics.items():
+        if metric.value is not None:
+            yield ResultRow(**names, metric=name, value=metric.value, low=metric.low, high=metric.high, n=metric.n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """All that came of a battery, as `results.json` has it."""
+
+    who: Sequence[str]
+    floor: str | None
+    ceiling: str | None
+    conditions: Mapping[str, Mapping[str, Any]]
+    played: Sequence[PlayedMatch]
+    rows: Sequence[ResultRow]
+    unplayed: Sequence[Unplayed]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        who: Sequence[str],
+        floor: str | None,
+        ceiling: str | None,
+        conditions: Mapping[str, Mapping[str, Any]],
+        played: Sequence[PlayedMatch],
+        pairs: Sequence[tuple[PlayedMatch, PlayedMatch]],
+        unplayed: Sequence[Unplayed],
+        advance: Callable[[int], None],
+    ) -> "Results":
+        """Measure what was played, and the difference of each of the pairs.
+
+        Args:
+            advance: is told of each match that is measured and each pair that is compared.
+        """
+        rows, missing = [], list(unplayed)
+        for one in played:
+            rows += values(one)
+            advance(1)
+        for first, second in pairs:
+            try:
+                rows += difference(first, second)
+            except ValueError as error:
+                place = f"{second.match.who} in {second.match.condition}"
+                reason = f"not compared with {place}: {error}"
+                missing.append(Unplayed(first.match.who, first.match.condition, reason))
+            advance(1)
+        return cls(
+            who=who,
+            floor=floor,
+            ceiling=ceiling,
+            conditions=conditions,
+            played=played,
+            rows=rows,
+            unplayed=missing,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `results.json` and `results.csv`."""
+        rows = [asdict(row) for row in self.rows]
+        content = {
+            "who": list(self.who),
+            "floor": self.floor,
+            "ceiling": self.ceiling,
+            "conditions": self.conditions,
+            "results": [{k: v for k, v in row.items() if v is not None} for row in rows if row["than_who"] is None],
+            "differences": [row for row in rows if row["than_who"] is not None],
+            "unplayed": [one._asdict() for one in self.unplayed],
+            "episodes": [
+                {
+                    "who": one.match.who,
+                    "condition": one.match.condition,
+                    "file": str(one.match.file.relative_to(folder)),
+                    "judged": "all" if one.match.seating.partner is None else "one",
+                }
+                for one in self.played
+            ],
+        }
+        (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,137 @@
+"""Plays a battery, keeps every episode under a key of its content, and measures. Loads torch only where a model plays.
+
+In the folder of an evaluation: `episodes/<key>.jsonl`, `results.json` and `results.csv`. The key is made of all that
+the episodes of a match depend on, adapters by their digests. So an evaluation that was stopped goes on, one with
+another team or more episodes plays only what is new, and an adapter that was trained further is never taken for the
+old one.
+"""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from envs.core.seeds import Stream, task_seed
+from envs.scripted.registry import find_partner
+from marl_coop import __version__
+from marl_coop.config import policies
+from marl_coop.config.policies import Entry
+from marl_coop.evaluation.matches import Match, play_match, play_scripted
+from marl_coop.evaluation.results import PlayedMatch, Results, Unplayed
+from marl_coop.experiment.plan import Plan, PlannedMatch
+from marl_coop.experiment.teams import environment
+from marl_coop.players import Mix, Player
+from marl_coop.runs import rundir
+from marl_coop.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from marl_coop.experiment.model_play import ModelPlay
+
+PAUSE_S = 5.0  # between two lines of progress
+
+
+def play_battery(plan: Plan, folder: Path) -> Results:
+    """Play what is not kept yet, measure, and write the results.
+
+    Args:
+        folder: of the evaluation; it is made.
+
+    Raises:
+        ConfigError, RunError: the model or an adapter cannot be used, or another process plays in the folder.
+        EndpointError: an endpoint gave no reply.
+    """
+    (folder / "episodes").mkdir(parents=True, exist_ok=True)
+    with rundir.held(folder):
+        model = _model(plan)
+        unplayed = list(plan.unplayed)
+        matches = []
+        for planned in plan.matches:
+            env = planned.make_env()
+            reason = model.obstacle(env) if model and planned.needs_model else None
+            if reason is not None:
+                unplayed.append(Unplayed(planned.who, planned.condition, reason))
+            else:
+                matches.append((planned, _match(plan, planned, model, folder)))
+        played = _play(plan, matches, model)
+        by_name = {(one.match.who, one.match.condition): one for one in played}
+        pairs = [(by_name[a], by_name[b]) for a, b in plan.pairs() if a in by_name and b in by_name]
+        with Progress(len(played) + len(pairs), "measuring", "table", pause_s=PAUSE_S) as progress:
+            results = Results.of(
+                who=[team.name for team in plan.teams],
+                floor=plan.floor and plan.floor.name,
+                ceiling=plan.ceiling and plan.ceiling.name,
+                conditions={p.condition: _described(p, m) for p, m in matches},
+                played=played,
+                pairs=pairs,
+                unplayed=unplayed,
+                advance=progress.advance,
+            )
+        results.write(folder)
+    return results
+
+
+def _model(plan: Plan) -> "ModelPlay | None":
+    """What plays with a model, if anybody needs one."""
+    entries = list(_entries(plan))
+    if all(map(policies.is_scripted, entries)):
+        return None
+    from marl_coop.experiment.model_play import ModelPlay  # loads torch
+
+    return ModelPlay(plan.config, entries)
+
+
+def _entries(plan: Plan) -> Iterator[Entry]:
+    for match in plan.matches:
+        yield from match.seating.own
+        yield from match.seating.partner or ()
+
+
+def _match(plan: Plan, planned: PlannedMatch, model: "ModelPlay | None", folder: Path) -> Match:
+    setting, env = planned.setting, planned.make_env()
+    seed = plan.battery.seed if setting.seed is None else setting.seed
+    if model and planned.needs_model:
+        seating, played_by = model.seat(planned.seating, env), model.identity(planned.seating, env)
+    else:
+        seating = planned.seating.map(lambda entry: cast(Player | Mix, find_partner(str(entry).partition(":")[2], env)))
+        played_by = {"own": planned.seating.own, "partner": planned.seating.partner}
+    key = {
+        "version": __version__,
+        "environment": environment(env),
+        "swapped": setting.swapped,
+        "best_of": setting.best_of,
+        "seed": seed,
+        **played_by,
+    }
+    digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return Match(
+        who=planned.who,
+        condition=planned.condition,
+        make_env=planned.make_env,
+        seating=seating,
+        task_seeds=[task_seed(Stream.EVALUATION, seed, i) for i in range(setting.episodes or plan.battery.episodes)],
+        sampling_seed=seed,
+        best_of=setting.best_of,
+        file=folder / "episodes" / f"{digest}.jsonl",
+    )
+
+
+def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPlay | None") -> list[PlayedMatch]:
+    total = sum(len(match.task_seeds) for _, match in matches)
+    played = []
+    with Progress(total, "battery", "episode", pause_s=PAUSE_S) as progress:
+        for planned, match in matches:
+            play = model if model and planned.needs_model else play_scripted
+            played.append(PlayedMatch(match, play_match(match, play, plan.battery.batch_size, progress.advance)))
+    return played
+
+
+def _described(planned: PlannedMatch, match: Match) -> dict:
+    """A condition as results have it."""
+    described = planned.setting.model_dump(exclude={"name", "env", "episodes", "seed"})
+    return {
+        "environment": environment(planned.make_env()),
+        "episodes": len(match.task_seeds),
+        "seed": match.sampling_seed,
+        **described,
+    }
