@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from marl_coop.evaluation.evaluate import cell
 from marl_coop.evaluation.results import ResultRow, Results
 from rewards.metrics import Metric
 
@@ -80,4 +79,4 @@ def _with_cases(row: ResultRow | None) -> str:
     """`0.52 [0.45, 0.59] of 96`."""
     if row is None:
         return "no case"
-    return f"{cell(Metric(row.value, row.low, row.high, row.n))} of {row.n}"
+    return f"{Metric(row.value, row.low, row.high, row.n)} of {row.n}"

@@ -106,9 +106,5 @@ def rows(results: dict[str, dict[str, Metric]]) -> list[list[str]]:
 
 
 def cell(metric: Metric | None) -> str:
-    """`0.52 [0.45, 0.59]`, `0.52` where there is no interval, `not defined` where there was no case."""
-    if metric is None or metric.value is None:
-        return "not defined"
-    if metric.low is None:  # one episode tells nothing of the spread
-        return f"{metric.value:.2f}"
-    return f"{metric.value:.2f} [{metric.low:.2f}, {metric.high:.2f}]"
+    """The metric in a table, `not defined` where there is none."""
+    return "not defined" if metric is None else str(metric)

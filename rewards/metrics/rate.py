@@ -31,6 +31,12 @@ class Metric:
     high: float | None
     n: int
 
+    def __str__(self) -> str:
+        """`0.52 [0.45, 0.59]`, `0.52` where there is no interval, `not defined` where there was no case."""
+        if self.value is None:
+            return "not defined"
+        return f"{self.value:.2f}" if self.low is None else f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Formula:

@@ -1,0 +1,415 @@
+"""A battery on scripted partners: what each condition does, what is kept, and what results say. No torch in here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from test_metrics import ends
+
+from envs.core.seeds import Stream, task_seed
+from envs.core.tokens import message_tokens
+from marl_coop import cli
+from marl_coop.config.battery import Battery, load_battery
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation import matches
+from marl_coop.evaluation.battery_tables import tables
+from marl_coop.evaluation.matches import Match, play_match
+from marl_coop.evaluation.results import difference, values
+from marl_coop.evaluation.seating import Seating
+from marl_coop.experiment import battery as batteries
+from marl_coop.experiment.battery import play_battery
+from marl_coop.experiment.plan import make_plan
+from marl_coop.experiment.teams import Team, find_team, identity
+from marl_coop.runs.records import read_episodes
+from marl_coop.runs.rundir import RunError
+from rewards.metrics import measure
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs/examples/design_review.yaml"
+FILES = sorted((ROOT / "configs/batteries").glob("*.yaml"))
+IDEAL = find_team("scripted:ideal")
+MIXED = Team(name="mixed", policies=("scripted:ideal", "scripted:silent"))
+
+
+def battery(*conditions, episodes=12, floor="scripted:averager", **fields) -> Battery:
+    return Battery.model_validate({"conditions": list(conditions), "episodes": episodes, "floor": floor, **fields})
+
+
+def planned(*conditions, teams=(IDEAL,), config=None, **fields):
+    return make_plan(battery(*conditions, **fields), teams, config or load_config([CONFIG]), "battery.yaml")
+
+
+def played(folder, *conditions, **fields):
+    """Who and condition -> the episodes of that match, and the results."""
+    results = play_battery(planned(*conditions, **fields), folder)
+    return {(one.match.who, one.match.condition): one for one in results.played}, results
+
+
+# --------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("conditions:\n  - {name: a}\n  - {nmae: b}", "conditions.1.nmae: unknown key; did you mean 'name'?"),
+        ("condition:\n  - {name: a}", "condition: unknown key; did you mean 'conditions'?"),
+        ("conditions: []", "conditions: [] is refused"),
+        ("conditions:\n  - {name: a}\n  - {name: a}", "conditions.1.name: 'a' is the name of another condition"),
+        ("conditions:\n  - {name: a, against: b}", "conditions.0.against: there is no condition 'b'"),
+        ("conditions:\n  - {name: a, partner: base, swapped: true}", "conditions.0: swapped has no effect beside"),
+        (
+            "conditions:\n  - {name: a, env: {rouns: 0}}",
+            "conditions.0.env.rouns: no environment has this argument; did",
+        ),
+        (
+            "conditions:\n  - {name: a, partner: 'scripted:persuadr'}",
+            "conditions.0.partner: There is no scripted partn",
+        ),
+    ],
+)
+def test_a_slip_in_a_battery_is_one_line_that_names_the_place(tmp_path, capsys, text, said):
+    file = tmp_path / "slip.yaml"
+    file.write_text(text)
+    assert cli.main(["eval", "scripted:ideal", "--battery", str(file), "--config", str(CONFIG)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        ("runs/none", "'runs/none' is neither a run's folder nor one of its checkpoints, nor base, warm"),
+        ("frozen:nowhere", "'frozen:nowhere' cannot be evaluated: 'frozen:nowhere': 'nowhere' is not the folder of a"),
+        ("scripted:idael", "'scripted:idael' cannot be evaluated: There is no scripted partner 'idael'. Did you mean"),
+        ("https://host/v1", "'https://host/v1' cannot be evaluated: 'https://host/v1' must end with # and the name"),
+    ],
+)
+def test_who_is_nobody_is_one_line(capsys, who, said):
+    assert cli.main(["eval", who, "--quick", "--config", str(CONFIG)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def test_without_a_run_or_a_configuration_nobody_knows_what_to_play(capsys):
+    assert cli.main(["eval", "scripted:ideal", "--quick"]) == 2
+    assert "give their environment by --config FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("config", ["quickstart", "examples/design_review", "examples/paired_features"])
+def test_every_battery_is_planned_for_every_kind_of_environment_and_leaves_nothing_out_unsaid(file, config):
+    found = load_battery(file)
+    plan = make_plan(found, [IDEAL], load_config([ROOT / f"configs/{config}.yaml"]), str(file))
+    told = {match.condition.partition(":")[0] for match in plan.matches} | {one.condition for one in plan.unplayed}
+    assert {setting.name for setting in found.conditions} == told
+    assert all(one.reason for one in plan.unplayed)
+    assert ("scripted:ideal", "unseen") in {(match.who, match.condition) for match in plan.matches}
+
+
+def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
+    conditions = [
+        {"name": "crowd", "env": {"agents": 9}},
+        {"name": "held_out", "env": {"families": "held_out"}},
+        {"name": "merge", "env": {"policy": "union"}},
+        {"name": "best", "best_of": 2},
+        {"name": "alone", "env": {"agents": 1}, "partner": "scripted:silent"},
+    ]
+    _, results = played(tmp_path, {"name": "unseen"}, *conditions)
+    reasons = {one.condition: one.reason for one in results.unplayed}
+    assert reasons.keys() == {"crowd", "held_out", "merge", "best", "alone"}
+    assert "env.agents: 9 is refused" in reasons["crowd"]
+    assert "held_out" in reasons["held_out"]
+    assert "DesignReview: env.policy: unknown key" in reasons["merge"]
+    assert reasons["best"].startswith("DesignReview has no tests that the seats can run")
+    assert reasons["alone"].startswith("one seat alone has no partner")
+    assert json.loads((tmp_path / "results.json").read_text())["unplayed"][0]["reason"]
+
+
+# ------------------------------------------------------------------------------------------- what is special in each
+
+
+def test_unseen_instances_are_those_of_an_experiments_own_evaluation(tmp_path):
+    found, _ = played(tmp_path, {"name": "unseen"}, episodes=5, seed=3)
+    seeds = [task_seed(Stream.EVALUATION, 3, i) for i in range(5)]
+    assert [episode.task.seed for episode in found["scripted:ideal", "unseen"].episodes] == seeds
+
+
+def test_all_teams_play_the_same_tasks(tmp_path):
+    found, _ = played(tmp_path, {"name": "unseen"}, teams=(IDEAL, MIXED))
+    assert len({tuple(e.task.id for e in one.episodes) for one in found.values()}) == 1
+    assert {who for who, _ in found} == {"scripted:ideal", "mixed", "scripted:averager"}
+
+
+def test_swapped_policies_change_seats_and_the_tasks_stay(tmp_path):
+    found, _ = played(tmp_path, {"name": "unseen"}, {"name": "swapped", "swapped": True}, teams=(MIXED,))
+    plain, swapped = (found["mixed", name].episodes for name in ("unseen", "swapped"))
+    assert [episode.task for episode in plain] == [episode.task for episode in swapped]
+    assert {tuple(episode.players.values()) for episode in plain} == {("Calibrated", "Silent")}
+    assert {tuple(episode.players.values()) for episode in swapped} == {("Silent", "Calibrated")}
+    assert all(not turn.message for e in swapped for turn in e.turns_of("agent_0"))
+
+
+def test_beside_a_partner_the_team_has_each_seat_in_turn_and_its_own_seat_alone_is_judged(tmp_path):
+    found, results = played(tmp_path, {"name": "wrong", "partner": "scripted:stubborn-wrong"}, episodes=40)
+    one = found["scripted:ideal", "wrong"]
+    seats = [{seat for seat, name in e.players.items() if name == "Calibrated"} for e in one.episodes]
+    assert {seat for held in seats for seat in held} == {"agent_0", "agent_1"} and all(len(h) == 1 for h in seats)
+    assert [{*one.match.judged(e)} for e in one.episodes] == seats
+    own = {row.metric: row for row in results.rows if row.who == "scripted:ideal" and row.than_who is None}
+    assert own["parse_rate"].n == 40 * 3
+    assert own["cr"].n + own["cdr"].n < 40 < measure(one.episodes)["cr"].n + measure(one.episodes)["cdr"].n
+    assert own["cr"].value < 0.3 < measure(one.episodes)["cr"].value  # the partner is wrong by nature
+
+
+def test_cross_play_sits_every_team_beside_every_other_and_the_floor(tmp_path):
+    found, _ = played(tmp_path, {"name": "cross", "partner": "others"}, teams=(IDEAL, MIXED), episodes=4, ceiling=None)
+    floor = "scripted:averager"
+    assert set(found) == {
+        ("mixed", "cross:scripted:ideal"),
+        (floor, "cross:scripted:ideal"),
+        ("scripted:ideal", "cross:mixed"),
+        (floor, "cross:mixed"),
+        ("scripted:ideal", f"cross:{floor}"),
+        ("mixed", f"cross:{floor}"),
+    }
+    beside = found["mixed", f"cross:{floor}"].episodes
+    assert {tuple(sorted(e.players.values())) for e in beside} <= {("Averager", "Calibrated"), ("Averager", "Silent")}
+
+
+def test_advice_is_added_to_the_system_message():
+    plan = planned({"name": "told", "advice": "Hold when your source is reliable."}, {"name": "unseen"})
+    told, plain = (next(m for m in plan.matches if m.condition == name).make_env() for name in ("told", "unseen"))
+    assert told.system_prompt == f"{plain.system_prompt} Hold when your source is reliable."
+
+
+def test_a_condition_with_a_team_of_its_own_is_a_bar_for_all(tmp_path):
+    found, results = played(
+        tmp_path, {"name": "unseen"}, {"name": "bar", "team": "scripted:silent", "against": "unseen"}, teams=(MIXED,)
+    )
+    assert ("scripted:silent", "bar") in found and ("mixed", "bar") not in found
+    pairs = {(r.who, r.condition, r.than_who, r.than_condition) for r in results.rows if r.than_who}
+    assert ("mixed", "unseen", "scripted:silent", "bar") in pairs
+
+
+SIZES = (1, 2, 3, 4, 8)
+
+
+def test_teams_of_all_sizes_have_the_same_tokens_and_the_solo_run_says_what_coordination_costs(tmp_path):
+    conditions = [{"name": f"team_{n}", "env": {"agents": n, "budget": 256}} for n in SIZES]
+    conditions[0]["against"] = "team_2"
+    found, results = played(tmp_path, *conditions, floor="scripted:echo", episodes=16)
+    for size in SIZES:
+        episodes = found["scripted:ideal", f"team_{size}"].episodes
+        assert {len(episode.seats) for episode in episodes} == {size}
+        assert all(sum(message_tokens(turn.reply) for turn in episode.turns) <= 256 for episode in episodes)
+    curse = {r.who: r for r in results.rows if r.metric == "curse_of_coordination"}
+    assert (curse["scripted:ideal"].condition, curse["scripted:ideal"].than_condition) == ("team_1", "team_2")
+    assert curse["scripted:ideal"].value == pytest.approx(0.0, abs=1e-9)  # two ideal players lose nothing by talk
+    assert curse["scripted:echo"].value > 0.3
+
+
+def test_self_correction_and_a_vote_hear_nobody(tmp_path):
+    alone = {"name": "alone", "env": {"rounds": 0}}
+    vote = {"name": "vote", "env": {"agents": 3, "rounds": 0, "settle": "vote"}}
+    found, _ = played(tmp_path, alone, vote, episodes=40)
+    for one in found.values():
+        assert not any(turn.message for episode in one.episodes for turn in episode.turns)
+    votes = found["scripted:ideal", "vote"].episodes
+    told = [sum(episode.task.cell.values()) for episode in votes]
+    assert [episode.outcome.success for episode, right in zip(votes, told, strict=True) if right > 1] == [True] * sum(
+        right > 1 for right in told
+    )
+
+
+def attempts(*visible):
+    """An episode that passes so many of four visible tests; None: the machine failed."""
+    base = ends("ab", "aa")
+    return [
+        replace(base, outcome=replace(base.outcome, visible_passed=v, visible_total=4, detail=str(v))) for v in visible
+    ]
+
+
+def test_of_two_attempts_the_one_counts_that_passes_more_visible_tests(tmp_path):
+    tries = iter([attempts(2, 4, 1), attempts(3, 4, 0)])
+    seeds = []
+
+    def play(match, task_seeds, sampling_seed):
+        seeds.append(sampling_seed)
+        return next(tries)
+
+    match = Match(
+        who="w", condition="c", make_env=lambda: None, seating=Seating(("w",)), task_seeds=[1, 2, 3], best_of=2,
+        file=tmp_path / "episodes" / "x.jsonl",
+    )  # fmt: skip
+    best = play_match(match, play, 48, lambda done: None)
+    assert [episode.outcome.detail for episode in best] == ["3", "4", "1"]
+    assert len(set(seeds)) == 2
+
+
+def test_best_of_two_goes_by_the_visible_tests_of_a_repository(tmp_path):
+    config = load_config([ROOT / "configs/examples/paired_features.yaml"])
+    found, _ = played(tmp_path, {"name": "best", "best_of": 2}, config=config, episodes=2, floor=None, ceiling=None)
+    for episode in found["scripted:ideal", "best"].episodes:
+        assert episode.outcome.visible_passed == episode.outcome.visible_total > 0
+
+
+def test_merge_repair_keeps_the_lines_of_both_sides(tmp_path):
+    config = load_config([ROOT / "configs/examples/paired_features.yaml"], ["env.families=[append]"])
+    repair = {"name": "repair", "env": {"policy": "union"}, "against": "unseen"}
+    found, _ = played(tmp_path, {"name": "unseen"}, repair, config=config, episodes=3, floor=None, ceiling=None)
+    plain, mended = (found["scripted:ideal", name].episodes for name in ("unseen", "repair"))
+    assert {episode.outcome.merge.policy for episode in plain} == {"naive"}
+    assert {episode.outcome.merge.policy for episode in mended} == {"union"}
+    assert all(episode.outcome.merge.final for episode in mended)
+
+
+# ------------------------------------------------------------------------------------------------- results and files
+
+
+def test_every_condition_has_the_floor_and_the_ceiling_and_differences_are_paired(tmp_path):
+    conditions = [{"name": "placebo", "partner": "scripted:placebo"}]
+    conditions += [{"name": "persuader", "partner": "scripted:persuader", "against": "placebo"}]
+    found, results = played(tmp_path, *conditions, teams=(MIXED,), episodes=30)
+    everybody = {"mixed", "scripted:averager", "scripted:ideal"}
+    assert {who for who, name in found if name == "placebo"} == everybody
+    printed = list(tables(results))
+    assert [column.header for column in printed[0].columns] == [
+        "metric",
+        "mixed",
+        "floor: scripted:averager",
+        "ceiling: scripted:ideal",
+    ]
+    first, second = found["mixed", "persuader"], found["mixed", "placebo"]
+    shift = {row.metric: row.value for row in difference(first, second)}
+    one, other = ({row.metric: row.value for row in values(side)} for side in (first, second))
+    assert shift["cr"] == pytest.approx(one["cr"] - other["cr"])
+    assert "mixed: differences, paired by task" in [table.title for table in printed]
+
+
+def test_conditions_with_other_tasks_are_not_compared_and_the_results_say_so(tmp_path):
+    conditions = [{"name": "unseen"}, {"name": "more", "seed": 1, "against": "unseen"}]
+    _, results = played(tmp_path, *conditions, floor=None, ceiling=None)
+    ((who, condition, reason),) = results.unplayed
+    assert (who, condition) == ("scripted:ideal", "more") and reason.startswith(
+        "not compared with scripted:ideal in uns"
+    )
+
+
+def test_the_files_say_what_the_results_say_and_lead_to_the_episodes(tmp_path):
+    found, results = played(tmp_path, {"name": "unseen"}, {"name": "beside", "partner": "scripted:echo"}, episodes=6)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["conditions"]["unseen"]["episodes"] == 6
+    assert (content["who"], content["floor"]) == (["scripted:ideal"], "scripted:averager")
+    rows = {(r["who"], r["condition"], r["metric"]): r for r in content["results"]}
+    success = rows["scripted:ideal", "unseen", "success"]
+    assert success["value"] == measure(found["scripted:ideal", "unseen"].episodes)["success"].value
+    assert success.keys() == {"who", "condition", "metric", "value", "low", "high", "n"}
+    for place in content["episodes"]:
+        assert read_episodes(tmp_path / place["file"]) == found[place["who"], place["condition"]].episodes
+    assert {(p["condition"], p["judged"]) for p in content["episodes"]} == {("unseen", "all"), ("beside", "one")}
+    table = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(table) == 1 + len(content["results"]) + len(content["differences"])
+
+
+def counted(monkeypatch, stop_after=None):
+    """The seeds of the episodes that are played from now on; a stop in the middle, if asked for."""
+    seeds, play = [], matches.play_scripted
+
+    def counting(match, task_seeds, sampling_seed):
+        if stop_after is not None and len(seeds) >= stop_after:
+            raise KeyboardInterrupt
+        seeds.extend(task_seeds)
+        return play(match, task_seeds, sampling_seed)
+
+    monkeypatch.setattr(batteries, "play_scripted", counting)
+    return seeds
+
+
+def test_a_stopped_evaluation_goes_on_and_plays_nothing_twice(tmp_path, monkeypatch):
+    conditions = [{"name": "unseen"}, {"name": "beside", "partner": "scripted:echo"}]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, stop_after=16)
+        played(tmp_path / "stopped", *conditions, batch_size=4)
+    with monkeypatch.context() as patch:
+        rest = counted(patch)
+        _, results = played(tmp_path / "stopped", *conditions, batch_size=4)
+    _, whole = played(tmp_path / "whole", *conditions, batch_size=5)
+    assert len(rest) == 2 * 2 * 12 - 16
+    assert results.rows == whole.rows
+    with monkeypatch.context() as patch:
+        more = counted(patch)
+        played(tmp_path / "whole", *conditions, episodes=14)
+    assert len(more) == 2 * 2 * 2  # of a longer battery, what it adds
+
+
+def test_an_evaluation_that_is_killed_goes_on(tmp_path):
+    file, out = tmp_path / "long.yaml", tmp_path / "out"
+    conditions = [{"name": "unseen"}, {"name": "more", "seed": 1}]
+    file.write_text(yaml.safe_dump({"episodes": 400, "batch_size": 8, "floor": None, "conditions": conditions}))
+    words = ["eval", "scripted:ideal", "--battery", str(file), "--config", str(ROOT / "configs/quickstart.yaml")]
+    command = [sys.executable, "-m", "marl_coop", *words, "--output", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("episodes/*.jsonl")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (kept,) = out.glob("episodes/*.jsonl")
+    before = read_episodes(kept)
+    assert 0 < len(before) < 400
+    short = make_plan(
+        battery({"name": "unseen"}, episodes=len(before) + 8, floor=None), [IDEAL],
+        load_config([ROOT / "configs/quickstart.yaml"]), "short.yaml",
+    )  # fmt: skip
+    results = play_battery(short, out)
+    assert results.played[0].match.file == kept
+    assert read_episodes(kept)[: len(before)] == before
+    assert len(results.played[0].episodes) == len(before) + 8
+
+
+def test_what_is_kept_is_kept_under_all_that_it_depends_on(tmp_path):
+    def file(**fields):
+        return play_battery(planned({"name": "a", **fields}, episodes=1, floor=None), tmp_path).played[0].match.file
+
+    changes = ({}, {"env": {"rounds": 2}}, {"seed": 1}, {"partner": "scripted:echo"}, {"partner": "scripted:silent"})
+    changes += ({"swapped": True}, {"advice": "Hold."}, {"team": "scripted:averager"})
+    assert len({file(**change) for change in changes}) == len(changes)
+    assert file() == file(against=None, episodes=1)
+
+
+def test_an_adapter_is_known_by_its_content_and_not_by_its_place(tmp_path):
+    for folder, weights in (("one", b"weights"), ("same", b"weights"), ("other", b"more weights")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "adapter_config.json").write_text("{}")
+        (tmp_path / folder / "adapter_model.safetensors").write_bytes(weights)
+    one, same, other = (identity(f"frozen:{tmp_path / name}") for name in ("one", "same", "other"))
+    assert one == same != other
+    assert identity({f"frozen:{tmp_path / 'one'}": 1.0, "base": 2.0}) == [[one, 1.0], ["base", 2.0]]
+
+
+def test_scripted_teams_are_evaluated_without_torch(tmp_path):
+    file = tmp_path / "b.yaml"
+    file.write_text("episodes: 4\nfloor: scripted:echo\nconditions:\n  - {name: unseen}\n")
+    words = ["eval", "scripted:ideal", "--battery", str(file), "--config", str(CONFIG), "--output", str(tmp_path / "o")]
+    code = f"import sys; from marl_coop.cli import main; assert main({words!r}) == 0; assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "floor: scripted:echo" in result.stdout and "ceiling" not in result.stdout.split("differences")[1]
+
+
+def test_a_folder_in_which_another_process_plays_is_refused(tmp_path):
+    from marl_coop.runs import rundir
+
+    with rundir.held(tmp_path), pytest.raises(RunError, match="is run by another process"):
+        played(tmp_path, {"name": "unseen"})
+
+
+def test_a_condition_that_only_a_program_can_make_is_refused_too():
+    with pytest.raises(ValueError, match="there is no condition 'b'"):
+        battery({"name": "a", "against": "b"})
