@@ -11,13 +11,19 @@ from collections.abc import Callable, Sequence
 from marl_coop import __version__
 from marl_coop.cli.audit import audit
 from marl_coop.cli.eval import evaluate
+from marl_coop.cli.rescore import rescore
 from marl_coop.cli.train import train
 from marl_coop.config.errors import ConfigError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
 from marl_coop.runs.rundir import RunError
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "eval": evaluate, "audit": audit}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "rescore": rescore,
+    "audit": audit,
+}
 GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on"}
 
 

@@ -1,0 +1,57 @@
+"""`marl-coop rescore`: what the episodes of a run would have earned under other rewards."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.config import policies
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.schema import Config, load_config
+from marl_coop.evaluation.rescore import rescore as score_again
+from marl_coop.evaluation.rescore import saved_episodes, table
+from marl_coop.runs import rundir
+from marl_coop.runs.rundir import RunError
+
+
+def rescore(argv: Sequence[str]) -> int:
+    """Print what each term paid and what it would pay."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop rescore",
+        description="Score the saved episodes of a run by other rewards: those of the run with the files laid over "
+        "them, from left to right, and the overrides last. Nothing is played.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    add_configuration(parser, required=False)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
+    args = parser.parse_intermixed_args(argv)
+    if not args.config and not args.overrides:
+        raise ConfigError("give other rewards by --config FILE or rewards.TERM.weight=NUMBER", source=COMMAND_LINE)
+    recorded = rundir.configuration_of(args.run)
+    find_modules_beside([recorded, *args.config])
+    own, other = load_config([recorded]), load_config([recorded, *args.config], args.overrides)
+    _check_rewards_alone(own, other)
+    try:
+        saved = saved_episodes(args.run)
+        changes = score_again(saved, own.reward_stack, other.reward_stack, policies.learners(own.policies))
+    except ValueError as error:
+        raise RunError(f"{str(args.run)!r} cannot be scored again: {error}") from error
+    if not saved:
+        raise RunError(f"{str(args.run)!r} has no episodes yet")
+    console = Console(soft_wrap=True)
+    console.print(table(changes, f"{args.run} under other rewards"))
+    if args.output:
+        args.output.write_text(json.dumps([asdict(change) for change in changes], indent=1) + "\n", encoding="utf-8")
+        console.print(f"results: {args.output}")
+    return 0
+
+
+def _check_rewards_alone(own: Config, other: Config) -> None:
+    for key in Config.model_fields:
+        if key not in ("rewards", "name") and getattr(own, key) != getattr(other, key):
+            raise other.error((key,), "rescore takes other rewards and nothing else; leave this out")

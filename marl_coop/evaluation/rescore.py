@@ -1,0 +1,147 @@
+"""What saved episodes would have earned under other rewards, term by term. Loads no torch.
+
+Rewards are plain Python on records, so nothing is played again. What training paid is on record; an evaluation pays
+nobody, so its episodes are scored by the run's own rewards as well. Where weights follow a schedule, training episodes
+go by those of their update, all others by what the schedules end with.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from envs.core.episode import Episode, StopReason
+from envs.core.task import Seat
+from marl_coop.evaluation.audit import Mean
+from marl_coop.runs.records import EpisodeRecord
+from rewards import RewardBreakdown, RewardStack
+
+ALL = "all terms"
+PARTS = {"before": "before.jsonl", "training": "episodes/update-*.jsonl", "after": "after.jsonl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """An episode of a run, and the update that was trained on it, from 0; infinite for an evaluation."""
+
+    record: EpisodeRecord
+    update: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermChange:
+    """What a term paid in a part of a run and what it would pay, each a mean over seats and `n` episodes, weighted.
+
+    `difference` is what it would pay minus what it paid, paired by episode. The term `ALL` is the sum of all.
+    """
+
+    part: str
+    term: str
+    earned: Mean
+    would_earn: Mean
+    difference: Mean
+    n: int
+
+
+def saved_episodes(run: Path) -> dict[str, list[Saved]]:
+    """The episodes of a run by the parts of it that are there: before, in and after training.
+
+    Raises:
+        ValueError: a line cannot be read; the message names the file and the line.
+    """
+    found = {part: list(_read(run, pattern)) for part, pattern in PARTS.items()}
+    return {part: saved for part, saved in found.items() if saved}
+
+
+def _read(run: Path, pattern: str) -> Iterator[Saved]:
+    for file in sorted(run.glob(pattern)):
+        update = math.inf if file.parent == run else int(file.name.split("-")[1].split(".")[0]) - 1
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield Saved(record=EpisodeRecord.from_json(line), update=update)
+                except ValueError as error:
+                    raise ValueError(f"{file}, line {number}: {error}") from error
+
+
+def rescore(
+    saved: Mapping[str, Sequence[Saved]], own: RewardStack, other: RewardStack, learners: Collection[str]
+) -> list[TermChange]:
+    """What each term of either stack paid and would pay, in each part; terms that pay nothing in both are left out.
+
+    >>> from envs.design_review import DesignReview
+    >>> from envs.scripted.base import Calibrated
+    >>> from envs.scripted.play import play
+    >>> env = DesignReview()
+    >>> played = [play(env, dict.fromkeys(env.seats, Calibrated()), seed) for seed in range(20)]
+    >>> saved = {"after": [Saved(record=EpisodeRecord(episode=episode)) for episode in played]}
+    >>> half, full = (RewardStack.from_config({"task_success": {"weight": w}}) for w in (0.5, 1.0))
+    >>> success, total = rescore(saved, half, full, learners=())
+    >>> f"{success.earned.value:.2f} {success.would_earn.value:.2f} {total.difference.value:.2f}"
+    '0.40 0.80 0.40'
+
+    Args:
+        saved: the episodes; those in which the sandbox failed count for nothing.
+        own, other: the rewards of the run, and those that it did not have.
+        learners: adapters that are trained. Seats of others are left out, unless no seat is known to be theirs.
+    """
+    changes = []
+    for part, episodes in saved.items():
+        sound = [one for one in episodes if one.record.episode.stop_reason is not StopReason.SANDBOX_FAULT]
+        if len(sound) < 2:
+            raise ValueError(f"{part}: {len(sound)} episodes without a sandbox fault; an interval needs at least 2")
+        paid = [_paid(one, own, learners) for one in sound]
+        would = [_scored(one.record.episode, other.at(one.update), learners) for one in sound]
+        for term in [*dict.fromkeys([*own.names, *other.names]), ALL]:
+            before, after = (np.array([terms.get(term, 0.0) for terms in side]) for side in (paid, would))
+            if before.any() or after.any():
+                changes.append(
+                    TermChange(
+                        part=part,
+                        term=term,
+                        earned=Mean.of(before),
+                        would_earn=Mean.of(after),
+                        difference=Mean.of(after - before),
+                        n=len(sound),
+                    )
+                )
+    return changes
+
+
+def _paid(saved: Saved, own: RewardStack, learners: Collection[str]) -> dict[str, float]:
+    """What training paid for an episode or, of an evaluation, what the run's own rewards make of it."""
+    record = saved.record
+    if record.rewards is None:
+        return _scored(record.episode, own.at(saved.update), learners)
+    return _per_seat(record.episode, record.rewards, learners)
+
+
+def _scored(episode: Episode, stack: RewardStack, learners: Collection[str]) -> dict[str, float]:
+    return _per_seat(episode, stack.score(episode), learners)
+
+
+def _per_seat(episode: Episode, breakdown: RewardBreakdown, learners: Collection[str]) -> dict[str, float]:
+    """The weighted sum of each term, and of all, as means over the seats that learn."""
+    seats: list[Seat] = [seat for seat in episode.seats if episode.players.get(seat) in learners]
+    paid = [breakdown.weighted(seat) for seat in seats or episode.seats]
+    terms = {name: float(np.mean([sum(turns[name]) for turns in paid])) for name in breakdown.weights}
+    return terms | {ALL: sum(terms.values())}
+
+
+def table(changes: Sequence[TermChange], title: str) -> Table:
+    """The changes for the terminal."""
+    out = Table(
+        title=title,
+        caption="Weighted, for each seat and episode; ±: 95 %. Training: what was paid, by the weights of each update.",
+    )
+    for column in ("episodes", "term"):
+        out.add_column(column, no_wrap=True)
+    for column in ("earned", "would earn", "difference"):
+        out.add_column(column, justify="right", no_wrap=True)
+    for change in changes:
+        numbers = (f"{mean:.3f}" for mean in (change.earned, change.would_earn, change.difference))
+        out.add_row(f"{change.part} ({change.n})", change.term, *numbers, end_section=change.term == ALL)
+    return out

@@ -1,0 +1,152 @@
+"""What saved episodes would have earned under other rewards. No torch in here."""
+
+import doctest
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import envs
+from envs.core.episode import StopReason
+from envs.scripted.base import Calibrated
+from envs.scripted.exploits import NeverDefer
+from envs.scripted.play import play
+from marl_coop import cli
+from marl_coop.config.schema import load_config
+from marl_coop.evaluation import rescore as module
+from marl_coop.evaluation.rescore import ALL, Saved, rescore, saved_episodes
+from marl_coop.runs import rundir
+from marl_coop.runs.records import EpisodeRecord, write_episodes
+from rewards import RewardStack
+
+ROOT = Path(__file__).parents[1]
+SETTING = ["env.name=DesignReview", "name=rescored"]
+HALF = {"task_success": {"weight": 0.5}, "deference": {"weight": 0.25}}
+
+
+def episodes(partner, seeds):
+    env = envs.make("DesignReview")
+    players = dict(zip(env.seats, ("agent_0", "agent_1"), strict=True))
+    return [replace(play(env, dict.fromkeys(env.seats, partner), seed), players=players) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run whose weight of success rises from 0 to 1 in two updates."""
+    folder = tmp_path_factory.mktemp("rescore") / "run"
+    folder.mkdir()
+    scheduled = "rewards.task_success.weight={schedule: linear, start: 0.0, end: 1.0, updates: 2}"
+    config = load_config([ROOT / "configs/presets/task_only.yaml"], [*SETTING, scheduled])
+    rundir.record_start(folder, "rescored", config.to_yaml(), seed=0)
+    write_episodes(folder / "before.jsonl", episodes(NeverDefer(), range(6)))
+    write_episodes(folder / "after.jsonl", episodes(Calibrated(), range(6)))
+    for update in range(2):
+        played = episodes(Calibrated(), range(10 * update, 10 * update + 4))
+        stack = config.reward_stack.at(update)
+        write_episodes(folder / "episodes" / f"update-{update + 1:04d}.0.jsonl", played, [*map(stack.score, played)])
+    return folder
+
+
+def changed(folder, *overrides):
+    own = load_config([rundir.configuration_of(folder)])
+    other = load_config([rundir.configuration_of(folder)], overrides)
+    found = rescore(saved_episodes(folder), own.reward_stack, other.reward_stack, ("agent_0", "agent_1"))
+    return {(change.part, change.term): change for change in found}
+
+
+def test_the_worked_example():
+    assert doctest.testmod(module).failed == 0
+
+
+def test_the_same_rewards_pay_the_same(run):
+    for change in changed(run).values():
+        assert change.difference.value == 0.0 == change.difference.half
+        assert change.earned == change.would_earn
+
+
+def test_training_was_paid_by_the_weights_of_its_updates_and_would_be_by_those_of_the_others(run):
+    saved = saved_episodes(run)
+    assert [one.update for one in saved["training"]] == [0] * 4 + [1] * 4
+    assert {one.update for part in ("before", "after") for one in saved[part]} == {math.inf}
+    found = changed(run, "rewards.task_success.weight=1.0")
+    success = [one.record.episode.outcome.utility for one in saved["training"]]
+    paid = sum(weight * utility for weight, utility in zip([0.0] * 4 + [0.5] * 4, success, strict=True)) / 8
+    change = found["training", "task_success"]
+    assert change.earned.value == pytest.approx(paid)
+    assert change.would_earn.value == pytest.approx(sum(success) / 8)
+    assert change.difference.value == pytest.approx(sum(success) / 8 - paid)
+    assert found["after", "task_success"].difference.value == 0.0  # the schedule ends with 1.0
+
+
+def test_a_term_that_paid_nothing_before_is_told_with_what_it_would_pay(run):
+    found = changed(run, "rewards.deference.weight=0.25")
+    change = found["after", "deference"]
+    assert change.earned.value == 0.0 < change.would_earn.value
+    assert found["after", ALL].difference.value == pytest.approx(change.difference.value)
+    assert ("after", "pushback") not in found
+
+
+def test_seats_that_do_not_learn_earn_nothing_here():
+    played = [replace(e, players={"agent_0": "agent_0", "agent_1": "Echo"}) for e in episodes(NeverDefer(), range(8))]
+    stack = RewardStack.from_config(HALF)
+    saved = {"after": [Saved(record=EpisodeRecord(episode=episode)) for episode in played]}
+    total = rescore(saved, stack, stack, ["agent_0"])[-1]
+    assert total.earned.value == pytest.approx(sum(stack.score(e).total("agent_0") for e in played) / 8)
+
+
+def test_what_the_machine_spoiled_counts_for_nothing():
+    sound = episodes(Calibrated(), range(6))
+    fault = replace(sound[0], stop_reason=StopReason.SANDBOX_FAULT)
+    stack = RewardStack.from_config(HALF)
+    kept, spoiled = (
+        rescore({"after": [Saved(record=EpisodeRecord(episode=e)) for e in played]}, stack, stack, ())
+        for played in (sound, [*sound, fault])
+    )
+    assert kept == spoiled
+
+
+def test_the_command_prints_all_parts_and_writes_the_numbers(run, tmp_path, capsys):
+    words = ["rescore", str(run), "--config", str(ROOT / "configs/presets/balanced.yaml")]
+    assert cli.main([*words, "--output", str(tmp_path / "out.json")]) == 0
+    said = capsys.readouterr().out
+    for word in ("before (6)", "training (8)", "after (6)", "deference", ALL):
+        assert word in said
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {row["part"] for row in rows} == {"before", "training", "after"}
+    assert rows[0]["difference"].keys() == {"value", "half"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "command line: give other rewards by --config FILE"),
+        (["seed=3", "rewards.task_success.weight=1"], "seed: rescore takes other rewards and nothing else"),
+        (["rewards.task_sucess.weight=1"], "Did you mean 'task_success'"),
+    ],
+)
+def test_what_is_no_other_reward_is_one_line(run, capsys, words, said):
+    assert cli.main(["rescore", str(run), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_a_folder_without_a_run_or_with_a_damaged_line_is_one_line(run, tmp_path, capsys):
+    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
+    assert "has no episodes yet" in capsys.readouterr().err
+    (tmp_path / "after.jsonl").write_text((run / "after.jsonl").read_text()[:-40])
+    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
+    assert "after.jsonl, line 6: " in capsys.readouterr().err
+
+
+def test_nothing_of_it_loads_torch(run):
+    words = ["rescore", str(run), "rewards.deference.weight=1"]
+    code = f"import sys; from marl_coop.cli import main; assert main({words!r}) == 0; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
