@@ -26,7 +26,8 @@ ENVIRONMENTS = [
     DesignReview(decisions=3, rounds=2, acts=True),
     DesignReview(rounds=0, acts=True),
 ]
-NO_BLAME = [*EXPLOITS.values(), Demonstrator(np.random.default_rng(0))]
+READABLE = [partner for name, partner in EXPLOITS.items() if name not in ("no-prior", "no-answer")]
+NO_BLAME = [*READABLE, Demonstrator(np.random.default_rng(0))]
 WITH_ACTS = [PairedFunctions(rounds=2, acts=True), DesignReview(decisions=3, rounds=2, acts=True)]
 
 
