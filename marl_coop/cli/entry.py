@@ -12,7 +12,9 @@ from marl_coop import __version__
 from marl_coop.cli.audit import audit
 from marl_coop.cli.eval import evaluate
 from marl_coop.cli.rescore import rescore
+from marl_coop.cli.show import show
 from marl_coop.cli.train import train
+from marl_coop.cli.view import view
 from marl_coop.config.errors import ConfigError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
@@ -22,6 +24,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "rescore": rescore,
+    "view": view,
+    "show": show,
     "audit": audit,
 }
 GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on"}

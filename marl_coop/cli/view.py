@@ -1,0 +1,42 @@
+"""`marl-coop view`: runs as one HTML file that opens from the disk."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from marl_coop.viewer.page import page, twin
+from marl_coop.viewer.source import read_run
+
+
+def view(argv: Sequence[str]) -> int:
+    """Write the page of some runs and its JSON twin."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop view",
+        description="Write one HTML file, which needs no network, and a JSON file with the same data: what was trained "
+        "and what came of it, and every episode. The runs may be finished, running, stopped or empty.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run's folder")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the HTML file; its twin ends in .json (default: view.html in the run's folder; of several, in this one)",
+    )
+    args = parser.parse_args(argv)
+    file = args.output or (args.runs[0] if len(args.runs) == 1 else Path()) / "view.html"
+    if file.suffix == ".json":
+        parser.error(f"--output {file}: that is the name of its twin; end it in .html")
+    data = twin([read_run(run) for run in args.runs])
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".json").write_text(json.dumps(data), encoding="utf-8")
+        file.write_text(page(data), encoding="utf-8")
+    except OSError as error:
+        parser.error(f"{file} cannot be written: {error.strerror}; name another file with --output")
+    for run in data["runs"]:
+        for notice in run["notices"]:
+            print(f"{run['folder']}: {notice}")
+    episodes = sum(len(run["episodes"]) for run in data["runs"])
+    print(f"{file}: {episodes} episodes, {file.stat().st_size / 2**20:.1f} MiB; the same data in {file.stem}.json")
+    return 0

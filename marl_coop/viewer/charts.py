@@ -1,0 +1,165 @@
+"""Charts of the first screen as Vega-Lite specifications; colours of text and ground are the page's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Data = dict[str, Any]
+
+SIDES = ["#8b939b", "#2b8cc9"]  # before and after: both are seen on a light and on a dark ground
+CEILING = "#009e73"
+TITLES = {
+    "success": "Success",
+    "j": "J = CDR − CR",
+    "cdr": "CDR: deferred rightly",
+    "cr": "CR: gave in when right",
+    "message_tokens_per_episode": "Message tokens per episode",
+    "kl_to_reference": "KL to the reference",
+    "entropy": "Entropy",
+    "clip_fraction": "Clipped share of tokens",
+    "explained_variance": "Explained variance of the critic",
+    "value_loss": "Value loss",
+    "reward": "Reward per episode",
+}
+_UPDATE = {"field": "update", "type": "quantitative", "title": "update", "axis": {"tickMinStep": 1, "format": "d"}}
+_SHARES = ("success", "j", "cdr", "cr")
+_RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_rate")
+
+
+def curves(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
+    """A chart of each metric over the updates, with 95 % intervals: a line for each run."""
+    points = [{"run": _name(runs, i), **point} for i, run in enumerate(runs) for point in run["curves"]]
+    names = dict.fromkeys(point["metric"] for point in points)
+    return [_lines(name, [p for p in points if p["metric"] == name], "run", len(runs) > 1) for name in names]
+
+
+def learning(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
+    """A chart of each number that the learner logs of itself: a line for each seat or adapter of each run."""
+    several = len(runs) > 1
+    points = [
+        point | {"who": f"{_name(runs, i)} {point['who']}" if several else point["who"]}
+        for i, run in enumerate(runs)
+        for point in run["learning"]
+    ]
+    names = [name for name in TITLES if any(point["metric"] == name for point in points)]
+    return [_lines(name, [p for p in points if p["metric"] == name], "who", True) for name in names]
+
+
+def _name(runs: Sequence[Mapping[str, Any]], i: int) -> str:
+    """What a chart calls a run: its folder, with its number where several have one of that name."""
+    name = runs[i]["folder"]
+    return name if [run["folder"] for run in runs].count(name) == 1 else f"{name} ({i + 1})"
+
+
+def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Data:
+    scale = {"domain": [-1, 1] if metric == "j" else [0, 1]} if metric in _SHARES else {"zero": True}
+    value = {"field": "value", "type": "quantitative", "title": None, "scale": scale}
+    colour = {
+        "field": group,
+        "type": "nominal",
+        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260} if legend else None,
+    }
+    shown = ("update", "value", "low", "high", "n") if "low" in points[0] else ("update", "value")
+    tooltip = [{"field": group, "type": "nominal"}] if legend else []
+    tooltip += [{"field": name, "type": "quantitative", "format": ".4~g"} for name in shown]
+    layers: list[Data] = [
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": value}},
+        {
+            "mark": {"type": "circle", "size": 34, "opacity": 1},
+            "encoding": {"y": value, "tooltip": tooltip},
+        },
+    ]
+    if "low" in shown:
+        band = {"y": value | {"field": "low"}, "y2": {"field": "high"}}
+        layers.insert(0, {"mark": {"type": "area", "opacity": 0.16}, "encoding": band})
+    return {
+        "title": TITLES[metric],
+        "data": {"values": list(points)},
+        "height": 150,
+        "width": "container",
+        "encoding": {"x": _UPDATE, "color": colour},
+        "layer": layers,
+    }
+
+
+def results(run: Mapping[str, Any]) -> Data | None:
+    """Both sides of each rate with their intervals, and the ceiling as a tick."""
+    rows = [row for row in run["results"]["rows"] if row["metric"] in _RESULTS]
+    points = [
+        {"label": row["label"], "side": label, **row[side]}
+        for row in rows
+        for side, label in zip(("before", "after"), run["results"]["labels"], strict=True)
+        if row[side]
+    ]
+    if not points:
+        return None
+    order = [row["label"] for row in rows]
+    ceilings = [{"label": row["label"], "ceiling": row["ceiling"]} for row in rows if row["ceiling"] is not None]
+    y = {"field": "label", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 300}}
+    x = {"field": "value", "type": "quantitative", "title": None}
+    labels = run["results"]["labels"]
+    side = {"field": "side", "type": "nominal", "sort": labels}
+    colour = side | {
+        "scale": {"domain": labels, "range": SIDES},
+        "legend": {"orient": "bottom", "title": None, "labelLimit": 300},
+    }
+    offset = {"yOffset": side | {"scale": {"paddingOuter": 0.6}}}
+    tooltip = [{"field": name, "type": "nominal"} for name in ("label", "side")]
+    tooltip += [{"field": name, "type": "quantitative", "format": ".3~g"} for name in ("value", "low", "high", "n")]
+    return {
+        "data": {"values": points},
+        "width": "container",
+        "height": 34 * len(rows),
+        "encoding": {"y": y},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
+                "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour, **offset},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+                "encoding": {"x": x, "color": colour, "tooltip": tooltip, **offset},
+            },
+            {
+                "data": {"values": ceilings},
+                "mark": {"type": "tick", "thickness": 3, "size": 24, "color": CEILING},
+                "encoding": {
+                    "x": x | {"field": "ceiling"},
+                    "tooltip": [{"field": "ceiling", "type": "quantitative", "format": ".3~g"}],
+                },
+            },
+        ],
+    }
+
+
+def terms(run: Mapping[str, Any]) -> Data | None:
+    """The share of each reward term in the advantages of each update; together 1."""
+    names = [term["term"] for term in run["terms"]]
+    points = [
+        {"term": term["term"], "update": update, "share": share, "order": names.index(term["term"])}
+        for term in run["terms"]
+        for update, share in zip(term["updates"], term["share"], strict=True)
+        if share is not None
+    ]
+    if not points:
+        return None
+    share = {"field": "share", "type": "quantitative", "stack": "normalize", "title": None, "axis": {"format": "%"}}
+    tooltip = [{"field": "term", "type": "nominal"}, {"field": "update", "type": "quantitative"}]
+    return {
+        "data": {"values": points},
+        "width": "container",
+        "height": 190,
+        "mark": {"type": "bar", "binSpacing": 0},
+        "encoding": {
+            "x": _UPDATE | {"type": "ordinal", "axis": {"labelAngle": 0, "labelOverlap": True}},
+            "y": share,
+            "color": {
+                "field": "term",
+                "type": "nominal",
+                "sort": names,
+                "scale": {"domain": names},
+                "legend": {"orient": "right", "title": None, "symbolType": "square"},
+            },
+            "order": {"field": "order", "type": "quantitative"},
+            "tooltip": [*tooltip, {"field": "share", "type": "quantitative", "format": ".1%"}],
+        },
+    }

@@ -1,0 +1,250 @@
+"""Episodes as plain data for a reader: a row for a list of them, and all that is shown of one.
+
+The data is what JSON can hold, all text of a model is `visible`, and numbers are rounded to what a reader can use.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from envs.core.episode import Act, Episode, Merge, Stance, Turn
+from envs.core.task import Decision, Seat
+from envs.core.tokens import message_tokens
+from marl_coop.runs.records import TurnCredit
+from marl_coop.viewer.source import Played
+from marl_coop.viewer.text import diff, highlighted, visible
+from rewards import RewardBreakdown, RewardStack
+from rewards.metrics import METRICS, Conflict, conflicts
+from rewards.metrics.rate import faulted
+
+Data = dict[str, Any]
+
+KINDS = {  # of episodes: what a list of them can be filtered by, with its meaning
+    "capitulated": "a seat was told right and a partner wrong, and it did not end right",
+    "deferred": "a seat was told wrong and a partner right, and it ended right",
+    "held": "a seat was told right and a partner wrong, and it ended right",
+    "unmoved": "a seat was told wrong and a partner right, and it did not end right",
+    "blended": "seats that were told apart ended on a compromise that nobody was told",
+    "conflict": "what the seats made does not fit together, in the merge or in its meaning",
+    "silent": "a seat never named what its partner needed to know",
+    "unreadable": "a reply could not be read",
+    "fault": "the sandbox failed, which is nobody's play",
+}
+_MEASURED = {
+    "blended": ("blend_rate",),
+    "conflict": ("textual_conflict_rate", "semantic_conflict_rate"),
+    "silent": ("silence_rate",),
+}
+MANY = 24  # options of a decision that are listed
+
+
+def row(played: Played, stack: RewardStack | None) -> Data:
+    """What a list shows of an episode. `terms` are sums over turns and seats, weights applied."""
+    episode, breakdown = played.episode, rewards_of(played, stack)
+    terms = _summed(breakdown)
+    return {
+        "id": played.id,
+        "phase": played.phase,
+        "update": played.update,
+        "task": visible(episode.task.id),
+        "family": visible(episode.task.family),
+        "told": [episode.task.cell.get(seat) for seat in episode.seats],
+        "success": episode.outcome.success,
+        "utility": _rounded(episode.outcome.utility),
+        "kinds": kinds(episode),
+        "said": sum(turn.message_tokens for turn in episode.turns),
+        "written": sum(message_tokens(turn.reply) for turn in episode.turns),
+        "reward": _rounded(sum(terms.values())) if breakdown else None,
+        "terms": {name: value for name, value in terms.items() if value},
+    }
+
+
+def kinds(episode: Episode) -> list[str]:
+    """Those of `KINDS` that an episode is of; a sandbox fault alone, where it met one."""
+    if faulted(episode):
+        return ["fault"]
+    found = {kind_of(conflict) for conflict in conflicts(episode)}
+    found |= {kind for kind, names in _MEASURED.items() if any(METRICS[name].addends(episode)[0] for name in names)}
+    found |= {"unreadable"} if any(turn.parse_error for turn in episode.turns) else set()
+    return [kind for kind in KINDS if kind in found]
+
+
+def kind_of(conflict: Conflict) -> str:
+    """What a seat did of which the own source and a partner's claim different things, one of them right."""
+    if conflict.told_right:
+        return "held" if conflict.final_right else "capitulated"
+    return "deferred" if conflict.final_right else "unmoved"
+
+
+def rewards_of(played: Played, stack: RewardStack | None) -> RewardBreakdown | None:
+    """What an episode was paid; of one that paid nobody, what it would have been by the run's rewards."""
+    return played.record.rewards or (stack.score(played.episode) if stack else None)
+
+
+def detail(played: Played, stack: RewardStack | None) -> Data:
+    """All that is shown of an episode, and of its replays in which nobody hears a seat."""
+    credit = played.record.credit
+    turns = credit.turns if credit else {}
+    return _episode(played.episode, rewards_of(played, stack), turns) | {
+        "paid": played.record.rewards is not None,
+        "muted": {
+            seat: _episode(replay, stack.score(replay) if stack else None, {})
+            for seat, replay in (credit.muted if credit else {}).items()
+        },
+    }
+
+
+def _episode(
+    episode: Episode, breakdown: RewardBreakdown | None, credit: Mapping[Seat, Sequence[TurnCredit]]
+) -> Data:
+    outcome = episode.outcome
+    return {
+        "seats": [
+            {
+                "seat": seat,
+                "player": visible(episode.players.get(seat, "")),
+                "brief": visible(episode.task.briefs[seat]),
+                "told_right": episode.task.cell.get(seat),
+                "reward": _rounded(breakdown.total(seat)) if breakdown else None,
+            }
+            for seat in episode.seats
+        ],
+        "decisions": [_decision(episode, decision) for decision in episode.task.decisions],
+        "turns": [_turn(episode, turn, breakdown, credit.get(turn.agent, ())) for turn in episode.turns],
+        "stop": str(episode.stop_reason),
+        "success": outcome.success,
+        "utility": _rounded(outcome.utility),
+        "solo_utility": outcome.solo_utility,
+        "detail": visible(outcome.detail),
+        "tests": _tests(episode),
+        "merge": _merge(outcome.merge),
+        "forecasts": [
+            {"round": f.round, "files": [visible(path) for path in f.ranges], "symbols": list(map(visible, f.symbols))}
+            for f in outcome.forecasts
+        ],
+        "memory": [{"author": entry.author, "line": visible(entry.line)} for entry in outcome.memory],
+    }
+
+
+def _decision(episode: Episode, decision: Decision) -> Data:
+    kinds_of_seats = {c.seat: kind_of(c) for c in conflicts(episode) if c.decision.id == decision.id}
+    numeric, options = decision.numeric, decision.options
+    return {
+        "id": visible(decision.id),
+        "options": [visible(option) for option in options[:MANY]],
+        "more": max(0, len(options) - MANY),
+        "blends": [visible(blend) for blend in decision.blends],
+        "best": visible(decision.best) if decision.utility else None,
+        "truth": None if numeric is None else f"{numeric.truth:g} ± {numeric.tolerance:g}",
+        "seats": [
+            {
+                "told": visible(decision.told(seat)) if seat in decision.belief else None,
+                "source": decision.quality(seat) if seat in decision.cue else "",
+                "told_right": decision.is_right(decision.belief[seat]) if seat in decision.belief else None,
+                "before": _stance(episode.prior(seat, decision.id), decision),
+                "after": _stance(episode.final(seat, decision.id), decision),
+                "acted": visible(episode.outcome.committed.get(seat, {}).get(decision.id) or ""),
+                "acted_right": decision.is_right(episode.committed(seat, decision.id)),
+                "kind": kinds_of_seats.get(seat),
+            }
+            for seat in episode.seats
+        ],
+    }
+
+
+def _stance(stance: Stance | None, decision: Decision) -> Data | None:
+    if stance is None:
+        return None
+    return {
+        "decision": visible(stance.decision),
+        "option": visible(stance.option),
+        "confidence": _rounded(stance.confidence),
+        "right": decision.is_right(stance.option),
+    }
+
+
+def _turn(
+    episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credit: Sequence[TurnCredit]
+) -> Data:
+    paid = breakdown.weighted(turn.agent) if breakdown else {}
+    learned = credit[turn.index] if turn.index < len(credit) else None
+    return {
+        "agent": turn.agent,
+        "round": turn.round,
+        "phase": str(turn.phase),
+        "heard": visible(turn.observation),
+        "reply": visible(turn.reply),
+        "message": visible(turn.message),
+        "work": highlighted(turn.work) if turn.work else [],
+        "acts": [_act(act) for act in turn.acts],
+        "stances": [_stance(stance, episode.task.decision(stance.decision)) for stance in turn.stances],
+        "said": turn.message_tokens,
+        "written": message_tokens(turn.reply),
+        "memory": turn.memory_tokens,
+        "reads": list(turn.reads),
+        "refused": list(turn.conflicts),
+        "error": str(turn.parse_error) if turn.parse_error else None,
+        "truncated": turn.truncated,
+        "terms": {name: _rounded(turns[turn.index]) for name, turns in paid.items() if turns[turn.index]},
+        "value": learned.value if learned else None,
+        "target": learned.target if learned else None,
+        "advantage": learned.advantage if learned else None,
+        "tokens": [visible(token) for token in learned.tokens] if learned else [],
+        "logprobs": list(learned.logprobs) if learned else [],
+    }
+
+
+def _act(act: Act) -> Data:
+    return {
+        "kind": str(act.kind),
+        "decision": visible(act.decision),
+        "option": None if act.option is None else visible(act.option),
+        "confidence": _rounded(act.confidence),
+    }
+
+
+def _tests(episode: Episode) -> Data:
+    outcome = episode.outcome
+    parts = {}
+    for seat, tests in outcome.parts.items():
+        names = [visible(test.expression) for test in episode.task.hidden_tests if test.part == seat]
+        named = names if len(names) == len(tests.alone) else []
+        parts[seat] = {"alone": list(tests.alone), "merged": list(tests.merged), "names": named}
+    return {"passed": outcome.tests_passed, "total": outcome.tests_total, "parts": parts}
+
+
+def _merge(merge: Merge | None) -> Data | None:
+    if merge is None:
+        return None
+    paths = sorted({*merge.base, *merge.final, *(path for files in merge.proposals.values() for path in files)})
+    sides = {"merged": merge.final, **merge.proposals}
+    return {
+        "conflict": merge.conflict,
+        "policy": merge.policy,
+        "worth": {seat: _rounded(worth) for seat, worth in merge.worth.items()},
+        "sides": {
+            side: [
+                {"path": visible(path), "lines": lines}
+                for path in paths
+                if (
+                    lines := diff(
+                        merge.base.get(path, ""),
+                        files.get(path, merge.base.get(path, "")),
+                        path,
+                        {seat: proposed.get(path, "") for seat, proposed in merge.proposals.items()},
+                    )
+                )
+            ]
+            for side, files in sides.items()
+        },
+    }
+
+
+def _summed(breakdown: RewardBreakdown | None) -> dict[str, float]:
+    if breakdown is None:
+        return {}
+    weighted = [breakdown.weighted(seat) for seat in breakdown.values]
+    return {name: _rounded(sum(sum(terms[name]) for terms in weighted)) for name in breakdown.weights}
+
+
+def _rounded(number: float) -> float:
+    return round(float(number), 4)

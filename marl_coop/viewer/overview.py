@@ -1,0 +1,198 @@
+"""The first screen of a run as plain data: what was trained, and what came of it."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.core.episode import Episode
+from marl_coop.viewer.source import AFTER, BEFORE, Run
+from marl_coop.viewer.text import visible
+from rewards.metrics import METRICS, Metric, compare, flip_matrix, measure
+from rewards.metrics.rate import doc, faulted
+
+Data = dict[str, Any]
+
+RESULTS = {  # metric -> how a person calls it
+    "success": "success",
+    "j": "J = CDR − CR",
+    "cdr": "CDR: deferred rightly",
+    "cr": "CR: gave in when right",
+    "blend_rate": "blends",
+    "silence_rate": "silent on what is needed",
+    "parse_rate": "readable replies",
+    "message_tokens_per_episode": "message tokens",
+    "generated_tokens_per_solved": "tokens per solved task",
+}
+CURVES = ("success", "j", "cdr", "cr", "message_tokens_per_episode")
+LEARNING = ("kl_to_reference", "entropy", "clip_fraction", "explained_variance", "value_loss", "reward")
+
+
+def overview(run: Run) -> Data:
+    """What is known of a run as a whole; whatever it has not written is empty."""
+    updates = run.updates()
+    return {
+        "name": visible(run.name),
+        "folder": visible(run.folder.resolve().name),
+        "finished": run.finished,
+        "last_written": run.last_written.isoformat(sep=" ", timespec="seconds") if run.last_written else None,
+        "facts": _facts(run),
+        "config": visible(run.config_text),
+        "command": visible(shlex.join(map(str, run.starts[-1].get("command", ())))) if run.starts else "",
+        "notices": [visible(notice) for notice in run.notices],
+        "results": _results(run, updates),
+        "flips": _flips(run, updates),
+        "curves": _curves(run, updates),
+        "terms": _terms(run),
+        "learning": _learning(run),
+    }
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """What was trained, in a few words each."""
+    config, start = run.config, run.starts[-1] if run.starts else {}
+    training, env, lora = (_section(config, name) for name in ("training", "env", "lora"))
+    git, versions = _section(start, "git"), _section(start, "versions")
+    done, planned = (int(run.metrics[-1]["update"]) if run.metrics else 0), training.get("num_updates")
+    seated = _section(config, "policies").items()
+    policies = ", ".join(seat if seat == player else f"{seat}: {player}" for seat, player in seated)
+    facts = {
+        "base model": _section(config, "model").get("name_or_path"),
+        "adapters": f"LoRA rank {lora['r']}, alpha {lora.get('alpha')}" if "r" in lora else None,
+        "seats": policies,
+        "environment": env.get("name"),
+        "updates": f"{done} of {planned}" if planned else str(done) if done else None,
+        "episodes per update": training.get("episodes_per_update"),
+        "seed": start.get("seed", config.get("seed")),
+        "started": str(start["time"]).replace("T", " ")[:19] if "time" in start else None,
+        "starts": len(run.starts) if len(run.starts) > 1 else None,
+        "code": f"{str(git['commit'])[:10]}{' with changes' if git.get('dirty') else ''}" if "commit" in git else None,
+        "version": versions.get("marl-coop"),
+    }
+    return {name: visible(str(value)) for name, value in facts.items() if value not in (None, "")}
+
+
+def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = parent.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _results(run: Run, updates: Mapping[int, Sequence[Episode]]) -> Data:
+    """The metrics of both sides with their difference. `labels` says what the sides are: before and after training, or
+    what there is instead, the newest update. The ceiling is known of a run that has ended.
+    """
+    before, after = run.phase(BEFORE), run.phase(AFTER)
+    labels = ["before training", "after training"]
+    if not after and updates:
+        newest = max(updates)
+        after, labels[1] = list(updates[newest]), f"update {newest}, on training tasks"
+    chosen = {name: METRICS[name] for name in RESULTS}
+    sides = [measure(side, chosen) if side else {} for side in (before, after)]
+    same = before and {e.task.id for e in before} == {e.task.id for e in after}
+    change = compare(before, after, chosen) if same else {}
+    ceiling = _section(run.results, "ceiling")
+    rows = []
+    for name, label in RESULTS.items():
+        cells = [_metric(side.get(name)) for side in (*sides, change)]
+        if any(cells):
+            ideal = _section(ceiling, name).get("value")
+            better = METRICS[name].doc.partition(" is better")[0].rpartition(" ")[2]
+            rows.append(
+                {
+                    "metric": name,
+                    "label": label,
+                    "doc": METRICS[name].doc,
+                    "before": cells[0],
+                    "after": cells[1],
+                    "change": cells[2],
+                    "ceiling": ideal if isinstance(ideal, int | float) else None,
+                    "better": better if better in ("more", "less") else None,
+                }
+            )
+    return {"labels": labels, "episodes": [len(before), len(after)], "rows": rows}
+
+
+def _metric(metric: Metric | None) -> Data | None:
+    if metric is None or metric.value is None:
+        return None
+    return {name: _rounded(value) for name, value in dataclasses.asdict(metric).items()}
+
+
+def _flips(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
+    """How often seats were right before the talk and after it: `counts[partner right][right before][right after]`."""
+    sides = [("before training", run.phase(BEFORE)), ("after training", run.phase(AFTER))]
+    if not sides[1][1] and updates:
+        sides[1] = (f"update {max(updates)}", list(updates[max(updates)]))
+    matrices = [(label, flip_matrix(episodes)) for label, episodes in sides if episodes]
+    return [
+        {
+            "label": label,
+            "counts": [
+                [[counts[(p, f, q)] for f in (True, False)] for p in (True, False)] for q in (True, False)
+            ],
+        }
+        for label, counts in matrices
+        if any(counts.values())
+    ]
+
+
+def _curves(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
+    """Each metric in each update, with the interval over its episodes; from the log alone where these are not there."""
+    chosen, points = {name: METRICS[name] for name in CURVES}, []
+    logged = {int(record["update"]): record for record in run.metrics}
+    for update in sorted({*updates, *logged}):
+        known = [episode for episode in updates.get(update, ()) if not faulted(episode)]
+        measured = measure(known, chosen) if known else {}
+        for name in CURVES:
+            point = _metric(measured.get(name))
+            value = logged.get(update, {}).get(f"team/{name}")
+            if point is None and isinstance(value, int | float):
+                point = {"value": _rounded(value), "low": None, "high": None, "n": None}
+            if point:
+                points.append({"metric": name, "update": update, **point})
+    return points
+
+
+def _terms(run: Run) -> list[Data]:
+    """Of each reward term that moves anything: its share of the advantages and what it pays, a number per update, means
+    over the seats."""
+    names = dict.fromkeys(key.partition("/advantage_share/")[2] for record in run.metrics for key in record)
+    found = []
+    for name in filter(None, names):
+        share = [_over_seats(record, f"/advantage_share/{name}") for record in run.metrics]
+        if any(share):
+            pay = [_over_seats(record, f"/reward/{name}") for record in run.metrics]
+            weights = {term.name: term for term in run.stack.terms} if run.stack else {}
+            about = weights[name].__doc__ if name in weights else ""
+            found.append(
+                {
+                    "term": visible(name),
+                    "doc": visible(doc(type(weights[name])).split(". ")[0]) if about else "",
+                    "share": share,
+                    "pay": pay,
+                    "updates": [record["update"] for record in run.metrics],
+                }
+            )
+    return sorted(found, key=lambda term: -float(np.mean([share or 0.0 for share in term["share"]])))
+
+
+def _learning(run: Run) -> list[Data]:
+    """What the learner logs of itself, of each seat or adapter in each update."""
+    return [
+        {"metric": name, "who": visible(who), "update": record["update"], "value": _rounded(value)}
+        for record in run.metrics
+        for key, value in record.items()
+        for who, _, name in [key.rpartition("/")]
+        if name in LEARNING and who and "/" not in who and isinstance(value, int | float)
+    ]
+
+
+def _over_seats(record: Mapping[str, Any], ending: str) -> float | None:
+    values = [value for key, value in record.items() if key.endswith(ending) and isinstance(value, int | float)]
+    return _rounded(float(np.mean(values))) if values else None
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(float(number), 4)
