@@ -56,7 +56,10 @@ def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Dat
     colour = {
         "field": group,
         "type": "nominal",
-        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260} if legend else None,
+        "sort": None,
+        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260, "symbolOpacity": 1}
+        if legend
+        else None,
     }
     shown = ("update", "value", "low", "high", "n") if "low" in points[0] else ("update", "value")
     tooltip = [{"field": group, "type": "nominal"}] if legend else []
@@ -105,29 +108,31 @@ def results(run: Mapping[str, Any]) -> Data | None:
     offset = {"yOffset": side | {"scale": {"paddingOuter": 0.6}}}
     tooltip = [{"field": name, "type": "nominal"} for name in ("label", "side")]
     tooltip += [{"field": name, "type": "quantitative", "format": ".3~g"} for name in ("value", "low", "high", "n")]
+    layers: list[Data] = [
+        {
+            "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
+            "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour, **offset},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {"x": x, "color": colour, "tooltip": tooltip, **offset},
+        },
+    ]
+    if ceilings:
+        ceiling = {"field": "ceiling", "type": "quantitative"}
+        layers.append(
+            {
+                "data": {"values": ceilings},
+                "mark": {"type": "tick", "thickness": 3, "size": 24, "color": CEILING},
+                "encoding": {"x": x | ceiling, "tooltip": [ceiling | {"format": ".3~g"}]},
+            }
+        )
     return {
         "data": {"values": points},
         "width": "container",
         "height": 34 * len(rows),
         "encoding": {"y": y},
-        "layer": [
-            {
-                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
-                "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour, **offset},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
-                "encoding": {"x": x, "color": colour, "tooltip": tooltip, **offset},
-            },
-            {
-                "data": {"values": ceilings},
-                "mark": {"type": "tick", "thickness": 3, "size": 24, "color": CEILING},
-                "encoding": {
-                    "x": x | {"field": "ceiling"},
-                    "tooltip": [{"field": "ceiling", "type": "quantitative", "format": ".3~g"}],
-                },
-            },
-        ],
+        "layer": layers,
     }
 
 

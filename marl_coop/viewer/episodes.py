@@ -47,7 +47,7 @@ def row(played: Played, stack: RewardStack | None) -> Data:
         "update": played.update,
         "task": visible(episode.task.id),
         "family": visible(episode.task.family),
-        "told": [episode.task.cell.get(seat) for seat in episode.seats],
+        "told": [_told_right(episode, seat) for seat in episode.seats],
         "success": episode.outcome.success,
         "utility": _rounded(episode.outcome.utility),
         "kinds": kinds(episode),
@@ -56,6 +56,12 @@ def row(played: Played, stack: RewardStack | None) -> Data:
         "reward": _rounded(sum(terms.values())) if breakdown else None,
         "terms": {name: value for name, value in terms.items() if value},
     }
+
+
+def _told_right(episode: Episode, seat: Seat) -> bool | None:
+    """Whether a seat's brief is right on every decision; None where it claims nothing."""
+    claims = any(seat in decision.belief for decision in episode.task.decisions)
+    return episode.task.cell.get(seat) if claims else None
 
 
 def kinds(episode: Episode) -> list[str]:
@@ -87,15 +93,13 @@ def detail(played: Played, stack: RewardStack | None) -> Data:
     return _episode(played.episode, rewards_of(played, stack), turns) | {
         "paid": played.record.rewards is not None,
         "muted": {
-            seat: _episode(replay, stack.score(replay) if stack else None, {})
+            seat: _episode(replay, stack.score(replay) if stack else None, {}) | {"paid": False}
             for seat, replay in (credit.muted if credit else {}).items()
         },
     }
 
 
-def _episode(
-    episode: Episode, breakdown: RewardBreakdown | None, credit: Mapping[Seat, Sequence[TurnCredit]]
-) -> Data:
+def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mapping[Seat, Sequence[TurnCredit]]) -> Data:
     outcome = episode.outcome
     return {
         "seats": [
@@ -103,7 +107,6 @@ def _episode(
                 "seat": seat,
                 "player": visible(episode.players.get(seat, "")),
                 "brief": visible(episode.task.briefs[seat]),
-                "told_right": episode.task.cell.get(seat),
                 "reward": _rounded(breakdown.total(seat)) if breakdown else None,
             }
             for seat in episode.seats
@@ -162,9 +165,7 @@ def _stance(stance: Stance | None, decision: Decision) -> Data | None:
     }
 
 
-def _turn(
-    episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credit: Sequence[TurnCredit]
-) -> Data:
+def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credit: Sequence[TurnCredit]) -> Data:
     paid = breakdown.weighted(turn.agent) if breakdown else {}
     learned = credit[turn.index] if turn.index < len(credit) else None
     return {

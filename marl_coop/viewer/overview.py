@@ -129,9 +129,7 @@ def _flips(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
     return [
         {
             "label": label,
-            "counts": [
-                [[counts[(p, f, q)] for f in (True, False)] for p in (True, False)] for q in (True, False)
-            ],
+            "counts": [[[counts[(p, f, q)] for f in (True, False)] for p in (True, False)] for q in (True, False)],
         }
         for label, counts in matrices
         if any(counts.values())

@@ -90,4 +90,6 @@ def diff(old: str, new: str, path: str, proposals: dict[str, str]) -> list[dict]
 
 def _added(before: Sequence[str], after: Sequence[str]) -> set[str]:
     matcher = SequenceMatcher(None, before, after, autojunk=False)
-    return {after[n] for kind, _, _, start, stop in matcher.get_opcodes() if kind != "equal" for n in range(start, stop)}
+    return {
+        after[n] for kind, _, _, start, stop in matcher.get_opcodes() if kind != "equal" for n in range(start, stop)
+    }

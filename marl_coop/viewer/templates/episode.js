@@ -159,8 +159,7 @@ function lanes(data, places) {
       { class: `lane-head ${seatClass(i)}`, style: { "--column": i + 1 } },
       el("b", {}, seat.seat, " "),
       seat.player && seat.player !== seat.seat && el("span", { class: "faint" }, `${seat.player} `),
-      verdict(seat.told_right, seat.told_right ? "was told right" : "was told wrong"),
-      seat.reward !== null && el("span", { class: "pay" }, ` ${data.paid === false ? "would be paid" : "paid"} ${signed(seat.reward)}`),
+      seat.reward !== null && el("span", { class: "pay" }, `${data.paid ? "paid" : "would be paid"} ${signed(seat.reward)}`),
       el("p", { class: "brief" }, seat.brief),
     ),
   );
@@ -172,7 +171,7 @@ function turnCard(turn, place) {
   const heard = turn.message && turn.message !== turn.reply.trim();
   return el(
     "div",
-    { class: `turn ${seatClass(place)} phase-${turn.phase}`, style: { "--column": place + 1, "--round": turn.round + 2 } },
+    { class: `turn ${seatClass(place)} ${turn.phase === "work" || turn.work.length ? "coded" : ""}`, style: { "--column": place + 1, "--round": turn.round + 2 } },
     el(
       "header",
       {},
@@ -199,7 +198,7 @@ function turnCard(turn, place) {
 
 function credit(turn) {
   const paid = Object.entries(turn.terms).map(([term, value]) =>
-    el("span", { class: `term ${value > 0 ? "plus" : "minus"}` }, `${term.replaceAll("_", " ")} ${signed(value)}`),
+    el("span", { class: `term ${value > 0 ? "plus" : "minus"}` }, `${term.replaceAll("_", " ")} ${signed(value, Math.abs(value) < 0.1 ? 3 : 2)}`),
   );
   const learned =
     turn.advantage !== null &&

@@ -1,0 +1,314 @@
+"""What the viewer reads of a run's folder and makes of its episodes, and the commands; no browser."""
+
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import viewed
+from rich.console import Console
+
+from envs.core.episode import StopReason
+from marl_coop.cli import main
+from marl_coop.runs.records import EpisodeRecord, write_episodes
+from marl_coop.runs.rundir import RunError
+from marl_coop.viewer import charts, terminal
+from marl_coop.viewer.episodes import KINDS, detail, kinds, row
+from marl_coop.viewer.overview import overview
+from marl_coop.viewer.page import page, twin
+from marl_coop.viewer.source import Played, read_run
+from marl_coop.viewer.text import diff, highlighted, visible
+from rewards import RewardStack
+
+
+@pytest.fixture(scope="module")
+def before():
+    return viewed.played(12, "always-agree")
+
+
+@pytest.fixture(scope="module")
+def after():
+    return viewed.played(12, "ideal")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, before, after):
+    """A finished run of two updates."""
+    place = tmp_path_factory.mktemp("runs") / "first"
+    return viewed.run_folder(place, before=before, updates=[before[:6], after[:6]], after=after)
+
+
+# --------------------------------------------------------------------------------------------------------- a folder
+
+
+def test_a_finished_run_is_read_in_the_order_in_which_it_was_played(folder):
+    run = read_run(folder)
+    assert run.finished and not run.notices
+    assert [one.phase for one in run.played] == ["before"] * 12 + ["training"] * 12 + ["after"] * 12
+    assert [one.update for one in run.played[12:24]] == [1] * 6 + [2] * 6
+    assert run.played[12].id == "update-0001.0:1" and run.played[-1].id == "after:12"
+
+
+def test_an_empty_folder_is_a_run_of_which_nothing_is_known(tmp_path):
+    run = read_run(tmp_path)
+    told = overview(run)
+    assert run.played == () and not run.finished
+    assert told["results"]["rows"] == told["curves"] == told["flips"] == told["terms"] == []
+    assert charts.results(told) is None and charts.terms(told) is None
+    assert "base64" not in page(twin([run])).split("<body>")[1].split("<script")[0]
+
+
+def test_a_crashed_run_is_shown_as_far_as_it_was_written_and_says_what_is_lost(tmp_path, before):
+    place = viewed.run_folder(tmp_path / "crashed", before=before, updates=[before[:4]])
+    (place / "run.json").write_text('{"name": "cra')
+    file = place / "episodes" / "update-0001.0.jsonl"
+    file.write_text(file.read_text()[:-700])
+    with (place / "metrics.jsonl").open("a") as out:
+        out.write('{"update": 2, "st')
+    run = read_run(place)
+    assert len(run.played) == 12 + 3 and len(run.metrics) == 1
+    assert len(run.notices) == 3
+    assert any(re.match(r"1 of 4 lines of update-0001.0.jsonl cannot be read \(line 4: ", said) for said in run.notices)
+    told = overview(run)
+    assert told["results"]["labels"] == ["before training", "update 1, on training tasks"]
+    assert not told["finished"] and told["notices"] == list(run.notices)
+
+
+@pytest.mark.parametrize("line", ["3", "null", '"text"', '{"episode": 3}', "\x00\xff"])
+def test_lines_of_another_kind_are_counted_and_passed_over(tmp_path, before, line):
+    write_episodes(tmp_path / "before.jsonl", before[:2])
+    (tmp_path / "before.jsonl").write_text(line + "\n" + (tmp_path / "before.jsonl").read_text())
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    run = read_run(tmp_path)
+    assert [one.id for one in run.played] == ["before:2", "before:3"]
+    assert run.notices[0].startswith("1 of 3 lines of before.jsonl cannot be read (line 1: ")
+
+
+def test_records_of_an_older_version_have_no_credit_and_open(tmp_path, before):
+    stack = RewardStack.from_config(viewed.REWARDS)
+    (tmp_path / "run.json").write_text("{}")
+    write_episodes(tmp_path / "episodes" / "update-0001.0.jsonl", before[:1], [stack.score(before[0])])
+    (one,) = read_run(tmp_path).played
+    data = detail(one, None)
+    assert all(turn["value"] is None and turn["tokens"] == [] for turn in data["turns"])
+    assert data["paid"] and row(one, None)["reward"] == pytest.approx(
+        sum(stack.score(before[0]).total(seat) for seat in before[0].seats), abs=1e-3
+    )
+
+
+def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("no run")
+    with pytest.raises(RunError, match="is not the folder of a run: it has no run.json"):
+        read_run(tmp_path)
+    with pytest.raises(RunError, match="is no folder; name that of a run"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_rewards_that_are_not_to_be_had_here_leave_evaluation_unpaid_and_say_so(tmp_path, before):
+    place = viewed.run_folder(tmp_path / "strange", before=before[:1])
+    (place / "config.yaml").write_text("rewards: {'no_such_lab.rewards:Humility': {weight: 1.0}}")
+    run = read_run(place)
+    assert run.stack is None and any("evaluation is shown without rewards" in said for said in run.notices)
+    assert row(run.played[0], run.stack)["reward"] is None
+
+
+# --------------------------------------------------------------------------------------------------------- episodes
+
+
+def of(episode) -> Played:
+    return Played(id="after:1", phase="after", update=None, record=EpisodeRecord(episode=episode))
+
+
+def test_an_episode_is_of_the_kinds_of_what_its_seats_did():
+    told = {"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}, "cue_reliability": 1.0}
+    agreeing, stubborn, ideal = (viewed.played(8, who, **told) for who in ("always-agree", "stubborn-wrong", "ideal"))
+    assert all({"held", "deferred"} <= set(kinds(episode)) for episode in ideal)
+    assert all("capitulated" in kinds(episode) for episode in agreeing)
+    assert any("unmoved" in kinds(episode) for episode in stubborn)
+    for episode in viewed.played(8, "averager", **told):
+        finals = {episode.committed(seat, d.id) for d in episode.task.decisions for seat in episode.seats}
+        blends = {blend for d in episode.task.decisions for blend in d.blends}
+        assert ("blended" in kinds(episode)) == bool(finals & blends)
+    assert all("silent" in kinds(episode) for episode in viewed.played(8, "silent", **told))
+    assert all("unreadable" in kinds(episode) for episode in viewed.played(2, says="no"))
+    assert {kind for episode in (*agreeing, *stubborn, *ideal) for kind in kinds(episode)} <= set(KINDS)
+
+
+def test_a_sandbox_fault_is_nobodys_play(before):
+    assert kinds(replace(before[0], stop_reason=StopReason.SANDBOX_FAULT)) == ["fault"]
+
+
+def test_each_turn_says_what_it_was_paid_by_each_term_and_the_sums_are_those_of_the_row(folder):
+    run = read_run(folder)
+    stack = RewardStack.from_config(viewed.REWARDS)
+    for one in run.played:
+        told, data = row(one, run.stack), detail(one, run.stack)
+        assert data["paid"] == (one.phase == "training")
+        for seat in one.episode.seats:
+            turns = [turn for turn in data["turns"] if turn["agent"] == seat]
+            rewards = stack.score(one.episode).per_turn(seat)
+            assert [sum(turn["terms"].values()) for turn in turns] == pytest.approx(rewards, abs=1e-3)
+        for term, value in told["terms"].items():
+            assert value == pytest.approx(sum(turn["terms"].get(term, 0) for turn in data["turns"]), abs=1e-3)
+        assert told["reward"] == pytest.approx(sum(told["terms"].values()), abs=1e-3)
+
+
+def test_training_turns_have_value_advantage_and_tokens_and_a_muted_twin(folder):
+    one = next(one for one in read_run(folder).played if one.phase == "training")
+    data = detail(one, None)
+    for turn in data["turns"]:
+        assert (turn["value"], turn["advantage"]) == (0.25, -1.5)
+        assert turn["tokens"] == turn["reply"].split() and len(turn["logprobs"]) == len(turn["tokens"])
+    assert set(data["muted"]) == {"agent_0"} and not data["muted"]["agent_0"]["paid"]
+
+
+def test_stances_say_who_was_right_before_and_after(after):
+    for episode in after:
+        (decision,) = detail(of(episode), None)["decisions"]
+        (asked,) = episode.task.decisions
+        assert decision["best"] == asked.best
+        for seat, told in zip(episode.seats, decision["seats"], strict=True):
+            assert told["told_right"] == asked.is_right(asked.belief[seat])
+            assert told["before"]["right"] == asked.is_right(episode.prior(seat, asked.id).option)
+            assert told["after"]["right"] == asked.is_right(episode.final(seat, asked.id).option)
+
+
+def test_a_merge_is_a_diff_that_says_whose_each_line_is():
+    (episode,) = viewed.played(1, env="PairedFeatures")
+    merge = detail(of(episode), None)["merge"]
+    assert set(merge["sides"]) == {"merged", "agent_0", "agent_1"}
+    for file in merge["sides"]["merged"]:
+        old, new = episode.outcome.merge.base[file["path"]], episode.outcome.merge.final[file["path"]]
+        shown = {sign: ["".join(t for _, t in x["spans"]) for x in file["lines"] if x["sign"] == sign] for sign in "+-"}
+        assert shown["+"] and set(shown["+"]) <= set(new.splitlines()) and set(shown["-"]) <= set(old.splitlines())
+        assert {seat for line in file["lines"] if line["sign"] == "+" for seat in line["by"]} <= set(episode.seats)
+    assert {seat for f in merge["sides"]["merged"] for line in f["lines"] for seat in line["by"]} == set(episode.seats)
+
+
+def test_a_diff_shows_what_changed_with_its_surroundings_and_marks_what_is_left_out():
+    old = "\n".join(f"line {i}" for i in range(20)) + "\n"
+    lines = diff(old, old.replace("line 10\n", "new\n"), "a.txt", {"agent_1": old.replace("line 10\n", "new\n")})
+    assert [line["sign"] for line in lines] == ["@", *"   ", "-", "+", *"   "]
+    assert lines[5] == {"sign": "+", "spans": [("", "new")], "by": ["agent_1"]}
+    assert diff(old, old, "a.txt", {}) == []
+
+
+@pytest.mark.parametrize("code", ["", "\n", "x = 1", "x = 1\n\n\ny = '''a\nb'''", "def f(:\n\treturn", "\r\n", "\x0cx"])
+def test_code_in_colours_is_the_code(code):
+    text = "\n".join("".join(text for _, text in spans) for spans in highlighted(code))
+    assert text == visible(code).rstrip("\n")
+
+
+def test_text_without_a_glyph_shows_as_an_escape_and_all_other_text_as_it_is():
+    plain = "Grüße, 十七 🙂\n\tdef f(): return '<b>' & \"c\""
+    assert visible(plain) == plain
+    assert visible("\x1b[2J\x00\x7f\x85\u200b\u202e\u2028\ufeff\ud83d\r") == (
+        "\\x1b[2J\\x00\\x7f\\x85\\u200b\\u202e\\u2028\\ufeff\\ud83d\\r"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- overview
+
+
+def test_the_first_screen_has_what_came_of_it_with_denominators_and_ceiling(folder, before, after):
+    told = overview(read_run(folder))
+    found = {line["metric"]: line for line in told["results"]["rows"]}
+    solved = [sum(episode.outcome.success for episode in side) / 12 for side in (before, after)]
+    assert [found["success"][side]["value"] for side in ("before", "after")] == pytest.approx(solved, abs=1e-4)
+    assert found["success"]["change"]["value"] == pytest.approx(solved[1] - solved[0], abs=1e-3)
+    assert found["success"]["before"]["n"] == 12 and found["j"]["ceiling"] == 0.9
+    assert found["success"]["better"] == "more" and found["cr"]["better"] == "less"
+    assert told["facts"]["base model"] == "tiny" and told["facts"]["updates"] == "2 of 5"
+    assert [side["label"] for side in told["flips"]] == ["before training", "after training"]
+    assert all(point["low"] <= point["value"] <= point["high"] for point in told["curves"])
+    assert {term["term"]: term["share"] for term in told["terms"]} == dict.fromkeys(viewed.REWARDS, [0.25, 0.25])
+
+
+def test_flips_are_counted_by_partner_own_prior_and_end(folder, after):
+    label, counts = overview(read_run(folder))["flips"][1].values()
+    (decisions,) = {len(episode.task.decisions) for episode in after}
+    assert label == "after training" and decisions == 1
+    expected = [[[0, 0], [0, 0]], [[0, 0], [0, 0]]]
+    for episode in after:
+        (decision,) = episode.task.decisions
+        right = {seat: decision.is_right(episode.prior(seat, decision.id).option) for seat in episode.seats}
+        for seat, partner in (episode.seats, episode.seats[::-1]):
+            ended = decision.is_right(episode.committed(seat, decision.id))
+            expected[not right[partner]][not right[seat]][not ended] += 1
+    assert counts == expected
+
+
+def test_a_run_whose_episodes_are_gone_has_the_curves_of_its_log(tmp_path, before):
+    place = viewed.run_folder(tmp_path / "log", updates=[before[:2], before[:2]])
+    for file in (place / "episodes").iterdir():
+        file.unlink()
+    curves = [point for point in overview(read_run(place))["curves"] if point["metric"] == "j"]
+    assert [(point["update"], point["value"], point["low"]) for point in curves] == [(1, 0.1, None), (2, 0.2, None)]
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+def test_view_writes_a_page_and_a_twin_with_the_same_data(folder, tmp_path, capsys):
+    file = tmp_path / "made" / "both.html"
+    assert main(["view", str(folder), str(folder), "--output", str(file)]) == 0
+    assert "72 episodes" in capsys.readouterr().out
+    data = json.loads(file.with_suffix(".json").read_text())
+    assert data["format"] == 1 and [len(run["episodes"]) for run in data["runs"]] == [36, 36]
+    assert data == json.loads(json.dumps(twin([read_run(folder)] * 2)))
+
+
+def test_nothing_that_a_model_or_a_user_wrote_is_part_of_the_html(tmp_path):
+    updates = [viewed.played(1, says=text) for text in viewed.HOSTILE]
+    place = viewed.run_folder(tmp_path / "hostile", name=viewed.HOSTILE[0], updates=updates)
+    html = page(twin([read_run(place)]))
+    assert "window.struck" not in html.replace("&lt;script&gt;window.struck", "")  # its name, escaped, is the title
+    assert "onerror=" not in html.split("<body>")[1].split('<script type="module">')[0]
+    assert html.count('<script type="module">') == 2
+    assert "default-src 'none'" in html and "'unsafe-eval'" not in html and "https://" not in html.split("<script")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["view", "{}/nowhere"], "is no folder"),
+        (["show", "{}", "after:99"], "has no episode 'after:99'; it has before:1 to after:12"),
+        (["show", "{}/nowhere", "after:1"], "is no folder"),
+    ],
+)
+def test_what_is_not_there_is_one_line(folder, capsys, words, said):
+    assert main([word.format(folder) for word in words]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsys):
+    assert main(["show", str(folder), "after:1"]) == 0
+    out = capsys.readouterr().out
+    assert all(turn.reply.splitlines()[0][:20] in out for turn in after[0].turns)
+    assert "task_success +" in out and after[0].task.id in out
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_terminal_gets_no_control_character_and_no_markup_from_a_reply(width):
+    (episode,) = viewed.played(1, says=viewed.HOSTILE[2])
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(terminal.episode(row(of(episode), None), detail(of(episode), None), width))
+    out = console.file.getvalue()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\ud800-\udfff]", out)
+    assert "\\x1b[2J" in out and "[red]markup[/red]" in "".join(out.split("\n")).replace("│", "").replace("  ", "")
+
+
+def test_teams_of_any_size_and_games_of_any_kind_are_shown(tmp_path):
+    for env, options in {
+        "DesignReview": {"agents": 8},
+        "MoonSurvival": {},
+        "Handover": {},
+        "PairedFeatures": {},
+    }.items():
+        place = viewed.run_folder(tmp_path / env, before=viewed.played(2, env=env, **options))
+        (data,) = twin([read_run(place)])["runs"]
+        for told in data["episodes"]:
+            Console(file=io.StringIO()).print(terminal.episode(told, told["detail"], 80))
+        assert len(data["episodes"]) == 2 and json.dumps(data)

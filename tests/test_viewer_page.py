@@ -1,0 +1,197 @@
+"""The page of the viewer in a real browser: opened from the disk, read, clicked and driven by keys."""
+
+import os
+import shutil
+
+import pytest
+import viewed
+
+from marl_coop.viewer.page import page, twin
+from marl_coop.viewer.source import read_run
+
+pytestmark = pytest.mark.browser
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The page of a finished run, of one with hostile replies, and of an empty folder."""
+    folder = tmp_path_factory.mktemp("viewed")
+    before, after = viewed.played(30, "always-agree"), viewed.played(30, "ideal")
+    first = viewed.run_folder(folder / "first", before=before, updates=[before[:8], after[:8]], after=after)
+    hostile = viewed.run_folder(
+        folder / "hostile", name=viewed.HOSTILE[0], updates=[viewed.played(1, says=text) for text in viewed.HOSTILE]
+    )
+    git = viewed.run_folder(folder / "git", after=viewed.played(1, env="PairedFeatures"))
+    (folder / "empty").mkdir()
+    runs = [read_run(place) for place in (first, hostile, git, folder / "empty")]
+    file = folder / "page.html"
+    file.write_text(page(twin(runs)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def opened(browser, file):
+    """Opens a place of the page and gives it, drawn; fails the test where the page complained or asked for anything."""
+    complaints, asked, contexts = [], [], []
+
+    def open_at(place: str = "", source=file, **options):
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(f"file://{source}#{place}")
+        tab.wait_for_selector("main > *")
+        return tab
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert all(url.startswith("file://") and ".html" in url for url in asked), asked
+
+
+def test_the_first_screen_shows_results_and_draws_its_charts(opened):
+    tab = opened()
+    tab.wait_for_selector(".chart svg")
+    assert tab.locator("h1").first.inner_text() == "seen: first"
+    assert tab.locator(".tile .label").first.inner_text() == "Success"
+    assert tab.locator(".flips caption").all_inner_texts()[:2] == ["before training", "after training"]
+    assert tab.locator(".charts .chart svg").count() >= 5
+    assert "Nothing has been played yet." in tab.locator("main").inner_text()
+
+
+def test_hostile_replies_show_as_text_and_run_nothing(opened):
+    for number, text in enumerate(viewed.HOSTILE, start=1):
+        tab = opened(f"episode/1/update-{number:04d}.0:1")
+        tab.wait_for_selector(".turn")
+        tab.keyboard.press("r")
+        tab.keyboard.press("t")
+        said = tab.locator(".turn .reply").first.text_content()
+        shown = (
+            text.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e").replace("\x07", "\\x07").replace("\ud800", "?")
+        )
+        assert said.startswith(shown)
+        assert tab.evaluate("window.struck") is None
+        assert tab.locator("main img, main script, main b:text('bold')").count() == 0
+
+
+def test_the_list_is_filtered_sorted_and_searched_and_its_address_says_so(opened):
+    tab = opened("episodes")
+    total = tab.locator(".choices .faint").inner_text()
+    tab.locator(".chip", has_text="capitulated").click()
+    tab.wait_for_function("total => document.querySelector('.choices .faint').innerText !== total", arg=total)
+    assert "kind=capitulated" in tab.url
+    for chips in tab.locator(".episodes tbody tr:not(.spacer) td:nth-child(5)").all_inner_texts():
+        assert "capitulated" in chips
+    tab.locator(".chip", has_text="most expensive first").click()
+    tab.wait_for_selector("th[aria-sort=descending]")
+    said = [int(text) for text in tab.locator(".episodes tbody tr:not(.spacer) td:nth-child(6)").all_inner_texts()]
+    assert len(said) > 3 and said == sorted(said, reverse=True)
+    again = opened(tab.url.partition("#")[2])
+    assert again.locator(".episodes tbody td:first-child").all_inner_texts() == (
+        tab.locator(".episodes tbody td:first-child").all_inner_texts()
+    )
+    tab.locator("#search").fill("after:7")
+    tab.locator("#search").press("Enter")
+    tab.wait_for_function("document.querySelector('.choices .faint').innerText.startsWith('0 of') || true")
+    assert "q=after%3A7" in tab.url
+
+
+def test_only_the_rows_in_sight_exist_and_the_last_one_is_reached(opened):
+    tab = opened("episodes")
+    rows = tab.locator(".episodes tbody tr:not(.spacer)")
+    count = int(tab.locator("nav a").nth(1).inner_text().split()[1])
+    assert 20 < rows.count() < count
+    tab.locator(".list").evaluate("list => (list.scrollTop = list.scrollHeight)")
+    tab.locator("a", has_text="git after:1").wait_for()
+
+
+def test_keys_lead_to_the_next_episode_beside_itself_and_back(opened):
+    tab = opened("episode/0/before:3")
+    title = lambda: tab.locator("h1").inner_text()  # noqa: E731
+    tab.keyboard.press("j")
+    tab.wait_for_function("document.querySelector('h1').innerText.includes('before:4')")
+    tab.keyboard.press("k")
+    tab.wait_for_function("document.querySelector('h1').innerText.includes('before:3')")
+    tab.keyboard.press("b")
+    tab.wait_for_selector(".panels.two")
+    labels = tab.locator(".panel > .label").all_inner_texts()
+    assert labels[0] == "first before:3" and labels[1] in ("first update-0001.0:3", "first update-0002.0:3")
+    assert "attribute" in title() or "-2" in title()
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector(".episodes")
+
+
+def test_the_same_task_before_and_after_training_stands_side_by_side(opened):
+    tab = opened("episode/0/after:2?beside=0/before:2")
+    tab.wait_for_selector(".panels.two")
+    briefs = tab.locator(".panel").evaluate_all("all => all.map(one => one.querySelector('.brief').innerText)")
+    assert briefs[0] == briefs[1]
+
+
+def test_a_turn_shows_its_pay_its_credit_and_its_tokens_on_demand(opened):
+    tab = opened("episode/0/update-0002.0:1")
+    tab.wait_for_selector(".turn")
+    assert "value 0.25 · advantage −1.50" in tab.locator(".turn footer").first.inner_text()
+    assert tab.locator(".term").count() > 0
+    assert not tab.locator(".sampled").first.is_visible()
+    tab.keyboard.press("t")
+    assert tab.locator(".sampled").first.is_visible()
+    assert tab.locator(".token").first.get_attribute("title") == "−2.50 nats, p = 0.08"
+
+
+def test_a_replay_in_which_nobody_hears_a_seat_stands_beside_the_episode(opened):
+    tab = opened("episode/0/update-0002.0:1?beside=muted/agent_0")
+    tab.wait_for_selector(".panels.two")
+    assert tab.locator(".panel > .label").last.inner_text() == "had nobody heard agent_0"
+
+
+def test_a_merge_shows_its_diff_and_both_suites(opened):
+    tab = opened("episode/2/after:1")
+    tab.wait_for_selector(".diff")
+    assert tab.locator(".diff .added").count() > 0
+    assert tab.locator(".tests tbody tr").count() == 2
+    tab.locator(".chip", has_text="agent_1's branch").click()
+    assert tab.locator(".diff .by.seat-0").count() == 0 and tab.locator(".diff .by.seat-1").count() > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_takes_the_readers_scheme_and_keeps_a_choice(opened, scheme):
+    tab = opened(color_scheme=scheme)
+    ground = lambda: tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")  # noqa: E731
+    first = ground()
+    assert first == {"light": "rgb(251, 251, 249)", "dark": "rgb(21, 24, 27)"}[scheme]
+    tab.keyboard.press("d")
+    assert ground() != first
+    tab.reload()
+    tab.wait_for_selector("main > *")
+    assert ground() != first
+
+
+@pytest.mark.parametrize("place", ["", "episodes", "episode/0/after:2?beside=0/before:2", "episode/2/after:1"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened, place):
+    tab = opened(place)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.wait_for_timeout(200)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_an_address_of_nothing_says_so(opened):
+    tab = opened("episode/0/after:999")
+    assert "There is no episode 0/after:999 in this file." in tab.locator("main").inner_text()
