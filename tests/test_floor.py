@@ -53,12 +53,12 @@ def ci(tmp_path):
     """Runs `.ci/run` with a `make` that writes down what it was asked and which programs it sees."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("bwrap", "docker", "uv", "uvx"):
+    for name in ("bwrap", "chromium", "docker", "uv", "uvx"):
         (programs / name).symlink_to("/bin/true")
     log = tmp_path / "log"
     (programs / "make").write_text(
         f"""#!/bin/bash
-echo "$1: $(for name in bwrap docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)" >>{log}
+echo "$1: $(for name in bwrap chromium docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)" >>{log}
 echo "===== 3 passed in 0.01s ====="
 [ "$1" != "$FAILS" ]
 """
@@ -74,15 +74,17 @@ echo "===== 3 passed in 0.01s ====="
     return run
 
 
-def test_ci_checks_isolation_with_bubblewrap_and_everything_without_programs_that_may_be_missing(ci):
+def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_without_those_that_may_be_missing(
+    ci,
+):
     result, asked = ci()
     assert result.returncode == 0, result.stderr
-    everything = "bwrap docker uv uvx git "
-    assert asked == [f"check: {everything}", f"test: {everything}", "test: git "]
+    everything = "bwrap chromium docker uv uvx git "
+    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, "test: git "]
 
 
 @pytest.mark.parametrize("fails", ["check", "test"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 3
+    assert result.returncode == 1 and len(asked) == 4
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="

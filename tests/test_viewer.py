@@ -17,7 +17,7 @@ from marl_coop.viewer import charts, terminal
 from marl_coop.viewer.episodes import KINDS, detail, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
-from marl_coop.viewer.source import Played, read_run
+from marl_coop.viewer.source import PlayedEpisode, read_run
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardStack
 
@@ -116,8 +116,8 @@ def test_rewards_that_are_not_to_be_had_here_leave_evaluation_unpaid_and_say_so(
 # --------------------------------------------------------------------------------------------------------- episodes
 
 
-def of(episode) -> Played:
-    return Played(id="after:1", phase="after", update=None, record=EpisodeRecord(episode=episode))
+def of(episode) -> PlayedEpisode:
+    return PlayedEpisode(id="after:1", phase="after", update=None, record=EpisodeRecord(episode=episode))
 
 
 def test_an_episode_is_of_the_kinds_of_what_its_seats_did():

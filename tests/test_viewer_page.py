@@ -6,8 +6,10 @@ import shutil
 import pytest
 import viewed
 
+from envs.core.tokens import written
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
+from marl_coop.viewer.text import visible
 
 pytestmark = pytest.mark.browser
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -83,10 +85,7 @@ def test_hostile_replies_show_as_text_and_run_nothing(opened):
         tab.keyboard.press("r")
         tab.keyboard.press("t")
         said = tab.locator(".turn .reply").first.text_content()
-        shown = (
-            text.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e").replace("\x07", "\\x07").replace("\ud800", "?")
-        )
-        assert said.startswith(shown)
+        assert said.startswith(visible(written(text)))
         assert tab.evaluate("window.struck") is None
         assert tab.locator("main img, main script, main b:text('bold')").count() == 0
 
@@ -173,7 +172,7 @@ def test_a_merge_shows_its_diff_and_both_suites(opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_takes_the_readers_scheme_and_keeps_a_choice(opened, scheme):
-    tab = opened(color_scheme=scheme)
+    tab = opened("episodes", color_scheme=scheme)
     ground = lambda: tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")  # noqa: E731
     first = ground()
     assert first == {"light": "rgb(251, 251, 249)", "dark": "rgb(21, 24, 27)"}[scheme]

@@ -10,7 +10,7 @@ from envs.core.episode import Act, Episode, Merge, Stance, Turn
 from envs.core.task import Decision, Seat
 from envs.core.tokens import message_tokens
 from marl_coop.runs.records import TurnCredit
-from marl_coop.viewer.source import Played
+from marl_coop.viewer.source import PlayedEpisode
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import METRICS, Conflict, conflicts
@@ -37,7 +37,7 @@ _MEASURED = {
 MANY = 24  # options of a decision that are listed
 
 
-def row(played: Played, stack: RewardStack | None) -> Data:
+def row(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     """What a list shows of an episode. `terms` are sums over turns and seats, weights applied."""
     episode, breakdown = played.episode, rewards_of(played, stack)
     terms = _summed(breakdown)
@@ -81,12 +81,12 @@ def kind_of(conflict: Conflict) -> str:
     return "deferred" if conflict.final_right else "unmoved"
 
 
-def rewards_of(played: Played, stack: RewardStack | None) -> RewardBreakdown | None:
+def rewards_of(played: PlayedEpisode, stack: RewardStack | None) -> RewardBreakdown | None:
     """What an episode was paid; of one that paid nobody, what it would have been by the run's rewards."""
     return played.record.rewards or (stack.score(played.episode) if stack else None)
 
 
-def detail(played: Played, stack: RewardStack | None) -> Data:
+def detail(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     """All that is shown of an episode, and of its replays in which nobody hears a seat."""
     credit = played.record.credit
     turns = credit.turns if credit else {}

@@ -10,7 +10,7 @@ import numpy as np
 from envs.core.episode import Episode
 from marl_coop.viewer.source import AFTER, BEFORE, Run
 from marl_coop.viewer.text import visible
-from rewards.metrics import METRICS, Metric, compare, flip_matrix, measure
+from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure
 from rewards.metrics.rate import doc, faulted
 
 Data = dict[str, Any]
@@ -129,7 +129,7 @@ def _flips(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
     return [
         {
             "label": label,
-            "counts": [[[counts[(p, f, q)] for f in (True, False)] for p in (True, False)] for q in (True, False)],
+            "counts": [[[counts[Flip(p, f, q)] for f in (True, False)] for p in (True, False)] for q in (True, False)],
         }
         for label, counts in matrices
         if any(counts.values())

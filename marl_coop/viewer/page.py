@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -62,7 +63,7 @@ def page(data: Data) -> str:
     }
     for start in range(0, len(played), CHUNK):
         packed[f"details-{start // CHUNK}"] = [one["detail"] for one in played[start : start + CHUNK]]
-    scripts = [vl_convert.javascript_bundle(), "\n".join(map(_source, SCRIPTS))]
+    scripts = [_vega(), "\n".join(map(_source, SCRIPTS))]
     return _TEMPLATES.get_template("page.html").render(
         title=", ".join(run["name"] for run in runs),
         style=Markup(_source("style.css")),
@@ -70,6 +71,12 @@ def page(data: Data) -> str:
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
         packed={name: _pack(value) for name, value in packed.items()},
     )
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _source(name: str) -> str:

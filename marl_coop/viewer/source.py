@@ -25,7 +25,7 @@ _UPDATE = re.compile(r"update-(\d+)\.\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class PlayedEpisode:
     """One episode of a run.
 
     `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
@@ -53,7 +53,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()  # of each update
     results: Mapping[str, Any] = field(default_factory=dict)  # results.json
-    played: tuple[Played, ...] = ()
+    played: tuple[PlayedEpisode, ...] = ()
     stack: RewardStack | None = None  # the run's rewards, where its configuration can be read
     last_written: datetime | None = None
     notices: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ def _episode_files(folder: Path) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _played(file: Path, notices: list[str]) -> Iterator[Played]:
+def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
     update = _UPDATE.fullmatch(file.stem)
     phase, unread, why = "training" if update else file.stem, 0, ""
     with file.open(encoding="utf-8", errors="replace") as lines:
@@ -125,7 +125,7 @@ def _played(file: Path, notices: list[str]) -> Iterator[Played]:
             except ValueError as error:
                 unread, why = unread + 1, why or f"line {number}: {one_line(error)}"
                 continue
-            yield Played(
+            yield PlayedEpisode(
                 id=f"{file.stem}:{number}", phase=phase, update=int(update[1]) if update else None, record=record
             )
     if unread:

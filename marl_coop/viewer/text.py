@@ -33,11 +33,10 @@ def highlighted(code: str, path: str = "code.py") -> list[Spans]:
     """
     lines: list[Spans] = [[]]
     for kind, text in _lexer(path).get_tokens(visible(code).rstrip("\n")):
-        while kind not in STANDARD_TYPES:
-            kind = kind.parent
+        name = next(STANDARD_TYPES[known] for known in reversed(kind.split()) if known in STANDARD_TYPES)
         for i, part in enumerate(text.split("\n")):
             lines += [[]] if i else []
-            lines[-1] += [(STANDARD_TYPES[kind].removeprefix("w"), part)] if part else []
+            lines[-1] += [(name.removeprefix("w"), part)] if part else []
     return lines[:-1] if len(lines) > 1 and not lines[-1] else lines  # a lexer ends with a line feed
 
 
@@ -46,7 +45,7 @@ def _lexer(path: str) -> Lexer:
     if path.endswith(".py"):
         return PythonLexer(**options)
     try:
-        return get_lexer_for_filename(path, **options)
+        return get_lexer_for_filename(path, None, **options)
     except ClassNotFound:
         return TextLexer(**options)
 
@@ -89,7 +88,5 @@ def diff(old: str, new: str, path: str, proposals: dict[str, str]) -> list[dict]
 
 
 def _added(before: Sequence[str], after: Sequence[str]) -> set[str]:
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
-    return {
-        after[n] for kind, _, _, start, stop in matcher.get_opcodes() if kind != "equal" for n in range(start, stop)
-    }
+    changes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return {line for kind, _, _, start, stop in changes if kind != "equal" for line in after[start:stop]}
