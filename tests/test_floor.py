@@ -58,7 +58,8 @@ def ci(tmp_path):
     log = tmp_path / "log"
     (programs / "make").write_text(
         f"""#!/bin/bash
-echo "$1: $(for name in bwrap chromium docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)" >>{log}
+seen=$(for name in bwrap chromium docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)
+echo "$1: $seen" >>{log}
 echo "===== 3 passed in 0.01s ====="
 [ "$1" != "$FAILS" ]
 """
@@ -74,7 +75,7 @@ echo "===== 3 passed in 0.01s ====="
     return run
 
 
-def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_without_those_that_may_be_missing(
+def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_without_those_that_may_lack(
     ci,
 ):
     result, asked = ci()
