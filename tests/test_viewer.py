@@ -50,6 +50,24 @@ def test_a_finished_run_is_read_in_the_order_in_which_it_was_played(folder):
     assert run.played[12].id == "update-0001.0:1" and run.played[-1].id == "after:12"
 
 
+def test_a_stopped_run_is_judged_by_its_last_evaluation_and_tells_the_alarms_that_ring(tmp_path, before, after):
+    place = viewed.run_folder(tmp_path / "stopped", before=before, updates=[before[:4], after[:4]])
+    write_episodes(place / "evaluations" / "update-0001.jsonl", after[:5])
+    (place / "best.json").write_text(json.dumps({"checkpoint": "checkpoint-1"}))
+    alarms = [{"alarm": a, "rings": r, "text": f"{a} {r}"} for a, r in [("kl", True), ("silence", True), ("kl", False)]]
+    (place / "alarms.jsonl").write_text("".join(json.dumps(alarm) + "\n" for alarm in alarms))
+    run = read_run(place)
+    assert [one.id for one in run.played if one.phase == "evaluation"] == [f"update-0001:{i}" for i in range(1, 6)]
+    told = overview(run)
+    assert told["results"]["labels"][1] == "update 1, on unseen tasks" and told["results"]["episodes"] == [12, 5]
+    assert told["alarms"] == ["silence True"] and told["facts"]["best checkpoint"] == "checkpoint-1"
+    assert {(point["on"], point["update"]) for point in told["curves"]} == {
+        ("training", 1),
+        ("training", 2),
+        ("evaluation", 1),
+    }
+
+
 def test_an_empty_folder_is_a_run_of_which_nothing_is_known(tmp_path):
     run = read_run(tmp_path)
     told = overview(run)
@@ -100,6 +118,9 @@ def test_records_of_an_older_version_have_no_credit_and_open(tmp_path, before):
 def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path):
     (tmp_path / "notes.txt").write_text("no run")
     with pytest.raises(RunError, match="is not the folder of a run: it has no run.json"):
+        read_run(tmp_path)
+    (tmp_path / "results.json").write_text('{"who": ["a"]}')
+    with pytest.raises(RunError, match="is of `marl-coop eval`"):
         read_run(tmp_path)
     with pytest.raises(RunError, match="is no folder; name that of a run"):
         read_run(tmp_path / "nowhere")

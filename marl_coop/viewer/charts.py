@@ -26,10 +26,15 @@ _RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_ra
 
 
 def curves(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
-    """A chart of each metric over the updates, with 95 % intervals: a line for each run."""
-    points = [{"run": _name(runs, i), **point} for i, run in enumerate(runs) for point in run["curves"]]
+    """A chart of each metric over the updates, with 95 % intervals: a line for each run, and one for its unseen tasks."""
+    points = [_named(point, _name(runs, i)) for i, run in enumerate(runs) for point in run["curves"]]
     names = dict.fromkeys(point["metric"] for point in points)
-    return [_lines(name, [p for p in points if p["metric"] == name], "run", len(runs) > 1) for name in names]
+    legend = len({point["run"] for point in points}) > 1
+    return [_lines(name, [p for p in points if p["metric"] == name], "run", legend) for name in names]
+
+
+def _named(point: Data, run: str) -> Data:
+    return point | {"run": run if point["on"] == "training" else f"{run}, unseen tasks"}
 
 
 def learning(runs: Sequence[Mapping[str, Any]]) -> list[Data]:

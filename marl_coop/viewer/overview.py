@@ -2,13 +2,14 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from envs.core.episode import Episode
-from marl_coop.viewer.source import AFTER, BEFORE, Run
+from marl_coop.viewer.source import AFTER, BEFORE, EVALUATION, TRAINING, Run
 from marl_coop.viewer.text import visible
 from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure
 from rewards.metrics.rate import doc, faulted
@@ -32,7 +33,7 @@ LEARNING = ("kl_to_reference", "entropy", "clip_fraction", "explained_variance",
 
 def overview(run: Run) -> Data:
     """What is known of a run as a whole; whatever it has not written is empty."""
-    updates = run.updates()
+    before, after = run.phase(BEFORE), _newest(run)
     return {
         "name": visible(run.name),
         "folder": visible(run.folder.resolve().name),
@@ -42,12 +43,36 @@ def overview(run: Run) -> Data:
         "config": visible(run.config_text),
         "command": visible(shlex.join(map(str, run.starts[-1].get("command", ())))) if run.starts else "",
         "notices": [visible(notice) for notice in run.notices],
-        "results": _results(run, updates),
-        "flips": _flips(run, updates),
-        "curves": _curves(run, updates),
+        "alarms": _alarms(run),
+        "results": _results(run, before, after),
+        "flips": _flips(before, after),
+        "curves": [*_curves(run, TRAINING, "team/"), *_curves(run, EVALUATION, "eval/")],
         "terms": _terms(run),
         "learning": _learning(run),
     }
+
+
+class _Side(NamedTuple):
+    """Episodes that stand for what training has come to."""
+
+    label: str
+    episodes: list[Episode]
+
+
+def _newest(run: Run) -> _Side:
+    """What was played after training; of a run that has not come so far, its last evaluation, else its last update."""
+    if after := run.phase(AFTER):
+        return _Side("after training", after)
+    for phase, tasks in ((EVALUATION, "unseen tasks"), (TRAINING, "training tasks")):
+        if updates := run.updates(phase):
+            return _Side(f"update {max(updates)}, on {tasks}", updates[max(updates)])
+    return _Side("after training", [])
+
+
+def _alarms(run: Run) -> list[str]:
+    """Those that still ring."""
+    last = {str(record.get("alarm")): record for record in run.alarms}
+    return [visible(str(record.get("text"))) for record in last.values() if record.get("rings")]
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -67,6 +92,7 @@ def _facts(run: Run) -> dict[str, str]:
         "episodes per update": training.get("episodes_per_update"),
         "seed": start.get("seed", config.get("seed")),
         "started": str(start["time"]).replace("T", " ")[:19] if "time" in start else None,
+        "best checkpoint": Path(str(run.best["checkpoint"])).name if "checkpoint" in run.best else None,
         "starts": len(run.starts) if len(run.starts) > 1 else None,
         "code": f"{str(git['commit'])[:10]}{' with changes' if git.get('dirty') else ''}" if "commit" in git else None,
         "version": versions.get("marl-coop"),
@@ -79,15 +105,11 @@ def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _results(run: Run, updates: Mapping[int, Sequence[Episode]]) -> Data:
-    """The metrics of both sides with their difference. `labels` says what the sides are: before and after training, or
-    what there is instead, the newest update. The ceiling is known of a run that has ended.
+def _results(run: Run, before: list[Episode], newest: _Side) -> Data:
+    """The metrics of both sides, with their difference where they are of the same tasks. `labels` says what the sides
+    are. The ceiling is known of a run that has ended.
     """
-    before, after = run.phase(BEFORE), run.phase(AFTER)
-    labels = ["before training", "after training"]
-    if not after and updates:
-        newest = max(updates)
-        after, labels[1] = list(updates[newest]), f"update {newest}, on training tasks"
+    after = newest.episodes
     chosen = {name: METRICS[name] for name in RESULTS}
     sides = [measure(side, chosen) if side else {} for side in (before, after)]
     same = before and {e.task.id for e in before} == {e.task.id for e in after}
@@ -111,7 +133,7 @@ def _results(run: Run, updates: Mapping[int, Sequence[Episode]]) -> Data:
                     "better": better if better in ("more", "less") else None,
                 }
             )
-    return {"labels": labels, "episodes": [len(before), len(after)], "rows": rows}
+    return {"labels": ["before training", newest.label], "episodes": [len(before), len(after)], "rows": rows}
 
 
 def _metric(metric: Metric | None) -> Data | None:
@@ -120,11 +142,9 @@ def _metric(metric: Metric | None) -> Data | None:
     return {name: _rounded(value) for name, value in dataclasses.asdict(metric).items()}
 
 
-def _flips(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
+def _flips(before: list[Episode], newest: _Side) -> list[Data]:
     """How often seats were right before the talk and after it: `counts[partner right][right before][right after]`."""
-    sides = [("before training", run.phase(BEFORE)), ("after training", run.phase(AFTER))]
-    if not sides[1][1] and updates:
-        sides[1] = (f"update {max(updates)}", list(updates[max(updates)]))
+    sides = [("before training", before), newest]
     matrices = [(label, flip_matrix(episodes)) for label, episodes in sides if episodes]
     return [
         {
@@ -136,20 +156,20 @@ def _flips(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
     ]
 
 
-def _curves(run: Run, updates: Mapping[int, Sequence[Episode]]) -> list[Data]:
+def _curves(run: Run, phase: str, logged_as: str) -> list[Data]:
     """Each metric in each update, with the interval over its episodes; from the log alone where these are not there."""
-    chosen, points = {name: METRICS[name] for name in CURVES}, []
+    chosen, points, updates = {name: METRICS[name] for name in CURVES}, [], run.updates(phase)
     logged = {int(record["update"]): record for record in run.metrics}
     for update in sorted({*updates, *logged}):
         known = [episode for episode in updates.get(update, ()) if not faulted(episode)]
         measured = measure(known, chosen) if known else {}
         for name in CURVES:
             point = _metric(measured.get(name))
-            value = logged.get(update, {}).get(f"team/{name}")
+            value = logged.get(update, {}).get(logged_as + name)
             if point is None and isinstance(value, int | float):
                 point = {"value": _rounded(value), "low": None, "high": None, "n": None}
             if point:
-                points.append({"metric": name, "update": update, **point})
+                points.append({"metric": name, "on": phase, "update": update, **point})
     return points
 
 

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from envs.core.episode import Episode
 from envs.core.tokens import one_line
 from marl_coop.runs.records import EpisodeRecord
-from marl_coop.runs.rundir import RunError
+from marl_coop.runs.rundir import BEST, RunError
 from rewards import RewardStack
 
-BEFORE, AFTER = "before", "after"
-_UPDATE = re.compile(r"update-(\d+)\.\d+")
+BEFORE, TRAINING, EVALUATION, AFTER = "before", "training", "evaluation", "after"
+_UPDATE = re.compile(r"update-(\d+)(\.\d+)?")  # and of training the process that played it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,8 @@ class PlayedEpisode:
     """One episode of a run.
 
     `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
-    `after` or `training`, and `update` the number of the update in the metrics, from 1.
+    `training`, `evaluation` (on unseen tasks while it trained) or `after`, and `update` the number of the update in the
+    metrics, from 1.
     """
 
     id: str
@@ -53,6 +54,8 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()  # of each update
     results: Mapping[str, Any] = field(default_factory=dict)  # results.json
+    best: Mapping[str, Any] = field(default_factory=dict)  # best.json
+    alarms: tuple[Mapping[str, Any], ...] = ()
     played: tuple[PlayedEpisode, ...] = ()
     stack: RewardStack | None = None  # the run's rewards, where its configuration can be read
     last_written: datetime | None = None
@@ -66,11 +69,11 @@ class Run:
         """The episodes of `before` or `after`."""
         return [played.episode for played in self.played if played.phase == name]
 
-    def updates(self) -> dict[int, list[Episode]]:
-        """The episodes of each update of training."""
+    def updates(self, phase: str = TRAINING) -> dict[int, list[Episode]]:
+        """The episodes of each update of training, or of each evaluation while it trained."""
         found: dict[int, list[Episode]] = {}
         for played in self.played:
-            if played.update is not None:
+            if played.phase == phase and played.update is not None:
                 found.setdefault(played.update, []).append(played.episode)
         return found
 
@@ -89,7 +92,9 @@ def read_run(folder: Path) -> Run:
     if not present and any(path.name != ".lock" for path in folder.iterdir()):
         raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json, no metrics and no episodes")
     notices: list[str] = []
-    told = _read_json(folder / "run.json", notices)
+    told, results = (_read_json(folder / name, notices) for name in ("run.json", "results.json"))
+    if "who" in results:
+        raise RunError(f"{str(folder)!r} is of `marl-coop eval`; name the folder of a run")
     starts = tuple(start for start in _listed(told.get("starts")) if isinstance(start, Mapping))
     config_text, config = _configuration(folder, starts, notices)
     played = tuple(one for file in files for one in _played(file, notices))
@@ -99,8 +104,10 @@ def read_run(folder: Path) -> Run:
         starts=starts,
         config_text=config_text,
         config=config,
-        metrics=tuple(_metrics(folder / "metrics.jsonl", notices)),
-        results=_read_json(folder / "results.json", notices),
+        metrics=tuple(line for line in _lines(folder / "metrics.jsonl", notices) if "update" in line),
+        results=results,
+        best=_read_json(folder / BEST, notices),
+        alarms=tuple(_lines(folder / "alarms.jsonl", notices)),
         played=played,
         stack=_rewards(config, notices),
         last_written=max((datetime.fromtimestamp(file.stat().st_mtime) for file in present), default=None),
@@ -110,14 +117,17 @@ def read_run(folder: Path) -> Run:
 
 def _episode_files(folder: Path) -> list[Path]:
     """Files of episodes in the order in which they were played."""
-    training = sorted(file for file in (folder / "episodes").glob("update-*.jsonl") if _UPDATE.fullmatch(file.stem))
-    found = [folder / f"{BEFORE}.jsonl", *training, folder / f"{AFTER}.jsonl"]
+    of_updates = [*folder.glob("episodes/update-*.jsonl"), *folder.glob("evaluations/update-*.jsonl")]
+    numbered = {file: match for file in of_updates if (match := _UPDATE.fullmatch(file.stem))}
+    in_order = sorted(numbered, key=lambda file: (int(numbered[file][1]), file.name))
+    found = [folder / f"{BEFORE}.jsonl", *in_order, folder / f"{AFTER}.jsonl"]
     return [file for file in found if file.is_file()]
 
 
 def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
     update = _UPDATE.fullmatch(file.stem)
-    phase, unread, why = "training" if update else file.stem, 0, ""
+    unread, why = 0, ""
+    phase = (TRAINING if update[2] else EVALUATION) if update else file.stem
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -132,7 +142,8 @@ def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
         notices.append(f"{unread} of {number} lines of {file.name} cannot be read ({why})")
 
 
-def _metrics(file: Path, notices: list[str]) -> Iterator[Mapping[str, Any]]:
+def _lines(file: Path, notices: list[str]) -> Iterator[Mapping[str, Any]]:
+    """The records of a file of JSON lines."""
     unread = 0
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
@@ -140,7 +151,7 @@ def _metrics(file: Path, notices: list[str]) -> Iterator[Mapping[str, Any]]:
         except ValueError:
             unread += 1
             continue
-        if isinstance(record, Mapping) and "update" in record:
+        if isinstance(record, Mapping):
             yield record
     if unread:
         notices.append(f"{unread} lines of {file.name} cannot be read")

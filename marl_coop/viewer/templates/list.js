@@ -180,7 +180,7 @@ function filters(query, rows, change) {
       "div",
       { class: "choices" },
       several() && choice("run", "all runs", store.overview.runs.map((_, i) => [i, runName(i)])),
-      choice("phase", "all phases", ["before", "training", "after"].map((phase) => [phase, phase])),
+      choice("phase", "all phases", ["before", "training", "evaluation", "after"].map((phase) => [phase, phase])),
       choice("family", "all families", families.map((family) => [family, family])),
       choice("success", "solved or not", [["true", "solved"], ["false", "not solved"]]),
       search,

@@ -20,7 +20,7 @@ async function showOverview(main) {
   await drawCharts(main);
 }
 
-const CURVE_NOTE = "Training episodes, each update by itself. Bands: 95 % intervals over its episodes.";
+const CURVE_NOTE = "Each update by itself. Bands: 95 % intervals over its episodes.";
 
 const titleOf = (run) => (several() ? `${run.name}: ${run.folder}` : run.name);
 
@@ -36,7 +36,7 @@ function aboutRun(run) {
       el("span", { class: `badge ${run.finished ? "done" : "open"}` }, run.finished ? "finished" : "not finished"),
       run.last_written && el("span", { class: "faint" }, `last written ${run.last_written}`),
     ),
-    run.notices.map((notice) => el("p", { class: "notice" }, notice)),
+    [...run.alarms, ...run.notices].map((notice) => el("p", { class: "notice" }, notice)),
     el("dl", { class: "facts" }, Object.entries(run.facts).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v)))),
     tiles.length ? el("div", { class: "tiles" }, tiles.map(tile)) : el("p", { class: "empty" }, "Nothing has been played yet."),
   );
