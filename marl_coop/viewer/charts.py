@@ -26,7 +26,7 @@ _RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_ra
 
 
 def curves(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
-    """A chart of each metric over the updates, with 95 % intervals: a line for each run, and one for its unseen tasks."""
+    """A chart of each metric over the updates, with 95 % intervals: lines for each run and for its unseen tasks."""
     points = [_named(point, _name(runs, i)) for i, run in enumerate(runs) for point in run["curves"]]
     names = dict.fromkeys(point["metric"] for point in points)
     legend = len({point["run"] for point in points}) > 1
