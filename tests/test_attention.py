@@ -29,3 +29,12 @@ def test_attention_dropout_is_refused():
     heads = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ValueError, match="use 'eager'"):
         attention.grouped_attention(None, heads, heads, heads, None, scaling=1.0, dropout=0.1)
+
+
+def test_grouped_attention_keeps_nothing_of_every_pair_for_the_backward():
+    mask = attention.eager_mask(2, 64, 64)
+    kept = []
+    query, key, value = (torch.randn(2, heads, 64, 8, requires_grad=True) for heads in (4, 2, 2))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        attention.grouped_attention(None, query, key, value, mask, scaling=1.0)
+    assert max(t.untyped_storage().nbytes() for t in kept if t.data_ptr() != mask.data_ptr()) <= query.nbytes
