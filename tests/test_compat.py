@@ -21,7 +21,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = {"transformers", "peft", "trl"}
-PYTHON = {"_abc_impl", "_replace"}  # of abstract classes and of named tuples
+PYTHON = {"_abc_impl", "_asdict", "_replace"}  # of abstract classes and of named tuples
 FILES = [*(ROOT / "marl_coop").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), ROOT / "train.py"]
 OURS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in FILES}
 COMPAT = OURS.pop("marl_coop/policy/compat.py")
