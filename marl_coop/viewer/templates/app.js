@@ -4,7 +4,8 @@ const KEYS = [
   ["o", "overview"],
   ["e", "episodes"],
   ["/", "search the episodes"],
-  ["j  k", "next and previous episode of the list"],
+  ["j  k", "next and previous episode, in the list and from one to the other"],
+  ["Enter", "open the episode"],
   ["b", "beside it the same task elsewhere, such as before training"],
   ["r", "all that was told and written"],
   ["t", "tokens by log-probability"],
@@ -79,7 +80,7 @@ function showHelp() {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input, select, textarea")) {
+  if (event.target.matches("input, select, textarea") || (event.key === "Enter" && event.target.matches("a, button, summary"))) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
@@ -90,7 +91,8 @@ addEventListener("keydown", (event) => {
     d: switchTheme,
     "?": showHelp,
   };
-  const action = common[event.key] ?? (place().view === "episode" ? episodeKeys[event.key] : listKeys[event.key]);
+  const ofView = { episode: episodeKeys, episodes: listKeys }[place().view] ?? {};
+  const action = common[event.key] ?? ofView[event.key];
   if (action && !$("help").open) {
     event.preventDefault();
     action();

@@ -8,6 +8,7 @@ async function showEpisode(main, key, params) {
   const row = store.byKey.get(key);
   if (!row) return main.replaceChildren(el("p", { class: "empty" }, `There is no episode ${key} in this file.`));
   document.title = labelOf(row);
+  cursor = row;
   const data = await detailOf(row);
   const other = await beside(data, params.get("beside"));
   const panels = [panel(data, other && labelOf(row), row), other && panel(other.data, other.label, other.row)];

@@ -17,6 +17,8 @@ const KIND_NAMES = {
 const BAD = new Set(["capitulated", "unmoved", "blended", "conflict", "silent", "unreadable", "fault"]);
 
 let lastQuery = {}; // of the list, for the way back and for the next episode
+let cursor = null; // the row that keys move, and the one that was opened last
+let redraw = () => {}; // the list in sight, after the cursor has moved
 
 const listAddress = () => address("episodes", lastQuery);
 
@@ -97,10 +99,16 @@ async function showList(main, _, params) {
   const scroller = el("div", { class: "scroll list", tabindex: 0 }, table);
   main.replaceChildren(filters(query, rows, change), rows.length ? scroller : el("p", { class: "empty" }, "No episode is like that."));
   const draw = () => drawRows(scroller, body, rows, shownColumns);
+  redraw = () => {
+    const at = rows.indexOf(cursor) * ROW_PX;
+    const room = scroller.clientHeight - 3 * ROW_PX; // below the head
+    if (at < scroller.scrollTop || at > scroller.scrollTop + room) scroller.scrollTop = Math.max(0, at - room / 2);
+    draw();
+  };
   scroller.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
   new ResizeObserver(draw).observe(scroller);
   scroller.focus({ preventScroll: true, focusVisible: false });
-  draw();
+  redraw();
 }
 
 function headCell(column, query, change) {
@@ -126,7 +134,7 @@ function drawRows(scroller, body, rows, shownColumns) {
       return el("td", { class: [column.left && "left", shade && (shade > 0 ? "plus" : "minus")].filter(Boolean).join(" "), style }, content);
     });
   const drawn = rows.slice(first, last).map((row, i) =>
-    el("tr", { "aria-rowindex": first + i + 2, onclick: () => (location.hash = address(`episode/${row.key}`)) }, cells(row)),
+    el("tr", { "aria-rowindex": first + i + 2, class: row === cursor ? "cursor" : null, onclick: () => (location.hash = address(`episode/${row.key}`)) }, cells(row)),
   );
   body.replaceChildren(spacer(first), ...drawn, spacer(rows.length - last));
 }
@@ -194,12 +202,20 @@ function searchEpisodes() {
   setTimeout(() => $("search")?.focus(), 50);
 }
 
-const listKeys = {
-  j: () => openFirst(),
-  Enter: () => openFirst(),
-};
+/** Move the cursor by some rows, at first to the top. */
+function moveCursor(by) {
+  const rows = selected(lastQuery);
+  const at = rows.indexOf(cursor);
+  cursor = rows[at < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, at + by))] ?? null;
+  redraw();
+}
 
-const openFirst = () => {
-  const [first] = selected(lastQuery);
-  if (first) location.hash = address(`episode/${first.key}`);
+const listKeys = {
+  j: () => moveCursor(1),
+  k: () => moveCursor(-1),
+  ArrowDown: () => moveCursor(1),
+  ArrowUp: () => moveCursor(-1),
+  PageDown: () => moveCursor(15),
+  PageUp: () => moveCursor(-15),
+  Enter: () => go(cursor),
 };
