@@ -1,0 +1,112 @@
+"""A battery with a model: a run, its checkpoint, the base and the warmed-up base on one frozen base."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from test_endpoint import completion, server  # noqa: F401  a fixture
+from test_experiment import place, start  # noqa: F401  a fixture
+
+from marl_coop import cli
+from marl_coop.experiment import model_play
+from marl_coop.runs.records import read_episodes
+
+CONDITIONS = [
+    {"name": "unseen"},
+    {"name": "swapped", "swapped": True, "against": "unseen"},
+    {"name": "beside", "partner": "scripted:silent"},
+    {"name": "told", "team": "warm", "advice": "Hold when your source is reliable.", "against": "unseen"},
+    {"name": "cross", "partner": "others", "episodes": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def run(place) -> Path:  # noqa: F811
+    """The folder of a run of one update."""
+    process = start(place, "run", "training.num_updates=1", "evaluation.episodes=2")
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors[-2000:]
+    return place / "run"
+
+
+@pytest.fixture
+def evaluate(place, tmp_path, monkeypatch):  # noqa: F811
+    """Runs the command on some conditions, and gives its exit code."""
+    monkeypatch.setattr(os, "environ", os.environ | {"MARL_COOP_CACHE": str(place / "cache")})
+
+    def command(*words, conditions=CONDITIONS):
+        file = tmp_path / "battery.yaml"
+        file.write_text(yaml.safe_dump({"episodes": 2, "batch_size": 1, "conditions": conditions}))
+        return cli.main(["eval", *map(str, words), "--battery", str(file), "--output", str(tmp_path / "out")])
+
+    return command
+
+
+def nameless(episodes):
+    """Episodes without the names of who played."""
+    return [replace(episode, players={}) for episode in episodes]
+
+
+def test_a_run_plays_as_in_its_own_evaluation_and_everybody_else_beside_it(run, evaluate, tmp_path, monkeypatch):
+    checkpoint = run / "checkpoint-4"
+    assert evaluate(run, checkpoint) == 0
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    files = {(one["who"], one["condition"]): tmp_path / "out" / one["file"] for one in content["episodes"]}
+    own, floor = str(run), "base"
+
+    after = read_episodes(run / "after.jsonl")
+    assert nameless(read_episodes(files[own, "unseen"])) == nameless(after)
+    assert files[own, "unseen"] == files[str(checkpoint), "unseen"]  # the same adapters: nothing is played twice
+    assert nameless(read_episodes(files[floor, "unseen"])) != nameless(after)
+
+    names = [read_episodes(files[own, name])[0].players for name in ("unseen", "swapped")]
+    assert list(names[0].values()) == list(names[1].values())[::-1]
+    assert len(set(names[0].values())) == 2
+    assert {floor} == {*read_episodes(files[floor, "unseen"])[0].players.values()}
+    beside = read_episodes(files[own, "beside"])
+    assert [list(episode.players.values()).index("Silent") for episode in beside] == [1, 0]
+
+    cross = {condition for _, condition in files if condition.startswith("cross:")}
+    assert cross == {f"cross:{who}" for who in (own, str(checkpoint), floor)}
+    bars = {(d["who"], d["than_who"], d["than_condition"]) for d in content["differences"]}
+    assert {(own, "base", "unseen"), (own, "warm", "told"), (own, own, "unseen")} <= bars
+    assert content["unplayed"] == []
+
+    monkeypatch.setattr(model_play.ModelPlay, "__call__", None)
+    before = (tmp_path / "out/results.json").read_text()
+    assert evaluate(run, checkpoint) == 0  # all of it is kept
+    assert (tmp_path / "out/results.json").read_text() == before
+
+
+def test_an_adapter_of_another_base_is_one_line(run, evaluate, tmp_path, capsys):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny.base_model(len(tokenizer), seed=1).save_pretrained(tmp_path / "model")
+    assert evaluate(run, "--set", f"model.name_or_path={tmp_path / 'model'}", conditions=CONDITIONS[:1]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "cannot play: the adapter in" in line and "is of another base" in line
+
+
+def test_a_chat_that_outgrows_the_model_is_told_and_the_rest_is_played(run, evaluate, tmp_path):
+    conditions = [{"name": "unseen"}, {"name": "long", "env": {"rounds": 60}}]
+    assert evaluate(run, conditions=conditions) == 0
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    ((who, reason),) = {(one["who"], one["reason"]) for one in content["unplayed"] if one["who"] == str(run)}
+    assert who == str(run) and "and the model has 2048 positions" in reason
+    assert content["conditions"].keys() == {"unseen", "long"}  # the ceiling needs no model
+
+
+def test_a_hosted_model_is_evaluated_on_the_same_tasks_and_told_the_advice(run, evaluate, tmp_path, server):  # noqa: F811
+    server.answer = 200, completion("PASS")
+    who = f"{server.url}#hosted"
+    assert evaluate(who, run, conditions=[{"name": "told", "advice": "Hold."}]) == 0
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    files = {one["who"]: tmp_path / "out" / one["file"] for one in content["episodes"]}
+    tasks = [[episode.task.id for episode in read_episodes(files[name])] for name in (who, str(run), "base")]
+    assert tasks[0] == tasks[1] == tasks[2]
+    systems = {body["messages"][0]["content"] for _, _, body in server.asked}
+    assert systems == {"You and a partner write one module. Hold."}
