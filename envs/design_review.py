@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, claim, pointer, shown
+from envs.families.base import ReviewFamily, alone, claim, pointer, shown
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
@@ -107,7 +106,7 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
             on_each = (self._lines_on(f, d, told, rng) for f, d in zip(families, decisions, strict=True))
             briefs[seat] = "\n".join([change, *on_each])
         if len(self.seats) == 1:
-            decisions = tuple(_for_one(decision, *self.seats) for decision in decisions)
+            decisions = tuple(alone(decision, *self.seats) for decision in decisions)
         name = "+".join(family.name for family in families)
         return Task(
             id=f"{name}-{seed}",
@@ -147,8 +146,3 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
         votes = Counter(answer for answer in answers if answer is not None)
         tied = sorted(option for option in votes if votes[option] == max(votes.values()))
         return tied[np.random.default_rng((self.task.seed, len(tied))).integers(len(tied))] if tied else None
-
-
-def _for_one(decision: Decision, seat: Seat) -> Decision:
-    """The decision of a pair for one seat that reads both sources: it believes the one that sounds reliable."""
-    return replace(decision, belief={seat: decision.belief[decision.expert]}, expert=seat, cue={seat: "strong"})

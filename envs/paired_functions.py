@@ -8,15 +8,17 @@ from pydantic import Field
 
 from envs.core.config import DesignConfig, EnvConfig
 from envs.core.env import SEATS, CoopEnv
-from envs.core.episode import Outcome, PartTests, StopReason, Turn
+from envs.core.episode import Outcome, PartTests, Provenance, StopReason, Turn
 from envs.core.hidden_tests import HiddenSuite
 from envs.core.lookup import find
 from envs.core.task import HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
-from envs.families.base import FunctionFamily, claim, pointer, shown
+from envs.families.base import FunctionFamily, alone, claim, pointer, shown
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
+
+BOTH = " and "  # between the names of what one seat writes
 
 
 class PairedFunctionsConfig(DesignConfig, frozen=True):
@@ -24,6 +26,8 @@ class PairedFunctionsConfig(DesignConfig, frozen=True):
     HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
     FURTHER: ClassVar[Mapping[str, tuple[FunctionFamily, ...]]] = {"held_out_contracts": HELD_OUT_CONTRACTS}
 
+    agents: Annotated[int, Field(ge=1, le=2)] = 2
+    """Number of seats; one alone writes both functions."""
     test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
     """Wall time in seconds for the hidden tests of an episode."""
 
@@ -37,6 +41,9 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
     estimate: there both sources measured the same number and say how exactly, and what is nearest to the
     precision-weighted pool is right. Which function a seat writes, which seat has the better
     source, names and the order of options are random.
+
+    A single seat (`agents=1`) is the solo baseline: it plays the tasks of a pair, reads both briefs and writes both
+    functions, so that with an equal `budget` the two differ in nothing but the need to coordinate.
 
     ## Action space, observation space, phases, episode end, state, infos
     As in `CoopEnv`. The final reply is the stance, then the code of the seat's own function (`envs.core.grammar`).
@@ -83,35 +90,47 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = shown(family.decide(right, SEATS, rng, **knobs), self.config.expert)
         part_of = dict(zip(SEATS, (int(part) for part in rng.permutation(2)), strict=True))
+        writes = {seat: (part,) for seat, part in part_of.items()}
+        if len(self.seats) == 1:
+            writes = {self.seats[0]: (0, 1)}
         first, second, third = (int(n) for n in 1 + rng.permutation(9)[:3])
         truth = decision.best
         tests = [
             HiddenTest(part=seat, expression=family.check(part, truth, n))
-            for seat, part in part_of.items()
+            for seat, parts in writes.items()
+            for part in parts
             for n in (first, second)
         ]
         inputs = (first, second, third)
         probes = {
-            seat: {decision.id: {o: tuple(family.check(part, o, n) for n in inputs) for o in decision.options}}
+            seat: {
+                decision.id: {
+                    o: tuple(family.check(part, o, n) for part in parts for n in inputs) for o in decision.options
+                }
+            }
+            for seat, parts in writes.items()
+        }
+        claims = {seat: f"{claim(decision, seat, rng, family.sources)}.{pointer(decision, seat)}" for seat in part_of}
+        options = f"Options: {', '.join(decision.options)}."
+        briefs = {
+            seat: f"You write {family.signatures[part]}: {family.glosses[part]}. Your partner writes "
+            f"{family.signatures[1 - part]}. Both must use one {family.contract}.\n{options} {claims[seat]}"
             for seat, part in part_of.items()
         }
-        briefs = {}
-        for seat, part in part_of.items():
-            briefs[seat] = (
-                f"You write {family.signatures[part]}: {family.glosses[part]}. "
-                f"Your partner writes {family.signatures[1 - part]}. Both must use one {family.contract}.\n"
-                f"Options: {', '.join(decision.options)}. {claim(decision, seat, rng, family.sources)}."
-                f"{pointer(decision, seat)}"
-            )
+        if len(self.seats) == 1:
+            both = ", and ".join(map(": ".join, zip(family.signatures, family.glosses, strict=True)))
+            told = f"You write {both}. Both must use one {family.contract}."
+            briefs = {self.seats[0]: f"{told}\n{options} {' '.join(claims.values())}"}
+            decision = alone(decision, *self.seats)
         return Task(
             id=f"{family.name}-{seed}",
             family=family.name,
             seed=seed,
-            seats=SEATS,
+            seats=self.seats,
             briefs=briefs,
             decisions=(decision,),
-            cell=dict(zip(SEATS, right, strict=True)),
-            stubs={seat: family.function(part) for seat, part in part_of.items()},
+            cell={seat: decision.is_right(decision.belief[seat]) for seat in self.seats},
+            stubs={seat: BOTH.join(map(family.function, parts)) for seat, parts in writes.items()},
             probes=probes,
             hidden_tests=(*tests, HiddenTest(part="", expression=family.round_trip(third))),
             reference_tokens=sum(message_tokens(family.source(part, truth)) for part in part_of.values()),
@@ -119,16 +138,20 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         task, suite = self.task, HiddenSuite(self.task)
-        sources = {seat: Part(name=task.stubs[seat], source=turns[seat].work) for seat in task.seats}
-        verdict = run_expressions(tuple(sources.values()), suite.expressions, timeout_s=self.config.test_timeout_s)
+        sources = {
+            seat: tuple(Part(name=name, source=turns[seat].work) for name in task.stubs[seat].split(BOTH))
+            for seat in task.seats
+        }
+        everything = tuple(part for parts in sources.values() for part in parts)
+        verdict = run_expressions(everything, suite.expressions, timeout_s=self.config.test_timeout_s)
         merged = suite.judge(verdict.passed)
         parts = {}
-        for seat, part in sources.items():
-            alone = merged
+        for seat, own_parts in sources.items():
+            by_itself = merged
             if verdict.status not in (Status.OK, Status.FAULT):  # a part fails whatever the other one did
-                own = run_expressions((part,), suite.expressions, timeout_s=self.config.test_timeout_s)
-                alone = suite.judge(own.passed)
-            parts[seat] = PartTests(alone=alone.of_part(seat), merged=merged.of_part(seat))
+                own = run_expressions(own_parts, suite.expressions, timeout_s=self.config.test_timeout_s)
+                by_itself = suite.judge(own.passed)
+            parts[seat] = PartTests(alone=by_itself.of_part(seat), merged=merged.of_part(seat))
         passed, total = sum(merged.passed), len(merged.passed)
         outcome = Outcome(
             utility=passed / total,
@@ -137,13 +160,18 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             tests_passed=passed,
             tests_total=total,
             detail="" if verdict.status is Status.OK else f"{verdict.status}: {verdict.detail}",
-            provenance=provenance(task.stubs, {seat: turns[seat].work for seat in task.seats}),
+            provenance=self._ledger({seat: turns[seat].work for seat in task.seats}),
             parts=parts,
         )
         fault = verdict.status is Status.FAULT
         return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
 
+    def _ledger(self, work: Mapping[Seat, str]) -> Provenance | None:
+        """Who wrote how much in vain; None for a seat alone, whose work is all its own."""
+        return provenance(self.task.stubs, work) if len(work) > 1 else None
+
     def reference_work(self, seat: Seat, option: str) -> str:
         family = find(self.task.family, {f.name: f for f in self.families}, kind="family")
-        part = [family.function(0), family.function(1)].index(self.task.stubs[seat])
-        return family.source(part, option)
+        functions = [family.function(0), family.function(1)]
+        written = (functions.index(name) for name in self.task.stubs[seat].split(BOTH))
+        return "\n".join(family.source(part, option) for part in written)

@@ -125,10 +125,17 @@ def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
     assert reasons.keys() == {"crowd", "held_out", "merge", "best", "alone"}
     assert "env.agents: 9 is refused" in reasons["crowd"]
     assert "held_out" in reasons["held_out"]
-    assert "DesignReview: env.policy: unknown key" in reasons["merge"]
+    assert reasons["merge"] == "DesignReview: it has no 'policy'"
     assert reasons["best"].startswith("DesignReview has no tests that the seats can run")
     assert reasons["alone"].startswith("one seat alone has no partner")
     assert json.loads((tmp_path / "results.json").read_text())["unplayed"][0]["reason"]
+
+
+def test_a_partner_that_cannot_play_is_told_once():
+    config = load_config([ROOT / "configs/examples/handover.yaml"])
+    plan = planned({"name": "unseen"}, {"name": "echo", "partner": "scripted:echo"}, config=config, floor=None)
+    ((who, condition, reason),) = plan.unplayed
+    assert (who, condition) == ("", "echo") and reason.startswith("'scripted:echo' cannot play Handover")
 
 
 # ------------------------------------------------------------------------------------------- what is special in each

@@ -298,3 +298,51 @@ def test_policies_that_are_not_those_of_the_seats_are_refused(tmp_path):
     players = trainer.players
     with pytest.raises(ValueError, match=r"policies are for \['agent_0'\]; name one for each of the seats"):
         type(players)(players.make_env, {"agent_0": "agent_0"}, players.engine, players.chat, players.max_tokens, 1.0)
+
+
+# ------------------------------------------------------------------------------------------- one seat, two functions
+
+
+SOLO = pytest.mark.parametrize("options", [{}, {"families": "all"}, {"scaffold": True, "confidences": False}], ids=str)
+
+
+@SOLO
+def test_one_seat_alone_writes_both_functions_of_the_tasks_of_a_pair_and_an_ideal_one_loses_nothing(options):
+    pair, solo = PairedFunctions(**options), PairedFunctions(agents=1, **options)
+    for seed in range(16):
+        team, single = told(pair, Calibrated(), seed), told(solo, Calibrated(), seed)
+        assert [turn.reply for turn in single.turns if turn.parse_error] == []
+        assert single.task.id == team.task.id
+        assert single.task.decisions[0].utility == team.task.decisions[0].utility
+        assert single.outcome.success == team.outcome.success
+        assert replay(solo, single) == single
+
+
+def test_one_seat_alone_reads_both_claims_and_nothing_repeats_the_better_one():
+    pair, solo = PairedFunctions(scaffold=True), PairedFunctions(agents=1, scaffold=True)
+    for seed in range(20):
+        briefs = pair.make_task(seed).briefs
+        observations, _ = solo.reset(seed=seed)
+        for seat in pair.seats:
+            assert briefs[seat].rsplit("Your source, ")[1] in observations["agent_0"]
+        observations, *_ = solo.step({"agent_0": "Answer: none"})
+        assert "source" not in observations["agent_0"]
+        assert observations["agent_0"].count("___") >= 2
+
+
+def test_of_one_seat_both_functions_must_follow_one_option():
+    solo = PairedFunctions(agents=1, families=["offset"])
+    solo.reset(seed=0)
+    (decision,) = solo.task.decisions
+    best, other = decision.best, next(option for option in decision.options if not decision.is_right(option))
+    first, second = solo.reference_work("agent_0", best).split("\n")
+    third = solo.reference_work("agent_0", other).split("\n")[1]
+    ends = {}
+    for name, code in (("right", f"{first}\n{second}"), ("mixed", f"{first}\n{third}"), ("half", first)):
+        solo.reset(seed=0)
+        solo.step({"agent_0": f"Answer: {best}"})
+        solo.step({"agent_0": f"Answer: {best}\n{code}"})
+        ends[name] = solo.episode.outcome
+    assert (ends["right"].utility, ends["right"].committed) == (1.0, {"agent_0": {"offset": best}})
+    assert (ends["mixed"].tests_passed, ends["mixed"].committed) == (2, {"agent_0": {"offset": None}})
+    assert ends["half"].tests_passed == 2 and not ends["half"].success

@@ -319,7 +319,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partners just said, where they could talk, and what to do now."""
-        recalled = self.scaffold and self.phase is Phase.FINAL
+        recalled = self.scaffold and self.phase is Phase.FINAL and len(self.seats) > 1  # who is alone just read it
         sources = prompts.sources(self.view(seat)) if recalled else []
         return "\n".join([*self._told(seat, turns), *sources, self._ask(seat)])
 

@@ -105,7 +105,7 @@ class Task:
     briefs: Mapping[Seat, str]
     decisions: tuple[Decision, ...]
     cell: Mapping[Seat, bool]  # which seats' briefs are right on every decision: the 2x2 design
-    stubs: Mapping[Seat, str] = field(default_factory=dict)  # name of the function that each seat writes
+    stubs: Mapping[Seat, str] = field(default_factory=dict)  # what each seat writes, a function or "one and other"
     # seat -> decision -> option -> expressions, each true iff the seat's part follows the option on one input
     probes: Mapping[Seat, Mapping[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
     hidden_tests: tuple[HiddenTest, ...] = ()

@@ -260,6 +260,19 @@ def pointer(decision: Decision, seat: Seat) -> str:
     return f" The reliable source is {'your partner' if len(decision.cue) == 2 else decision.revealed}'s."
 
 
+def alone(decision: Decision, seat: Seat) -> Decision:
+    """The decision of a pair for one seat that reads both sources: it believes the one that sounds reliable or, of an
+    estimate, what both add up to."""
+    belief, numeric = decision.belief[decision.expert], decision.numeric
+    if numeric is not None:
+        if numeric.estimate:
+            weights = [numeric.sigma[other] ** -2 for other in decision.belief]
+            pool = np.average([float(claimed) for claimed in decision.belief.values()], weights=weights)
+            belief = min(decision.options, key=lambda option: abs(float(option) - pool))
+        numeric = replace(numeric, sigma={seat: numeric.sigma[decision.expert]})
+    return replace(decision, belief={seat: belief}, expert=seat, cue={seat: "strong"}, numeric=numeric)
+
+
 def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
     """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`.
 

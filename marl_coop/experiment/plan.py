@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from envs import ENVIRONMENTS, CoopEnv
+from envs import ENVIRONMENTS, CoopEnv, find_environment
 from envs.core.lookup import find, nearest
 from envs.scripted.partners import PARTNERS
 from envs.scripted.registry import OWN
@@ -110,9 +110,13 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
             unplayed.append(Unplayed("", setting.name, reason))
             continue
         for name, team, partner in roster.sides(setting, floor, ceiling):
+            if partner is not None and (reason := _who_cannot_play(partner.policies, make_env)):
+                if Unplayed("", name, reason) not in unplayed:
+                    unplayed.append(Unplayed("", name, reason))
+                continue
             seating = Seating(team.policies, partner and partner.policies, setting.swapped)
             match = PlannedMatch(who=team.name, condition=name, setting=setting, make_env=make_env, seating=seating)
-            if reason := _who_cannot_play((*seating.own, *(seating.partner or ())), make_env):
+            if reason := _who_cannot_play(seating.own, make_env):
                 unplayed.append(Unplayed(team.name, name, reason))
             else:
                 matches.append(match)
@@ -184,6 +188,10 @@ def _environment(setting: Condition, config: Config) -> EnvMaker:
         ValueError, RuntimeError: it cannot be made.
     """
     section = {key: value for key, value in config.env.items() if key != "curriculum"}
+    name = setting.env.get("name", config.env["name"])
+    for key in setting.env:
+        if key != "name" and key not in find_environment(name).Config.model_fields:
+            raise ValueError(f"it has no {key!r}")
     made = env_maker(laid_over(laid_over(section, config.evaluation.env), setting.env), ("env",))
     env = made()
     if setting.advice is None:
