@@ -1,5 +1,6 @@
 """Settings for every test: no network, no tracker, no deadline for single examples of hypothesis on a busy machine."""
 
+import importlib.util
 import os
 
 import pytest
@@ -16,6 +17,8 @@ settings.load_profile("repeatable")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("bubblewrap") and (why := tree.tier().missing.get("bubblewrap")):
         pytest.skip(f"needs bubblewrap: {why}")
+    if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs vLLM, which wants an environment of its own: make test-vllm")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The entry: finds the command, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130.
+reply, an engine that fails or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from marl_coop.cli.show import show
 from marl_coop.cli.train import train
 from marl_coop.cli.view import view
 from marl_coop.config.errors import ConfigError
+from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
 from marl_coop.runs.rundir import RunError
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (EndpointError, CheckpointError) as error:
+    except (EndpointError, EngineError, CheckpointError) as error:
         print(f"error: {error} {then}", file=sys.stderr)
         return 1
     except OSError as error:

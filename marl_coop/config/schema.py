@@ -36,6 +36,7 @@ MAY_CHANGE = (  # when a run is resumed
     "training.num_updates",
     "training.max_steps",
     "training.max_rows",
+    "training.engine_options",
     "training.save_updates",
     "training.save_total_limit",
     "training.report_to",

@@ -3,6 +3,7 @@
     engine.submit(request)           as often as there is something to ask; it may start at once
     done = engine.collect()          waits for at least one reply, and gives all that have ended
     engine.load_adapters(version)    the adapters have changed: later requests are sampled from the new ones
+    engine.sleep()                   they learn: nothing is asked until they have changed
 
 A chat is asked for one reply at a time and goes on whenever its next request is submitted, so a reply that takes long
 holds back its own episode alone. An engine may batch what it was handed, step continuously, or ask a server. What it
@@ -62,6 +63,10 @@ class Generation:
     prefix_hidden_TH: "Tensor | None" = None
 
 
+class EngineError(RuntimeError):
+    """An engine that fails, or samples from something else than what is trained; one line."""
+
+
 class Engine(Protocol):
     def submit(self, request: Request) -> None:
         """Ask for a reply.
@@ -84,4 +89,8 @@ class Engine(Protocol):
 
     def reset_cache(self) -> None:
         """Forget all chats: they have ended, and what was asked and not collected is dropped."""
+        ...
+
+    def sleep(self) -> None:
+        """Give back memory while the adapters learn; the next request wakes the engine. All chats have ended."""
         ...

@@ -61,6 +61,9 @@ class EmbeddedEngine:
     def reset_cache(self) -> None:
         self._pending, self._batches = {}, []
 
+    def sleep(self) -> None:
+        """Nothing to give back: the model is the one that learns."""
+
     @torch.no_grad()
     def collect(self) -> list[Generation]:
         requests, self._pending = {_row_of(r): r for r in self._pending.values()}, {}

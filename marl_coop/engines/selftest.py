@@ -61,7 +61,7 @@ def _check(policy: TeamPolicy, rng: np.random.Generator) -> None:
     own_N = _try(lambda: _own(policy, chats), "its own forward fails")
     tolerance = TOLERANCE.get(policy.dtype, COARSE)
     engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
-    learner_N = _try(lambda: _learned(policy, chats), "learning from it fails")
+    learner_N = _try(lambda: score_chats(policy, chats, temperature=1.0), "learning from it fails")
     for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):
         off = float((found_N - own_N).abs().max())
         if not off <= tolerance:
@@ -111,15 +111,16 @@ def _own(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
     return torch.tensor(found)
 
 
-def _learned(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
-    """Log-probabilities (N,) of the sampled tokens as learning scores them: all chats in one padded batch."""
+def score_chats(policy: TeamPolicy, chats: Sequence[Chat], temperature: float) -> Tensor:
+    """Log-probabilities (N,) of the sampled tokens as learning scores them: all chats, sorted by adapter, in one padded
+    batch."""
     width = max(len(ids) for _, ids, _ in chats)
     ids_RT = torch.tensor([ids + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
     mask_RT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
     places = [(row, place) for row, (*_, sampled) in enumerate(chats) for place, _ in sampled]
     rows_N, columns_N = torch.tensor(places, device=policy.device).T
     spans = spans_of([adapter for adapter, *_ in chats])
-    scores, _ = policy.score(spans, ids_RT, mask_RT, rows_N, columns_N, temperature=1.0)
+    scores, _ = policy.score(spans, ids_RT, mask_RT, rows_N, columns_N, temperature)
     return scores.logprobs_N.cpu()
 
 

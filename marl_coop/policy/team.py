@@ -107,6 +107,16 @@ class TeamPolicy(nn.Module):
                 parameter.requires_grad_(True)
 
     @property
+    def all_adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are trained and of the frozen ones."""
+        return tuple(self.lm.peft_config)
+
+    def rank(self, adapter: str) -> int:
+        """The largest rank of an adapter's layers."""
+        lora = self._lora(adapter)
+        return max([lora.r, *(lora.rank_pattern or {}).values()])
+
+    @property
     def base(self) -> PreTrainedModel:
         """The causal language model, its linear layers adapted."""
         return cast(PreTrainedModel, self.lm.get_base_model())
@@ -263,8 +273,16 @@ class TeamPolicy(nn.Module):
             OSError: they are not on disk as they are here.
         """
         for adapter in self.adapters:
-            write_adapter(self.lm, adapter, self._lora(adapter), self.base, folder / adapter)
+            self.save_adapter(adapter, folder / adapter)
         torch.save(self.critics.state_dict(), folder / "critics.pt")
+
+    def save_adapter(self, adapter: str, folder: Path) -> None:
+        """Write an adapter, trained or frozen, as a plain PEFT adapter.
+
+        Raises:
+            OSError: it is not on disk as it is here.
+        """
+        write_adapter(self.lm, adapter, self._lora(adapter), self.base, folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from envs.core.episode import Phase
 from envs.core.lookup import find
-from marl_coop.engines import Engine
+from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.policy.compat import TrainingConfig
 from marl_coop.policy.team import TeamPolicy
@@ -24,10 +24,19 @@ def _embedded(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
     return EmbeddedEngine(policy, args.max_rows)
 
 
-ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {"embedded": _embedded}
+def _vllm(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
+    return vllm.VLLMEngine(policy, args.max_rows, args.engine_options)
 
 
-VLLM = ("vllm", "vllm_server")
+def _vllm_server(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
+    return vllm_server.VLLMServerEngine(policy, **args.engine_options)
+
+
+ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {
+    "embedded": _embedded,
+    "vllm": _vllm,
+    "vllm_server": _vllm_server,
+}
 
 
 def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]:
@@ -36,6 +45,18 @@ def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engi
         return find(name, ENGINES, kind="engine", example="my_lab.engines:make_engine")
     except ValueError as error:
         raise ValueError(f"training.engine: {error}") from error
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check `training.engine_options` of an engine. Raises ValueError where they are not for it."""
+    checks = {"vllm": vllm.check_options, "vllm_server": vllm_server.check_options}
+    try:
+        if name in checks:
+            checks[name](options)
+        elif name == "embedded" and options:
+            raise ValueError(f"the embedded engine has none, got {sorted(options)}")
+    except ValueError as error:
+        raise ValueError(f"training.engine_options: {error}") from error
 
 
 @dataclass
@@ -65,8 +86,11 @@ class MultiAgentPPOConfig(TrainingConfig):
         max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply; None: what
             demonstrations take in the environments that are played, and a margin (`marl_coop.rollout.limits`).
         max_rows: chats per batch while playing.
-        engine: what samples while playing: "embedded" (the training model itself), or a dotted path
-            `package.module:object` to what makes a `marl_coop.engines.Engine` of the team's policy and these arguments.
+        engine: what samples while playing: "embedded" (the training model itself), "vllm" (beside the trainer, on its
+            device), "vllm_server" (one or several), or a dotted path `package.module:object` to what makes a
+            `marl_coop.engines.Engine` of the team's policy and these arguments.
+        engine_options: of "vllm", fields of `vllm.EngineArgs`; of "vllm_server", `urls`, `adapter_folder` and
+            `timeout_s` (`marl_coop.engines.vllm_server.VLLMServerEngine`). The embedded engine has none.
         importance: what the ratio starts from. "sampler": the log-probabilities with which the engine sampled.
             "recompute": those of the trainer's own forward before it learns, where another engine rounds otherwise.
             "truncated": those too, and the policy loss of each token is weighted by the trainer's probability over the
@@ -99,6 +123,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     max_final_tokens: int | None = None
     max_rows: int = 128
     engine: str = "embedded"
+    engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
 
@@ -123,7 +148,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name in ("gamma", "lam"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         if self.importance is None:
-            self.importance = "truncated" if self.engine in VLLM else "sampler"
+            self.importance = "truncated" if self.engine in ("vllm", "vllm_server") else "sampler"
         choices = {
             "advantage": ("gae", "counterfactual"),
             "critic": ("central", "local"),
@@ -133,6 +158,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
         find_engine(self.engine)
+        check_options(self.engine, self.engine_options)
         self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update

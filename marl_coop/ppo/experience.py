@@ -81,12 +81,12 @@ class Collector:
         self.metrics = MeanMetrics()
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
-        self.engine_weights = EngineWeights(players.engine)
         self._trained_on = {term.name for term in rewards.terms if isinstance(term.weight, Schedule) or term.weight}
         self._compared = False  # the adapters with the base, after the first update
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
+        self.engine_weights = EngineWeights(players.engine)  # is told of the copies as well
 
     def learns(self, player: Player) -> TypeGuard[str]:
         """Whether a player is an adapter that is trained."""
@@ -134,6 +134,7 @@ class Collector:
         if args.advantage == "counterfactual":
             muted = self._add_baselines(episodes, rollouts, rewards, sampling_seed)
         self.metrics.add("seconds/play", time.perf_counter() - started)
+        self.players.engine.sleep()
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
         self._add_reference_and_values(episodes)

@@ -1,0 +1,308 @@
+"""The engine of vLLM servers, against servers of our own that speak as vLLM does, each in a process of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from trained import Log
+
+from marl_coop.engines import EngineError, FinishReason, Request
+from marl_coop.engines.vllm_server import VLLMServerEngine, check_options
+from marl_coop.players import BASE
+from marl_coop.policy.loading import load_base
+from marl_coop.policy.routed_lora import spans_of
+
+A, B = tiny.SEATS
+VOCABULARY = len(tiny.word_tokenizer(tiny.WORDS))
+
+
+class StandIn:
+    """A server in a process of its own."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.url = folder, f"http://127.0.0.1:{self.port}/v1"
+        self.begin()
+
+    def begin(self):
+        tests = Path(__file__).parent
+        environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(tests / "vllm_stand_in.py"), str(self.folder), str(self.port)]
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def wait(self):
+        assert self.process.stdout.readline().startswith("ready")
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def ask(self, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url.removesuffix('/v1')}/{path}", data)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def behave(self, **wrong):
+        self.ask("behave", wrong)
+
+    def seen(self, path, since=0):
+        return [body for asked, body in self.ask("seen")[since:] if asked == f"/v1/{path}"]
+
+    def now(self):
+        return len(self.ask("seen"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tiny.base_model(VOCABULARY).save_pretrained(folder)
+    tiny.word_tokenizer(tiny.WORDS).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def started(folder):
+    servers = [StandIn(folder), StandIn(folder)]
+    for server in servers:
+        server.wait()
+    yield servers
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture
+def servers(started):
+    for server in started:
+        server.behave()
+    return started
+
+
+@pytest.fixture
+def policy(folder):
+    return tiny.team(load_base(str(folder), "float32")[0])
+
+
+def engine_of(policy, servers, version=0, **options):
+    engine = VLLMServerEngine(policy, [server.url for server in servers], **options)
+    engine.load_adapters(version)
+    return engine
+
+
+def ask(**fields):
+    return Request(**({"temperature": 0.7, "stop_ids": frozenset([1]), "adapter": A, "max_tokens": 4} | fields))
+
+
+def requests():
+    return [ask(chat=i, ids=[3 + i, 4, 5], adapter=[A, B, BASE][i % 3], seed=2**62 + i) for i in range(6)]
+
+
+@torch.no_grad()
+def trainer_logprobs(policy, request, reply):
+    ids = [*request.ids, *reply.ids]
+    hidden_RTH = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
+    logprobs_TV = (policy.logits(hidden_RTH[0]) / request.temperature).log_softmax(-1)
+    return [float(logprobs_TV[i - 1, ids[i]]) for i in range(len(request.ids), len(ids))]
+
+
+def test_replies_are_sampled_from_the_adapter_that_is_asked_for(policy, servers):
+    asked = requests()
+    replies = tiny.sample(engine_of(policy, servers, version=7), asked)
+    for request, reply in zip(asked, replies, strict=True):
+        assert reply.logprobs == pytest.approx(trainer_logprobs(policy, request, reply), abs=1e-4)
+        ended = reply.ids[-1] == 1
+        assert reply.finish_reason is (FinishReason.STOP if ended else FinishReason.LENGTH) and reply.version == 7
+
+
+def test_an_adapter_that_has_changed_is_used_and_the_old_one_is_forgotten(policy, servers):
+    engine = engine_of(policy, servers)
+    before = tiny.sample(engine, requests())
+    with torch.no_grad():
+        for parameter in policy.adapter_parameters(A):
+            parameter.add_(0.1)
+    names = {adapter: folder.name for adapter, folder in engine._served.items()}
+    engine.load_adapters(2)
+    after = tiny.sample(engine, requests())
+    changed = [old.logprobs != new.logprobs for old, new in zip(before, after, strict=True)]
+    assert changed == [request.adapter == A for request in requests()]
+    assert after[0].logprobs == pytest.approx(trainer_logprobs(policy, requests()[0], after[0]), abs=1e-4)
+    for server in servers:
+        known = [model["id"] for model in server.ask("v1/models")["data"]]
+        assert names[A] not in known and names[B] in known
+
+
+def test_chats_are_spread_evenly_and_stay_where_they_began(policy, servers):
+    engine = engine_of(policy, servers)
+    tiny.sample(engine, [ask(chat="probe is over", ids=[9], seed=0)])
+    engine.reset_cache()
+    starts = [server.now() for server in servers]
+    for turn in range(3):
+        tiny.sample(engine, [ask(chat=i, ids=[3 + i] * (turn + 1), seed=i) for i in range(6)])
+    heard = [
+        [body["prompt"][0] for body in server.seen("completions", since)]
+        for server, since in zip(servers, starts, strict=True)
+    ]
+    assert [len(prompts) for prompts in heard] == [9, 9]
+    assert not {*heard[0]} & {*heard[1]}
+
+
+def test_a_reply_that_takes_long_does_not_hold_back_the_others(policy, servers):
+    engine = engine_of(policy, servers)
+    tiny.sample(engine, requests())
+    for server in servers:
+        server.behave(hold=10)
+    engine.submit(ask(chat="slow", ids=[10, 3], seed=1))
+    engine.submit(ask(chat="quick", ids=[3, 3], seed=1))
+    assert [generation.chat for generation in engine.collect()] == ["quick"]
+    assert [generation.chat for generation in engine.collect()] == ["slow"]
+    assert engine.collect() == []
+
+
+def test_what_was_asked_before_a_reset_never_arrives(policy, servers):
+    engine = engine_of(policy, servers)
+    tiny.sample(engine, requests())
+    servers[0].behave(hold=10)
+    engine.submit(ask(chat="slow", ids=[10, 3], seed=1))
+    engine.reset_cache()
+    assert engine.collect() == []
+    (reply,) = tiny.sample(engine, [ask(chat="slow", ids=[3], seed=1)])
+    assert reply.logprobs == pytest.approx(trainer_logprobs(policy, ask(chat=0, ids=[3], seed=1), reply), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"serves": {A: "base"}}, "its replies of 'agent_0' are "),
+        ({"serves": {A: B, B: A}}, "its replies of 'agent_0' are "),
+        ({"serves": {"base": B}}, "its replies of the base are "),
+        ({"temperature": 1.0}, "its replies of the base are .* nats per token from the trainer's"),
+    ],
+)
+def test_a_server_that_samples_from_something_else_is_refused(policy, servers, wrong, told):
+    servers[1].behave(**wrong)
+    engine = engine_of(policy, servers[1:])
+    with pytest.raises(EngineError, match=f"VLLMServerEngine does not sample from what is trained: {told}") as caught:
+        tiny.sample(engine, requests())
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_is_ignored_is_found_where_it_has_learned_little(policy, servers):
+    with torch.no_grad():
+        for adapter in policy.adapters:
+            for parameter in policy.adapter_parameters(adapter, "B"):
+                parameter.mul_(0.02)
+    servers[0].behave(serves={A: "base"})
+    engine = engine_of(policy, servers[:1])
+    with pytest.raises(EngineError, match="its replies of 'agent_0' are those of the base"):
+        tiny.sample(engine, requests())
+
+
+def test_weights_are_probed_once_and_again_after_a_change(policy, servers):
+    engine = engine_of(policy, servers)
+    counts = []
+    for version in (0, 1, 2):
+        since = sum(server.now() for server in servers)
+        engine.load_adapters(version)
+        if version == 2:
+            policy.adapter_parameters(A)[0].data.add_(0.1)
+            engine.load_adapters(version)
+        tiny.sample(engine, requests()[:1])
+        counts.append(sum(server.now() for server in servers) - since)
+    assert counts[1] == 1 < counts[0]  # the reply alone: nothing has changed
+    assert counts[2] > 6
+
+
+def test_a_chat_that_a_server_has_no_room_for_is_refused(policy, servers):
+    servers[1].behave(positions=30)
+    engine = engine_of(policy, servers)
+    with pytest.raises(ValueError, match="the chat 0 may come to 31 tokens, and the engine has 30 positions"):
+        engine.submit(ask(chat=0, ids=[3] * 27, seed=0))
+    with pytest.raises(ValueError, match="the temperature is 0.001; vLLM has none below 0.01"):
+        engine.submit(ask(chat=0, ids=[3], seed=0, temperature=0.001))
+    engine.submit(ask(chat=0, ids=[3], seed=0))
+    with pytest.raises(ValueError, match="the chat 0 was asked already"):
+        engine.submit(ask(chat=0, ids=[3], seed=0))
+
+
+def test_a_server_that_does_not_answer_is_one_line(policy):
+    with pytest.raises(EngineError, match=r"http://127.0.0.1:9/v1 does not answer \(ConnectError") as caught:
+        VLLMServerEngine(policy, ["http://127.0.0.1:9/v1"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_that_is_no_vllm_server_is_one_line(policy, servers):
+    with pytest.raises(EngineError, match="gave 404: .*Is that its address, up to /v1") as caught:
+        VLLMServerEngine(policy, [servers[0].url.removesuffix("/v1")])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_loads_no_adapters_is_one_line(policy, servers):
+    servers[0].behave(fixed=True)
+    with pytest.raises(EngineError, match="does not load adapters .404: .*VLLM_ALLOW_RUNTIME_LORA_UPDATING") as caught:
+        engine_of(policy, servers)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_whose_server_dies_ends_with_one_line_and_goes_on_later(folder, tmp_path, servers):
+    server = servers[0]
+    options = {"engine": "vllm_server", "engine_options": {"urls": [server.url]}, "save_updates": 1, "num_updates": 3}
+
+    def trainer(**more):
+        policy = tiny.team(load_base(str(folder), "float32")[0])
+        return tiny.cue_trainer(tmp_path, policy=policy, callbacks=[log], **options, **more)
+
+    def die(update, *_):
+        if update == 1:
+            server.end()
+
+    log = Log()
+    with pytest.raises(EngineError, match=f"the vLLM server {server.url} does not answer") as caught:
+        trainer(on_rollouts=die).train()
+    assert "\n" not in str(caught.value) and len(log.updates) == 1
+    server.begin()
+    server.wait()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert resumed.state.global_step == 3 and resumed.players.engine._version == 3
+    assert {turn.version for rows in resumed.rows for turn in rows[A].trace.turns} == {2}
+    assert all(record[f"{A}/sampling_gap_max"] < 1e-4 for record in log.updates)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, r"urls must be a list of addresses such as \['http://localhost:8000/v1'\], got None"),
+        ({"urls": "http://a/v1"}, "urls must be a list of addresses .* got 'http://a/v1'"),
+        ({"urls": ["a:8000"]}, "urls must be a list of addresses"),
+        ({"urls": ["http://a/v1", "http://a/v1/"]}, "urls names a server twice"),
+        ({"urls": ["http://a/v1"], "timeout": 3}, "unknown key 'timeout'; did you mean 'timeout_s'"),
+        ({"urls": ["http://a/v1"], "timeout_s": 0}, "timeout_s must be a positive number of seconds, got 0"),
+        ({"urls": ["http://a/v1"], "adapter_folder": 3}, "adapter_folder must be a folder, got 3"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_by_name(tmp_path, options, told):
+    with pytest.raises(ValueError, match=told):
+        check_options(options)
+    with pytest.raises(ValueError, match=f"training.engine_options: {told}"):
+        tiny.arguments(tmp_path, engine="vllm_server", engine_options=options)
+
+
+def test_only_an_engine_that_has_options_takes_some(tmp_path):
+    with pytest.raises(ValueError, match=r"training.engine_options: the embedded engine has none, got \['urls'\]"):
+        tiny.arguments(tmp_path, engine_options={"urls": ["http://a/v1"]})
+
+
+def test_a_sampler_of_its_own_is_corrected_for_unless_told_otherwise(tmp_path):
+    options = {"engine": "vllm_server", "engine_options": {"urls": ["http://a/v1"]}}
+    assert tiny.arguments(tmp_path, **options).importance == "truncated"
+    assert tiny.arguments(tmp_path, importance="recompute", **options).importance == "recompute"
