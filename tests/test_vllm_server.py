@@ -1,5 +1,6 @@
 """The engine of vLLM servers, against servers of our own that speak as vLLM does, each in a process of its own."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -13,8 +14,11 @@ import tiny
 import torch
 from trained import Log
 
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError, FinishReason, Request
 from marl_coop.engines.vllm_server import VLLMServerEngine, check_options
+from marl_coop.experiment import setup
 from marl_coop.players import BASE
 from marl_coop.policy.loading import load_base
 from marl_coop.policy.routed_lora import spans_of
@@ -306,3 +310,18 @@ def test_a_sampler_of_its_own_is_corrected_for_unless_told_otherwise(tmp_path):
     options = {"engine": "vllm_server", "engine_options": {"urls": ["http://a/v1"]}}
     assert tiny.arguments(tmp_path, **options).importance == "truncated"
     assert tiny.arguments(tmp_path, importance="recompute", **options).importance == "recompute"
+
+
+def test_servers_that_do_not_answer_are_refused_before_the_run(tmp_path):
+    config = load_config([], ["training.engine=vllm_server", "training.engine_options.urls=[http://127.0.0.1:9/v1]"])
+    with pytest.raises(ConfigError, match=r"training.engine_options.*http://127.0.0.1:9/v1 does not answer") as caught:
+        setup.check_engine(config, setup.training_arguments(config, str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
+def test_vllm_that_is_not_installed_is_refused_with_the_remedy(tmp_path):
+    config = load_config([], ["training.engine=vllm"])
+    with pytest.raises(ConfigError, match=r"vLLM is not there \(.*\): pip install --editable '.\[vllm\]'") as caught:
+        setup.training_arguments(config, str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -184,11 +184,12 @@ class Experiment:
 
     def check_model(self) -> None:
         """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
-        means.
+        means, and that the servers of its engine answer.
 
         Raises:
-            ConfigError: it is not; the message says what differs.
+            ConfigError: it is not; the message says what differs. A server does not.
         """
+        setup.check_engine(self.config, self.args)
         setup.check_model(self.config, self.base, self.args.device)
 
     def _begin(self, stack: ExitStack) -> None:

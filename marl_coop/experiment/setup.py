@@ -22,7 +22,7 @@ from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import dotted
 from marl_coop.config.schema import Config
-from marl_coop.engines import Engine, selftest
+from marl_coop.engines import Engine, EngineError, selftest, vllm_server
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
 from marl_coop.policy.adapters import check_adapter
@@ -148,6 +148,19 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device) -> 
         selftest.check_model(base, lora_config(config, base), policies.learners(config.policies))
     except ValueError as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
+
+
+def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Refuse servers that do not answer, before a warm-up is made for them.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    if args.engine == "vllm_server":
+        try:
+            vllm_server.Servers(args.engine_options["urls"], vllm_server.CONNECT_S).positions()
+        except EngineError as error:
+            raise config.error(("training", "engine_options"), str(error)) from error
 
 
 def lora_config(config: Config, base: PreTrainedModel) -> LoraConfig:
