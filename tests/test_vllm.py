@@ -26,7 +26,7 @@ from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from rewards import RewardStack
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]  # starting takes a minute, and more on a busy machine
 
 A, B = tiny.SEATS
 TOLERANCE = 2e-3  # nats: float32 in both, products in another order, and tokens of one in a million
