@@ -51,12 +51,6 @@ class Meaning(NamedTuple):
     cases: str
     source: str
 
-    @property
-    def direction(self) -> int:
-        """1 where more is better, -1 where less is, 0 where it depends."""
-        found = re.search(r"(more|less) is better(?=[;.]|$)", self.range)
-        return 0 if found is None else 1 if found[1] == "more" else -1
-
 
 def meaning(name: str) -> Meaning:
     """What the docstring of a metric says.
@@ -86,7 +80,7 @@ def better(change: Mapping[str, Metric]) -> list[str]:
     """The metrics with a direction that are better for certain, by what `compare` says of honest play and a policy."""
     found = []
     for name, metric in change.items():
-        ends = [meaning(name).direction * end for end in (metric.low, metric.high) if end is not None]
+        ends = [METRICS[name].direction * end for end in (metric.low, metric.high) if end is not None]
         if ends and min(ends) > 0:
             found.append(name)
     return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from marl_coop import __version__
 from marl_coop.cli.audit import audit
+from marl_coop.cli.compare import compare
 from marl_coop.cli.eval import evaluate
 from marl_coop.cli.rescore import rescore
 from marl_coop.cli.show import show
@@ -24,6 +25,7 @@ from marl_coop.runs.rundir import RunError
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "rescore": rescore,
     "view": view,
     "show": show,

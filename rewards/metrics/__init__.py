@@ -14,9 +14,11 @@ of both, unless they say otherwise.
 partner, give either of them `of_seats`. A rate net of a placebo is a comparison too:
 `compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
 expert is revealed, a partner is a stranger, or one is an adversary. `coordination` compares a team with solo runs and
-`prices` says what the tokens cost. Episodes with a sandbox fault count in `sandbox_fault_rate` alone.
+`prices` says what the tokens cost; `across_seeds` compares methods of which several seeds were trained. Episodes with a
+sandbox fault count in `sandbox_fault_rate` alone.
 """
 
+from rewards.metrics.across_seeds import Estimate, MethodScores, across_seeds
 from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import cases, compare, coordination, measure, rates
@@ -31,9 +33,12 @@ __all__ = [
     "OF_CONFIDENCES",
     "SEATWISE",
     "Conflict",
+    "Estimate",
     "Flip",
+    "MethodScores",
     "Metric",
     "Rate",
+    "across_seeds",
     "cases",
     "compare",
     "conflicts",

@@ -52,7 +52,7 @@ def compare(
     sound = [_without_faults(*sides) for sides in everything]
 
     def difference(name: str, statistic: Statistic) -> Metric:
-        old, new = (_sums(statistic, side) for side in zip(*(everything if name == FAULTS else sound), strict=True))
+        old, new = (sums_of(statistic, side) for side in zip(*(everything if name == FAULTS else sound), strict=True))
         return _metric(change(statistic.formula, old.shape[1]), np.concatenate([old, new], axis=1))
 
     return {name: difference(name, statistic) for name, statistic in metrics.items()}
@@ -100,7 +100,7 @@ def _tables(
     everything = [[episode] for episode in episodes]
     sound = [[] if faulted(episode) else [episode] for episode in episodes]
     for name, statistic in metrics.items():
-        yield name, statistic.formula, _sums(statistic, everything if name == FAULTS else sound)
+        yield name, statistic.formula, sums_of(statistic, everything if name == FAULTS else sound)
 
 
 def _by_task(**sides: Sequence[Episode]) -> list[tuple[list[Episode], list[Episode]]]:
@@ -123,7 +123,7 @@ def _without_faults(*sides: list[Episode]) -> tuple[list[Episode], ...]:
     return ([], []) if any(faulted(episode) for side in sides for episode in side) else sides
 
 
-def _sums(statistic: Statistic, units: Units) -> np.ndarray:
+def sums_of(statistic: Statistic, units: Units) -> np.ndarray:
     """[unit, k]: the sums of each unit. An episode with fewer seats than another adds nothing to the sums of the rest.
 
     k is 0 where no unit has an episode.

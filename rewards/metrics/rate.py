@@ -1,5 +1,6 @@
 """What metrics are made of: a `Rate` is a ratio of two sums over episodes, a `Statistic` any formula on sums."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -61,6 +62,12 @@ class Statistic(NamedTuple):
     addends: Callable[[Episode], Sequence[float]]
     formula: Formula
     doc: str
+
+    @property
+    def direction(self) -> int:
+        """1 where more is better, -1 where less is, 0 where it depends: by the range that `doc` gives."""
+        found = re.search(r"Range: (?:(?!Cases: ).)*?(more|less) is better(?=[;.]|$)", self.doc)
+        return 0 if found is None else 1 if found[1] == "more" else -1
 
 
 def statistic(function: Callable[..., np.ndarray], *rates: Callable[[Episode], Rate]) -> Statistic:

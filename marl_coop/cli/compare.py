@@ -1,0 +1,38 @@
+"""`marl-coop compare`: runs or evaluations on the same tasks, with what can be told apart."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from marl_coop.evaluation.comparison import compare_methods, read_evaluated
+from marl_coop.evaluation.comparison_tables import tables, write
+
+
+def compare(argv: Sequence[str]) -> int:
+    """Print each method and its difference to the reference."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop compare",
+        description="Compare methods on the tasks on which all of them were evaluated. Runs of one recorded name are "
+        "seeds of one method. Intervals are of 95 %.",
+    )
+    parser.add_argument(
+        "places", nargs="+", type=Path, metavar="FOLDER", help="of a finished run, or of an evaluation (marl-coop eval)"
+    )
+    parser.add_argument(
+        "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write JSON, CSV and plots there too")
+    args = parser.parse_args(argv)
+    evaluated = [one for place in args.places for one in read_evaluated(place)]
+    comparisons = compare_methods(evaluated, args.reference)
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, 112)
+    for comparison in comparisons:
+        for table in tables(comparison):
+            console.print(table)
+    if args.output:
+        write(comparisons, args.output)
+        console.print(f"written: {args.output}")
+    return 0

@@ -1,0 +1,307 @@
+"""Trained runs beside each other, on the same tasks: how far each method is above another. Loads no torch.
+
+A method is what the runs of one recorded name have in common; they differ by their seeds. Where a method has one seed
+alone, a difference speaks of that checkpoint, and is paired by task (`rewards.metrics.compare`); where any has several,
+of methods (`rewards.metrics.across_seeds`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from envs.core.episode import Episode
+from marl_coop.evaluation.seating import Seating
+from marl_coop.runs import rundir
+from marl_coop.runs.records import read_episodes
+from marl_coop.runs.rundir import RunError
+from rewards.metrics import HEADLINES, METRICS, across_seeds, compare, measure, of_seats
+from rewards.metrics.rate import Statistic
+
+AFTER_TRAINING = "after training"  # the condition of a run's own evaluation
+ENOUGH_SEEDS = 5  # for a claim about a method
+COMPARED = (*HEADLINES, "kairos_utility", "resistance", "kairos_f1")
+BESIDE_PARTNERS: Seating[None] = Seating((None,), partner=(None,))
+
+Verdict = Literal["higher", "lower", "not told apart"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What one team did in one condition.
+
+    Attributes:
+        place: where it comes from, for errors.
+        method: the recorded name of its run or, of a team that was not trained, its own.
+        seed: of the training; None where there was none.
+        condition: of a battery, or `AFTER_TRAINING`.
+        episodes: by the id of their task; each task once.
+        beside_partners: the team had one seat of each episode.
+    """
+
+    place: str
+    method: str
+    seed: int | None
+    condition: str
+    episodes: Mapping[str, Episode]
+    beside_partners: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRow:
+    """A metric of a method or, with `than`, how far it is above that reference.
+
+    `improvement` is the probability that a run of the method is better than one of the reference, in [0, 1], with its
+    interval; None where seeds are not compared, or where it is not said whether more is better. `n` is the number of
+    cases of one run, None over several.
+    """
+
+    condition: str
+    method: str
+    than: str | None = None
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    families: int | None = None
+    n: int | None = None
+    improvement: tuple[float, float, float] | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What a difference says: its interval is above 0, below 0, or neither."""
+        if self.low is not None and self.low > 0:
+            return "higher"
+        return "lower" if self.high is not None and self.high < 0 else "not told apart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Methods in a condition.
+
+    `seeds` are those of each method, none where it was not trained. `of_methods`: rows are over seeds.
+    """
+
+    condition: str
+    reference: str
+    tasks: int
+    seeds: Mapping[str, Sequence[int]]
+    of_methods: bool
+    rows: Sequence[ComparedRow]
+
+
+def read_evaluated(folder: Path) -> list[Evaluated]:
+    """What lies in a run's folder, or in that of an evaluation (`marl_coop.evaluation.results`).
+
+    Raises:
+        RunError: it is neither, or it has no evaluation to compare.
+    """
+    if (folder / "run.json").is_file():
+        return [_run(folder)]
+    try:
+        listed = json.loads((folder / "results.json").read_text(encoding="utf-8"))["episodes"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
+                       "that lists episodes") from error  # fmt: skip
+    return [_team(folder, one) for one in listed]
+
+
+def _run(folder: Path) -> Evaluated:
+    if not (folder / "after.jsonl").is_file():
+        raise RunError(
+            f"{str(folder)!r} has not been evaluated after training; let it finish (marl-coop train --resume {folder})"
+        )
+    record = rundir.recorded(folder)
+    return Evaluated(
+        place=str(folder),
+        method=record["name"],
+        seed=record["starts"][-1]["seed"],
+        condition=AFTER_TRAINING,
+        episodes=_by_task(folder / "after.jsonl"),
+    )
+
+
+def _team(folder: Path, listed: Mapping[str, Any]) -> Evaluated:
+    """A team of an evaluation; one that was a run, or a checkpoint of one, has the name and the seed of it."""
+    who = listed["who"]
+    place = Path(who)
+    is_run = (place / "run.json").is_file()
+    method, seed = who, None
+    if is_run or (place.parent / "run.json").is_file():
+        record = rundir.recorded(place if is_run else place.parent)
+        method, seed = record["name"] + ("" if is_run else f" {place.name}"), record["starts"][-1]["seed"]
+    return Evaluated(
+        place=f"{who} in {folder}",
+        method=method,
+        seed=seed,
+        condition=listed["condition"],
+        episodes=_by_task(folder / listed["file"]),
+        beside_partners=listed["judged"] == "one",
+    )
+
+
+def _by_task(file: Path) -> dict[str, Episode]:
+    try:
+        episodes = read_episodes(file)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{str(file)!r} cannot be read as episodes: {error}") from error
+    found = {episode.task.id: episode for episode in episodes}
+    if len(found) < len(episodes):
+        raise RunError(f"{str(file)!r} has a task more than once, so runs cannot be paired by it")
+    return found
+
+
+def compare_methods(evaluated: Sequence[Evaluated], reference: str | None = None) -> list[Comparison]:
+    """Each condition in which two methods or more were evaluated.
+
+    Args:
+        reference: the method that the others are compared with; None: the first in each condition.
+
+    Raises:
+        RunError: there is nothing to compare, a method has a seed twice, or two were not evaluated on the same tasks.
+    """
+    conditions: dict[str, dict[str, list[Evaluated]]] = {}
+    for one in _each_once(evaluated):
+        conditions.setdefault(one.condition, {}).setdefault(one.method, []).append(one)
+    several = {name: methods for name, methods in conditions.items() if len(methods) > 1}
+    if not several:
+        known = sorted({one.method for one in evaluated})
+        raise RunError(f"nothing to compare: no condition has two methods; there are {', '.join(known)}")
+    if reference is not None and not any(reference in methods for methods in several.values()):
+        known = sorted({method for methods in several.values() for method in methods})
+        raise RunError(f"there is no method {reference!r}; there are {', '.join(known)}")
+    return [
+        _comparison(name, methods, reference or next(iter(methods)))
+        for name, methods in several.items()
+        if reference is None or reference in methods
+    ]
+
+
+def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+    """Those that differ: the same team may be in several evaluations, as their floor is.
+
+    Raises:
+        RunError: two are of one method and one seed, and did not do the same.
+    """
+    found: dict[tuple, Evaluated] = {}
+    for one in evaluated:
+        other = found.setdefault((one.condition, one.method, one.seed), one)
+        if other.episodes != one.episodes:
+            seed = "" if one.seed is None else f" with seed {one.seed}"
+            raise RunError(f"{other.place!r} and {one.place!r} are both {one.method!r}{seed}; leave one out")
+    return list(found.values())
+
+
+def _comparison(condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str) -> Comparison:
+    everyone = [one for of_method in methods.values() for one in of_method]
+    for other in everyone[1:]:
+        _check_same_tasks(everyone[0], other)
+    of_methods = any(len(runs) > 1 for runs in methods.values())
+    metrics = METRICS
+    if everyone[0].beside_partners:
+        metrics = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
+    metrics = {name: metrics[name] for name in COMPARED}
+    rows = _rows_of_methods if of_methods else _rows_of_checkpoints
+    return Comparison(
+        condition=condition,
+        reference=reference,
+        tasks=len(everyone[0].episodes),
+        seeds={name: [one.seed for one in runs if one.seed is not None] for name, runs in methods.items()},
+        of_methods=of_methods,
+        rows=rows(condition, methods, reference, metrics),
+    )
+
+
+def _check_same_tasks(one: Evaluated, other: Evaluated) -> None:
+    """Raises RunError where two teams did not have the same tasks, or the same seats to judge."""
+    names, mine, theirs = f"{one.place!r} and {other.place!r}", one.episodes, other.episodes
+    if mine.keys() != theirs.keys():
+        both = len(mine.keys() & theirs.keys())
+        alone = sorted(mine.keys() ^ theirs.keys())
+        raise RunError(
+            f"{names} were not evaluated on the same tasks: {len(mine)} and {len(theirs)}, of which {both} are in "
+            f"both; not in both: {', '.join(alone[:3])}{', ...' if len(alone) > 3 else ''}; give both the same seed, "
+            "number and environment of evaluation"
+        )
+    for task in mine:
+        if mine[task].task != theirs[task].task:
+            raise RunError(f"{names} were not evaluated on the same tasks: {task!r} has another content in the second")
+    if one.beside_partners != other.beside_partners:
+        raise RunError(f"{names} had one seat and all seats of {one.condition!r}; they cannot be compared")
+
+
+def _rows_of_checkpoints(
+    condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str, metrics: Mapping[str, Statistic]
+) -> list[ComparedRow]:
+    played = {name: list(runs[0].episodes.values()) for name, runs in methods.items()}
+    found = {(name, None): measure(episodes, metrics) for name, episodes in played.items()}
+    found |= {
+        (name, reference): compare(played[reference], episodes, metrics)
+        for name, episodes in played.items()
+        if name != reference
+    }
+    return [
+        ComparedRow(
+            condition=condition,
+            method=method,
+            than=than,
+            metric=metric,
+            value=number.value,
+            low=number.low,
+            high=number.high,
+            seeds=1,
+            n=number.n,
+        )
+        for (method, than), numbers in found.items()
+        for metric, number in numbers.items()
+        if number.value is not None
+    ]
+
+
+def _rows_of_methods(
+    condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str, metrics: Mapping[str, Statistic]
+) -> list[ComparedRow]:
+    runs = {name: [one.episodes for one in of_method] for name, of_method in methods.items()}
+    rows = []
+    for metric, by_method in across_seeds(runs, reference, metrics).items():
+        for method, scores in by_method.items():
+            better = scores.improvement
+            for than, estimate in ((None, scores.score), (reference, scores.difference)):
+                if estimate is not None:
+                    rows.append(
+                        ComparedRow(
+                            condition=condition,
+                            method=method,
+                            than=than,
+                            metric=metric,
+                            value=estimate.value,
+                            low=estimate.low,
+                            high=estimate.high,
+                            seeds=estimate.seeds,
+                            families=estimate.families,
+                            improvement=(better.value, better.low, better.high) if than and better else None,
+                        )
+                    )
+    return rows
+
+
+def speaks_of(comparison: Comparison) -> str:
+    """What the comparison may be taken to say, in a sentence or two."""
+    trained = {name: len(seeds) for name, seeds in comparison.seeds.items() if seeds}
+    alone = [name for name, seeds in trained.items() if seeds == 1]
+    few = [f"{name} ({seeds})" for name, seeds in trained.items() if 1 < seeds < ENOUGH_SEEDS]
+    said = []
+    if alone:
+        said.append(f"One seed: {', '.join(alone)}. It speaks of a checkpoint and not of a method.")
+    if few:
+        said.append(f"Too few seeds for a claim about a method, so intervals are too narrow: {', '.join(few)}.")
+    if comparison.of_methods:
+        said.append("Interquartile means over seeds and families; intervals for other seeds and other tasks of these.")
+    else:
+        said.append("Intervals for other tasks, paired by task.")
+    differences = sum(row.than is not None for row in comparison.rows)
+    if differences > 1:
+        said.append("Of 20 differences that are none, one is told apart by chance.")
+    return " ".join(said)

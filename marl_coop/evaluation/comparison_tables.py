@@ -1,0 +1,124 @@
+"""A comparison for the terminal, as JSON and CSV, and as a plot that shows what cannot be told apart."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from marl_coop.evaluation.comparison import ComparedRow, Comparison, speaks_of
+from rewards.metrics import METRICS, Metric
+
+SHOWN = {  # metric -> how tables and plots call it
+    "success": "success",
+    "utility": "utility",
+    "j": "J = CDR - CR",
+    "cdr": "CDR",
+    "cr": "CR",
+    "message_tokens_per_episode": "message tokens",
+}
+TOLD_APART, NOT_TOLD_APART, REFERENCE = "#0072b2", "#999999", "#000000"  # blue and grey differ for every eye
+
+
+def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Iterator[Table]:
+    """A table of the methods, and one of their differences to the reference."""
+    values = {(row.method, row.metric): row for row in comparison.rows if row.than is None}
+    differences = {(row.method, row.metric): row for row in comparison.rows if row.than is not None}
+    columns = [metric for metric in shown if any(metric == known for _, known in values)]
+    title = f"{comparison.condition}: {comparison.tasks} tasks"
+    out = Table(title=title, title_justify="left")
+    out.add_column("method", overflow="fold")
+    out.add_column("seeds", justify="right")
+    for metric in columns:
+        out.add_column(_name(metric), justify="right")
+    for method, seeds in comparison.seeds.items():
+        cells = (values.get((method, metric)) for metric in columns)
+        out.add_row(method, str(len(seeds) or "none"), *map(_value, cells))
+    yield out
+    out = Table(title=f"minus {comparison.reference}", title_justify="left", caption=speaks_of(comparison))
+    for column in ("metric", "method"):
+        out.add_column(column, overflow="fold")
+    for column in ("difference", "improvement", "told apart"):
+        out.add_column(column, justify="right")
+    for metric in columns:
+        rows = [row for (_, known), row in differences.items() if known == metric]
+        for row in rows:
+            told = row.verdict if row.verdict != "not told apart" else "no"
+            out.add_row(_name(metric), row.method, _value(row), _improvement(row), told, end_section=row is rows[-1])
+    yield out
+
+
+def _name(metric: str) -> str:
+    arrow = {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].direction]
+    return SHOWN.get(metric, metric) + arrow
+
+
+def _value(row: ComparedRow | None) -> str:
+    if row is None:
+        return "no case"
+    cases = "" if row.n is None else f" of {row.n}"
+    return f"{Metric(row.value, row.low, row.high, row.n or 0)}{cases}"
+
+
+def _improvement(row: ComparedRow) -> str:
+    if row.improvement is None:
+        return ""
+    value, low, high = row.improvement
+    return f"P {value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def not_told_apart(comparison: Comparison, metric: str) -> list[str]:
+    """The methods of which the metric cannot be told apart from the reference's."""
+    rows = (row for row in comparison.rows if row.than is not None and row.metric == metric)
+    return [row.method for row in rows if row.verdict == "not told apart"]
+
+
+def write(comparisons: Sequence[Comparison], folder: Path) -> None:
+    """Write `comparison.json`, `comparison.csv` and, of each condition, `comparison-<condition>.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [[_plain(row) for row in one.rows] for one in comparisons]
+    content = [
+        asdict(one) | {"speaks_of": speaks_of(one), "rows": plain} for one, plain in zip(comparisons, rows, strict=True)
+    ]
+    (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*(field.name for field in fields(ComparedRow)), "verdict"])
+        writer.writeheader()
+        writer.writerows(row for plain in rows for row in plain)
+    for one in comparisons:
+        plot(one, folder / f"comparison-{re.sub(r'[^A-Za-z0-9_.-]+', '_', one.condition)}.png")
+
+
+def _plain(row: ComparedRow) -> dict:
+    return asdict(row) | {"verdict": row.verdict if row.than is not None else None}
+
+
+def plot(comparison: Comparison, file: Path, shown: Sequence[str] = ("j", "success", "cr")) -> None:
+    """Draw each method with its interval, grey where it cannot be told apart from the reference, which is black."""
+    values = {(row.method, row.metric): row for row in comparison.rows if row.than is None}
+    verdicts = {(row.method, row.metric): row.verdict for row in comparison.rows if row.than is not None}
+    metrics = [metric for metric in shown if any(metric == known for _, known in values)]
+    methods = list(comparison.seeds)
+    figure = Figure(figsize=(3.2 * max(1, len(metrics)) + 1.2, 0.32 * len(methods) + 1.4), layout="constrained")
+    axes = figure.subplots(1, max(1, len(metrics)), sharey=True, squeeze=False)[0]
+    for axis, metric in zip(axes[: len(metrics)], metrics, strict=True):
+        for place, method in enumerate(methods):
+            row = values.get((method, metric))
+            if row is None:
+                continue
+            told = verdicts.get((method, metric))
+            color = REFERENCE if told is None else NOT_TOLD_APART if told == "not told apart" else TOLD_APART
+            if row.low is not None and row.high is not None:
+                axis.plot([row.low, row.high], [place, place], "-", color=color, linewidth=2)
+            axis.plot(row.value, place, "o", color=color, fillstyle="none" if color == NOT_TOLD_APART else "full")
+        if (bar := values.get((comparison.reference, metric))) is not None:
+            axis.axvline(bar.value, color=REFERENCE, linewidth=0.6, linestyle=":")
+        axis.set(title=_name(metric), yticks=range(len(methods)), yticklabels=methods)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_ylim(len(methods) - 0.5, -0.5)
+    figure.suptitle(f"{comparison.condition}, 95 %; grey: not told apart from {comparison.reference}", fontsize="small")
+    figure.savefig(file, dpi=110)

@@ -1,0 +1,251 @@
+"""Methods beside each other: what is compared, over tasks and over seeds, and what is refused."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from envs.core.episode import StopReason
+from envs.design_review import DesignReview
+from envs.scripted.play import play
+from envs.scripted.registry import find_partner
+from marl_coop import cli
+from marl_coop.evaluation.comparison import AFTER_TRAINING, Evaluated, compare_methods, read_evaluated, speaks_of
+from marl_coop.evaluation.comparison_tables import not_told_apart
+from marl_coop.runs import rundir
+from marl_coop.runs.records import write_episodes
+from marl_coop.runs.rundir import RunError
+from rewards.metrics import METRICS, across_seeds, compare
+from rewards.metrics.across_seeds import improvement, iqm
+
+TASKS = range(32)
+ENV = DesignReview()
+
+
+def played(partner: str, tasks=TASKS, env=ENV, other: str | None = None, otherwise=frozenset()):
+    """The episodes of a scripted partner in all seats; `other` plays the tasks `otherwise` in its place."""
+    found = []
+    for seed in tasks:
+        name = other if other and seed in otherwise else partner
+        found.append(play(env, dict.fromkeys(env.seats, find_partner(name, env)), seed))
+    return found
+
+
+def by_task(episodes):
+    return {episode.task.id: episode for episode in episodes}
+
+
+def evaluated(method, seed, episodes, **fields) -> Evaluated:
+    place = f"runs/{method}-{seed}"
+    fields = {"condition": AFTER_TRAINING} | fields
+    return Evaluated(place=place, method=method, seed=seed, episodes=by_task(episodes), **fields)
+
+
+def run(folder, name, seed, episodes):
+    """A finished run as far as a comparison reads it."""
+    folder.mkdir(parents=True)
+    rundir.record_start(folder, name, "{}", seed)
+    write_episodes(folder / "after.jsonl", episodes)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def ideal():
+    return played("ideal")
+
+
+@pytest.fixture(scope="module")
+def silent():
+    return played("silent")
+
+
+def some(*names):
+    return {name: METRICS[name] for name in names}
+
+
+def mixed(*tasks):
+    """A method that plays like `ideal`, but for some tasks."""
+    return played("ideal", other="silent", otherwise=frozenset(tasks))
+
+
+# ------------------------------------------------------------------------------------------------------ the arithmetic
+
+
+def test_point_values_are_those_of_rliable():
+    scores = np.random.default_rng(0).normal(size=(4, 4))
+    assert iqm(scores.ravel(), np.ones(16)) == pytest.approx(-0.24270241014195335)  # by rliable 1.2.0
+    assert improvement(scores + 0.3, scores, np.ones(4), np.ones(4)) == pytest.approx(0.671875)
+
+
+def test_a_weight_of_two_is_a_cell_twice():
+    values = np.array([3.0, 1.0, 2.0, 7.0, 5.0])
+    assert iqm(values, np.array([1.0, 1, 2, 1, 1])) == pytest.approx(iqm(np.array([3.0, 1, 2, 2, 7, 5]), np.ones(6)))
+
+
+def test_a_method_that_is_the_reference_again_is_not_told_apart(ideal, silent):
+    methods = {"one": [by_task(ideal), by_task(silent)], "same": [by_task(ideal), by_task(silent)]}
+    same = across_seeds(methods, "one", some("success"))["success"]["same"]
+    assert same.difference.value == 0 and same.difference.low < 0 < same.difference.high
+    assert same.improvement.value == 0.5
+
+
+def test_better_where_less_is_better_is_an_improvement(ideal, silent):
+    methods = {"silent": [by_task(silent)] * 3, "ideal": [by_task(ideal)] * 3}
+    found = across_seeds(methods, "silent", some("silence_rate", "j", "cr"))
+    assert METRICS["silence_rate"].direction == -1 and METRICS["j"].direction == 1 and METRICS["cr"].direction == 0
+    assert found["silence_rate"]["ideal"].difference.value < 0 and found["silence_rate"]["ideal"].improvement.value == 1
+    assert found["j"]["ideal"].difference.value > 0 and found["j"]["ideal"].improvement.value > 0.5
+    assert found["cr"]["ideal"].improvement is None
+
+
+def test_seeds_that_differ_widen_the_interval(ideal, silent):
+    alike = {"a": [by_task(mixed(0, 1, 2, 3))] * 3}
+    apart = {"a": [by_task(ideal), by_task(mixed(0, 1, 2, 3)), by_task(silent)]}
+    narrow, wide = (across_seeds(methods, "a", some("success"))["success"]["a"].score for methods in (alike, apart))
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+
+
+def test_tasks_are_paired_across_methods(ideal):
+    one = [by_task(ideal)] * 2
+    other = [by_task(mixed(0, 1, 2, 3, 4, 5))] * 2
+    scores = across_seeds({"one": one, "other": other}, "one", some("success"))["success"]["other"]
+    width = scores.difference.high - scores.difference.low
+    assert width < 0.8 * (scores.score.high - scores.score.low) * 2**0.5  # unpaired they would add up
+
+
+def test_a_family_without_a_case_in_one_run_is_left_out_of_all(ideal):
+    family = ideal[0].task.family
+    unsafe = by_task(ideal)
+    faulted = {
+        task: replace(episode, stop_reason=StopReason.SANDBOX_FAULT) if episode.task.family == family else episode
+        for task, episode in unsafe.items()
+    }
+    metrics = some("success", "sandbox_fault_rate")
+    found = across_seeds({"a": [unsafe, unsafe], "b": [unsafe, faulted]}, "a", metrics)
+    everything = across_seeds({"a": [unsafe, unsafe], "b": [unsafe, unsafe]}, "a", metrics)
+    assert found["success"]["a"].score.families == everything["success"]["a"].score.families - 1
+    assert found["sandbox_fault_rate"]["b"].score.families == everything["success"]["a"].score.families
+
+
+def test_runs_with_other_tasks_are_refused(ideal):
+    with pytest.raises(ValueError, match="same tasks"):
+        across_seeds({"a": [by_task(ideal)], "b": [by_task(ideal[1:])]}, "a")
+
+
+# ------------------------------------------------------------------------------------------------- what is compared
+
+
+def test_one_seed_speaks_of_a_checkpoint_by_paired_differences(ideal, silent):
+    (found,) = compare_methods([evaluated("a", 0, silent), evaluated("b", 0, ideal)])
+    assert not found.of_methods and "speaks of a checkpoint and not of a method" in speaks_of(found)
+    row = next(row for row in found.rows if row.than == "a" and row.metric == "success")
+    expected = compare(silent, ideal)["success"]
+    assert (row.value, row.low, row.high, row.n) == (expected.value, expected.low, expected.high, len(TASKS))
+    assert row.method == "b" and row.improvement is None and row.verdict == "higher"
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(2, True), (5, False)])
+def test_several_seeds_speak_of_methods_if_there_are_enough(ideal, silent, seeds, few):
+    runs = [evaluated(name, seed, side) for name, side in (("a", silent), ("b", ideal)) for seed in range(seeds)]
+    (found,) = compare_methods(runs)
+    assert found.of_methods and found.seeds == {"a": list(range(seeds)), "b": list(range(seeds))}
+    assert ("too few" in speaks_of(found).lower()) == few
+    row = next(row for row in found.rows if row.than == "a" and row.metric == "success")
+    assert row.improvement is not None and row.improvement[0] > 0.5 and row.seeds == seeds
+
+
+def test_what_cannot_be_told_apart_is_said(ideal):
+    (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, mixed(3))])
+    assert not_told_apart(found, "success") == ["b"]
+
+
+def test_the_reference_can_be_named(ideal, silent):
+    runs = [evaluated("a", 0, silent), evaluated("b", 0, ideal)]
+    (found,) = compare_methods(runs, "b")
+    assert found.reference == "b" and {row.method for row in found.rows if row.than} == {"a"}
+    with pytest.raises(RunError, match="there is no method 'c'; there are a, b"):
+        compare_methods(runs, "c")
+
+
+def test_conditions_are_compared_each_by_itself(ideal, silent):
+    runs = [evaluated(name, None, side, condition=c) for c in "xy" for name, side in (("a", silent), ("b", ideal))]
+    assert [one.condition for one in compare_methods([*runs, evaluated("b", None, ideal, condition="z")])] == ["x", "y"]
+
+
+def test_a_team_in_one_seat_is_judged_by_that_seat(ideal, silent):
+    sides = [evaluated(name, None, side, beside_partners=True) for name, side in (("a", silent), ("b", ideal))]
+    (found,) = compare_methods(sides)
+    (whole,) = compare_methods([replace(side, beside_partners=False) for side in sides])
+    assert {row.n for row in found.rows if row.metric == "prior_as_told"} != {
+        row.n for row in whole.rows if row.metric == "prior_as_told"
+    }
+
+
+# --------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_other_tasks_are_refused_by_name_and_number(ideal):
+    with pytest.raises(RunError, match=r"'runs/a-0' and 'runs/b-0' .* 32 and 31, of which 31 are in both; not in both"):
+        compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, ideal[1:])])
+
+
+def test_a_task_of_the_same_name_with_another_content_is_refused(ideal):
+    first = replace(ideal[0], task=replace(ideal[0].task, briefs={seat: "other" for seat in ENV.seats}))
+    with pytest.raises(RunError, match=f"{ideal[0].task.id!r} has another content"):
+        compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, [first, *ideal[1:]])])
+
+
+def test_a_seed_that_is_there_twice_is_refused_unless_it_did_the_same(ideal, silent):
+    with pytest.raises(RunError, match="both 'a' with seed 0"):
+        compare_methods([evaluated("a", 0, ideal), evaluated("a", 0, silent), evaluated("b", 0, ideal)])
+    (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("a", 0, ideal), evaluated("b", 0, silent)])
+    assert found.seeds == {"a": [0], "b": [0]}
+
+
+def test_one_method_alone_is_nothing_to_compare(ideal):
+    with pytest.raises(RunError, match="nothing to compare"):
+        compare_methods([evaluated("a", 0, ideal), evaluated("a", 1, ideal)])
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):
+    rundir.record_start(tmp_path, "a", "{}", 0)
+    assert cli.main(["compare", str(tmp_path)]) == 2
+    assert "has not been evaluated after training" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    assert cli.main(["compare", str(tmp_path / "other")]) == 2
+    assert "neither a run nor an evaluation" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def test_runs_of_one_recorded_name_are_seeds_of_one_method(tmp_path, capsys, ideal, silent):
+    places = [run(tmp_path / f"a{seed}", "a", seed, silent) for seed in (0, 1)]
+    places += [run(tmp_path / f"b{seed}", "b", seed, ideal) for seed in (0, 1)]
+    assert cli.main(["compare", *places, "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "after training: 32 tasks" in out and "minus a" in out and "higher" in out
+    (content,) = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert content["seeds"] == {"a": [0, 1], "b": [0, 1]} and content["speaks_of"]
+    with (tmp_path / "out/comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(content["rows"])
+    assert {row["verdict"] for row in rows if row["than"] == "a"} <= {"higher", "lower", "not told apart"}
+    assert (tmp_path / "out/comparison-after_training.png").stat().st_size > 1000
+
+
+def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys):
+    battery = tmp_path / "battery.yaml"
+    battery.write_text(
+        "episodes: 8\nfloor: scripted:silent\nconditions:\n  - {name: x}\n  - {name: y, swapped: true}\n"
+    )
+    words = ["eval", "scripted:averager", "--battery", str(battery), "--config", "configs/examples/design_review.yaml"]
+    assert cli.main([*words, "--output", str(tmp_path / "out")]) == 0
+    teams = read_evaluated(tmp_path / "out")
+    assert {(one.method, one.condition) for one in teams} >= {("scripted:averager", "x"), ("scripted:ideal", "y")}
+    capsys.readouterr()
+    assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
+    out = capsys.readouterr().out
+    assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
