@@ -82,7 +82,7 @@ def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Dat
     return {
         "title": TITLES[metric],
         "data": {"values": list(points)},
-        "height": 150,
+        "height": 130,
         "width": "container",
         "encoding": {"x": _UPDATE, "color": colour},
         "layer": layers,

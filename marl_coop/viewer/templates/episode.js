@@ -178,7 +178,7 @@ function turnCard(turn, place) {
       {},
       el("span", { class: "who" }, turn.agent),
       el("span", {}, PHASES[turn.phase] ?? turn.phase),
-      turn.said > 0 && el("span", { class: "price", title: "message tokens" }, `${turn.said} tokens said`),
+      turn.said > 0 && el("span", { class: "price", title: "message tokens" }, `${turn.said} ${turn.said === 1 ? "token" : "tokens"} said`),
       turn.memory > 0 && el("span", { class: "price" }, `${turn.memory} of memory`),
       turn.error && el("span", { class: "kind bad" }, `cannot be read: ${turn.error.replaceAll("_", " ")}`),
       turn.truncated && el("span", { class: "kind bad" }, "cut off"),

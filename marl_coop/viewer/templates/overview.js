@@ -11,7 +11,7 @@ async function showOverview(main) {
       "div",
       { class: "wide" },
       runs.map(aboutRun),
-      charts.curves.length > 0 && [el("h2", {}, "Curves"), el("p", { class: "note" }, CURVE_NOTE), el("div", { class: "charts" }, charts.curves.map((spec) => chart(spec)))],
+      charts.curves.length > 0 && [el("h2", {}, "Curves"), el("p", { class: "note" }, CURVE_NOTE), el("div", { class: "charts small" }, charts.curves.map((spec) => chart(spec)))],
       runs.map(cameOfIt),
       more(charts.learning),
     ),
@@ -47,9 +47,9 @@ function cameOfIt(run) {
     "section",
     { class: "run" },
     several() && el("h1", {}, titleOf(run)),
-    run.results.rows.length > 0 && outcome(run),
     run.flips.length > 0 && flips(run),
     run.terms.length > 0 && terms(run),
+    run.results.rows.length > 0 && outcome(run),
     (run.command || run.config) &&
       el(
         "details",
@@ -65,7 +65,7 @@ function outcome(run) {
   const { rows, labels, episodes } = run.results;
   const played = labels.map((label, side) => episodes[side] && `${episodes[side]} episodes ${label}`).filter(Boolean);
   return [
-    el("h2", {}, "What came of it"),
+    el("h2", {}, "In numbers"),
     el("p", { class: "note" }, `${played.join(", ")}. Brackets and lines: 95 % intervals. Green tick: ideal players on the same tasks.`),
     el(
       "div",
