@@ -13,7 +13,15 @@ from torch.nn.functional import dropout, linear
 from torch.utils.checkpoint import checkpoint
 
 from marl_coop.players import BASE
-from marl_coop.policy.routed_lora import LoraFactor, RoutedLinear, Routing, Span, checkpoint_contexts, spans_of
+from marl_coop.policy.routed_lora import (
+    LoraFactor,
+    RoutedLinear,
+    Routing,
+    Span,
+    checkpoint_contexts,
+    spans_of,
+    unchanging_adapters,
+)
 from marl_coop.policy.team import TeamPolicy
 
 VOCABULARY = 40
@@ -231,6 +239,22 @@ def test_adapters_are_called_as_modules_with_the_rows_of_their_own():
     layers = layers_of(policy)
     assert seen == {f"{name}.lora_{matrix}.agent_0": 2 for name in layers for matrix in "AB"}
     assert len(layers) == 6
+
+
+def test_while_adapters_do_not_change_a_forward_without_gradients_keeps_their_casts_and_no_other_does():
+    policy, ids = team(tiny.base_model(VOCABULARY).bfloat16()), some_ids()
+    factors = [module for module in policy.modules() if isinstance(module, LoraFactor)]
+    with torch.no_grad():
+        expected = hidden(policy, ROWS, ids)
+        with unchanging_adapters(policy):
+            first, casts = hidden(policy, ROWS, ids), [factor.kept[torch.bfloat16] for factor in factors]
+            assert torch.equal(first, expected) and torch.equal(hidden(policy, ROWS, ids), expected)
+            assert all(factor.kept[torch.bfloat16] is cast for factor, cast in zip(factors, casts, strict=True))
+            with torch.enable_grad():
+                assert any(g.any() for g in gradients(policy, hidden(policy, ROWS, ids).float().sum()).values())
+        for factor in factors:
+            factor.weight.mul_(-1.5)
+        assert not torch.equal(hidden(policy, ROWS, ids), expected)
 
 
 def test_dropout_is_before_the_first_factor():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from marl_coop.engines import FinishReason, Generation, Request
 from marl_coop.policy.compat import SlotCache, attention_mask
-from marl_coop.policy.routed_lora import spans_of
+from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
 from marl_coop.policy.team import TeamPolicy
 
 Row = tuple[Hashable, str | None]  # a chat and its adapter: what one adapter computed is nothing to another
@@ -70,8 +70,9 @@ class EmbeddedEngine:
         training = self.policy.training
         self.policy.eval()
         done: list[Generation] = []
-        for batch in self._batched(requests):
-            done += batch.generate([requests[row] for row in batch.rows], self._version)
+        with unchanging_adapters(self.policy):
+            for batch in self._batched(requests):
+                done += batch.generate([requests[row] for row in batch.rows], self._version)
         self.policy.train(training)
         return done
 

@@ -12,8 +12,8 @@ Axes in names: R rows, T positions, I and O what a layer takes and gives.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from typing import NamedTuple, cast
 
@@ -92,9 +92,31 @@ class LoraFactor(nn.Linear):
     def __init__(self, weight: nn.Parameter, scale: float = 1.0):
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.weight, self.scale = weight, scale
+        self.kept: dict[torch.dtype, Tensor] | None = None  # the weight by dtype, within `unchanging_adapters`
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, (self.weight * self.scale).to(input.dtype))
+        if self.kept is None or torch.is_grad_enabled():
+            return linear(input, self._weight_as(input.dtype))
+        if input.dtype not in self.kept:
+            self.kept[input.dtype] = self._weight_as(input.dtype)
+        return linear(input, self.kept[input.dtype])
+
+    def _weight_as(self, dtype: torch.dtype) -> Tensor:
+        return (self.weight * self.scale).to(dtype)
+
+
+@contextmanager
+def unchanging_adapters(model: nn.Module) -> Iterator[None]:
+    """Within it no adapter of a model changes, so what computes without gradients scales and casts each factor once,
+    and not at every call."""
+    factors = [module for module in model.modules() if isinstance(module, LoraFactor)]
+    for factor in factors:
+        factor.kept = {}
+    try:
+        yield
+    finally:
+        for factor in factors:
+            factor.kept = None
 
 
 class RoutedLinear(LoraLinear):
