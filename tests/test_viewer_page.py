@@ -127,6 +127,31 @@ def test_only_the_rows_in_sight_exist_and_the_last_one_is_reached(opened):
     tab.locator("a", has_text="git after:1").wait_for()
 
 
+def test_a_page_of_5000_episodes_is_small_and_its_last_one_opens(opened, tmp_path):
+    run = viewed.run_folder(tmp_path / "large", updates=[viewed.played(25)])
+    data = twin([read_run(run)])
+    few = data["runs"][0]["episodes"]
+    data["runs"][0]["episodes"] = [one | {"id": f"large:{i}"} for i, one in enumerate(few * 200, start=1)]
+    file = tmp_path / "large.html"
+    file.write_text(page(data), encoding="utf-8")
+    assert file.stat().st_size < 20 * 2**20
+    tab = opened("episodes", source=file)
+    assert tab.locator(".choices .faint").inner_text() == "5,000 of 5,000"
+    assert tab.locator(".episodes tbody tr").count() < 100
+    tab.locator(".list").evaluate("list => (list.scrollTop = list.scrollHeight)")
+    tab.locator("a", has_text="large:5000").click()
+    tab.wait_for_selector(".turn")
+    assert tab.locator(".brief").first.inner_text() == few[-1]["detail"]["seats"][0]["brief"]
+
+
+def test_the_page_of_an_empty_run_opens(opened, tmp_path):
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "empty.html"
+    file.write_text(page(twin([read_run(tmp_path / "run")])), encoding="utf-8")
+    assert "Nothing has been played yet." in opened(source=file).locator("main").inner_text()
+    assert "No episode is like that." in opened("episodes", source=file).locator("main").inner_text()
+
+
 def test_keys_lead_through_the_list_into_an_episode_to_the_next_beside_itself_and_back(opened):
     tab = opened("episodes")
     titled = lambda text: tab.wait_for_function("t => document.querySelector('h1')?.innerText.includes(t)", arg=text)  # noqa: E731
