@@ -15,7 +15,7 @@ from envs.families.base import HELD_OUT_SOURCES, TRAINING_SOURCES, Sources
 from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
-OTHER = ("accelerate", "batteries", "studies", "sweeps")  # files of another kind
+OTHER = ("accelerate", "batteries", "prices", "studies", "sweeps")  # files of another kind
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHER)
 HELD_OUT_NAMES = {family.name for family in HELD_OUT}
 

@@ -12,6 +12,7 @@ from marl_coop import __version__
 from marl_coop.cli.audit import audit
 from marl_coop.cli.compare import compare
 from marl_coop.cli.eval import evaluate
+from marl_coop.cli.ledger import ledger
 from marl_coop.cli.rescore import rescore
 from marl_coop.cli.show import show
 from marl_coop.cli.train import train
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": evaluate,
     "compare": compare,
     "rescore": rescore,
+    "ledger": ledger,
     "view": view,
     "show": show,
     "audit": audit,

@@ -1,0 +1,54 @@
+"""`marl-coop ledger`: what the tokens of a run's episodes cost, before and after training."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from marl_coop.config.prices import load_prices
+from marl_coop.evaluation.ledger import measure_ledger, table
+from marl_coop.evaluation.rescore import saved_episodes
+from marl_coop.runs import rundir
+from marl_coop.runs.rundir import RunError
+
+EXAMPLE = Path(__file__).parents[2] / "configs/prices/example.yaml"
+
+
+def ledger(argv: Sequence[str]) -> int:
+    """Print the ledger of a run."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop ledger",
+        description="What the tokens of a run's own episodes cost, and what many such agents pay in a month, before "
+        "and after training.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--prices",
+        type=Path,
+        default=EXAMPLE,
+        metavar="FILE",
+        help="your prices (default: configs/prices/example.yaml)",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
+    args = parser.parse_args(argv)
+    name, prices = rundir.recorded(args.run)["name"], load_prices(args.prices)
+    try:
+        saved = saved_episodes(args.run)
+        parts = {part: [one.record.episode for one in episodes] for part, episodes in saved.items()}
+        found = measure_ledger(parts, prices)
+    except ValueError as error:
+        raise RunError(f"{str(args.run)!r} has no ledger: {error}") from error
+    if not parts:
+        raise RunError(f"{str(args.run)!r} has no episodes yet")
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, 112)
+    console.print(table(found, prices, f"{name}: the token ledger"))
+    if args.output:
+        lines = {part: {line: asdict(metric) for line, metric in metrics.items()} for part, metrics in found.items()}
+        content = {"prices": prices.model_dump(), "ledger": lines}
+        args.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        console.print(f"results: {args.output}")
+    return 0
