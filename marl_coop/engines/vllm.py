@@ -12,12 +12,15 @@ Nothing here imports vllm before an engine is made or its options are checked.
 import dataclasses
 import itertools
 import os
+import queue
+import threading
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from envs.core.lookup import nearest
@@ -90,11 +93,16 @@ class VLLMEngine(ServedEngine):
             "max_cpu_loras": 3 * len(adapters),  # new ones are read before old ones go
             "max_lora_rank": _rank_for(policy),
         }
+        before = psutil.Process().children()
         try:
             with _one_device(policy.device):
-                self._llm = _vllm().LLMEngine.from_engine_args(_vllm().EngineArgs(**DEFAULTS | dict(options) | ours))
+                arguments = _vllm().EngineArgs(**DEFAULTS | dict(options) | ours)
+                self._llm = _vllm().LLMEngine.from_engine_args(arguments, enable_multiprocessing=True)
         except Exception as error:  # of any kind, and vLLM has said more before
             raise EngineError(f"vLLM did not start: {one_line(error)}") from error
+        started = [process for process in psutil.Process().children() if process not in before]
+        told = self._llm.engine_core.outputs_queue
+        threading.Thread(target=_tell_of_death, args=[started, told], daemon=True).start()
         self._numbers = itertools.count(1)
         self._loras: dict[str, Any] = {}  # name -> vLLM's LoRARequest
         self._running: dict[str, tuple[Hashable, int]] = {}  # request id -> chat and version
@@ -166,6 +174,11 @@ def _vllm(module: str = "") -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     return import_module(f"vllm.{module}".removesuffix("."))
+
+
+def _tell_of_death(processes: list[psutil.Process], outputs: queue.Queue) -> None:
+    """Put an error where vLLM waits for what its process has sampled: 0.32 waits for ever if that was killed."""
+    psutil.wait_procs(processes, callback=lambda process: outputs.put(RuntimeError("its process has ended")))
 
 
 def _rank_for(policy: TeamPolicy) -> int:
