@@ -1,11 +1,15 @@
 """The section `training`: what becomes of it, and what is refused in one line."""
 
+import dataclasses
+
 import pytest
 import tiny
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.setup import training_arguments
+from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Hyperparameters
+from marl_coop.ppo.config import MultiAgentPPOConfig
 
 
 def configured(*overrides):
@@ -28,18 +32,32 @@ def test_the_training_section_becomes_arguments():
             "command line: training.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
         ("training.klcoef=1", "unknown key; did you mean 'kl_coef'?"),
-        ("training.kl_coef=-0.1", "training.kl_coef must be a number of at least 0, got -0.1"),
-        ("training.kl_coef=.nan", "training.kl_coef must be a number of at least 0, got nan"),
-        ("training.learning_rate=.inf", "training.learning_rate must be positive, got inf"),
-        ("training.kl_reference=me", "training.kl_reference must be 'base' or 'start', got 'me'"),
-        ("training.loraplus_lr_ratio=0", "training.loraplus_lr_ratio must be positive, got 0"),
-        ("training.num_updates=0", "training.num_updates must be positive, got 0"),
-        ("training.temperature=0", "training.temperature must be positive"),
-        ("training.critic=none", "training.critic must be 'central' or 'local', got 'none'"),
-        ("training.num_updates=ten", "command line: training: "),
+        ("training.kl_coef=-0.1", "training.kl_coef: -0.1 is refused: input should be greater than or equal to 0"),
+        ("training.kl_coef=.nan", "training.kl_coef: nan is refused: input should be a finite number"),
+        ("training.learning_rate=.inf", "training.learning_rate: inf is refused: input should be a finite number"),
+        ("training.kl_reference=me", "training.kl_reference: 'me' is refused: input should be 'base' or 'start'"),
+        ("training.loraplus_lr_ratio=0", "training.loraplus_lr_ratio: 0 is refused: input should be greater than 0"),
+        ("training.num_updates=0", "training.num_updates: 0 is refused: input should be greater than or equal to 1"),
+        ("training.temperature=0", "training.temperature: 0 is refused: input should be greater than 0"),
+        ("training.critic=none", "training.critic: 'none' is refused: input should be 'central' or 'local'"),
+        ("training.num_updates=ten", "command line: training.num_updates: 'ten' is refused: input should be a valid int"),
         ("training.seed=1", "training.seed: set seed at the top level"),
         ("training.output_dir=y", "training.output_dir: set output_dir at the top level"),
-        ("training.lr_scheduler_type=sometimes", "command line: training: "),
+        ("training.lr_scheduler_type=sometimes", "training.lr_scheduler_type: 'sometimes' is refused: it is not supported"),
+        ("training.num_updates=1.5", "training.num_updates: 1.5 is refused: input should be a valid integer"),
+        ("training.num_updates=true", "training.num_updates: True is refused: input should be a valid integer"),
+        ("training.save_updates=0", "training.save_updates: 0 is refused"),
+        ("training.weight_decay=-1", "training.weight_decay: -1 is refused"),
+        ("training.advantage=gea", "training.advantage: 'gea' is refused: input should be 'gae' or"),
+        ("training.report_to=wnadb", "training.report_to: 'wnadb' is refused: it is not supported. Did you mean 'wandb'"),
+        ("training.optim=adamw8", "training.optim: 'adamw8' is refused: it is not supported. Did you mean 'adamw_8bit'"),
+        ("training.engine=embeded", "training.engine: 'embeded' is refused: it is not supported. Did you mean 'embedded'"),
+        ("training.fp16=true", "training.fp16: it is not supported: set model.dtype"),
+        ("training.eval_strategy=steps", "training.eval_strategy: it has no effect: the section evaluation"),
+        ("training.push_to_hub=true", "training.push_to_hub: it is not supported"),
+        ("training.max_steps=0", "training.max_steps: 0 is refused"),
+        ("training.gradient_checkpointing_kwargs={use_reentran: 1}", "unknown key; did you mean 'use_reentrant'?"),
+        ("seed=4294967296", "command line: seed: 4294967296 is refused"),
         ("training.gamma=2", "gamma"),
         ("training.clip_low=-1", "clip_low"),
     ],
@@ -58,3 +76,10 @@ def test_episodes_that_cannot_be_shared(tmp_path, options):
     parts = options["num_mini_batches"] * options.get("gradient_accumulation_steps", 1)
     with pytest.raises(ValueError, match=rf"episodes_per_update=8 cannot be shared by .* use a multiple of {parts}"):
         tiny.cue_trainer(tmp_path, **options)
+
+
+def test_every_field_of_the_arguments_can_be_set_or_is_refused_with_a_reason():
+    fields = {field.name for field in dataclasses.fields(MultiAgentPPOConfig)}
+    refused = ELSEWHERE.keys() | WITHOUT_EFFECT.keys()
+    assert fields - refused == Hyperparameters.__annotations__.keys()
+    assert not refused & Hyperparameters.__annotations__.keys()

@@ -1,9 +1,10 @@
 """What a configuration error says: the value, the place, and what to do."""
 
 import reprlib
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import is_typeddict
 
 from envs.core.lookup import alike, nearest
 from envs.core.tokens import one_line
@@ -41,16 +42,15 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return cause
     keys = (*prefix, *_keys_in(data, first["loc"]))
     if first["type"] == "extra_forbidden":
+        known: Any = _fields(schema)
         for key in first["loc"][:-1]:
+            if not contains(data, (key,)):  # a name of a union's member
+                continue
             data = data[key]
-            if isinstance(key, int):  # of a list, whose members have the schema
+            if isinstance(key, int):  # of a list, whose members have the fields
                 continue
             scheduled = key == "weight" and "schedule" in data  # of a reward term
-            inner = find_schedule(data["schedule"]) if scheduled else schema.model_fields[key].annotation
-            inner = next(iter(get_args(inner)), inner) if get_origin(inner) is list else inner
-            assert isinstance(inner, type) and issubclass(inner, BaseModel)  # else pydantic knows no such key
-            schema = inner
-        known = schema.model_fields
+            known = _fields(find_schedule(data["schedule"]) if scheduled else known[key])
         listed = "" if alike(keys[-1], known) else f" Known: {', '.join(known)}."
         return ConfigError(f"unknown key; did you mean {nearest(keys[-1], known)!r}?{listed}", keys)
     if first["type"] == "missing":
@@ -59,6 +59,16 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return ConfigError(str(cause), (*keys, *getattr(cause, "loc", ())))
     problem = first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
+
+
+def _fields(schema: Any) -> dict[str, Any]:
+    """The types of the keys of a model or a typed dict, or of the one that an optional value or a list is made of."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return {key: field.annotation for key, field in schema.model_fields.items()}
+    if is_typeddict(schema):
+        return get_type_hints(schema)
+    (inner,) = (member for member in get_args(schema) if member is not type(None))
+    return _fields(inner)
 
 
 def _keys_in(data: Any, loc: Keys) -> Keys:

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -24,6 +25,7 @@ from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
+from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
@@ -45,21 +47,7 @@ MAY_CHANGE = (  # when a run is resumed
 
 UNNAMED = {"seed", *MAY_CHANGE} - {"env.curriculum"}  # overrides that make no other experiment
 
-ELSEWHERE = {  # fields of TrainingArguments that have no effect in `training`, and what has
-    "output_dir": "set output_dir at the top level of the configuration",
-    "seed": "set seed at the top level of the configuration",
-    "logging_steps": "it has no effect: each update is logged",
-    "logging_strategy": "it has no effect: each update is logged",
-    "save_steps": "it has no effect: set save_updates",
-    "save_strategy": "it has no effect: set save_updates",
-    "num_train_epochs": "it has no effect: set num_updates",
-    "per_device_train_batch_size": "it has no effect: set episodes_per_update, num_mini_batches and "
-    "gradient_accumulation_steps",
-    "eval_strategy": "it has no effect: set evaluation.every",
-    "eval_steps": "it has no effect: set evaluation.every",
-}
-
-Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes them
 
 
 class Section(BaseModel):
@@ -116,7 +104,7 @@ class Evaluation(Section):
     `env`: arguments of the environment that differ from those of the section `env`, such as {families: held_out}."""
 
     episodes: Count = 240
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     batch_size: Count = 48
     every: Annotated[int, Field(ge=0)] = 0
     best: Literal["j", "success", "utility"] = "j"
@@ -126,14 +114,14 @@ class Evaluation(Section):
 class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "base"
     output_dir: str | None = None  # null: runs/<name>-<time>
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     model: Model = Model()
     lora: Lora = Lora()
     policies: dict[str, str | dict[str, float]] = {}  # a seat left out has an adapter of its own, of the seat's name
     env: dict[str, Any] = {"name": "PairedFunctions"}
     rewards: dict[str, dict[str, Any]] = {term.name: {} for term in TERMS}
     warmup: Warmup = Warmup()
-    training: dict[str, Any] = {}  # fields of MultiAgentPPOConfig, which checks them once torch is loaded
+    training: Hyperparameters = {}  # fields of MultiAgentPPOConfig
     evaluation: Evaluation = Evaluation()
 
     _layers: tuple[tuple[str, Any], ...] = PrivateAttr(default=())  # (source, what it said), in merging order
@@ -143,12 +131,13 @@ class Config(Section):
     _curriculum: Curriculum | None = PrivateAttr()
     _levels: tuple[EnvMaker, ...] = PrivateAttr()
 
-    @model_validator(mode="after")
-    def _training_has_effect(self) -> Self:
-        for key in self.training:
-            if key in ELSEWHERE:
-                raise ConfigError(ELSEWHERE[key], ("training", key))
-        return self
+    @field_validator("training", mode="before")
+    @classmethod
+    def _training_has_effect(cls, section: Any) -> Any:
+        for key in section if isinstance(section, dict) else ():
+            if reason := (ELSEWHERE | WITHOUT_EFFECT).get(key):
+                raise ConfigError(reason, ("training", key))
+        return section
 
     @model_validator(mode="after")
     def _rewards_exist(self) -> Self:
