@@ -26,9 +26,9 @@ def _known(names: Sequence[str], name: str) -> str:
     return name
 
 
-def _one_of(names: str) -> Any:
-    """The type of a text that is one of some names."""
-    return Annotated[str, AfterValidator(partial(_known, names.split()))]
+def _one_of(names: str) -> AfterValidator:
+    """What lets a text pass if it is one of some names."""
+    return AfterValidator(partial(_known, names.split()))
 
 
 def _engine(name: str) -> str:
@@ -53,11 +53,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Verbosity = Literal["debug", "info", "warning", "error", "critical", "passive"]
-Schedule = _one_of(  # those that follow from the number of a step alone
+SCHEDULES = _one_of(  # those that follow from the number of a step alone
     "constant constant_with_warmup cosine cosine_warmup_with_min_lr cosine_with_min_lr cosine_with_restarts "
     "inverse_sqrt linear polynomial warmup_stable_decay"
 )
-Optimizer = _one_of(  # those that take any parameters, and want nothing but `step`
+OPTIMIZERS = _one_of(  # those that take any parameters, and want nothing but `step`
     "adafactor adagrad adamw_8bit adamw_bnb_8bit adamw_torch adamw_torch_4bit adamw_torch_8bit adamw_torch_fused "
     "lion_32bit lion_8bit paged_adamw_32bit paged_adamw_8bit paged_lion_32bit paged_lion_8bit rmsprop rmsprop_bnb "
     "rmsprop_bnb_32bit rmsprop_bnb_8bit sgd"
@@ -110,10 +110,10 @@ class Hyperparameters(TypedDict, total=False):
     max_steps: Annotated[int, AfterValidator(_run_length)]
     gradient_accumulation_steps: Count
     learning_rate: Positive
-    lr_scheduler_type: Schedule
+    lr_scheduler_type: Annotated[str, SCHEDULES]
     lr_scheduler_kwargs: dict[str, Any] | None
     warmup_steps: NotNegative
-    optim: Optimizer
+    optim: Annotated[str, OPTIMIZERS]
     optim_args: str | None
     weight_decay: NotNegative
     adam_beta1: Decay
@@ -185,8 +185,7 @@ WITHOUT_EFFECT = _told(  # names of all versions of transformers that this libra
             "label_names train_sampling_strategy group_by_length length_column_name data_seed"
         ),
         "it has no effect: the loss is that of PPO, over the tokens of all processes": (
-            "label_smoothing_factor average_tokens_across_devices logging_nan_inf_filter "
-            "include_num_input_tokens_seen"
+            "label_smoothing_factor average_tokens_across_devices logging_nan_inf_filter include_num_input_tokens_seen"
         ),
         "it has no effect: memory_gib is logged with each update": "torch_empty_cache_steps skip_memory_metrics",
         "it is not supported: it changes what the model computes, or how its layers are called": (

@@ -136,7 +136,7 @@ def test_later_files_and_then_overrides_win(tmp_path):
     [("1e-5", 1e-5), ("3", 3), ("true", True), ("null", None), ("[1, 2]", [1, 2]), ("cosine", "cosine"), ("'3'", "3")],
 )
 def test_overrides_are_typed_as_in_yaml(text, value):
-    loaded = load_config([], [f"training.key={text}"]).training["key"]
+    loaded = load_config([], [f"model.chat_template_kwargs.key={text}"]).model.chat_template_kwargs["key"]
     assert loaded == value
     assert type(loaded) is type(value)
 
@@ -338,10 +338,10 @@ def test_missing_files(tmp_path):
 
 
 def test_later_code_can_name_the_file_too(tmp_path):
-    config = load_config([write(tmp_path, "training: {learning_rat: 1}\n")], ["training.max_step=1"])
-    error = config.error(("training", "learning_rat"), "unknown key")
-    assert str(error) == f"{tmp_path / 'mine.yaml'}: training.learning_rat: unknown key"
-    assert str(config.error(("training", "max_step"), "no")) == "command line: training.max_step: no"
+    config = load_config([write(tmp_path, "training: {learning_rate: 1}\n")], ["training.max_steps=1"])
+    error = config.error(("training", "learning_rate"), "unknown key")
+    assert str(error) == f"{tmp_path / 'mine.yaml'}: training.learning_rate: unknown key"
+    assert str(config.error(("training", "max_steps"), "no")) == "command line: training.max_steps: no"
     assert str(Config().error(("training", "x"), "no")) == "training.x: no"
 
 
