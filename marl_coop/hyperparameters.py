@@ -13,7 +13,6 @@ from typing_extensions import TypedDict
 
 from envs.core.lookup import did_you_mean
 
-ENGINES = ("embedded",)
 TRACKERS = (
     "none all azure_ml clearml codecarbon comet_ml dagshub dvclive flyte kubeflow mlflow neptune swanlab tensorboard "
     "trackio wandb"
@@ -29,10 +28,6 @@ def _known(names: Sequence[str], name: str) -> str:
 def _one_of(names: str) -> AfterValidator:
     """What lets a text pass if it is one of some names."""
     return AfterValidator(partial(_known, names.split()))
-
-
-def _engine(name: str) -> str:
-    return name if ":" in name else _known(ENGINES, name)
 
 
 def _trackers(names: str | list[str]) -> str | list[str]:
@@ -104,7 +99,8 @@ class Hyperparameters(TypedDict, total=False):
     max_work_tokens: Count | None
     max_final_tokens: Count | None
     max_rows: Count
-    engine: Annotated[str, AfterValidator(_engine)]
+    engine: str  # judged where engines are made
+    importance: Literal["sampler", "recompute", "truncated"] | None
     save_updates: Count
 
     max_steps: Annotated[int, AfterValidator(_run_length)]

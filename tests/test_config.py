@@ -284,6 +284,10 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
         ("training: {save_steps: 5}", "mine.yaml: training.save_steps: it has no effect: set save_updates"),
         ("training: {per_device_train_batch_size: 2}", "training.per_device_train_batch_size: it has no effect: set"),
         ("training: {seed: 1}", "mine.yaml: training.seed: set seed at the top level of the configuration"),
+        (
+            "training: {report_to: wnadb}",
+            "training.report_to: 'wnadb' is refused: it is not supported. Did you mean 'wan",
+        ),
         ("training: {lr: '???'}", "mine.yaml: training.lr: Missing mandatory value: lr"),
         ("seed: ${nothing}", "mine.yaml: seed: Interpolation key 'nothing' not found"),
         ("seed: 1\nseed: 2", "mine.yaml: not valid YAML: line 2: found duplicate key seed"),
