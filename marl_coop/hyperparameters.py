@@ -158,8 +158,9 @@ WITHOUT_EFFECT = _told(  # names of all versions of transformers that this libra
         "it has no effect: set episodes_per_update, num_mini_batches and gradient_accumulation_steps": (
             "per_device_train_batch_size auto_find_batch_size"
         ),
-        "it has no effect: the section evaluation says what is played before and after": (
-            "eval_strategy eval_steps eval_delay eval_on_start eval_accumulation_steps eval_do_concat_batches "
+        "it has no effect: set evaluation.every": "eval_strategy eval_steps",
+        "it has no effect: the section evaluation says what is played": (
+            "eval_delay eval_on_start eval_accumulation_steps eval_do_concat_batches "
             "eval_use_gather_object per_device_eval_batch_size prediction_loss_only include_for_metrics "
             "batch_eval_metrics do_train do_eval do_predict load_best_model_at_end metric_for_best_model "
             "greater_is_better bf16_full_eval fp16_full_eval"

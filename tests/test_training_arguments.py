@@ -64,7 +64,7 @@ def test_the_training_section_becomes_arguments():
             "training.engine: There is no engine 'embeded'. Did you mean 'embedded'",
         ),
         ("training.fp16=true", "training.fp16: it is not supported: set model.dtype"),
-        ("training.eval_strategy=steps", "training.eval_strategy: it has no effect: the section evaluation"),
+        ("training.eval_strategy=steps", "training.eval_strategy: it has no effect: set evaluation.every"),
         ("training.push_to_hub=true", "training.push_to_hub: it is not supported"),
         ("training.max_steps=0", "training.max_steps: 0 is refused"),
         ("training.gradient_checkpointing_kwargs={use_reentran: 1}", "unknown key; did you mean 'use_reentrant'?"),
