@@ -9,7 +9,7 @@ import pytest
 import viewed
 from rich.console import Console
 
-from envs.core.episode import StopReason
+from envs.core.episode import Outcome, StopReason
 from marl_coop.cli import main
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from marl_coop.runs.rundir import RunError
@@ -157,7 +157,12 @@ def test_an_episode_is_of_the_kinds_of_what_its_seats_did():
 
 
 def test_a_sandbox_fault_is_nobodys_play(before):
-    assert kinds(replace(before[0], stop_reason=StopReason.SANDBOX_FAULT)) == ["fault"]
+    nothing = Outcome(utility=0.0, success=False, committed={})
+    faulted = replace(before[0], stop_reason=StopReason.SANDBOX_FAULT, outcome=nothing)
+    assert kinds(faulted) == ["fault"]
+    data = detail(of(faulted), RewardStack.from_config(viewed.REWARDS))
+    assert data["stop"] == "sandbox_fault" and not any(turn["terms"] for turn in data["turns"])
+    assert [seat["kind"] for decision in data["decisions"] for seat in decision["seats"]] == [None, None]
 
 
 def test_each_turn_says_what_it_was_paid_by_each_term_and_the_sums_are_those_of_the_row(folder):
@@ -266,6 +271,20 @@ def test_a_run_whose_episodes_are_gone_has_the_curves_of_its_log(tmp_path, befor
         file.unlink()
     curves = [point for point in overview(read_run(place))["curves"] if point["metric"] == "j"]
     assert [(point["update"], point["value"], point["low"]) for point in curves] == [(1, 0.1, None), (2, 0.2, None)]
+
+
+def test_a_run_that_diverged_is_shown_without_the_numbers_that_are_none(tmp_path, before):
+    place = viewed.run_folder(tmp_path / "diverged", updates=[before[:2]])
+    file = place / "episodes" / "update-0001.0.jsonl"
+    file.write_text(file.read_text().replace('"value": 0.25', '"value": NaN').replace("-1.5", "-Infinity"))
+    with (place / "metrics.jsonl").open("a") as out:
+        out.write('{"update": 2, "agent_0/entropy": NaN, "team/j": Infinity, "agent_0/advantage_share/deference": NaN}')
+    (place / "results.json").write_text('{"ceiling": {"j": {"value": NaN}}}')
+    data = twin([read_run(place)])
+    assert page(data)
+    (run,) = data["runs"]
+    assert {point["update"] for point in run["curves"] + run["learning"]} == {1}
+    assert {turn["value"] for one in run["episodes"] for turn in one["detail"]["turns"]} == {None}
 
 
 # --------------------------------------------------------------------------------------------------------- commands

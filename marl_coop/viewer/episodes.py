@@ -3,10 +3,11 @@
 The data is what JSON can hold, all text of a model is `visible`, and numbers are rounded to what a reader can use.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs.core.episode import Act, Episode, Merge, Stance, Turn
+from envs.core.episode import AMBIGUOUS, Act, Episode, Merge, Stance, Turn
 from envs.core.task import Decision, Seat
 from envs.core.tokens import message_tokens
 from marl_coop.runs.records import TurnCredit
@@ -49,11 +50,11 @@ def row(played: PlayedEpisode, stack: RewardStack | None) -> Data:
         "family": visible(episode.task.family),
         "told": [_told_right(episode, seat) for seat in episode.seats],
         "success": episode.outcome.success,
-        "utility": _rounded(episode.outcome.utility),
+        "utility": rounded(episode.outcome.utility),
         "kinds": kinds(episode),
         "said": sum(turn.message_tokens for turn in episode.turns),
         "written": sum(message_tokens(turn.reply) for turn in episode.turns),
-        "reward": _rounded(sum(terms.values())) if breakdown else None,
+        "reward": rounded(sum(terms.values())) if breakdown else None,
         "terms": {name: value for name, value in terms.items() if value},
     }
 
@@ -107,7 +108,7 @@ def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mappin
                 "seat": seat,
                 "player": visible(episode.players.get(seat, "")),
                 "brief": visible(episode.task.briefs[seat]),
-                "reward": _rounded(breakdown.total(seat)) if breakdown else None,
+                "reward": rounded(breakdown.total(seat)) if breakdown else None,
             }
             for seat in episode.seats
         ],
@@ -115,8 +116,8 @@ def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mappin
         "turns": [_turn(episode, turn, breakdown, credit.get(turn.agent, ())) for turn in episode.turns],
         "stop": str(episode.stop_reason),
         "success": outcome.success,
-        "utility": _rounded(outcome.utility),
-        "solo_utility": outcome.solo_utility,
+        "utility": rounded(outcome.utility),
+        "solo_utility": rounded(outcome.solo_utility),
         "detail": visible(outcome.detail),
         "tests": _tests(episode),
         "merge": _merge(outcome.merge),
@@ -129,7 +130,9 @@ def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mappin
 
 
 def _decision(episode: Episode, decision: Decision) -> Data:
-    kinds_of_seats = {c.seat: kind_of(c) for c in conflicts(episode) if c.decision.id == decision.id}
+    settled = () if faulted(episode) else conflicts(episode)
+    kinds_of_seats = {c.seat: kind_of(c) for c in settled if c.decision.id == decision.id}
+    acted = {seat: episode.outcome.committed.get(seat, {}).get(decision.id) for seat in episode.seats}
     numeric, options = decision.numeric, decision.options
     return {
         "id": visible(decision.id),
@@ -145,8 +148,8 @@ def _decision(episode: Episode, decision: Decision) -> Data:
                 "told_right": decision.is_right(decision.belief[seat]) if seat in decision.belief else None,
                 "before": _stance(episode.prior(seat, decision.id), decision),
                 "after": _stance(episode.final(seat, decision.id), decision),
-                "acted": visible(episode.outcome.committed.get(seat, {}).get(decision.id) or ""),
-                "acted_right": decision.is_right(episode.committed(seat, decision.id)),
+                "acted": visible(acted[seat] or ""),
+                "acted_right": acted[seat] != AMBIGUOUS and decision.is_right(acted[seat]),
                 "kind": kinds_of_seats.get(seat),
             }
             for seat in episode.seats
@@ -160,7 +163,7 @@ def _stance(stance: Stance | None, decision: Decision) -> Data | None:
     return {
         "decision": visible(stance.decision),
         "option": visible(stance.option),
-        "confidence": _rounded(stance.confidence),
+        "confidence": rounded(stance.confidence),
         "right": decision.is_right(stance.option),
     }
 
@@ -185,10 +188,10 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
         "refused": list(turn.conflicts),
         "error": str(turn.parse_error) if turn.parse_error else None,
         "truncated": turn.truncated,
-        "terms": {name: _rounded(turns[turn.index]) for name, turns in paid.items() if turns[turn.index]},
-        "value": learned.value if learned else None,
-        "target": learned.target if learned else None,
-        "advantage": learned.advantage if learned else None,
+        "terms": {name: rounded(turns[turn.index]) for name, turns in paid.items() if turns[turn.index]},
+        "value": rounded(learned.value) if learned else None,
+        "target": rounded(learned.target) if learned else None,
+        "advantage": rounded(learned.advantage) if learned else None,
         "tokens": [visible(token) for token in learned.tokens] if learned else [],
         "logprobs": list(learned.logprobs) if learned else [],
     }
@@ -199,7 +202,7 @@ def _act(act: Act) -> Data:
         "kind": str(act.kind),
         "decision": visible(act.decision),
         "option": None if act.option is None else visible(act.option),
-        "confidence": _rounded(act.confidence),
+        "confidence": rounded(act.confidence),
     }
 
 
@@ -221,7 +224,7 @@ def _merge(merge: Merge | None) -> Data | None:
     return {
         "conflict": merge.conflict,
         "policy": merge.policy,
-        "worth": {seat: _rounded(worth) for seat, worth in merge.worth.items()},
+        "worth": {seat: rounded(worth) for seat, worth in merge.worth.items()},
         "sides": {
             side: [
                 {"path": visible(path), "lines": lines}
@@ -244,8 +247,9 @@ def _summed(breakdown: RewardBreakdown | None) -> dict[str, float]:
     if breakdown is None:
         return {}
     weighted = [breakdown.weighted(seat) for seat in breakdown.values]
-    return {name: _rounded(sum(sum(terms[name]) for terms in weighted)) for name in breakdown.weights}
+    return {name: rounded(sum(sum(terms[name]) for terms in weighted)) or 0.0 for name in breakdown.weights}
 
 
-def _rounded(number: float) -> float:
-    return round(float(number), 4)
+def rounded(number: float | None) -> float | None:
+    """To four decimals; None where there is no number, or none that is finite, as in a run that diverged."""
+    return None if number is None or not math.isfinite(number) else round(float(number), 4)

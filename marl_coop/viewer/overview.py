@@ -1,14 +1,16 @@
 """The first screen of a run as plain data: what was trained, and what came of it."""
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from envs.core.episode import Episode
+from marl_coop.viewer.episodes import rounded
 from marl_coop.viewer.source import AFTER, BEFORE, EVALUATION, TRAINING, Run
 from marl_coop.viewer.text import visible
 from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure
@@ -129,7 +131,7 @@ def _results(run: Run, before: list[Episode], newest: _Side) -> Data:
                     "before": cells[0],
                     "after": cells[1],
                     "change": cells[2],
-                    "ceiling": ideal if isinstance(ideal, int | float) else None,
+                    "ceiling": ideal if _is_number(ideal) else None,
                     "better": better if better in ("more", "less") else None,
                 }
             )
@@ -139,7 +141,7 @@ def _results(run: Run, before: list[Episode], newest: _Side) -> Data:
 def _metric(metric: Metric | None) -> Data | None:
     if metric is None or metric.value is None:
         return None
-    return {name: _rounded(value) for name, value in dataclasses.asdict(metric).items()}
+    return {name: rounded(value) for name, value in dataclasses.asdict(metric).items()}
 
 
 def _flips(before: list[Episode], newest: _Side) -> list[Data]:
@@ -166,8 +168,8 @@ def _curves(run: Run, phase: str, logged_as: str) -> list[Data]:
         for name in CURVES:
             point = _metric(measured.get(name))
             value = logged.get(update, {}).get(logged_as + name)
-            if point is None and isinstance(value, int | float):
-                point = {"value": _rounded(value), "low": None, "high": None, "n": None}
+            if point is None and _is_number(value):
+                point = {"value": rounded(value), "low": None, "high": None, "n": None}
             if point:
                 points.append({"metric": name, "on": phase, "update": update, **point})
     return points
@@ -199,18 +201,19 @@ def _terms(run: Run) -> list[Data]:
 def _learning(run: Run) -> list[Data]:
     """What the learner logs of itself, of each seat or adapter in each update."""
     return [
-        {"metric": name, "who": visible(who), "update": record["update"], "value": _rounded(value)}
+        {"metric": name, "who": visible(who), "update": record["update"], "value": rounded(value)}
         for record in run.metrics
         for key, value in record.items()
         for who, _, name in [key.rpartition("/")]
-        if name in LEARNING and who and "/" not in who and isinstance(value, int | float)
+        if name in LEARNING and who and "/" not in who and _is_number(value)
     ]
 
 
 def _over_seats(record: Mapping[str, Any], ending: str) -> float | None:
-    values = [value for key, value in record.items() if key.endswith(ending) and isinstance(value, int | float)]
-    return _rounded(float(np.mean(values))) if values else None
+    values = [value for key, value in record.items() if key.endswith(ending) and _is_number(value)]
+    return rounded(float(np.mean(values))) if values else None
 
 
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(float(number), 4)
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether a record has a finite number there; a run that diverged logs others."""
+    return isinstance(value, int | float) and math.isfinite(value)

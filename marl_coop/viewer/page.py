@@ -85,5 +85,5 @@ def _source(name: str) -> str:
 
 
 def _pack(value: Any) -> str:
-    packed = gzip.compress(json.dumps(value, separators=(",", ":")).encode(), compresslevel=6, mtime=0)
+    packed = gzip.compress(json.dumps(value, separators=(",", ":"), allow_nan=False).encode(), compresslevel=6, mtime=0)
     return base64.b64encode(packed).decode()
