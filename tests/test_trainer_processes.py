@@ -68,6 +68,15 @@ def test_two_processes_stay_in_step_and_do_what_one_does(tmp_path):
     assert prices[0][0] != prices[0][1]
 
 
+def test_processes_whose_micro_batches_are_not_equally_many_stay_in_step(tmp_path):
+    script = SCRIPT.replace("num_updates=2, num_ppo_epochs=2", "num_updates=1, micro_batch_tokens=96")
+    (alone,), ranks = launch(script, tmp_path / "one", 1), launch(script, tmp_path / "two", 2)
+    assert 2 < ranks[0]["backwards"] == ranks[1]["backwards"] < alone["backwards"]
+    one, two = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))
+    assert saved(tmp_path / "two" / "rank-0") == saved(tmp_path / "two" / "rank-1")
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
+
+
 def loaded(folder):
     policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
     policy.load(folder)

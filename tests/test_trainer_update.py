@@ -10,6 +10,8 @@ from trained import SGD, Log, rows_of, same, trained
 from marl_coop.players import BASE
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo import losses
+from marl_coop.ppo.batch import SeatSample, collate, micro_batches
+from marl_coop.rollout.runner import Trajectory
 
 
 def test_accumulating_gradients_is_the_same_update(tmp_path):
@@ -21,6 +23,33 @@ def test_accumulating_gradients_is_the_same_update(tmp_path):
     assert same(tiny.weights(whole.model), tiny.weights(parts.model), 1e-5)
     start = tiny.weights(tiny.team(tiny.base_model(len(whole.processing_class))))
     assert not same(tiny.weights(whole.model), start, 1e-2)
+
+
+@pytest.mark.parametrize("importance", ["sampler", "recompute"])
+def test_a_budget_of_tokens_bounds_every_forward_and_changes_no_update(tmp_path, monkeypatch, importance):
+    options = SGD | {"kl_coef": 0.1, "importance": importance}
+    whole, _ = trained(tmp_path, **options)
+    sizes = []
+
+    def collate_and_count(rows, *args):
+        sizes.append((made := collate(rows, *args)).input_ids_RT.numel())
+        return made
+
+    for module in ("trainer", "experience", "importance"):
+        monkeypatch.setattr(f"marl_coop.ppo.{module}.collate", collate_and_count)
+    parts, _ = trained(tmp_path, **options, micro_batch_tokens=100)
+    assert max(sizes) <= 100 and len(sizes) > 8
+    assert same(tiny.weights(whole.model), tiny.weights(parts.model), 1e-5)
+
+
+def test_rows_are_shared_among_micro_batches_by_length():
+    rows = [
+        SeatSample(trace=Trajectory(seat="a", player=None, ids=[0] * n), trainable=True, terms_MK=torch.zeros(1, 0))
+        for n in (3, 40, 16, 90, 17)
+    ]
+    parts = micro_batches(rows, tokens=64)
+    assert [[len(row.trace.ids) for row in part] for part in parts] == [[90], [40], [16, 17], [3]]
+    assert micro_batches([], tokens=64) == []
 
 
 def test_minibatches_share_the_episodes_of_an_update(tmp_path):

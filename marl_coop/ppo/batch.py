@@ -65,6 +65,25 @@ class Minibatch:
     turns: dict[str, slice]
 
 
+def micro_batches(rows: Sequence[SeatSample], tokens: int) -> list[list[SeatSample]]:
+    """Parts of rows, of like length so that little is padded, each of at most `tokens` tokens with its padding.
+
+    A chat that is longer is a part of its own. The rows of a part keep their order.
+    """
+    order = sorted(range(len(rows)), key=lambda r: -len(rows[r].trace.ids))  # the first of a part is its longest
+    parts: list[list[int]] = []
+    for r in order:
+        if parts and (len(parts[-1]) + 1) * _width(rows[parts[-1][0]]) <= tokens:
+            parts[-1].append(r)
+        else:
+            parts.append([r])
+    return [[rows[r] for r in sorted(part)] for part in parts]
+
+
+def _width(row: SeatSample) -> int:
+    return -(-len(row.trace.ids) // PAD_TO) * PAD_TO
+
+
 def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minibatch:
     """Pad rows to tensors; `pad` is any token id (padding is masked).
 
@@ -72,7 +91,7 @@ def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minib
         ValueError: the rows are not sorted by adapter.
     """
     spans = spans_of([row.trace.adapter for row in rows])
-    width = -(-max(len(row.trace.ids) for row in rows) // PAD_TO) * PAD_TO
+    width = max(map(_width, rows))
     input_ids_RT = torch.full((len(rows), width), pad)
     attention_mask_RT = torch.zeros(len(rows), width, dtype=torch.long)
     row_N, column_N, turn_N, sampler_N, end_row_J, end_column_J = [], [], [], [], [], []

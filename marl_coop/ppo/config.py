@@ -86,6 +86,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply; None: what
             demonstrations take in the environments that are played, and a margin (`marl_coop.rollout.limits`).
         max_rows: chats per batch while playing.
+        micro_batch_tokens: tokens of chats in one forward and backward, padding included; it sets the memory of
+            learning, whatever the seats and lengths. A chat that is longer goes alone.
         engine: what samples while playing: "embedded" (the training model itself), "vllm" (beside the trainer, on its
             device), "vllm_server" (one or several), or a dotted path `package.module:object` to what makes a
             `marl_coop.engines.Engine` of the team's policy and these arguments.
@@ -122,6 +124,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     max_work_tokens: int | None = None
     max_final_tokens: int | None = None
     max_rows: int = 128
+    micro_batch_tokens: int = 4096
     engine: str = "embedded"
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
@@ -138,7 +141,14 @@ class MultiAgentPPOConfig(TrainingConfig):
     logging_nan_inf_filter: bool = False
 
     def __post_init__(self):
-        counts = ("num_updates", "episodes_per_update", "num_ppo_epochs", "num_mini_batches", "max_rows")
+        counts = (
+            "num_updates",
+            "episodes_per_update",
+            "num_ppo_epochs",
+            "num_mini_batches",
+            "max_rows",
+            "micro_batch_tokens",
+        )
         clips = ("clip_low", "clip_high", "cliprange_value")
         limits = [name for name in MAX_TOKENS.values() if getattr(self, name) is not None]
         for name in (*counts, *limits, *clips, "temperature", "learning_rate", "loraplus_lr_ratio"):

@@ -27,7 +27,7 @@ from marl_coop.policy.allocator import give_back_freed_memory
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy, reference_name
 from marl_coop.ppo import counterfactual, losses
-from marl_coop.ppo.batch import SeatSample, collate, stack_turns
+from marl_coop.ppo.batch import SeatSample, collate, micro_batches, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.engine_weights import EngineWeights
 from marl_coop.ppo.importance import add_old_logprobs
@@ -142,9 +142,8 @@ class Collector:
         if args.importance != "sampler":
             started = time.perf_counter()
             learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
-            size = -(-len(self.policies) * share // (args.num_mini_batches * args.gradient_accumulation_steps))
-            pad = self.players.chat.eos
-            add_old_logprobs(self.model, learning, size, args.temperature, pad, self.metrics)
+            at_once, pad = args.micro_batch_tokens, self.players.chat.eos
+            add_old_logprobs(self.model, learning, at_once, args.temperature, pad, self.metrics)
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
@@ -165,13 +164,9 @@ class Collector:
         self.model.eval()
         hidden = self.model.config.get_text_config().hidden_size
         own = {id(row): torch.zeros(0, hidden) for rows in episodes for row in rows.values()}
-        size = len(episodes) // (self.args.num_mini_batches * self.args.gradient_accumulation_steps)
-        for start in range(0, len(episodes), size):  # as many at once as in learning
-            part = episodes[start : start + size]
-            order = lambda r: (str(self._reference(r.trace.player)), str(r.trace.adapter))  # noqa: E731
-            played = (row for rows in part for row in rows.values() if row.trace.turns)
-            if not (rows := sorted(played, key=order)):  # the rows of each of both in one piece
-                continue
+        played = [row for rows in episodes for row in rows.values() if row.trace.turns]
+        played.sort(key=lambda r: (str(self._reference(r.trace.player)), str(r.trace.adapter)))  # each in one piece
+        for rows in micro_batches(played, self.args.micro_batch_tokens):
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
             spans = spans_of([self._reference(row.trace.player) for row in rows])
             ids_RT, mask_RT, prefix_hidden_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.prefix_hidden_RTH

@@ -10,28 +10,27 @@ from torch import Tensor
 
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
-from marl_coop.ppo.batch import SeatSample, collate
+from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 from marl_coop.ppo.metrics import MeanMetrics
 
 
 @torch.no_grad()
 def add_old_logprobs(
-    policy: TeamPolicy, rows: Sequence[SeatSample], size: int, temperature: float, pad: int, metrics: MeanMetrics
+    policy: TeamPolicy, rows: Sequence[SeatSample], at_once: int, temperature: float, pad: int, metrics: MeanMetrics
 ) -> None:
     """Give rows the log-probabilities of the trainer's own forward, and measure the gap to those of the sampler.
 
     Args:
         policy: as it sampled; it has not learned yet.
         rows: those that learn and have turns, in any order.
-        size: rows at a time.
+        at_once: tokens in one forward, padding included.
         temperature: of the sampling.
         pad: any token id.
         metrics: takes the gap of each adapter.
     """
     policy.eval()
-    by_length = sorted(rows, key=lambda row: len(row.trace.ids))
-    for start in range(0, len(rows), size):
-        part = sorted(by_length[start : start + size], key=lambda row: policy.adapters.index(str(row.trace.adapter)))
+    for part in micro_batches(rows, at_once):
+        part = sorted(part, key=lambda row: policy.adapters.index(str(row.trace.adapter)))
         batch = collate(part, pad, policy.device)
         scores, _ = policy.score(
             batch.spans,

@@ -15,6 +15,7 @@ of their losses trains each as if it were alone.
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from marl_coop.policy.loading import stop_ids
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
-from marl_coop.ppo.batch import SeatSample, collate
+from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.experience import Collector, total
 from marl_coop.ppo.importance import add_gap
@@ -109,7 +110,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         return DataLoader(schedule, batch_size=1, collate_fn=lambda items: {"micro_batch": items[0]})
 
     def training_step(self, model, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
-        """One micro-batch: play where an update begins, then one forward and one backward."""
+        """A minibatch, or its part by `gradient_accumulation_steps`: play where an update begins, then one forward and
+        one backward for each of its micro-batches."""
         step, micro = divmod(inputs["micro_batch"], self.args.gradient_accumulation_steps)
         if micro == 0:
             self._dropped = False
@@ -119,10 +121,20 @@ class MultiAgentPPOTrainer(TrainerBase):
         self._fresh = step_of_update == 0
         rows, whole = self.minibatch(update, step_of_update, micro)
         counts = self.token_counts(whole)
-        started = time.perf_counter()
-        if self._dropped:
-            return torch.zeros((), device=self.args.device)
         model.train()
+        parts = micro_batches(rows, self.args.micro_batch_tokens)
+        parts += [[]] * (self._most(max(1, len(parts))) - len(parts))  # every process runs backward as often
+        total_loss = torch.zeros((), device=self.args.device)
+        for i, part in enumerate(parts):
+            if not self._dropped:
+                with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(model):
+                    total_loss += self._learn(model, part, counts)
+        self._rest([adapter for adapter, (tokens, _) in counts.items() if not tokens])
+        return torch.zeros_like(total_loss) if self._dropped else total_loss
+
+    def _learn(self, model, rows: Sequence[SeatSample], counts: Mapping[str, tuple[float, float]]) -> Tensor:
+        """Forward and backward of a micro-batch; its loss. One that is not finite drops the whole step."""
+        started = time.perf_counter()
         with self.compute_loss_context_manager():
             loss = self.loss(model, rows, counts)
         if not self._all_processes(bool(torch.isfinite(loss))):
@@ -131,7 +143,6 @@ class MultiAgentPPOTrainer(TrainerBase):
             model.zero_grad()
             return torch.zeros_like(loss.detach())
         self.accelerator.backward(loss)
-        self._rest([adapter for adapter, (tokens, _) in counts.items() if not tokens])
         self.metrics.add("seconds/micro_batch", time.perf_counter() - started)
         return loss.detach()
 
@@ -140,7 +151,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.rows = self.collector.collect(update)
 
     def minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[SeatSample], list[SeatSample]]:
-        """Rows of a micro-batch, and of the whole minibatch that it is a part of, sorted by adapter."""
+        """Rows of a step of accumulation, and of the whole minibatch that it is a part of, sorted by adapter."""
         epoch, index = divmod(step_of_update, self.args.num_mini_batches)
         order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self.rows))
         whole = np.array_split(order, self.args.num_mini_batches)[index]
@@ -347,6 +358,11 @@ class MultiAgentPPOTrainer(TrainerBase):
             self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------ processes
+
+    def _most(self, count: int) -> int:
+        """The largest count of all processes."""
+        counts = self.accelerator.gather(torch.tensor(count, device=self.accelerator.device))
+        return int(torch.as_tensor(counts).max())
 
     def _all_processes(self, condition: bool) -> bool:
         return total(self.accelerator, torch.tensor(float(condition))).item() == self.accelerator.num_processes
