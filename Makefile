@@ -30,7 +30,7 @@ PIP += $(if $(LOCK),--constraint $(LOCK))
 # A few tests at a time, with one thread each: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: install train test check hooks lock test-newest test-lowest test-vllm clean
+.PHONY: install train test check hooks lock test-newest test-lowest install-vllm test-vllm clean
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
@@ -71,8 +71,10 @@ test-lowest:
 	grep -oE '"[a-z0-9-]+(\[[a-z,]+\])?>=[0-9.]+' pyproject.toml | sed -E 's/"//; s/\[.*\]//; s/>=/==/' > lowest.txt
 	$(MAKE) test VENV=$(VENV)-lowest LOCK=lowest.txt TORCH_VERSION=$$(sed -n 's/^torch==//p' lowest.txt)
 
-test-vllm:
+install-vllm:
 	$(MAKE) $(VENV)-vllm/.can-vllm VENV=$(VENV)-vllm LOCK=constraints-vllm.txt
+
+test-vllm: install-vllm
 	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm $(ARGS)
 
 clean:

@@ -83,11 +83,18 @@ def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_withou
     result, asked = ci()
     assert result.returncode == 0, result.stderr
     everything = "bwrap chromium docker uv uvx git "
-    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, f"test-vllm: {everything}", "test: git "]
+    vllm = [f"install-vllm: {everything}", f"test-vllm: {everything}"]
+    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, *vllm, "test: git "]
 
 
 @pytest.mark.parametrize("fails", ["check", "test", "test-vllm"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 5
+    assert result.returncode == 1 and len(asked) == 6
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="
+
+
+def test_ci_skips_the_tests_of_vllm_with_the_reason_where_it_cannot_be_installed(ci):
+    result, asked = ci("install-vllm")
+    assert result.returncode == 0 and not any(command.startswith("test-vllm") for command in asked)
+    assert "the tests of vLLM are skipped: its environment could not be installed within ten minutes" in result.stdout
