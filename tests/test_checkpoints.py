@@ -67,6 +67,62 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path)
     assert states == {("checkpoint-1",), ("checkpoint-1", "checkpoint-2"), ("checkpoint-2",)}
 
 
+REPLACED = """
+import json, os, shutil, signal, sys, tiny, torch
+from pathlib import Path
+from trained import nudge, same
+from marl_coop.runs import rundir
+
+folder, report = Path(sys.argv[1]) / "run", []
+TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+def kill_at(moment):
+    moments = iter(range(moment))
+    def hook(event, args):
+        if event in TOUCHES and str(folder) in str(args[0]) and next(moments, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+trainer = tiny.cue_trainer(folder, episodes_per_update=2)
+rundir.record_start(folder, "replaced", "", seed=0)
+trainer.save_model()
+before = tiny.weights(trainer.model)
+before = {name: weight.clone() for name, weight in before.items()}
+nudge(trainer.model)
+trainer.train()
+after = {name: weight.clone() for name, weight in tiny.weights(trainer.model).items()}
+shutil.copytree(folder, folder.with_name("kept"))
+while not report or report[-1][0]:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("kept"), folder)
+    child = os.fork()
+    if not child:
+        kill_at(len(report))
+        trainer.save_model()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    saved = rundir.saved_policy(folder)
+    trainer.model.load(saved)
+    found = tiny.weights(trainer.model)
+    report.append([os.WIFSIGNALED(status), saved.name, same(found, before), same(found, after)])
+    trainer.model.load(folder.with_name("kept") / "checkpoint-1")
+(folder.parent / "report.json").write_text(json.dumps(report))
+os._exit(0)
+"""
+
+
+def test_a_kill_at_any_moment_of_the_last_save_leaves_one_whole_policy(tmp_path):
+    """That of before in the run's folder, then that of the last checkpoint, then the new one: never a mixture."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    subprocess.run([sys.executable, "-c", REPLACED, tmp_path], env=environment, check=True, timeout=200)
+    *killed, last = json.loads((tmp_path / "report.json").read_text())
+    assert len(killed) > 20 and last == [False, "run", False, True]
+    order = {("run", True, False): 0, ("checkpoint-1", False, True): 1, ("run", False, True): 2}
+    states = [order[tuple(found)] for _, *found in killed]
+    assert states == sorted(states) and set(states) == {0, 1, 2}
+    assert not (tmp_path / "run" / checkpoints.ASIDE).exists()
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
     """A run with checkpoints 1 and 2."""

@@ -131,7 +131,8 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     process.send_signal(stop)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors[-2000:]
-    assert f"--resume {place / name}" in out.replace("\n", "")
+    last = whole_checkpoints(place / name)[-1]
+    assert out.splitlines()[-1] == f"stopped; --resume {place / name} goes on from {last.name}"
     before = (place / name / "before.jsonl").read_bytes()
     assert (place / name / "learning_curve.png").stat().st_size > 1000
 
@@ -324,7 +325,8 @@ def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors[-2000:]
     assert "Traceback" not in errors
-    assert f"--resume {place / 'early'}" in out
+    said = f"there is no checkpoint yet: --resume {place / 'early'} begins its training again"
+    assert out.splitlines()[-1] == f"stopped; {said}"
     process = go_on(place, "early", "lora.r=2")
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.count("\n")) == (2, 1)

@@ -1,11 +1,15 @@
 """The entry: finds the command, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine that fails or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130.
+reply, an engine that fails or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130. Of
+several processes that a launcher has started, the first says the line.
 """
 
 import argparse
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from marl_coop import __version__
@@ -33,6 +37,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "show": show,
     "audit": audit,
 }
+PATIENCE_S = 30.0  # for the first process to say what stops them all
 GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on"}
 
 
@@ -47,16 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[name](argv[1:])
     except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     except (EndpointError, EngineError, CheckpointError) as error:
-        print(f"error: {error} {then}", file=sys.stderr)
+        _say(f"error: {error} {then}")
         return 1
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"error: {error}. Make room. {then}", file=sys.stderr)
+        _say(f"error: {error}. Make room. {then}")
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        _say("stopped")
         return 130
+
+
+def _say(line: str) -> None:
+    """Print a line on stderr, once for all processes.
+
+    As soon as the first one has spoken and ended, a launcher ends the others. One that is left alone with its error
+    speaks itself.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            time.sleep(PATIENCE_S)
+        except KeyboardInterrupt:
+            return
+    print(line, file=sys.stderr)

@@ -15,6 +15,7 @@ from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
 from marl_coop.evaluation.rescore import rescore as score_again
 from marl_coop.evaluation.rescore import saved_episodes, table
+from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.rundir import RunError
 
@@ -32,9 +33,9 @@ def rescore(argv: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     if not args.config and not args.overrides:
         raise ConfigError("give other rewards by --config FILE or rewards.TERM.weight=NUMBER", source=COMMAND_LINE)
-    recorded = rundir.configuration_of(args.run)
-    find_modules_beside([recorded, *args.config])
-    own, other = load_config([recorded]), load_config([recorded, *args.config], args.overrides)
+    find_modules_beside(args.config)
+    own = recorded_config(args.run)
+    other = load_config([rundir.configuration_of(args.run), *args.config], args.overrides)
     _check_rewards_alone(own, other)
     try:
         saved = saved_episodes(args.run)

@@ -9,6 +9,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
 from marl_coop.config.trial import try_rewards
+from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 
 NEWEST = ""  # --resume without a folder
@@ -20,10 +21,13 @@ def train(argv: Sequence[str]) -> int:
     if args.resume is None and not args.config:
         raise ConfigError("give a file with --config FILE, or a run to go on with by --resume DIR", source=COMMAND_LINE)
     place = None if args.resume is None else _place(args)
-    recorded = [] if place is None else [rundir.configuration_of(rundir.locate(place)[0])]
-    config = load_config(args.config or recorded, args.overrides)
-    if recorded:
-        config.refuse_changes(load_config(recorded))
+    if place is None:
+        config = load_config(args.config, args.overrides)
+    else:
+        run, _ = rundir.locate(place)
+        recorded = recorded_config(run)
+        config = load_config(args.config or [rundir.configuration_of(run)], args.overrides)
+        config.refuse_changes(recorded)
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0

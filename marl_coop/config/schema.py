@@ -66,7 +66,10 @@ class Model(Section):
 
 
 class Lora(Section):
-    """`upper_layers` is the share of the layers, counted from the top, that carry adapters: backward stops there."""
+    """`upper_layers` is the share of the layers, counted from the top, that carry adapters: backward stops there.
+
+    `start_from`: the folder of a run or of a checkpoint, whose adapters of the same names every adapter begins as, or
+    of one PEFT adapter, which all of them begin as. Null: they begin as the warm-up leaves them."""
 
     r: Count = 16
     alpha: Count = 32
@@ -75,10 +78,12 @@ class Lora(Section):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     ]  # fmt: skip
     upper_layers: Annotated[float, Field(gt=0, le=1)] = 0.5
+    start_from: str | None = None
 
 
 class Warmup(Section):
-    """Supervised steps that teach the format of replies and not the choice. 0 steps: none.
+    """Supervised steps that teach the format of replies and not the choice. 0 steps, or adapters that start from saved
+    ones (`lora.start_from`): none.
 
     `batch_size` chats make one step, over all processes; `micro_batch_size` of them are in memory at once."""
 
@@ -126,6 +131,7 @@ class Config(Section):
 
     _layers: tuple[tuple[str, Any], ...] = PrivateAttr(default=())  # (source, what it said), in merging order
     _rewards: RewardStack = PrivateAttr()
+    _tried: bool = PrivateAttr(default=False)  # whether `try_rewards` found the terms to score
     _env: EnvMaker = PrivateAttr()
     _evaluation_env: EnvMaker = PrivateAttr()
     _curriculum: Curriculum | None = PrivateAttr()
@@ -217,6 +223,12 @@ class Config(Section):
     def reward_stack(self) -> RewardStack:
         """The terms of the section `rewards`."""
         return self._rewards
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of the files that it was read from, beside which modules of the user may lie."""
+        files = (Path(source) for source, _ in self._layers if source != COMMAND_LINE)
+        return tuple(dict.fromkeys(file.resolve().parent for file in files))
 
     @property
     def title(self) -> str:

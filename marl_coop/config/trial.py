@@ -12,13 +12,18 @@ from rewards import RewardStack
 
 
 def try_rewards(config: Config) -> None:
-    """Score one demonstration of the environment that is trained on with each reward term.
+    """Score one demonstration of the environment that is trained on with each reward term, once a configuration.
 
     Raises:
-        ConfigError: a term raises, gives another number of values than the seat has turns, or one that is no finite
-            number.
+        ConfigError: the environment cannot be made, or a term raises, gives another number of values than the seat has
+            turns, or one that is no finite number.
     """
-    env = config.make_env()
+    if config._tried:
+        return
+    try:
+        env = config.make_env()
+    except ValueError as error:  # a data set that is not there
+        raise config.error(("env",), str(error)) from error
     seats = enumerate(env.seats)
     players = {seat: Demonstrator(np.random.default_rng(i)) for i, seat in seats}
     episode = play(env, players, seed=task_seed(Stream.WARM_UP, 0, 0))
@@ -31,3 +36,4 @@ def try_rewards(config: Config) -> None:
             raise config.error(("rewards", key), problem) from error
         if wrong := [number for number in numbers if not math.isfinite(number)]:
             raise config.error(("rewards", key), f"gives {wrong[0]} on a scripted episode")
+    config._tried = True

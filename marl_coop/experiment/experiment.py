@@ -24,7 +24,8 @@ from transformers import set_seed
 
 from envs.core.episode import Episode
 from envs.core.seeds import Stream
-from marl_coop.config.schema import Config, load_config
+from marl_coop.config.schema import Config
+from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
 from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
@@ -38,6 +39,7 @@ from marl_coop.experiment.callbacks import (
     UpdateProgress,
     show_progress,
 )
+from marl_coop.experiment.recorded import recorded_config
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -83,6 +85,7 @@ class Experiment:
         self.wandb: WandbRun | None = None  # while it runs
         self.args = setup.training_arguments(config)
         setup.check_shares(config, self.args)
+        try_rewards(config)
         set_seed(config.seed)
         self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
@@ -107,7 +110,7 @@ class Experiment:
             ConfigError: `config` changes what a run cannot change.
         """
         folder, checkpoint = rundir.locate(Path(place))
-        recorded = load_config([rundir.configuration_of(folder)])
+        recorded = recorded_config(folder)
         if config is not None:
             config.refuse_changes(recorded)
         experiment = cls(config or recorded)
@@ -129,7 +132,7 @@ class Experiment:
             RunError: the folder is no run, or has no such checkpoint or no adapters yet.
         """
         saved = rundir.saved_policy(Path(folder), checkpoint)
-        experiment = cls(load_config([rundir.configuration_of(Path(folder))]))
+        experiment = cls(recorded_config(Path(folder)))
         experiment._open(Path(folder))
         experiment.policy.load(saved)
         return experiment
@@ -179,17 +182,18 @@ class Experiment:
                 self.train()
                 self.report(before, self._play_and_record("after"))
             except KeyboardInterrupt:
-                self.console.print(f"stopped; go on from the last checkpoint with: --resume {self.folder}")
+                self.console.print(f"stopped; {rundir.going_on(self.folder)}")
                 raise SystemExit(130) from None
 
     def check_model(self) -> None:
         """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
-        means, and that the servers of its engine answer.
+        means, that the servers of its engine answer, and that saved adapters to start from are there and fit.
 
         Raises:
             ConfigError: it is not; the message says what differs. A server does not.
         """
         setup.check_engine(self.config, self.args)
+        setup.starting_points(self.config, self.base)
         setup.check_model(self.config, self.base, self.args.device)
 
     def _begin(self, stack: ExitStack) -> None:
@@ -203,7 +207,8 @@ class Experiment:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
         if self.main:
             stack.enter_context(rundir.held(folder))
-            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed)
+            modules = (Path.cwd(), *self.config.folders)
+            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules)
         self.console.print(f"run directory: {folder}")
         if "wandb" in (trackers := list(self.args.report_to or ())):
             trackers.remove("wandb")  # ours, in the place of the one of transformers
@@ -234,14 +239,19 @@ class Experiment:
                 self.console.print(f"{later.name} is now {aside}, {why}: the run goes on from {self.checkpoint.name}")
 
     def warm_up(self) -> None:
-        """Teach every adapter the format of replies; it comes from the cache where that has it.
+        """Teach every adapter the format of replies, which comes from the cache where that has it; or begin with saved
+        adapters, which know it.
 
         Raises:
+            ConfigError: there are no such adapters, or they do not fit.
             RuntimeError: something has played or been trained already.
         """
         if "policy" in vars(self):
             raise RuntimeError("warm_up comes before whatever plays: it trains on the bare base")
-        if self.config.warmup.steps:
+        if saved := setup.starting_points(self.config, self.base):
+            for adapter, folder in saved.items():
+                self.policy.load_adapter(adapter, folder)
+        elif self.config.warmup.steps:
             warm = setup.warm_up(self.config, self.base, self.tokenizer, self.chat)
             for adapter in self.policy.adapters:
                 self.policy.load_adapter(adapter, warm)

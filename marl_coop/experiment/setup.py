@@ -189,6 +189,25 @@ def check_adapters(config: Config, base: PreTrainedModel, checkpoint: Path) -> N
         raise RunError(f"{str(checkpoint)!r} is of another team: {error}") from error
 
 
+def starting_points(config: Config, base: PreTrainedModel) -> dict[str, Path]:
+    """The folder of the saved adapter that each adapter begins as; empty where `lora.start_from` names none.
+
+    Raises:
+        ConfigError: one is not there, or is not of the configuration's shape on this base.
+    """
+    if config.lora.start_from is None:
+        return {}
+    place = Path(config.lora.start_from).expanduser()
+    alone = (place / "adapter_config.json").is_file()
+    folders = {adapter: place if alone else place / adapter for adapter in policies.learners(config.policies)}
+    try:
+        for folder in folders.values():
+            check_adapter(lora_config(config, base), base, folder)
+    except ValueError as error:
+        raise config.error(("lora", "start_from"), str(error)) from error
+    return folders
+
+
 def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
     """The team on its base: the adapters of all seats, the frozen ones that play too, and the critics.
 

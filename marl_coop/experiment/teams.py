@@ -9,7 +9,7 @@ from typing import Any
 from envs import CoopEnv
 from marl_coop.config import policies
 from marl_coop.config.policies import Entry
-from marl_coop.config.schema import load_config
+from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints
 from marl_coop.runs.rundir import RunError
@@ -50,7 +50,7 @@ def find_team(who: str) -> Team:
     folder = place.parent if is_checkpoint else place
     saved = rundir.saved_policy(folder, place.name if is_checkpoint else None)
     configuration = rundir.configuration_of(folder)
-    config = load_config([configuration])
+    config = recorded_config(folder)
     trained = policies.learners(config.policies)
     frozen = {adapter: f"frozen:{saved / adapter}" for adapter in trained}
     seats = config.make_env.config.seats

@@ -6,9 +6,10 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 
 from envs.core.lookup import did_you_mean
 from envs.core.tokens import one_line
-from marl_coop.policy.compat import Conv1D
+from marl_coop.policy.compat import Conv1D, check_target_module_exists
 from marl_coop.policy.routed_lora import RoutedLinear, check_plain
 
 WEIGHTS, BASE_FILE = "adapter_model.safetensors", "base.json"
@@ -86,11 +87,8 @@ def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Pat
         ValueError: they cannot be read, are of another base, or have other layers or another shape.
     """
     _check_base(base, folder)
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
+    with _opened(folder) as file:
+        weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     own = weights_of(lm, adapter)
     for name in sorted(own.keys() | weights.keys()):
         theirs, ours = (tuple(w[name].shape) if name in w else None for w in (weights, own))
@@ -99,6 +97,16 @@ def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Pat
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    """The file of an adapter's weights."""
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
 
 
 def _check_base(base: PreTrainedModel, folder: Path) -> None:
@@ -121,6 +129,12 @@ def check_adapter(lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None
     """
     check_same(lora, read_config(folder), folder)
     _check_base(base, folder)
+    ours = {name for name, _ in base.named_modules() if check_target_module_exists(lora, name)}
+    with _opened(folder) as file:
+        theirs = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()}  # noqa: SIM118
+    for name in sorted(ours ^ theirs):
+        where = "this team adapts and it does not" if name in ours else "it adapts and this team does not"
+        raise ValueError(f"the adapter in {folder} has other target_modules or layers: {name} {where}")
 
 
 def check_same(lora: LoraConfig, saved: LoraConfig, folder: Path) -> None:

@@ -17,6 +17,7 @@ import transformers
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear  # expects: `update_layer` makes `lora_A[name]` and `lora_B[name]`
 from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted module
+from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoRA configuration means a module
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "attention_mask",
     "cache_keyword",
+    "check_target_module_exists",
     "checkpoint_activations",
     "dequantized",
     "disable_dropout_in_model",

@@ -331,7 +331,8 @@ class MultiAgentPPOTrainer(TrainerBase):
                 )
 
     def save_weights(self, folder: Path) -> None:
-        self.accelerator.unwrap_model(self.model).save(folder)
+        with checkpoints.replacing(folder) as unfinished:
+            self.accelerator.unwrap_model(self.model).save(unfinished)
 
     def load_weights(self, folder: Path) -> None:
         """Raises ValueError where the checkpoint is not whole: transformers would go on with a fresh optimiser."""

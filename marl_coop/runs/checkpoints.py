@@ -2,7 +2,7 @@
 
 One is written aside, in `.unfinished/`. Once all processes have written their parts it gets a manifest, the size and
 the digest of every file, and is renamed to `checkpoint-<step>`: whatever stops a run, no folder of that name is half
-written. What damages one later is found by its manifest.
+written. What damages one later is found by its manifest. The adapters of a finished run are written aside too.
 """
 
 import errno
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from envs.core.tokens import one_line
 
 ASIDE, MANIFEST = ".unfinished", "manifest.json"
+CRITICS = "critics.pt"  # of a whole policy: it is written last
 NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on as another one
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
 
@@ -109,6 +110,32 @@ def publish(unfinished: Path, folder: Path, limit: int | None, keep: int | None 
                 drop(oldest)
 
 
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A folder aside to write adapters and critics in, which at the end take the places of those in `folder`.
+
+    Whatever stops it, each adapter in `folder` is whole, and critics are there only where all is of one policy.
+    """
+    unfinished = folder / ASIDE
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    adapters = sorted(path for path in unfinished.iterdir() if path.is_dir())
+    for file in filter(Path.is_file, unfinished.rglob("*")):
+        _to_disk(file)
+    (folder / CRITICS).unlink(missing_ok=True)
+    _to_disk(folder)
+    for adapter in adapters:
+        place = folder / adapter.name
+        if place.exists():
+            drop(place)
+        adapter.rename(place)
+    _to_disk(folder)
+    (unfinished / CRITICS).rename(folder / CRITICS)
+    _to_disk(folder)
+    shutil.rmtree(unfinished)
+
+
 def set_aside(checkpoint: Path) -> Path:
     """Give a checkpoint a name under which no run goes on from it, and return that."""
     numbers = (f".superseded-{n}" for n in count(1))
@@ -116,12 +143,12 @@ def set_aside(checkpoint: Path) -> Path:
     return checkpoint.rename(place)
 
 
-def drop(checkpoint: Path) -> None:
-    """Delete a checkpoint in a way that leaves no part of it under its name."""
-    aside = checkpoint.parent / ASIDE / f"dropped-{checkpoint.name}"
+def drop(place: Path) -> None:
+    """Delete a checkpoint or an adapter in a way that leaves no part of it under its name."""
+    aside = place.parent / ASIDE / f"dropped-{place.name}"
     aside.parent.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
-    checkpoint.rename(aside)
+    place.rename(aside)
     shutil.rmtree(aside)
 
 

@@ -2,7 +2,8 @@
 
     runs/quickstart-20250131-142233/
         config.yaml     the resolved configuration (config-2.yaml: that of the second start, and so on)
-        run.json        the run's name, and for each start time, command, configuration file, git commit, seed, versions
+        run.json        the run's name, where modules of the user may lie, and for each start time, command,
+                        configuration file, git commit, seed, versions
         best.json       the checkpoint with the best evaluation while training, if there were any
         checkpoint-12/  written by the trainer: `marl_coop.runs.checkpoints`
 
@@ -12,11 +13,12 @@ whoever starts the run broadcasts the path to the others.
 
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,10 +27,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from envs import sandbox
-from marl_coop.runs.checkpoints import all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
 
 RUNS = Path("runs")
 BEST = "best.json"  # which checkpoint had the best evaluation while training
+LOCK = ".lock"
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
@@ -46,7 +49,7 @@ def new_folder(name: str, output_dir: str | None = None) -> Path:
         if output_dir is not None:
             folder = Path(output_dir).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            if any(path.name != LOCK for path in folder.iterdir()):
                 raise RunError(
                     f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir"
                 )
@@ -82,7 +85,7 @@ def held(folder: Path) -> Iterator[None]:
         RunError: another process runs it.
     """
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout as error:
         raise RunError(f"{str(folder)!r} is run by another process; wait for it, or stop it") from error
@@ -130,14 +133,27 @@ def locate(place: Path) -> tuple[Path, Path | None]:
     if not (place / "run.json").is_file():
         raise RunError(f"no run and no checkpoint in {str(place)!r}; name the run's folder (--resume DIR)")
     if found := all_checkpoints(place):
-        whole = whole_checkpoints(place)
-        if not whole:
+        last = next((checkpoint for checkpoint in reversed(found) if flaw(checkpoint) is None), None)
+        if last is None:
             raise RunError(
                 f"{str(place)!r} has no whole checkpoint: in {found[-1].name}, {flaw(found[-1])}; begin a new run, or "
                 "remove its checkpoints to begin this one again"
             )
-        return place, whole[-1]
+        return place, last
     return place, None
+
+
+def going_on(folder: Path | None) -> str:
+    """What `--resume` does with a run that was stopped, in one line; None: it has no folder yet."""
+    if folder is None or not (folder / "run.json").is_file():
+        return "the run had not begun"
+    try:
+        _, checkpoint = locate(folder)
+    except RunError as error:
+        return str(error)
+    if checkpoint is None:
+        return f"there is no checkpoint yet: --resume {folder} begins its training again"
+    return f"--resume {folder} goes on from {checkpoint.name}"
 
 
 def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
@@ -160,7 +176,7 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
         if checkpoint not in known:
             raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
         return known[checkpoint]
-    if (folder / "critics.pt").is_file():
+    if (folder / CRITICS).is_file():
         return folder
     if not known:
         raise RunError(f"{str(folder)!r} has no adapters yet: its first checkpoint is still to come")
@@ -182,19 +198,25 @@ def newest_run(name: str) -> Path:
     return max(runs, key=lambda run: run.stat().st_mtime)
 
 
-def record_start(folder: Path, name: str, configuration: str, seed: int) -> None:
+def module_folders(folder: Path) -> list[Path]:
+    """Where modules that a run's configuration names may lie. Raises RunError where the folder is no run."""
+    return [(folder / place).resolve() for place in recorded(folder).get("modules", [])]
+
+
+def record_start(folder: Path, name: str, configuration: str, seed: int, modules: Iterable[Path] = ()) -> None:
     """Write down one start of a run, the first or a resumed one, in `config.yaml` and `run.json`.
 
     Args:
-        name: what the run is called; later starts do not change it.
+        name: what the run is called; later starts change neither this nor `modules`.
         configuration: the resolved configuration as YAML.
         seed: the run's.
+        modules: folders where Python may find what the configuration names; kept relative to the run's.
     """
     file = folder / "run.json"
-    record = recorded(folder) if file.exists() else {"name": name, "starts": []}
+    places = dict.fromkeys(os.path.relpath(place, folder) for place in modules)
+    record = recorded(folder) if file.exists() else {"name": name, "modules": [*places], "starts": []}
     starts = record["starts"]
     config_file = "config.yaml" if not starts else f"config-{len(starts) + 1}.yaml"
-    (folder / config_file).write_text(configuration, encoding="utf-8")
     starts.append(
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -206,7 +228,10 @@ def record_start(folder: Path, name: str, configuration: str, seed: int) -> None
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         }
     )
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / config_file).write_text(configuration, encoding="utf-8")
+    unfinished.replace(file)
 
 
 def _version(package: str) -> str | None:
