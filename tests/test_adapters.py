@@ -6,6 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
+from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.loading import load_base
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy, reference_name
@@ -39,6 +40,25 @@ def test_an_adapter_of_another_base_or_scale_is_refused(tmp_path):
         tiny.team(tiny.base_model(words, seed=1), r=4).add_frozen("old", tmp_path / A)
     with pytest.raises(ValueError, match=r"has r 4, and this team 2: give it the same lora"):
         tiny.team(tiny.base_model(words), r=2).load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"lora_alpha": 3}, "has lora_alpha 8, and this team 3: give it the same lora"),
+        ({"target_modules": ["q_proj"]}, r"layers\.[01]\.mlp\.up_proj it adapts and this team does not"),
+        ({"target_modules": ["q_proj", "up_proj", "k_proj"]}, r"\.k_proj this team adapts and it does not"),
+        ({"layers_to_transform": [1]}, r"layers\.0\.\S+ it adapts and this team does not"),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_shape_is_told_before_one_is_made(tmp_path, other, said):
+    base = lambda: tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))  # noqa: E731
+    fields = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "task_type": "CAUSAL_LM"}
+    TeamPolicy(base(), LoraConfig(**fields), (A,), critic_seats=1).save(tmp_path)
+    check_adapter(LoraConfig(**fields), base(), tmp_path / A)
+    with pytest.raises(ValueError, match=said):
+        check_adapter(LoraConfig(**fields | other), base(), tmp_path / A)
 
 
 def test_a_cut_adapter_is_refused(tmp_path):

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -77,6 +80,32 @@ def test_an_error_is_one_line_and_exit_code_2(words, expected):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert expected in line
+
+
+def test_one_of_several_processes_says_the_error_and_all_exit_with_2():
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
+    command = [*launch, "train.py", "--config", QUICKSTART, "lora.rnk=3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode != 0 and result.stdout == ""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: command line: lora.rnk: unknown key; did you mean")
+    assert not re.search(r'File ".*(train\.py|marl_coop/.*)"', result.stderr)  # the launcher's own trace remains
+    assert {*re.findall(r"exitcode *: (\d+)", result.stderr)} == {"2"}
+
+
+def test_a_process_that_is_left_alone_with_an_error_says_it(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cli.entry, "PATIENCE_S", 0.1)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.main(["train", "--config", QUICKSTART, "lora.rnk=3"]) == 2
+        monkeypatch.setattr(cli.entry, "PATIENCE_S", 60)
+        assert capsys.readouterr().err.startswith("error: command line: lora.rnk: unknown key")
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()  # as a launcher does
+        assert cli.main(["train", "--config", QUICKSTART, "lora.rnk=3"]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -226,6 +255,19 @@ def test_what_is_no_run_is_told_so_in_one_line(tmp_path):
     with pytest.raises(rundir.RunError, match="no checkpoint 'checkpoint-5'; it has checkpoint-4"):
         rundir.saved_policy(tmp_path, "checkpoint-5")
     assert rundir.saved_policy(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_stopped_run_is_told_what_resume_will_do(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert rundir.going_on(None) == rundir.going_on(run) == "the run had not begun"
+    rundir.record_start(run, "stopped", "", seed=0)
+    assert rundir.going_on(run) == f"there is no checkpoint yet: --resume {run} begins its training again"
+    last = checkpoint(run, 4)
+    checkpoint(run, 8, complete=False)
+    assert rundir.going_on(run) == f"--resume {run} goes on from checkpoint-4"
+    (last / "optimizer.pt").unlink()
+    assert f"{str(run)!r} has no whole checkpoint" in rundir.going_on(run)
 
 
 @pytest.mark.parametrize("record", ["{}", "[]", '{"name": "x", "starts": []}', '{"name": "x", "sta'])

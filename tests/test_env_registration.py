@@ -11,9 +11,11 @@ import pytest
 
 import envs
 from envs.cooperbench.env import CooperBench
+from envs.core.config import EnvConfig
 from envs.core.lookup import find
 from envs.core.moved import MOVED
 from envs.scripted.base import Calibrated
+from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from rewards import find_term
 
@@ -85,3 +87,18 @@ def test_the_readmes_environment_is_played_and_configured_as_it_stands(tmp_path,
         [*command, "env.shades=3"], cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}
     )
     assert run.returncode == 0 and "shades: 3" in run.stdout, run.stderr
+
+
+def test_a_key_that_is_no_field_of_a_custom_environment_is_neither_shown_nor_taken(tmp_path, monkeypatch):
+    (tmp_path / "plain_env.py").write_text(
+        "from envs.core.config import EnvConfig\nfrom envs.core.env import CoopEnv\n\n"
+        "class PlainConfig(EnvConfig, frozen=True):\n    shades: int = 2\n\n"
+        "class Plain(CoopEnv[PlainConfig]):\n    Config = PlainConfig\n    WORK = 'choose'\n"
+        "    def make_task(self, seed): ...\n    def finish(self, turns): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config([ROOT / "configs/quickstart.yaml"], ["env.name=plain_env:Plain"])
+    assert config.env.keys() == {"name", "curriculum", "shades", *EnvConfig.model_fields}
+    for key in ("families", "distractors", "scaffold", "cells", "shade"):
+        with pytest.raises(ConfigError, match=rf"^command line: env\.{key}: unknown key; did you mean '\w+'\?"):
+            load_config([ROOT / "configs/quickstart.yaml"], ["env.name=plain_env:Plain", f"env.{key}=1"])

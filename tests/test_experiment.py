@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
 from marl_coop.config import policies
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.config.trial import try_rewards
+from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
 from rewards.metrics import rates
@@ -236,6 +241,9 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-2000:]
     run = place / "own"
+    found = spawn(place, [sys.executable, ROOT / "train.py", "--resume", run, "--print-config"], cwd=place)
+    out, errors = found.communicate(timeout=100)  # the run knows where its modules lay
+    assert found.returncode == 0 and "terms_here:Brevity" in out and "terms_beside:Vowels" in out, errors[-2000:]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     updates = [record for record in records if "update" in record]
     assert [record["weight/brevity"] for record in updates] == [0.0, 0.5, 0.5]
@@ -251,6 +259,65 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
                 [-length / 100 for length in lengths]
             )
             assert record[f"{seat}/reward/brevity"] == pytest.approx(-sum(lengths) / 100 / len(lengths), rel=1e-5)
+
+
+def test_from_python_too_the_terms_are_tried_before_the_model_and_once(tmp_path, monkeypatch):
+    (tmp_path / "terms_tried.py").write_text(
+        term("Bad", "1 / 0") + "CALLS = []\n" + term("Counted", "CALLS.append(agent) or 0.0")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [f"model.name_or_path={tmp_path / 'nowhere'}", "training.report_to=none"]
+    with pytest.raises(ConfigError, match=r"rewards\.terms_tried:Bad: fails on a scripted episode: ZeroDivisionError"):
+        Experiment(load_config([], [*words, "rewards[terms_tried:Bad].weight=1.0"]))
+    config = load_config([], [*words, "rewards[terms_tried:Counted].weight=1.0"])
+    try_rewards(config)
+    calls = import_module("terms_tried").CALLS
+    counted = list(calls)
+    assert {*counted} == {"agent_0", "agent_1"}
+    with pytest.raises(ConfigError, match="model.name_or_path: "):
+        Experiment(config)
+    assert calls == counted
+
+
+START = """
+import sys, torch
+from marl_coop import Experiment, load_config
+run, file, *overrides = sys.argv[1:]
+saved = scores(Experiment.from_run(run))
+for place, expected in ((run, saved), (f"{run}/agent_1", dict.fromkeys(saved, saved["agent_1"]))):
+    experiment = Experiment(load_config([file], [*overrides, f"lora.start_from={place}"]))
+    experiment.check_model()
+    experiment.warm_up()
+    found = scores(experiment)
+    print(*(torch.equal(expected[name], found[name]) for name in found))
+"""
+
+
+def test_training_starts_from_saved_adapters(place, whole):
+    """Before the first update they score tokens as the saved ones do, by their names or all as the one."""
+    _, _, _, file, *words = command(place, "started")
+    process = spawn(place, [sys.executable, "-c", SCORES + START, whole, file, *words])
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    assert out.splitlines() == ["True True", "True True"]
+    for words, said in [
+        ([f"lora.start_from={place / 'model'}"], f"{place / 'model' / 'agent_0'} is not the folder of a PEFT adapter"),
+        ([f"lora.start_from={whole}", "lora.r=2"], "has r 16, and this team 2: give it the same lora"),
+    ]:
+        process = start(place, "refused", "--dry-run", *words)
+        _, errors = process.communicate(timeout=100)
+        assert (process.returncode, errors.count("\n")) == (2, 1), errors[-2000:]
+        assert errors.startswith("error: command line: lora.start_from: ") and said in errors
+
+
+def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):
+    process = start(place, "stage", f"lora.start_from={whole}", "training.num_updates=1", "training.kl_reference=start")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0 and "warm-up" not in errors, errors[-2000:]
+    process = go_on(place, "stage", "training.num_updates=2")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    assert [record["update"] for record in read_metrics(place / "stage" / "metrics.jsonl")] == [1, 2]
 
 
 def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place, whole):

@@ -6,6 +6,8 @@ import pytest
 import tiny
 from processes import launch
 
+from marl_coop.runs.checkpoints import ASIDE, whole_checkpoints
+
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -81,3 +83,39 @@ def loaded(folder):
     policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
     policy.load(folder)
     return tiny.weights(policy)
+
+
+CHECKPOINTS = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import tiny
+from trained import same
+
+folder = Path(sys.argv[1])
+options = {"num_updates": 2, "save_updates": 1, "optim": "adamw_torch", "learning_rate": 0.01, "episodes_per_update": 4}
+straight = tiny.cue_trainer(folder / "run", **options)
+straight.train()
+first = folder / "run" / "checkpoint-1"
+files = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
+manifest = sorted(json.loads((first / "manifest.json").read_text()))
+torch.manual_seed(123)
+policy = tiny.team(tiny.base_model(len(straight.processing_class)), seed=99)
+resumed = tiny.cue_trainer(folder / "run", policy=policy, **options)
+resumed.train(resume_from_checkpoint=str(first))
+equal = same(tiny.weights(straight.model), tiny.weights(resumed.model))
+rank = straight.args.process_index
+(folder / f"rank-{rank}.json").write_text(json.dumps({"files": files, "manifest": manifest, "equal": equal}))
+"""
+
+
+def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path):
+    ranks = launch(CHECKPOINTS, tmp_path / "two", 2)
+    assert [rank["equal"] for rank in ranks] == [True, True]
+    for rank in ranks:
+        assert {*rank["files"]} == {*rank["manifest"], "manifest.json"}
+        assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "scheduler.pt"} < {*rank["manifest"]}
+    run = tmp_path / "two" / "run"
+    assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-1", "checkpoint-2"]
+    assert not (run / ASIDE).exists()
