@@ -74,8 +74,8 @@ def _say(line: str) -> None:
     speaks itself.
     """
     if int(os.environ.get("RANK", "0")) > 0:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             time.sleep(PATIENCE_S)
         except KeyboardInterrupt:
             return
