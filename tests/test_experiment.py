@@ -86,6 +86,16 @@ def spawn(place: Path, command: list, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment(place), preexec_fn=hear_interrupts, **options)
 
 
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until a process has written something; one that ends without it, or takes too long, fails the test."""
+    deadline = time.monotonic() + 300
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if not path.exists():
+        process.kill()
+        pytest.fail(f"no {path.name}: {process.communicate()[1][-2000:]}")
+
+
 def hear_interrupts() -> None:
     """A job that a shell started in the background ignores SIGINT, and so would its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -129,10 +139,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
 def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     name = f"killed-{stop.name}"
     process = start(place, name, "training.num_updates=40")
-    checkpoint = place / name / "checkpoint-4"  # after the first update
-    deadline = time.monotonic() + 150
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(place / name / "checkpoint-4", process)  # after the first update
     process.send_signal(stop)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors[-2000:]
@@ -385,9 +392,7 @@ def test_a_run_evaluates_while_it_trains_and_tells_wandb_all_of_itself(place):
 def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place):
     long = ["warmup.steps=100000", "training.num_updates=1"]
     process = start(place, "early", *long)
-    record, deadline = place / "early" / "run.json", time.monotonic() + 150
-    while not record.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(place / "early" / "run.json", process)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors[-2000:]

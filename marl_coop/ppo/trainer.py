@@ -331,8 +331,12 @@ class MultiAgentPPOTrainer(TrainerBase):
                 )
 
     def save_weights(self, folder: Path) -> None:
+        policy = self.accelerator.unwrap_model(self.model)
+        if folder.parent == self.checkpoint_folder():  # aside, where a checkpoint becomes whole with all its files
+            policy.save(folder)
+            return
         with checkpoints.replacing(folder) as unfinished:
-            self.accelerator.unwrap_model(self.model).save(unfinished)
+            policy.save(unfinished)
 
     def load_weights(self, folder: Path) -> None:
         """Raises ValueError where the checkpoint is not whole: transformers would go on with a fresh optimiser."""
