@@ -1,13 +1,14 @@
 """The section `training`: what becomes of it, and what is refused in one line."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 import tiny
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.setup import training_arguments
+from marl_coop.experiment.setup import training_arguments, try_training
 from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Hyperparameters
 from marl_coop.ppo.config import MultiAgentPPOConfig
 
@@ -94,3 +95,52 @@ def test_every_field_of_the_arguments_can_be_set_or_is_refused_with_a_reason():
     refused = ELSEWHERE.keys() | WITHOUT_EFFECT.keys()
     assert fields - refused == Hyperparameters.__annotations__.keys()
     assert not refused & Hyperparameters.__annotations__.keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim=sgd", "optim_args=momentun=0.9"], "'momentun=0.9' has no effect on this optimiser"),
+        (["optim=sgd", "optim_args=momentum=abc"], "optim_args: 'momentum=abc' is refused: could not convert"),
+        (["lr_scheduler_type=linear", "lr_scheduler_kwargs.min_lr=0.1"], "_kwargs: {'min_lr': 0.1} is refused"),
+        (["lr_scheduler_kwargs.min_lr=0.1"], "a constant rate takes none"),
+        (["lr_scheduler_type=cosine_with_min_lr"], "lr_scheduler_type: 'cosine_with_min_lr' is refused: One of min_lr"),
+    ],
+)
+def test_what_no_optimiser_or_schedule_takes_is_refused_in_one_line(overrides, message):
+    quiet = ["training.report_to=none", "training.use_cpu=true"]
+    config = load_config([], [*quiet, *(f"training.{override}" for override in overrides)])
+    with pytest.raises(ConfigError) as caught:
+        try_training(config, training_arguments(config))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("library", "override"), [("bitsandbytes", "optim=adamw_8bit"), ("mlflow", "report_to=mlflow")]
+)
+def test_an_optimiser_or_tracker_whose_library_is_not_there_is_refused(library, override):
+    if importlib.util.find_spec(library):
+        pytest.skip(f"{library} is installed")
+    config = load_config([], ["training.report_to=none", "training.use_cpu=true", f"training.{override}"])
+    with pytest.raises(ConfigError, match=rf"training\.{override.replace('=', ': .')}. is refused: .*{library}"):
+        try_training(config, training_arguments(config))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optim=sgd", "optim_args=momentum=0.9,nesterov=true"],
+        ["lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_kwargs.min_lr=0.1"],
+        ["report_to=wandb"],
+    ],
+)
+def test_what_optimiser_schedule_and_tracker_take_passes(overrides):
+    config = load_config([], ["training.use_cpu=true", *(f"training.{override}" for override in overrides)])
+    try_training(config, training_arguments(config))
+
+
+def test_a_precision_of_accelerate_for_the_learner_alone_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = load_config([], ["training.report_to=none", "training.use_cpu=true"])
+    with pytest.raises(ConfigError, match="accelerate launch --mixed_precision: 'bf16' is refused"):
+        try_training(config, training_arguments(config))

@@ -192,6 +192,7 @@ class Experiment:
         Raises:
             ConfigError: it is not; the message says what differs. A server does not.
         """
+        setup.try_training(self.config, self.args)
         setup.check_engine(self.config, self.args)
         setup.starting_points(self.config, self.base)
         setup.check_model(self.config, self.base, self.args.device)

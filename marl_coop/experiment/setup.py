@@ -5,6 +5,7 @@ becomes here a ConfigError that names the key and the file.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
 
 from envs import CoopEnv
 from envs.core.curriculum import Curriculum
 from envs.core.lookup import nearest
+from envs.core.tokens import one_line
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
-from marl_coop.config.errors import dotted
+from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine, EngineError, selftest, vllm_server
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
@@ -66,6 +69,34 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         raise config.error(("model", "name_or_path"), str(error)) from error
     except ValueError as error:
         raise config.error(("model", "attn_implementation"), str(error)) from error
+
+
+def try_training(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Make the optimiser and the schedule for one weight, and the trackers, before anything is written.
+
+    Raises:
+        ConfigError: one cannot be made or used here, or `accelerate launch` asks for another precision of learning.
+    """
+    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        problem = f"{precision!r} is refused: it rounds what is learned otherwise than what is sampled; set model.dtype"
+        raise ConfigError(problem, source="accelerate launch --mixed_precision")
+    keys, steps = ("training", "optim_args" if args.optim_args else "optim"), args.max_steps
+    try:
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args)
+        for pair in (args.optim_args or "").split(","):
+            if pair and pair.partition("=")[0].strip() not in options:
+                raise ValueError(f"{pair!r} has no effect on this optimiser")
+        optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
+        keys = ("training", "lr_scheduler_kwargs" if args.lr_scheduler_kwargs else "lr_scheduler_type")
+        if args.lr_scheduler_kwargs and args.lr_scheduler_type in ("constant", "constant_with_warmup"):
+            raise ValueError(f"{args.lr_scheduler_kwargs} has no effect: a constant rate takes none")
+        schedule = {"num_training_steps": steps, "scheduler_specific_kwargs": args.lr_scheduler_kwargs}
+        get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(steps), **schedule)
+        keys = ("training", "report_to")
+        for tracker in get_reporting_integration_callbacks(args.report_to):
+            tracker()
+    except (ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise config.error(keys, f"{config.training.get(keys[1])!r} is refused: {one_line(error)}") from error
 
 
 def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
@@ -148,7 +179,8 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device) -> 
     try:
         selftest.check_model(base, lora_config(config, base), policies.learners(config.policies))
     except ValueError as error:
-        raise config.error(("model", "name_or_path"), str(error)) from error
+        keys = ("lora", "target_modules") if "cannot carry these adapters" in str(error) else ("model", "name_or_path")
+        raise config.error(keys, str(error)) from error
 
 
 def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:

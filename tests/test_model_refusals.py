@@ -1,0 +1,107 @@
+"""A base model that cannot be trained here is refused before the run, in one line that names it."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.setup import check_model, load_model
+
+WEIGHT = "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder of a model that can be trained."""
+    folder, tokenizer = tmp_path_factory.mktemp("models") / "whole", tiny.byte_tokenizer()
+    tokenizer.save_pretrained(folder)
+    tiny.base_model(len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+def configured(folder, *overrides):
+    return load_config([], [f"model.name_or_path={folder}", "model.dtype=float32", *overrides])
+
+
+def changed(**fields):
+    """What changes fields of a model's config.json."""
+
+    def change(folder, file="config.json"):
+        content = json.loads((folder / file).read_text()) | fields
+        (folder / file).write_text(json.dumps(content))
+
+    return change
+
+
+def encoder_decoder(folder):
+    transformers.T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2).save_pretrained(folder)
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def without_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights[WEIGHT]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_an_end(folder):
+    changed(eos_token=None, pad_token=None)(folder, "tokenizer_config.json")
+
+
+def without_files(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (encoder_decoder, "t5 is an encoder and a decoder"),
+        (changed(model_type="clip"), "clip is no causal language model"),
+        (changed(model_type="nonsense"), "transformers has no architecture 'nonsense'"),
+        (changed(model_type="mine", auto_map={"AutoConfig": "mine.Mine"}), "code that comes with a model is not run"),
+        (changed(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantised"),
+        (changed(intermediate_size=80), r"mlp.down_proj.weight has the shape \(32, 64\), and its .* says \(32, 80\)"),
+        (cut, "SafetensorError: "),
+        (without_a_weight, f"its weights are not whole: {WEIGHT} is not there"),
+        (without_an_end, "its tokenizer has no token that ends a text"),
+        (without_files, "it has no config.json"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_trained_is_refused(whole, tmp_path, change, problem):
+    change(shutil.copytree(whole, folder := tmp_path / "model"))
+    with pytest.raises(ConfigError, match=f"model.name_or_path: '{folder}' cannot be loaded: .*{problem}") as caught:
+        load_model(configured(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["./nope", "~/nope", "a/b/c"])
+def test_a_folder_that_is_not_there_is_refused(place):
+    with pytest.raises(ConfigError, match=f"model.name_or_path: there is no folder '{place}': give a folder, a Hub id"):
+        load_model(configured(place))
+
+
+@pytest.mark.parametrize("name", ["flash_attention_2", "nonsense"])
+def test_an_attention_that_is_not_there_is_refused_under_its_own_key(whole, name):
+    with pytest.raises(ConfigError, match=f"model.attn_implementation: '{name}' cannot be used: ") as caught:
+        load_model(configured(whole, f"model.attn_implementation={name}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "all-linear", "mlp"])
+def test_what_carries_no_adapter_is_refused_under_the_key_of_the_targets(whole, target):
+    config = configured(whole, f"lora.target_modules=[{target}]")
+    base, _ = load_model(config)
+    with pytest.raises(ConfigError, match=r"lora.target_modules: \S+ cannot carry these adapters: ") as caught:
+        check_model(config, base, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
