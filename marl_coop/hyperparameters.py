@@ -80,6 +80,7 @@ class Hyperparameters(TypedDict, total=False):
     episodes_per_update: Count
     num_ppo_epochs: Count
     num_mini_batches: Count
+    micro_batch_tokens: Count
     gamma: Share
     lam: Share
     clip_low: Positive
