@@ -27,7 +27,7 @@ Data = dict[str, Any]
 
 FORMAT = 1  # of the twin; a change that breaks a reader makes it 2
 CHUNK = 50  # episodes that the page unpacks at once
-SCRIPTS = ("dom.js", "data.js", "overview.js", "list.js", "episode.js", "app.js")
+SCRIPTS = ("dom.js", "data.js", "overview.js", "list.js", "made.js", "episode.js", "app.js")
 _TEMPLATES = Environment(loader=PackageLoader("marl_coop.viewer"), autoescape=True, undefined=StrictUndefined)
 
 

@@ -80,7 +80,10 @@ function showHelp() {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input, select, textarea") || (event.key === "Enter" && event.target.matches("a, button, summary"))) {
+  if (
+    event.target.matches("input, select, textarea") ||
+    (event.key === "Enter" && event.target.matches("a, button, summary"))
+  ) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
@@ -102,6 +105,8 @@ addEventListener("keydown", (event) => {
 addEventListener("hashchange", show);
 firstTheme();
 load().then(show, (error) => {
-  $("main").replaceChildren(el("p", { class: "notice" }, `This page cannot be drawn by this browser: ${error.message}`));
+  $("main").replaceChildren(
+    el("p", { class: "notice" }, `This page cannot be drawn by this browser: ${error.message}`),
+  );
   throw error;
 });

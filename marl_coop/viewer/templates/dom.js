@@ -10,14 +10,18 @@ function el(tag, attributes = {}, ...children) {
     else if (name === "style") for (const [key, to] of Object.entries(value)) element.style.setProperty(key, to);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
 const $ = (id) => document.getElementById(id);
 
 const number = (value, digits = 2) =>
-  value === null || value === undefined ? "–" : (Math.abs(value) < 0.5 / 10 ** digits ? 0 : value).toFixed(digits).replace("-", "−");
+  value === null || value === undefined
+    ? "–"
+    : (Math.abs(value) < 0.5 / 10 ** digits ? 0 : value).toFixed(digits).replace("-", "−");
 const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, digits);
 const whole = (value) => value.toLocaleString("en");
 
@@ -46,4 +50,9 @@ const seatClass = (index) => `seat-${index % 8}`;
 
 /** Code as `text.highlighted` gives it: lines of [kind, text]. */
 const line = (spans) => spans.map(([kind, text]) => (kind ? el("span", { class: `t-${kind}` }, text) : text));
-const code = (lines) => el("pre", { class: "code" }, lines.map((spans) => [...line(spans), "\n"]));
+const code = (lines) =>
+  el(
+    "pre",
+    { class: "code" },
+    lines.map((spans) => [...line(spans), "\n"]),
+  );

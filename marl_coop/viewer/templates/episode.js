@@ -12,7 +12,10 @@ async function showEpisode(main, key, params) {
   const data = await detailOf(row);
   const other = await beside(data, params.get("beside"));
   const panels = [panel(data, other && labelOf(row), row), other && panel(other.data, other.label, other.row)];
-  main.replaceChildren(episodeHead(row, data, params.get("beside")), el("div", { class: other ? "two panels" : "panels" }, panels));
+  main.replaceChildren(
+    episodeHead(row, data, params.get("beside")),
+    el("div", { class: other ? "two panels" : "panels" }, panels),
+  );
   main.classList.toggle("raw", shown.raw);
   main.classList.toggle("tokens", shown.tokens);
   scrollTo(0, 0);
@@ -45,7 +48,8 @@ function neighbours(row) {
 
 function episodeHead(row, data, besideKey) {
   const [previous, next, at, count] = neighbours(row);
-  const step = (to, text, name) => el("a", { class: "step", href: to ? address(`episode/${to.key}`) : null, title: name, "aria-label": name }, text);
+  const step = (to, text, name) =>
+    el("a", { class: "step", href: to ? address(`episode/${to.key}`) : null, title: name, "aria-label": name }, text);
   const options = counterparts(row, data);
   return el(
     "header",
@@ -65,7 +69,9 @@ function episodeHead(row, data, besideKey) {
             "aria-label": "beside it",
             onchange: (event) => (location.hash = address(`episode/${row.key}`, { beside: event.target.value })),
           },
-          [["", "beside it …"], ...options].map(([value, text]) => el("option", { value, selected: value === (besideKey ?? "") }, text)),
+          [["", "beside it …"], ...options].map(([value, text]) =>
+            el("option", { value, selected: value === (besideKey ?? "") }, text),
+          ),
         ),
       toggle("raw", "all text", "all that was told and written (r)"),
       data.turns.some((turn) => turn.tokens.length) && toggle("tokens", "tokens", "tokens by log-probability (t)"),
@@ -81,7 +87,11 @@ function toggle(name, text, title) {
     $("main").classList.toggle(name, shown[name]);
     button.setAttribute("aria-pressed", String(shown[name]));
   };
-  const button = el("button", { class: "chip", id: `toggle-${name}`, title, "aria-pressed": String(shown[name]), onclick: press }, text);
+  const button = el(
+    "button",
+    { class: "chip", id: `toggle-${name}`, title, "aria-pressed": String(shown[name]), onclick: press },
+    text,
+  );
   return button;
 }
 
@@ -96,7 +106,16 @@ function panel(data, label, row) {
     lanes(data, places),
     made(data, places),
     data.memory.length > 0 &&
-      el("details", {}, el("summary", {}, `Shared memory, ${data.memory.length} entries`), el("pre", {}, data.memory.map((entry) => `${entry.line}\n`))),
+      el(
+        "details",
+        {},
+        el("summary", {}, `Shared memory, ${data.memory.length} entries`),
+        el(
+          "pre",
+          {},
+          data.memory.map((entry) => `${entry.line}\n`),
+        ),
+      ),
   );
 }
 
@@ -110,7 +129,11 @@ function result(data) {
     data.stop !== "finished" && data.stop.replaceAll("_", " "),
     data.detail,
   ];
-  return el("p", { class: "result" }, facts.filter(Boolean).map((fact) => el("span", {}, fact)));
+  return el(
+    "p",
+    { class: "result" },
+    facts.filter(Boolean).map((fact) => el("span", {}, fact)),
+  );
 }
 
 function decisions(data) {
@@ -122,16 +145,39 @@ function decisions(data) {
     el(
       "table",
       { class: "decisions" },
-      el("thead", {}, el("tr", {}, ["decision", "seat", "was told", "before the talk", "after", "acted on", ""].map((name) => el("th", {}, name)))),
-      el("tbody", {}, data.decisions.map((decision) => decisionRows(decision, data.seats))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          ["decision", "seat", "was told", "before the talk", "after", "acted on", ""].map((name) =>
+            el("th", {}, name),
+          ),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        data.decisions.map((decision) => decisionRows(decision, data.seats)),
+      ),
     ),
   );
-  return many ? el("details", {}, el("summary", {}, `${data.decisions.length} decisions, sealed answers before and after`), table) : table;
+  return many
+    ? el("details", {}, el("summary", {}, `${data.decisions.length} decisions, sealed answers before and after`), table)
+    : table;
 }
 
 function decisionRows(decision, seats) {
   const options = decision.options.join(", ") + (decision.more ? ` and ${decision.more} more` : "");
-  const stance = (held) => (held ? [verdict(held.right), ` ${held.option} `, el("span", { class: "faint" }, `${Math.round(100 * held.confidence)} %`)] : "–");
+  const stance = (held) =>
+    held
+      ? [
+          verdict(held.right),
+          ` ${held.option} `,
+          el("span", { class: "faint" }, `${Math.round(100 * held.confidence)} %`),
+        ]
+      : "–";
   return decision.seats.map((seat, i) =>
     el(
       "tr",
@@ -144,7 +190,13 @@ function decisionRows(decision, seats) {
           decision.best !== null && el("div", { class: "faint" }, `right: ${decision.best}`),
         ),
       el("th", { class: `seat ${seatClass(i)}` }, seats[i].seat),
-      el("td", {}, seat.told === null ? "–" : [verdict(seat.told_right), ` ${seat.told} `, el("span", { class: "faint" }, seat.source)]),
+      el(
+        "td",
+        {},
+        seat.told === null
+          ? "–"
+          : [verdict(seat.told_right), ` ${seat.told} `, el("span", { class: "faint" }, seat.source)],
+      ),
       el("td", {}, stance(seat.before)),
       el("td", {}, stance(seat.after)),
       el("td", {}, seat.acted ? [verdict(seat.acted_right), ` ${seat.acted}`] : "–"),
@@ -160,7 +212,8 @@ function lanes(data, places) {
       { class: `lane-head ${seatClass(i)}`, style: { "--column": i + 1 } },
       el("b", {}, seat.seat, " "),
       seat.player && seat.player !== seat.seat && el("span", { class: "faint" }, `${seat.player} `),
-      seat.reward !== null && el("span", { class: "pay" }, `${data.paid ? "paid" : "would be paid"} ${signed(seat.reward)}`),
+      seat.reward !== null &&
+        el("span", { class: "pay" }, `${data.paid ? "paid" : "would be paid"} ${signed(seat.reward)}`),
       el("p", { class: "brief" }, seat.brief),
     ),
   );
@@ -172,13 +225,21 @@ function turnCard(turn, place) {
   const heard = turn.message && turn.message !== turn.reply.trim();
   return el(
     "div",
-    { class: `turn ${seatClass(place)} ${turn.phase === "work" || turn.work.length ? "coded" : ""}`, style: { "--column": place + 1, "--round": turn.round + 2 } },
+    {
+      class: `turn ${seatClass(place)} ${turn.phase === "work" || turn.work.length ? "coded" : ""}`,
+      style: { "--column": place + 1, "--round": turn.round + 2 },
+    },
     el(
       "header",
       {},
       el("span", { class: "who" }, turn.agent),
       el("span", {}, PHASES[turn.phase] ?? turn.phase),
-      turn.said > 0 && el("span", { class: "price", title: "message tokens" }, `${turn.said} ${turn.said === 1 ? "token" : "tokens"} said`),
+      turn.said > 0 &&
+        el(
+          "span",
+          { class: "price", title: "message tokens" },
+          `${turn.said} ${turn.said === 1 ? "token" : "tokens"} said`,
+        ),
       turn.memory > 0 && el("span", { class: "price" }, `${turn.memory} of memory`),
       turn.error && el("span", { class: "kind bad" }, `cannot be read: ${turn.error.replaceAll("_", " ")}`),
       turn.truncated && el("span", { class: "kind bad" }, "cut off"),
@@ -189,21 +250,48 @@ function turnCard(turn, place) {
     heard && el("div", { class: "message" }, el("span", { class: "faint" }, "partners see: "), turn.message),
     turn.stances.length > 0 &&
       turn.stances.length < 4 &&
-      el("div", { class: "chips" }, turn.stances.map((held) => el("span", { class: "stance" }, verdict(held.right), ` ${held.option} · ${Math.round(100 * held.confidence)} %`))),
-    turn.acts.length > 0 && el("div", { class: "chips" }, turn.acts.map((act) => el("span", { class: "act" }, [act.kind, act.decision, act.option].filter(Boolean).join(" ")))),
+      el(
+        "div",
+        { class: "chips" },
+        turn.stances.map((held) =>
+          el(
+            "span",
+            { class: "stance" },
+            verdict(held.right),
+            ` ${held.option} · ${Math.round(100 * held.confidence)} %`,
+          ),
+        ),
+      ),
+    turn.acts.length > 0 &&
+      el(
+        "div",
+        { class: "chips" },
+        turn.acts.map((act) =>
+          el("span", { class: "act" }, [act.kind, act.decision, act.option].filter(Boolean).join(" ")),
+        ),
+      ),
     turn.reads.length > 0 && el("div", { class: "faint" }, `reads ${turn.reads.map((id) => `#${id}`).join(", ")}`),
-    turn.refused.length > 0 && el("div", { class: "faint" }, `may not write before it reads ${turn.refused.map((id) => `#${id}`).join(", ")}`),
+    turn.refused.length > 0 &&
+      el("div", { class: "faint" }, `may not write before it reads ${turn.refused.map((id) => `#${id}`).join(", ")}`),
     credit(turn),
   );
 }
 
 function credit(turn) {
   const paid = Object.entries(turn.terms).map(([term, value]) =>
-    el("span", { class: `term ${value > 0 ? "plus" : "minus"}` }, `${term.replaceAll("_", " ")} ${signed(value, Math.abs(value) < 0.1 ? 3 : 2)}`),
+    el(
+      "span",
+      { class: `term ${value > 0 ? "plus" : "minus"}` },
+      `${term.replaceAll("_", " ")} ${signed(value, Math.abs(value) < 0.1 ? 3 : 2)}`,
+    ),
   );
   const learned =
     turn.advantage !== null &&
-    el("span", { class: "learned", title: "what the critic expected, and the whitened weight of the turn in the loss" }, `value ${number(turn.value)} · advantage ${signed(turn.advantage)}`);
+    el(
+      "span",
+      { class: "learned", title: "what the critic expected, and the whitened weight of the turn in the loss" },
+      `value ${number(turn.value)} · advantage ${signed(turn.advantage)}`,
+    );
   return paid.length || learned ? el("footer", {}, paid, learned) : null;
 }
 
@@ -211,78 +299,17 @@ function credit(turn) {
 function tokens(turn) {
   const mark = (text, i) => {
     const logprob = turn.logprobs[i];
-    return el("span", { class: "token", style: { "--doubt": Math.min(1, -logprob / 3).toFixed(2) }, title: `${number(logprob)} nats, p = ${Math.exp(logprob).toFixed(2)}` }, text);
+    return el(
+      "span",
+      {
+        class: "token",
+        style: { "--doubt": Math.min(1, -logprob / 3).toFixed(2) },
+        title: `${number(logprob)} nats, p = ${Math.exp(logprob).toFixed(2)}`,
+      },
+      text,
+    );
   };
   return el("div", { class: "sampled" }, turn.tokens.map(mark));
-}
-
-// ---------------------------------------------------------------------------------------- code, merge and tests
-
-function made(data, places) {
-  const works = data.merge ? [] : data.turns.filter((turn) => turn.work.length);
-  const { parts } = data.tests;
-  if (!works.length && !data.merge && !Object.keys(parts).length) return null;
-  return el(
-    "section",
-    { class: "made" },
-    el("h2", {}, data.merge ? "The merge" : "The code"),
-    data.merge && merge(data.merge),
-    works.map((turn) => el("div", { class: `work ${seatClass(places.get(turn.agent))}` }, el("b", {}, turn.agent), code(turn.work))),
-    Object.keys(parts).length > 0 && tests(parts, places),
-    data.forecasts.length > 0 &&
-      el(
-        "details",
-        {},
-        el("summary", {}, "What a merge would have met after each round"),
-        el("ul", {}, data.forecasts.map(({ round, files, symbols }) => el("li", {}, `round ${round}: ${[...files, ...symbols].join(", ") || "nothing"}`))),
-      ),
-  );
-}
-
-function tests(parts, places) {
-  const marks = (passed, names) => passed.map((right, i) => verdict(right, names[i] ?? `test ${i + 1}`));
-  return el(
-    "table",
-    { class: "tests" },
-    el("thead", {}, el("tr", {}, ["hidden tests of", "on its part alone", "after the merge"].map((name) => el("th", {}, name)))),
-    el(
-      "tbody",
-      {},
-      Object.entries(parts).map(([seat, { alone, merged, names }]) =>
-        el("tr", {}, el("th", { class: `seat ${seatClass(places.get(seat))}` }, seat), el("td", {}, marks(alone, names)), el("td", {}, marks(merged, names))),
-      ),
-    ),
-  );
-}
-
-function merge({ conflict, policy, worth, sides }) {
-  const box = el("div");
-  const buttons = Object.keys(sides).map((side) =>
-    el("button", { class: "chip", onclick: () => choose(side) }, side === "merged" ? "merged" : `${side}'s branch, alone worth ${number(worth[side])}`),
-  );
-  const choose = (side) => {
-    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(Object.keys(sides)[i] === side)));
-    box.replaceChildren(...(sides[side].length ? sides[side].map(fileDiff) : [el("p", { class: "faint" }, "nothing changed")]));
-  };
-  choose("merged");
-  return [
-    el("p", {}, conflict ? el("span", { class: "kind bad" }, "conflict") : el("span", { class: "kind good" }, "no conflict"), el("span", { class: "faint" }, ` ${policy}`)),
-    el("div", { class: "chips" }, buttons),
-    box,
-  ];
-}
-
-function fileDiff({ path, lines }) {
-  const seats = [...new Set(lines.flatMap(({ by }) => by))].sort();
-  const rows = lines.map(({ sign, spans, by }) =>
-    el(
-      "tr",
-      { class: { "+": "added", "-": "removed", "@": "skipped" }[sign] ?? "" },
-      el("td", { class: `by ${by.length === 1 ? seatClass(Number(by[0].split("_").at(-1)) || 0) : ""}`, title: by.join(", ") || null }, sign === "@" ? "" : sign),
-      el("td", {}, line(spans)),
-    ),
-  );
-  return el("details", { open: true, class: "file" }, el("summary", {}, path, seats.length > 0 && el("span", { class: "faint" }, ` ${seats.join(", ")}`)), el("div", { class: "scroll" }, el("table", { class: "code diff" }, rows)));
 }
 
 const go = (row) => row && (location.hash = address(`episode/${row.key}`));

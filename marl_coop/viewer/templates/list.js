@@ -36,7 +36,8 @@ function selected(query) {
   const value = query.sort && columnNamed(query.sort)?.value;
   if (!value) return rows;
   const sign = query.down ? -1 : 1;
-  const rank = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : a < b ? -sign : sign);
+  const rank = (a, b) =>
+    a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : a < b ? -sign : sign;
   return rows.toSorted((a, b) => rank(value(a), value(b)) || a.number - b.number);
 }
 
@@ -44,7 +45,9 @@ const told = (row) => row.told.map((right) => (right === null ? "·" : right ? "
 
 function termNames() {
   const names = new Map();
-  for (const row of store.rows) for (const [name, value] of Object.entries(row.terms)) names.set(name, Math.max(names.get(name) ?? 0, Math.abs(value)));
+  for (const row of store.rows)
+    for (const [name, value] of Object.entries(row.terms))
+      names.set(name, Math.max(names.get(name) ?? 0, Math.abs(value)));
   return names;
 }
 
@@ -53,7 +56,13 @@ function columns() {
   return [
     { name: "id", title: "episode", value: (row) => row.number, cell: (row) => labelOf(row), left: true },
     { name: "family", title: "family", value: (row) => row.family, cell: (row) => row.family, left: true },
-    { name: "told", title: "told", about: "which seats were told what is right", value: told, cell: (row) => row.told.map((right) => verdict(right)) },
+    {
+      name: "told",
+      title: "told",
+      about: "which seats were told what is right",
+      value: told,
+      cell: (row) => row.told.map((right) => verdict(right)),
+    },
     {
       name: "utility",
       title: "result",
@@ -69,8 +78,20 @@ function columns() {
       left: true,
     },
     { name: "said", title: "talk", about: "message tokens", value: (row) => row.said, cell: (row) => whole(row.said) },
-    { name: "written", title: "written", about: "all tokens that the seats wrote", value: (row) => row.written, cell: (row) => whole(row.written) },
-    { name: "reward", title: "reward", about: "of all seats, weights applied", value: (row) => row.reward, cell: (row) => number(row.reward) },
+    {
+      name: "written",
+      title: "written",
+      about: "all tokens that the seats wrote",
+      value: (row) => row.written,
+      cell: (row) => whole(row.written),
+    },
+    {
+      name: "reward",
+      title: "reward",
+      about: "of all seats, weights applied",
+      value: (row) => row.reward,
+      cell: (row) => number(row.reward),
+    },
     ...[...terms].map(([term, most]) => ({
       name: `term:${term}`,
       title: term.replaceAll("_", " "),
@@ -95,9 +116,17 @@ async function showList(main, _, params) {
   const body = el("tbody");
   const shownColumns = columns();
   const heads = shownColumns.map((column) => headCell(column, query, change));
-  const table = el("table", { class: "episodes", "aria-rowcount": rows.length + 1 }, el("thead", {}, el("tr", {}, heads)), body);
+  const table = el(
+    "table",
+    { class: "episodes", "aria-rowcount": rows.length + 1 },
+    el("thead", {}, el("tr", {}, heads)),
+    body,
+  );
   const scroller = el("div", { class: "scroll list", tabindex: 0 }, table);
-  main.replaceChildren(filters(query, rows, change), rows.length ? scroller : el("p", { class: "empty" }, "No episode is like that."));
+  main.replaceChildren(
+    filters(query, rows, change),
+    rows.length ? scroller : el("p", { class: "empty" }, "No episode is like that."),
+  );
   const draw = () => drawRows(scroller, body, rows, shownColumns);
   redraw = () => {
     const at = rows.indexOf(cursor) * ROW_PX;
@@ -117,25 +146,49 @@ function headCell(column, query, change) {
   const next = !sorted ? first : (query.down ?? "") === first ? (first ? "" : "1") : null;
   return el(
     "th",
-    { class: column.left ? "left" : "", title: column.about, "aria-sort": sorted ? (query.down ? "descending" : "ascending") : null },
-    el("button", { onclick: () => change(next === null ? { sort: "", down: "" } : { sort: column.name, down: next }) }, column.title, sorted ? (query.down ? " ↓" : " ↑") : ""),
+    {
+      class: column.left ? "left" : "",
+      title: column.about,
+      "aria-sort": sorted ? (query.down ? "descending" : "ascending") : null,
+    },
+    el(
+      "button",
+      { onclick: () => change(next === null ? { sort: "", down: "" } : { sort: column.name, down: next }) },
+      column.title,
+      sorted ? (query.down ? " ↓" : " ↑") : "",
+    ),
   );
 }
 
 function drawRows(scroller, body, rows, shownColumns) {
   const first = Math.max(0, Math.floor(scroller.scrollTop / ROW_PX) - BEYOND);
   const last = Math.min(rows.length, first + Math.ceil(scroller.clientHeight / ROW_PX) + 2 * BEYOND);
-  const spacer = (count) => el("tr", { class: "spacer", style: { height: `${count * ROW_PX}px` }, "aria-hidden": true });
+  const spacer = (count) =>
+    el("tr", { class: "spacer", style: { height: `${count * ROW_PX}px` }, "aria-hidden": true });
   const cells = (row) =>
     shownColumns.map((column, i) => {
       const shade = column.shade?.(row);
       const style = shade ? { "--shade": Math.abs(shade).toFixed(2) } : {};
       const content = i === 0 ? el("a", { href: address(`episode/${row.key}`) }, column.cell(row)) : column.cell(row);
-      return el("td", { class: [column.left && "left", shade && (shade > 0 ? "plus" : "minus")].filter(Boolean).join(" "), style }, content);
+      return el(
+        "td",
+        { class: [column.left && "left", shade && (shade > 0 ? "plus" : "minus")].filter(Boolean).join(" "), style },
+        content,
+      );
     });
-  const drawn = rows.slice(first, last).map((row, i) =>
-    el("tr", { "aria-rowindex": first + i + 2, class: row === cursor ? "cursor" : null, onclick: () => (location.hash = address(`episode/${row.key}`)) }, cells(row)),
-  );
+  const drawn = rows
+    .slice(first, last)
+    .map((row, i) =>
+      el(
+        "tr",
+        {
+          "aria-rowindex": first + i + 2,
+          class: row === cursor ? "cursor" : null,
+          onclick: () => (location.hash = address(`episode/${row.key}`)),
+        },
+        cells(row),
+      ),
+    );
   body.replaceChildren(spacer(first), ...drawn, spacer(rows.length - last));
 }
 
@@ -161,7 +214,11 @@ function filters(query, rows, change) {
   chips.push(
     el(
       "button",
-      { class: "chip", "aria-pressed": String(Boolean(dearest)), onclick: () => change(dearest ? { sort: "", down: "" } : { sort: "said", down: 1 }) },
+      {
+        class: "chip",
+        "aria-pressed": String(Boolean(dearest)),
+        onclick: () => change(dearest ? { sort: "", down: "" } : { sort: "said", down: 1 }),
+      },
       "most expensive first",
     ),
   );
@@ -169,7 +226,9 @@ function filters(query, rows, change) {
     el(
       "select",
       { "aria-label": label, onchange: (event) => change({ [name]: event.target.value }) },
-      [["", label], ...options].map(([value, text]) => el("option", { value, selected: (query[name] ?? "") === String(value) }, text)),
+      [["", label], ...options].map(([value, text]) =>
+        el("option", { value, selected: (query[name] ?? "") === String(value) }, text),
+      ),
     );
   const families = [...new Set(store.rows.map((row) => row.family))].sort();
   const search = el("input", {
@@ -187,10 +246,26 @@ function filters(query, rows, change) {
     el(
       "div",
       { class: "choices" },
-      several() && choice("run", "all runs", store.overview.runs.map((_, i) => [i, runName(i)])),
-      choice("phase", "all phases", ["before", "training", "evaluation", "after"].map((phase) => [phase, phase])),
-      choice("family", "all families", families.map((family) => [family, family])),
-      choice("success", "solved or not", [["true", "solved"], ["false", "not solved"]]),
+      several() &&
+        choice(
+          "run",
+          "all runs",
+          store.overview.runs.map((_, i) => [i, runName(i)]),
+        ),
+      choice(
+        "phase",
+        "all phases",
+        ["before", "training", "evaluation", "after"].map((phase) => [phase, phase]),
+      ),
+      choice(
+        "family",
+        "all families",
+        families.map((family) => [family, family]),
+      ),
+      choice("success", "solved or not", [
+        ["true", "solved"],
+        ["false", "not solved"],
+      ]),
       search,
       el("span", { class: "faint" }, `${whole(rows.length)} of ${whole(store.rows.length)}`),
     ),

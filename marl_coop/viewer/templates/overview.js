@@ -11,7 +11,15 @@ async function showOverview(main) {
       "div",
       { class: "wide" },
       runs.map(aboutRun),
-      charts.curves.length > 0 && [el("h2", {}, "Curves"), el("p", { class: "note" }, CURVE_NOTE), el("div", { class: "charts small" }, charts.curves.map((spec) => chart(spec)))],
+      charts.curves.length > 0 && [
+        el("h2", {}, "Curves"),
+        el("p", { class: "note" }, CURVE_NOTE),
+        el(
+          "div",
+          { class: "charts small" },
+          charts.curves.map((spec) => chart(spec)),
+        ),
+      ],
       runs.map(cameOfIt),
       more(charts.learning),
     ),
@@ -37,8 +45,14 @@ function aboutRun(run) {
       run.last_written && el("span", { class: "faint" }, `last written ${run.last_written}`),
     ),
     [...run.alarms, ...run.notices].map((notice) => el("p", { class: "notice" }, notice)),
-    el("dl", { class: "facts" }, Object.entries(run.facts).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v)))),
-    tiles.length ? el("div", { class: "tiles" }, tiles.map(tile)) : el("p", { class: "empty" }, "Nothing has been played yet."),
+    el(
+      "dl",
+      { class: "facts" },
+      Object.entries(run.facts).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))),
+    ),
+    tiles.length
+      ? el("div", { class: "tiles" }, tiles.map(tile))
+      : el("p", { class: "empty" }, "Nothing has been played yet."),
   );
 }
 
@@ -66,7 +80,11 @@ function outcome(run) {
   const played = labels.map((label, side) => episodes[side] && `${episodes[side]} episodes ${label}`).filter(Boolean);
   return [
     el("h2", {}, "In numbers"),
-    el("p", { class: "note" }, `${played.join(", ")}. Brackets and lines: 95 % intervals. Green tick: ideal players on the same tasks.`),
+    el(
+      "p",
+      { class: "note" },
+      `${played.join(", ")}. Brackets and lines: 95 % intervals. Green tick: ideal players on the same tasks.`,
+    ),
     el(
       "div",
       {},
@@ -76,7 +94,15 @@ function outcome(run) {
         el(
           "table",
           { class: "numbers" },
-          el("thead", {}, el("tr", {}, ["", ...labels, "change", "ceiling", "cases"].map((name) => el("th", {}, name)))),
+          el(
+            "thead",
+            {},
+            el(
+              "tr",
+              {},
+              ["", ...labels, "change", "ceiling", "cases"].map((name) => el("th", {}, name)),
+            ),
+          ),
           el("tbody", {}, rows.map(resultRow)),
         ),
       ),
@@ -89,7 +115,7 @@ function outcome(run) {
 function judged(row) {
   const { change, better } = row;
   if (!change || change.low === null || (change.low <= 0 && change.high >= 0)) return null;
-  return better ? (change.value > 0) === (better === "more") : null;
+  return better ? change.value > 0 === (better === "more") : null;
 }
 
 function tile(row) {
@@ -109,7 +135,9 @@ function tile(row) {
     el(
       "span",
       { class: `change ${good === null ? "" : good ? "right" : "wrong"}` },
-      row.change ? `${signed(row.change.value, digits)}${good === null ? "" : good ? " better" : " worse"}` : `${now.n} cases`,
+      row.change
+        ? `${signed(row.change.value, digits)}${good === null ? "" : good ? " better" : " worse"}`
+        : `${now.n} cases`,
     ),
   );
 }
@@ -131,14 +159,30 @@ function resultRow(row) {
 
 // counts[partner right][right before][right after], true first
 const FLIPS = [
-  { title: "partner was right", names: [["held", "gave up what was right"], ["deferred rightly", "did not move"]] },
-  { title: "partner was wrong", names: [["held rightly", "gave in"], ["found it nevertheless", "both stayed wrong"]] },
+  {
+    title: "partner was right",
+    names: [
+      ["held", "gave up what was right"],
+      ["deferred rightly", "did not move"],
+    ],
+  },
+  {
+    title: "partner was wrong",
+    names: [
+      ["held rightly", "gave in"],
+      ["found it nevertheless", "both stayed wrong"],
+    ],
+  },
 ];
 
 function flips(run) {
   return [
     el("h2", {}, "Who moved"),
-    el("p", { class: "note" }, "Seats and decisions by the sealed answer before the talk and the one acted on. Shares are of a row."),
+    el(
+      "p",
+      { class: "note" },
+      "Seats and decisions by the sealed answer before the talk and the one acted on. Shares are of a row.",
+    ),
     el("div", { class: "beside" }, run.flips.map(flipTable)),
   ];
 }
@@ -181,7 +225,11 @@ function terms(run) {
   };
   return [
     el("h2", {}, "Share of each reward term"),
-    el("p", { class: "note" }, "How much of the advantages is each term's doing, by update; and the first and last update in numbers."),
+    el(
+      "p",
+      { class: "note" },
+      "How much of the advantages is each term's doing, by update; and the first and last update in numbers.",
+    ),
     el(
       "div",
       { class: "beside" },
@@ -189,12 +237,26 @@ function terms(run) {
       el(
         "table",
         { class: "numbers" },
-        el("thead", {}, el("tr", {}, ["term", "share", "value before weight"].map((name) => el("th", {}, name)))),
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            ["term", "share", "value before weight"].map((name) => el("th", {}, name)),
+          ),
+        ),
         el(
           "tbody",
           {},
           run.terms.map((term) =>
-            el("tr", { title: term.doc }, el("th", {}, term.term), el("td", {}, ends(term.share, 2)), el("td", {}, ends(term.pay, 2))),
+            el(
+              "tr",
+              { title: term.doc },
+              el("th", {}, term.term),
+              el("td", {}, ends(term.share, 2)),
+              el("td", {}, ends(term.pay, 2)),
+            ),
           ),
         ),
       ),
@@ -204,7 +266,12 @@ function terms(run) {
 
 function more(specs) {
   if (!specs.length) return null;
-  const details = el("details", {}, el("summary", {}, "The learner itself: KL, entropy, value loss"), el("div", { class: "charts" }));
+  const details = el(
+    "details",
+    {},
+    el("summary", {}, "The learner itself: KL, entropy, value loss"),
+    el("div", { class: "charts" }),
+  );
   details.addEventListener("toggle", () => {
     const box = details.querySelector(".charts");
     if (details.open && !box.children.length) {
@@ -234,7 +301,14 @@ const PALETTE = {
 async function drawCharts(root) {
   const css = getComputedStyle($("bar"));
   const [ink, quiet, font] = [css.color, getComputedStyle($("bar").querySelector(".grow")).color, css.fontFamily];
-  const axis = { labelColor: quiet, titleColor: quiet, domainColor: quiet, tickColor: quiet, gridColor: quiet, gridOpacity: 0.15 };
+  const axis = {
+    labelColor: quiet,
+    titleColor: quiet,
+    domainColor: quiet,
+    tickColor: quiet,
+    gridColor: quiet,
+    gridOpacity: 0.15,
+  };
   const config = {
     range: { category: PALETTE[dark() ? "dark" : "light"] },
     background: "transparent",

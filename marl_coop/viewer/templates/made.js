@@ -1,0 +1,113 @@
+// What the seats made: code, the merge as a diff, and the hidden tests.
+
+function made(data, places) {
+  const works = data.merge ? [] : data.turns.filter((turn) => turn.work.length);
+  const { parts } = data.tests;
+  if (!works.length && !data.merge && !Object.keys(parts).length) return null;
+  return el(
+    "section",
+    { class: "made" },
+    el("h2", {}, data.merge ? "The merge" : "The code"),
+    data.merge && merge(data.merge),
+    works.map((turn) =>
+      el("div", { class: `work ${seatClass(places.get(turn.agent))}` }, el("b", {}, turn.agent), code(turn.work)),
+    ),
+    Object.keys(parts).length > 0 && tests(parts, places),
+    data.forecasts.length > 0 &&
+      el(
+        "details",
+        {},
+        el("summary", {}, "What a merge would have met after each round"),
+        el(
+          "ul",
+          {},
+          data.forecasts.map(({ round, files, symbols }) =>
+            el("li", {}, `round ${round}: ${[...files, ...symbols].join(", ") || "nothing"}`),
+          ),
+        ),
+      ),
+  );
+}
+
+function tests(parts, places) {
+  const marks = (passed, names) => passed.map((right, i) => verdict(right, names[i] ?? `test ${i + 1}`));
+  return el(
+    "table",
+    { class: "tests" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        ["hidden tests of", "on its part alone", "after the merge"].map((name) => el("th", {}, name)),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      Object.entries(parts).map(([seat, { alone, merged, names }]) =>
+        el(
+          "tr",
+          {},
+          el("th", { class: `seat ${seatClass(places.get(seat))}` }, seat),
+          el("td", {}, marks(alone, names)),
+          el("td", {}, marks(merged, names)),
+        ),
+      ),
+    ),
+  );
+}
+
+function merge({ conflict, policy, worth, sides }) {
+  const box = el("div");
+  const buttons = Object.keys(sides).map((side) =>
+    el(
+      "button",
+      { class: "chip", onclick: () => choose(side) },
+      side === "merged" ? "merged" : `${side}'s branch, alone worth ${number(worth[side])}`,
+    ),
+  );
+  const choose = (side) => {
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(Object.keys(sides)[i] === side)));
+    box.replaceChildren(
+      ...(sides[side].length ? sides[side].map(fileDiff) : [el("p", { class: "faint" }, "nothing changed")]),
+    );
+  };
+  choose("merged");
+  return [
+    el(
+      "p",
+      {},
+      conflict ? el("span", { class: "kind bad" }, "conflict") : el("span", { class: "kind good" }, "no conflict"),
+      el("span", { class: "faint" }, ` ${policy}`),
+    ),
+    el("div", { class: "chips" }, buttons),
+    box,
+  ];
+}
+
+function fileDiff({ path, lines }) {
+  const seats = [...new Set(lines.flatMap(({ by }) => by))].sort();
+  const rows = lines.map(({ sign, spans, by }) =>
+    el(
+      "tr",
+      { class: { "+": "added", "-": "removed", "@": "skipped" }[sign] ?? "" },
+      el(
+        "td",
+        {
+          class: `by ${by.length === 1 ? seatClass(Number(by[0].split("_").at(-1)) || 0) : ""}`,
+          title: by.join(", ") || null,
+        },
+        sign === "@" ? "" : sign,
+      ),
+      el("td", {}, line(spans)),
+    ),
+  );
+  return el(
+    "details",
+    { open: true, class: "file" },
+    el("summary", {}, path, seats.length > 0 && el("span", { class: "faint" }, ` ${seats.join(", ")}`)),
+    el("div", { class: "scroll" }, el("table", { class: "code diff" }, rows)),
+  );
+}
