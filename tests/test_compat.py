@@ -50,7 +50,7 @@ def private_names(source: str) -> tuple[set[str], set[str]]:
             (taken if isinstance(node.ctx, ast.Load) else given).add(node.attr)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             given.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             given.add(node.name)
     return {name for name in taken if is_private(name)}, given
 

@@ -15,7 +15,6 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_scheduler
-from transformers.integrations import get_reporting_integration_callbacks
 
 from envs import CoopEnv
 from envs.core.curriculum import Curriculum
@@ -29,6 +28,7 @@ from marl_coop.engines import Engine, EngineError, selftest, vllm_server
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, Player
 from marl_coop.policy.adapters import check_adapter
+from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine

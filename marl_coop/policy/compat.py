@@ -21,6 +21,7 @@ from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoR
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import get_reporting_integration_callbacks  # the trackers that a trainer would make
 from transformers.masking_utils import eager_mask  # additive masks (R, 1, Q, T), for an attention of our own
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
@@ -45,8 +46,9 @@ __all__ = [
     "disable_dropout_in_model",
     "eager_mask",
     "from_layer",
-    "layers_of",
+    "get_reporting_integration_callbacks",
     "head_of",
+    "layers_of",
     "selective_log_softmax_and_entropy",
     "with_layer_class",
 ]
