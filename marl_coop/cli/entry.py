@@ -16,6 +16,7 @@ from marl_coop import __version__
 from marl_coop.cli.audit import audit
 from marl_coop.cli.compare import compare
 from marl_coop.cli.eval import evaluate
+from marl_coop.cli.export import export
 from marl_coop.cli.ledger import ledger
 from marl_coop.cli.rescore import rescore
 from marl_coop.cli.show import show
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "rescore": rescore,
     "ledger": ledger,
+    "export": export,
     "view": view,
     "show": show,
     "audit": audit,

