@@ -13,7 +13,7 @@ from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
 from marl_coop.evaluation.comparison import AFTER_TRAINING, Evaluated, compare_methods, read_evaluated, speaks_of
-from marl_coop.evaluation.comparison_tables import not_told_apart
+from marl_coop.evaluation.comparison_tables import summary
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
@@ -158,7 +158,8 @@ def test_several_seeds_speak_of_methods_if_there_are_enough(ideal, silent, seeds
 
 def test_what_cannot_be_told_apart_is_said(ideal):
     (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, mixed(3))])
-    assert not_told_apart(found, "success") == ["b"]
+    assert summary(found, "success") == "not told apart from a by success: b"
+    assert summary(found, "memory_recall").startswith("memory_recall has no case")
 
 
 def test_the_reference_can_be_named(ideal, silent):

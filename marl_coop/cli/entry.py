@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from marl_coop import __version__
+from marl_coop.cli.ablate import ablate
 from marl_coop.cli.audit import audit
 from marl_coop.cli.compare import compare
 from marl_coop.cli.eval import evaluate
@@ -31,6 +32,7 @@ from marl_coop.runs.rundir import RunError
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "ablate": ablate,
     "compare": compare,
     "rescore": rescore,
     "ledger": ledger,
@@ -40,7 +42,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "audit": audit,
 }
 PATIENCE_S = 30.0  # for the first process to say what stops them all
-GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on"}
+GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on", "ablate": "the same command goes on"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

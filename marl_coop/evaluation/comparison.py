@@ -153,10 +153,13 @@ def _by_task(file: Path) -> dict[str, Episode]:
     return found
 
 
-def compare_methods(evaluated: Sequence[Evaluated], reference: str | None = None) -> list[Comparison]:
+def compare_methods(
+    evaluated: Sequence[Evaluated], reference: str | None = None, metrics: Sequence[str] = COMPARED
+) -> list[Comparison]:
     """Each condition in which two methods or more were evaluated.
 
     Args:
+        metrics: names of those to compare by.
         reference: the method that the others are compared with; None: the first in each condition.
 
     Raises:
@@ -173,7 +176,7 @@ def compare_methods(evaluated: Sequence[Evaluated], reference: str | None = None
         known = sorted({method for methods in several.values() for method in methods})
         raise RunError(f"there is no method {reference!r}; there are {', '.join(known)}")
     return [
-        _comparison(name, methods, reference or next(iter(methods)))
+        _comparison(name, methods, reference or next(iter(methods)), metrics)
         for name, methods in several.items()
         if reference is None or reference in methods
     ]
@@ -194,15 +197,17 @@ def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     return list(found.values())
 
 
-def _comparison(condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str) -> Comparison:
+def _comparison(
+    condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str, names: Sequence[str]
+) -> Comparison:
     everyone = [one for of_method in methods.values() for one in of_method]
     for other in everyone[1:]:
         _check_same_tasks(everyone[0], other)
     of_methods = any(len(runs) > 1 for runs in methods.values())
-    metrics = METRICS
+    known = METRICS
     if everyone[0].beside_partners:
-        metrics = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
-    metrics = {name: metrics[name] for name in COMPARED}
+        known = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
+    metrics = {name: known[name] for name in names}
     rows = _rows_of_methods if of_methods else _rows_of_checkpoints
     return Comparison(
         condition=condition,

@@ -21,6 +21,7 @@ SHOWN = {  # metric -> how tables and plots call it
     "cr": "CR",
     "message_tokens_per_episode": "message tokens",
 }
+PLOTTED = ("j", "success", "cr")
 TOLD_APART, NOT_TOLD_APART, REFERENCE = "#0072b2", "#999999", "#000000"  # blue and grey differ for every eye
 
 
@@ -71,13 +72,16 @@ def _improvement(row: ComparedRow) -> str:
     return f"P {value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def not_told_apart(comparison: Comparison, metric: str) -> list[str]:
-    """The methods of which the metric cannot be told apart from the reference's."""
-    rows = (row for row in comparison.rows if row.than is not None and row.metric == metric)
-    return [row.method for row in rows if row.verdict == "not told apart"]
+def summary(comparison: Comparison, metric: str) -> str:
+    """In a line, the methods of which the metric cannot be told apart from the reference's."""
+    rows = [row for row in comparison.rows if row.than is not None and row.metric == metric]
+    if not rows:
+        return f"{metric} has no case in these runs, so nothing is told apart by it"
+    alike = [row.method for row in rows if row.verdict == "not told apart"]
+    return f"not told apart from {comparison.reference} by {metric}: {', '.join(alike) or 'none'}"
 
 
-def write(comparisons: Sequence[Comparison], folder: Path) -> None:
+def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str] = PLOTTED) -> None:
     """Write `comparison.json`, `comparison.csv` and, of each condition, `comparison-<condition>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [[_plain(row) for row in one.rows] for one in comparisons]
@@ -90,14 +94,14 @@ def write(comparisons: Sequence[Comparison], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(row for plain in rows for row in plain)
     for one in comparisons:
-        plot(one, folder / f"comparison-{re.sub(r'[^A-Za-z0-9_.-]+', '_', one.condition)}.png")
+        plot(one, folder / f"comparison-{re.sub(r'[^A-Za-z0-9_.-]+', '_', one.condition)}.png", plotted)
 
 
 def _plain(row: ComparedRow) -> dict:
     return asdict(row) | {"verdict": row.verdict if row.than is not None else None}
 
 
-def plot(comparison: Comparison, file: Path, shown: Sequence[str] = ("j", "success", "cr")) -> None:
+def plot(comparison: Comparison, file: Path, shown: Sequence[str] = PLOTTED) -> None:
     """Draw each method with its interval, grey where it cannot be told apart from the reference, which is black."""
     values = {(row.method, row.metric): row for row in comparison.rows if row.than is None}
     verdicts = {(row.method, row.metric): row.verdict for row in comparison.rows if row.than is not None}

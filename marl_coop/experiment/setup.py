@@ -311,3 +311,10 @@ def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
         args.check_shares(processes)
     except ValueError as error:
         raise config.error(("training", "episodes_per_update"), str(error)) from error
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The ids by which CUDA_VISIBLE_DEVICES names each GPU that this process sees."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = said.split(",") if said is not None else [str(i) for i in range(torch.cuda.device_count())]
+    return tuple(ids[: torch.cuda.device_count()])

@@ -52,7 +52,7 @@ class WandbRun(TrainerCallback):
             "group": os.environ.get("WANDB_RUN_GROUP", group),
             "dir": os.environ.get("WANDB_DIR", str(folder)),
             "name": name,
-            "id": run_id,
+            "id": os.environ.get("WANDB_RUN_ID", run_id),  # an agent of a sweep has chosen one
             "resume": "allow",
         }
         mode: Any = wandb_mode()

@@ -1,0 +1,76 @@
+"""An ablation: arms times seeds, as one strict schema and a YAML file. Loads no torch.
+
+name: terms
+config: [configs/quickstart.yaml]
+seeds: [0, 1, 2, 3, 4]
+reference: balanced
+arms:
+  balanced: {config: [configs/presets/balanced.yaml]}
+  task_only: {config: [configs/presets/task_only.yaml]}
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from envs.core.lookup import nearest
+from marl_coop.config.errors import ConfigError, explain
+from marl_coop.config.layers import read_file
+from marl_coop.config.schema import Section
+from rewards.metrics import METRICS
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Arm(Section):
+    """What one arm lays over what all arms have: files, from left to right, and then overrides."""
+
+    config: list[str] = []
+    set: list[str] = []
+
+
+class Ablation(Section):
+    """Arms times seeds; `config` and `set` lie below those of each arm. Files are sought as on the command line.
+
+    Raises:
+        pydantic.ValidationError: fewer than two arms, a seed twice, or a reference that is no arm.
+    """
+
+    name: Name
+    config: Annotated[list[str], Field(min_length=1)]
+    set: list[str] = []
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    reference: str
+    """The arm that all others are compared with."""
+    metric: str = "j"
+    """What the claim is about, said before anything is run."""
+    equal_episodes: bool = True
+    """Refuse arms that train on more or fewer episodes than the reference."""
+    slurm: dict[str, Any] = {}
+    """Parameters of submitit's executor, such as timeout_min, gpus_per_node and slurm_partition."""
+    arms: Annotated[dict[Name, Arm], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _names_lead_somewhere(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"{self.seeds} has a seed twice", ("seeds",))
+        for key, name, known in (("reference", self.reference, self.arms), ("metric", self.metric, METRICS)):
+            if name not in known:
+                raise ConfigError(f"there is no {name!r}; did you mean {nearest(name, known)!r}?", (key,))
+        return self
+
+
+def load_ablation(file: Path) -> Ablation:
+    """The ablation of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key or value does not fit the schema.
+    """
+    content = read_file(file)
+    try:
+        return Ablation.model_validate(content)
+    except ValidationError as error:
+        found = explain(error, Ablation, content)
+        raise ConfigError(found.problem, found.keys, str(file)) from error

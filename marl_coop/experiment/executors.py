@@ -1,0 +1,152 @@
+"""Where the runs of an ablation are done: on this machine, on SLURM, or by hand from printed lines."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marl_coop.config.errors import ConfigError
+from marl_coop.experiment.ablation import Run
+
+ALONE = (sys.executable, "-m", "marl_coop")
+POLL_S = 0.2
+
+Advance = Callable[[], None]
+"""Is told of each run that has ended."""
+
+
+def through_accelerate(file: Path | None) -> tuple[str, ...]:
+    """What starts the processes of a run, by a file of accelerate or, without one, by the machine's own."""
+    return ("accelerate", "launch", *(("--config_file", str(file)) if file else ()), "-m", "marl_coop")
+
+
+def lines(runs: Sequence[Run], launcher: Sequence[str]) -> list[str]:
+    """The command of each run, for a shell."""
+    return [shlex.join([*launcher, *run.command()]) for run in runs]
+
+
+def run_here(
+    runs: Sequence[Run], launcher: Sequence[str], logs: Path, jobs: int, gpus: Sequence[str], advance: Advance
+) -> dict[str, str]:
+    """Do the runs in processes of their own, and return the last line of each that failed.
+
+    Whatever stops this stops them too, as Ctrl-C would, and waits until they have.
+
+    Args:
+        logs: the folder for what each of them says.
+        jobs: how many at once.
+        gpus: ids, of which each run sees one; none: each sees whatever there is.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, running, failed = list(runs), {}, {}
+    free = [gpus[i % len(gpus)] for i in range(jobs)] if gpus else [None] * jobs
+    try:
+        while waiting or running:
+            while waiting and free:
+                run, gpu = waiting.pop(0), free.pop(0)
+                running[run.name] = (_start(run, launcher, logs, gpu, jobs), gpu)
+            time.sleep(POLL_S)
+            for name, (process, gpu) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    free.append(gpu)
+                    if process.returncode:
+                        failed[name] = _last_line(logs / f"{name}.log")
+                    advance()
+    finally:
+        for process, _ in running.values():
+            os.killpg(process.pid, signal.SIGTERM)
+        for process, _ in running.values():
+            process.wait()
+    return failed
+
+
+def _start(run: Run, launcher: Sequence[str], logs: Path, gpu: str | None, jobs: int) -> subprocess.Popen:
+    env = dict(os.environ)
+    env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    if gpu is not None:
+        env["CUDA_VISIBLE_DEVICES"] = gpu
+    with (logs / f"{run.name}.log").open("a", encoding="utf-8") as log:
+        command = [*launcher, *run.command()]
+        return subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _last_line(log: Path) -> str:
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said[-1] if said else "it said nothing"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a job of the cluster does. One that is preempted or out of time is queued again and goes on with its run."""
+
+    run: Run
+    launcher: tuple[str, ...]
+
+    def __call__(self) -> None:
+        subprocess.run([*self.launcher, *self.run.command()], check=True)
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def run_on_cluster(
+    runs: Sequence[Run],
+    launcher: Sequence[str],
+    folder: Path,
+    parameters: Mapping[str, Any],
+    advance: Advance,
+    cluster: str = "slurm",
+    poll_s: float = 5.0,
+) -> dict[str, str]:
+    """Submit the runs as one array, wait for them, and return where each that failed says why.
+
+    Whatever stops this does not stop the jobs: the next call waits for those that are still queued or running.
+
+    Args:
+        folder: of submitit's files, which every node sees.
+        parameters: of `submitit.AutoExecutor.update_parameters`.
+        cluster: as submitit names it; "local" and "debug" are its own stand-ins.
+
+    Raises:
+        ConfigError: submitit is not installed, there is no such cluster here, or it refuses a parameter.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("SLURM needs submitit: pip install 'marl-coop[slurm]'", ("slurm",)) from error
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(name="marl-coop", **parameters)
+    except (RuntimeError, ValueError, NameError, TypeError) as error:
+        raise ConfigError(str(error), ("slurm",)) from error
+    record = folder / "jobs.json"
+    ids: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    known = {name: submitit.SlurmJob(folder, job_id) for name, job_id in ids.items()} if cluster == "slurm" else {}
+    jobs: dict[str, Any] = {
+        run.name: known[run.name] for run in runs if run.name in known and not known[run.name].done()
+    }
+    fresh = [run for run in runs if run.name not in jobs]
+    with executor.batch():
+        submitted = {run.name: executor.submit(TrainJob(run, tuple(launcher))) for run in fresh}
+    jobs |= submitted
+    record.write_text(json.dumps(ids | {name: job.job_id for name, job in submitted.items()}), encoding="utf-8")
+    waiting, failed = dict(jobs), {}
+    while waiting:
+        for name, job in list(waiting.items()):
+            if job.done():
+                del waiting[name]
+                if job.exception() is not None:
+                    failed[name] = f"{job.paths.stderr} says why"
+                advance()
+        time.sleep(poll_s if waiting else 0)
+    return failed

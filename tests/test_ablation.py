@@ -1,0 +1,264 @@
+"""Ablations: what is planned and refused, where the runs are done, and one that is stopped and goes on."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from test_experiment import ROOT, environment, hear_interrupts
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+from marl_coop.config.ablation import load_ablation
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.experiment import ablation, executors, run_time
+from marl_coop.experiment.ablation import Run
+from marl_coop.runs import rundir
+from marl_coop.runs.records import append_metrics
+
+SPECS = sorted((ROOT / "configs/studies").glob("*.yaml"))
+BASE = "name: x\nconfig: [configs/quickstart.yaml]\nseeds: [0, 1]\nreference: a\n"
+ARMS = BASE + "arms:\n  a: {}\n  b: {set: [training.learning_rate=1e-4]}\n"
+
+
+def spec(folder: Path, text: str):
+    file = folder / "spec.yaml"
+    file.write_text(text)
+    return load_ablation(file), str(file)
+
+
+def planned(folder: Path, text: str = ARMS):
+    return ablation.plan(*spec(folder, text), folder / "out")
+
+
+def script(folder: Path, name: str, code: str) -> Run:
+    """A run whose command is a piece of Python."""
+    return Run(arm=name, seed=0, folder=folder / name, words=("-c", code))
+
+
+PYTHON = (sys.executable, "-c", "import sys; exec(sys.argv[3])")  # after "train" and "-c"
+
+
+# ---------------------------------------------------------------------------------------------------- what is planned
+
+
+@pytest.mark.parametrize("file", SPECS, ids=lambda file: file.stem)
+def test_published_studies_can_be_trained(file, tmp_path):
+    study = load_ablation(file)
+    runs = ablation.plan(study, str(file), tmp_path)
+    assert len(runs) == len(study.arms) * len(study.seeds)
+
+
+def test_every_arm_has_a_seed_before_any_has_two(tmp_path):
+    assert [one.run.name for one in planned(tmp_path)] == ["a-seed-0", "b-seed-0", "a-seed-1", "b-seed-1"]
+
+
+def test_the_command_of_a_run_gives_the_configuration_that_was_judged(tmp_path):
+    for one in planned(tmp_path):
+        words = one.run.command()[1:]
+        files = [words[i + 1] for i, word in enumerate(words) if word == "--config"]
+        assert load_config(files, words[2 * len(files) :]) == one.config
+        assert one.config.seed == one.run.seed and one.config.output_dir == str(one.run.folder)
+        assert one.episodes == 12 * 64 and one.updates == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ARMS.replace("arms", "amrs"), "amrs: unknown key; did you mean 'arms'?"),
+        (ARMS.replace("reference: a", "reference: c"), "reference: there is no 'c'"),
+        (ARMS.replace("[0, 1]", "[0, 0]"), "seeds: [0, 0] has a seed twice"),
+        (ARMS + "metric: jj\n", "metric: there is no 'jj'"),
+        (BASE + "arms: {a: {}}\n", "arms: {'a': {}} is refused"),
+        (ARMS.replace("learning_rate", "lerning_rate"), "training.lerning_rate: unknown key"),
+        (ARMS.replace("training.learning_rate=1e-4", "lora.r=0"), "lora.r: 0 is refused"),
+        (ARMS.replace("training.learning_rate=1e-4", "training.num_updates=3"), "arms.b: trains on 192 episodes"),
+        (ARMS.replace("training.learning_rate=1e-4", "evaluation.seed=3"), "arms.b: is not evaluated on the tasks"),
+        (ARMS.replace("training.learning_rate=1e-4", "name=b"), "arms.b: is the same as a"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_one_line_before_anything_starts(tmp_path, text, said):
+    with pytest.raises(ConfigError) as error:
+        planned(tmp_path, text)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unequal_episodes_can_be_meant(tmp_path):
+    text = ARMS.replace("training.learning_rate=1e-4", "training.num_updates=3") + "equal_episodes: false\n"
+    assert [one.episodes for one in planned(tmp_path, text)] == [768, 192, 768, 192]
+
+
+def test_a_run_that_was_begun_with_something_else_is_refused(tmp_path):
+    one = planned(tmp_path)[1]
+    one.run.folder.mkdir(parents=True)
+    rundir.record_start(one.run.folder, "b", one.config.to_yaml(), 0)
+    assert planned(tmp_path)[1].run.command() == ["train", "--resume", str(one.run.folder)]
+    with pytest.raises(ConfigError, match=r"learning_rate: 0.01 is refused: .* begun with 0.0001; give another folder"):
+        planned(tmp_path, ARMS.replace("1e-4", "1e-2"))
+
+
+# ------------------------------------------------------------------------------------------------- where it is done
+
+
+def test_printed_lines_are_read_by_a_shell_as_the_commands(tmp_path):
+    run = Run(arm="a", seed=0, folder=tmp_path / "a b", words=("--config", "x y.yaml", "seed=0"))
+    (line,) = executors.lines([run], executors.through_accelerate(Path("ddp.yaml")))
+    expected = "accelerate launch --config_file ddp.yaml -m marl_coop train --config".split()
+    assert shlex.split(line) == [*expected, "x y.yaml", "seed=0"]
+
+
+def test_no_more_runs_than_jobs_are_done_at_once_and_each_sees_one_gpu(tmp_path):
+    code = "import os, time; print(time.time(), os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1); print(time.time())"
+    runs, ended = [script(tmp_path, name, code) for name in "abcd"], []
+    failed = executors.run_here(runs, PYTHON, tmp_path / "logs", 2, ("6", "7"), lambda: ended.append(1))
+    assert failed == {} and len(ended) == 4
+    said = [(tmp_path / f"logs/{run.name}.log").read_text().split() for run in runs]
+    spans = [(float(start), float(end)) for start, _, end in said]
+    assert max(sum(start <= at < end for start, end in spans) for at, _ in spans) == 2
+    assert {gpu for _, gpu, _ in said} == {"6", "7"}
+
+
+def test_a_run_that_fails_stops_no_other_and_its_last_line_is_told(tmp_path):
+    runs = [script(tmp_path, "bad", "print('a'); sys.exit('out of memory')"), script(tmp_path, "good", "pass")]
+    ended = []
+    failed = executors.run_here(runs, PYTHON, tmp_path / "logs", 1, (), lambda: ended.append(1))
+    assert failed == {"bad-seed-0": "out of memory"} and len(ended) == 2
+
+
+def test_jobs_of_a_cluster_do_the_runs_and_tell_what_failed(tmp_path):
+    runs = [script(tmp_path, "bad", "sys.exit(3)"), script(tmp_path, "good", f"open({str(tmp_path / 'did')!r}, 'w')")]
+    failed = executors.run_on_cluster(
+        runs, PYTHON, tmp_path / "slurm", {"timeout_min": 5}, lambda: None, cluster="local", poll_s=0.1
+    )
+    assert list(failed) == ["bad-seed-0"]
+    assert "exit status 3" in Path(failed["bad-seed-0"].removesuffix(" says why")).read_text()
+    assert (tmp_path / "did").exists()
+    assert json.loads((tmp_path / "slurm/jobs.json").read_text()).keys() == {"bad-seed-0", "good-seed-0"}
+
+
+def test_a_job_that_is_out_of_time_goes_on_with_its_run(tmp_path):
+    run = Run(arm="a", seed=0, folder=tmp_path / "a", words=("--config", "x.yaml"))
+    again = executors.TrainJob(run, PYTHON).checkpoint().function
+    assert again.run.command() == ["train", "--config", "x.yaml"]
+    run.folder.mkdir()
+    rundir.record_start(run.folder, "a", "{}", 0)
+    assert again.run.command() == ["train", "--resume", str(run.folder)]
+
+
+def test_no_cluster_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="srun"):
+        executors.run_on_cluster([], PYTHON, tmp_path, {}, lambda: None)
+
+
+# ------------------------------------------------------------------------------------------------ time and budgets
+
+
+def test_runs_fit_by_gpus_or_by_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(run_time.psutil, "cpu_count", lambda: 16)
+    monkeypatch.setattr(run_time.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 30 * 2**30}))
+    assert run_time.fitting(5.0, ("0", "1", "2")) == 3
+    assert run_time.fitting(5.0, ()) == 5  # 6 GiB each with some room
+    assert run_time.fitting(1.0, ()) == 8  # two cores each
+    assert run_time.fitting(100.0, ()) == 1
+
+
+def test_tokens_are_those_of_all_seats_in_all_updates(tmp_path):
+    runs = planned(tmp_path)
+    for one, tokens in zip(runs, (10.0, 12.5, 30.0, 0.0), strict=True):
+        if tokens:
+            one.run.folder.mkdir(parents=True)
+            (one.run.folder / "results.json").write_text("{}")
+            for update in (1, 2):
+                record = {"update": update, "agent_0/generated_tokens": tokens, "agent_1/generated_tokens": tokens}
+                append_metrics(one.run.folder / "metrics.jsonl", record)
+    found = ablation.budgets(runs)
+    assert found["a"] == ablation.Budget(finished=2, planned=2, episodes=128, tokens=128 * 2 * 20)
+    assert found["b"] == ablation.Budget(finished=1, planned=2, episodes=128, tokens=128 * 2 * 12.5)
+    assert ablation.budget_table(found, "a").columns[3]._cells == ["5120 ×1.00", "3200 ×0.62 not equal"]
+
+
+# --------------------------------------------------------------------------------------------------- the whole of it
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation")
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(folder / "model")
+    model = tiny.base_model(len(tokenizer))
+    model.config.max_position_embeddings = 2048
+    model.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.mark.timeout(1200)  # six trainings
+def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
+    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=6 training.episodes_per_update=4 "
+    sizes += "training.num_updates=1 training.report_to=none training.num_ppo_epochs=1 training.num_mini_batches=1 "
+    sizes += f"training.gradient_accumulation_steps=1 model.name_or_path={place / 'model'} model.dtype=float32"
+    text = f"name: tiny\nconfig: [configs/quickstart.yaml]\nset: [{', '.join(sizes.split())}]\nseeds: [0, 1]\n"
+    text += "reference: all\narms:\n  all: {}\n  alone: {config: [configs/presets/task_only.yaml]}\n"
+    (place / "spec.yaml").write_text(text)
+    out = place / "out"
+    command = [sys.executable, "-m", "marl_coop", "ablate", place / "spec.yaml", "--output", out, "--jobs", "2"]
+    options = {
+        "cwd": ROOT,
+        "env": environment(place),
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+
+    process = subprocess.Popen(command, preexec_fn=hear_interrupts, **options)
+    begun = [out / f"runs/{arm}/seed-0/run.json" for arm in ("all", "alone")]
+    deadline = time.monotonic() + 400
+    while not all(file.exists() for file in begun) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert all(file.exists() for file in begun)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors[-2000:]
+    assert "4 runs of about" in said and "2 at once" in said and "by a pilot" in said
+    assert not (out / "runs/all/seed-1").exists()
+
+    finished = subprocess.run(command, timeout=500, **options)
+    assert finished.returncode == 0, finished.stderr[-2000:] + finished.stdout[-2000:]
+    for words in ("minus all", "budgets", "not told apart from all by j", "Too few seeds for a claim"):
+        assert words in finished.stdout
+    record = json.loads((out / "ablation.json").read_text())
+    assert set(record["runs"].values()) == {"finished"} and len(record["runs"]) == 4
+    assert record["budgets"]["alone"]["episodes"] == 4
+    assert len(json.loads((out / "runs/all/seed-0/run.json").read_text())["starts"]) == 2
+    (comparison,) = json.loads((out / "comparison.json").read_text())
+    assert comparison["seeds"] == {"all": [0, 1], "alone": [0, 1]}
+    assert (out / "comparison-after_training.png").stat().st_size > 1000
+
+    again = subprocess.run(command, timeout=200, **options)
+    assert again.returncode == 0 and "4 runs, 0 to do" in again.stdout
+    assert json.loads((out / "comparison.json").read_text()) == [comparison]
+
+
+# ----------------------------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_sweep_gives_command_lines_that_train(file):
+    sweep = yaml.safe_load(file.read_text())
+    assert sweep["method"] in ("grid", "random", "bayes") and (ROOT / sweep["program"]).is_file()
+    values = {
+        key: {"value": one["values"][0] if "values" in one else one["min"]} for key, one in sweep["parameters"].items()
+    }
+    words = create_sweep_command_args({"args": values})["args_no_hyphens"]
+    fixed = sweep["command"][: sweep["command"].index("${args_no_hyphens}")]
+    files = [fixed[i + 1] for i, word in enumerate(fixed) if word == "--config"]
+    overrides = [word for word in fixed if "=" in word and not word.startswith("$")]
+    config = load_config(files, [*overrides, *words])
+    assert config.training["report_to"] == "wandb" and sweep["metric"]["name"].startswith("eval/")
+    assert config.evaluation.every > 0
