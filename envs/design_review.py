@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from envs.core import prompts
-from envs.core.config import DesignConfig, EnvConfig
+from envs.core.config import EnvConfig, FamilyConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
@@ -24,7 +24,7 @@ MAX_DECISIONS = 3
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
 
 
-class DesignReviewConfig(DesignConfig, frozen=True):
+class DesignReviewConfig(FamilyConfig, frozen=True):
     FAMILIES: ClassVar[tuple[ReviewFamily, ...]] = (AUTH_SCHEME, PAGINATION, ERROR_STYLE, DATE_FORMAT, SCHEMA_VERSION)
 
     agents: Annotated[int, Field(ge=1, le=8)] = 2

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from envs.core.config import DesignConfig, EnvConfig
+from envs.core.config import EnvConfig, FamilyConfig
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, PartTests, Provenance, StopReason, Turn
 from envs.core.hidden_tests import HiddenSuite
@@ -21,7 +21,7 @@ from envs.source.provenance import provenance
 BOTH = " and "  # between the names of what one seat writes
 
 
-class PairedFunctionsConfig(DesignConfig, frozen=True):
+class PairedFunctionsConfig(FamilyConfig, frozen=True):
     FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
     HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
     FURTHER: ClassVar[Mapping[str, tuple[FunctionFamily, ...]]] = {"held_out_contracts": HELD_OUT_CONTRACTS}

@@ -300,10 +300,14 @@ def test_the_version_and_the_module(capsys):
 
 
 @pytest.mark.parametrize("error", [EndpointError, EngineError])
-def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error):
+@pytest.mark.parametrize("note", ["There is no checkpoint yet: --resume runs/a begins its training again.", ""])
+def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error, note):
     def fails(argv):
-        raise error("http://h/v1 gave 503: busy.")
+        failure = error("http://h/v1 gave 503: busy.")
+        if note:  # of a run that has begun
+            failure.add_note(note)
+        raise failure
 
     monkeypatch.setitem(cli.entry.COMMANDS, "train", fails)
     assert cli.main(["train"]) == 1
-    assert capsys.readouterr().err == "error: http://h/v1 gave 503: busy. Then --resume goes on.\n"
+    assert capsys.readouterr().err == f"error: http://h/v1 gave 503: busy. {note or 'Then run it again.'}\n"

@@ -87,6 +87,7 @@ def test_the_readmes_environment_is_played_and_configured_as_it_stands(tmp_path,
         [*command, "env.shades=3"], cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}
     )
     assert run.returncode == 0 and "shades: 3" in run.stdout, run.stderr
+    assert not any(f"  {key}:" in run.stdout for key in ("families", "distractors", "expert"))  # which it does not read
 
 
 def test_a_key_that_is_no_field_of_a_custom_environment_is_neither_shown_nor_taken(tmp_path, monkeypatch):

@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: checkpoint-16 could not be written in '{run}': ")
-    assert line.endswith("earlier checkpoints are whole. Then --resume goes on.")
+    assert line.endswith(f"earlier checkpoints are whole. --resume {run} goes on from checkpoint-12.")
     assert [path.name for path in all_checkpoints(run)] == [path.name for path in whole_checkpoints(run)]
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-8", "checkpoint-12"]
 

@@ -70,6 +70,19 @@ class EnvConfig(Fields, frozen=True):
 class DesignConfig(EnvConfig, frozen=True):
     """Of an environment in which the 2x2 design says who is right (`envs.core.design`)."""
 
+    cells: Cells = Cells()
+    """Weights of `both_right`, `one_right` and `both_wrong`."""
+    cue_reliability: Share = 0.95
+    """Probability that the reliable source is the right one where exactly one seat is right."""
+    scaffold: bool = False
+    """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
+    function with a gap for the option. It adds nothing about which option is right; a small model then need not look
+    back. Makes the task easier."""
+
+
+class FamilyConfig(DesignConfig, frozen=True):
+    """Of an environment of the 2x2 design whose tasks are drawn from families (`envs.families`)."""
+
     FAMILIES: ClassVar[tuple[Any, ...]] = ()  # what `families` are chosen from, each with a `name`
     HELD_OUT: ClassVar[tuple[str, ...]] = ()  # names of those that are only for evaluation
     FURTHER: ClassVar[Mapping[str, Sequence[Any]]] = {}  # word -> families that it chooses and that no name does
@@ -77,10 +90,6 @@ class DesignConfig(EnvConfig, frozen=True):
     families: str | Sequence[str] = "train"
     """Task families to draw from: "train" (all that may be trained on), "held_out" (the others), "all", or a list of
     names or dotted paths (`package.module:object`)."""
-    cells: Cells = Cells()
-    """Weights of `both_right`, `one_right` and `both_wrong`."""
-    cue_reliability: Share = 0.95
-    """Probability that the reliable source is the right one where exactly one seat is right."""
     expert: Literal["cued", "hidden", "revealed", "falsely_revealed"] = "cued"
     """How a seat learns who has the reliable source. "cued": by what its own source is called; "hidden": not at all;
     "revealed": cued, and every brief names the seat that has it; "falsely_revealed": cued, and every brief names a seat
@@ -88,10 +97,6 @@ class DesignConfig(EnvConfig, frozen=True):
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
-    scaffold: bool = False
-    """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
-    function with a gap for the option. It adds nothing about which option is right; a small model then need not look
-    back. Makes the task easier."""
 
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from envs.core import posterior, prompts
-from envs.core.config import DesignConfig
+from envs.core.config import DesignConfig, FamilyConfig
 from envs.core.configured import C, Configured
 from envs.core.curriculum import LADDER
 from envs.core.episode import ActKind, Episode, Outcome, Phase, StopReason, Turn
@@ -81,8 +81,8 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
 
     def __init__(self, config: C | None = None, **fields: Any):
         super().__init__(config, **fields)
-        design = self.config if isinstance(self.config, DesignConfig) else None
-        self.families: tuple[Any, ...] = design.choose_families(design.families) if design else ()
+        drawn = self.config if isinstance(self.config, FamilyConfig) else None
+        self.families: tuple[Any, ...] = drawn.choose_families(drawn.families) if drawn else ()
         self.render_mode = self.config.render_mode
         self.seats = self.config.seats
         self.possible_agents: list[Seat] = list(self.seats)

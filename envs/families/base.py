@@ -241,7 +241,7 @@ def shuffled(options: Sequence[str], rng: np.random.Generator) -> tuple[str, ...
 
 
 def shown(decision: Decision, expert: str) -> Decision:
-    """The decision as its briefs are to tell of the expert (`envs.core.config.DesignConfig.expert`)."""
+    """The decision as its briefs are to tell of the expert (`envs.core.config.FamilyConfig.expert`)."""
     if expert == "cued" or decision.is_estimate:
         return decision
     if expert == "hidden":

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
-from envs.core.config import DesignConfig, EnvConfig
+from envs.core.config import EnvConfig, FamilyConfig
 from envs.core.env import SEATS
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.lookup import choose, find
@@ -21,7 +21,7 @@ from envs.repository.branch_env import BranchConfig, BranchEnv
 from envs.repository.merge import MergePolicy
 
 
-class PairedFeaturesConfig(BranchConfig, DesignConfig, frozen=True):
+class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
     """`families` are kinds of packages here."""
 
     FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES

@@ -42,7 +42,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "audit": audit,
 }
 PATIENCE_S = 30.0  # for the first process to say what stops them all
-GOES_ON = {"train": "--resume goes on", "eval": "the same command goes on", "ablate": "the same command goes on"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,19 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"marl-coop {__version__}")
     parser.add_argument("command", choices=COMMANDS, help="`marl-coop COMMAND --help` says more")
     name = parser.parse_args(argv[:1]).command
-    then = f"Then {GOES_ON.get(name, 'run it again')}."
+    again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
     try:
         return COMMANDS[name](argv[1:])
     except (ConfigError, RunError) as error:
         _say(f"error: {error}")
         return 2
     except (EndpointError, EngineError, CheckpointError) as error:
-        _say(f"error: {error} {then}")
+        _say(" ".join([f"error: {error}", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:
         if error.errno not in FULL:
             raise
-        _say(f"error: {error}. Make room. {then}")
+        _say(" ".join([f"error: {error}. Make room.", *getattr(error, "__notes__", [again])]))
         return 1
     except KeyboardInterrupt:
         _say("stopped")

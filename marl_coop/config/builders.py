@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 import rewards
 from envs import CoopEnv, find_environment
-from envs.core.config import EnvConfig
+from envs.core.config import EnvConfig, FamilyConfig
 from envs.core.curriculum import Curriculum
 from envs.core.fields import ArgumentError
 from marl_coop.config.errors import ConfigError, Keys, explain
@@ -68,7 +68,7 @@ def laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     if changes.get("name", section.get("name")) == section.get("name"):
         return {**section, **changes}
     before, after = (_env_class(named["name"]).Config.model_fields for named in (section, changes))
-    shared = (CoopEnv.Config.model_fields.keys() & before.keys() & after.keys()) - {"families"}
+    shared = (FamilyConfig.model_fields.keys() & before.keys() & after.keys()) - {"families"}
     defaults = {key: to_jsonable_python(before[key].get_default(call_default_factory=True)) for key in shared}
     kept = {key: value for key, value in section.items() if key in shared and value != defaults[key]}
     if "curriculum" in section and "levels" not in (section["curriculum"] or {}):

@@ -167,7 +167,8 @@ class Experiment:
     # --------------------------------------------------------------------------------------------------- a run
 
     def run(self) -> None:
-        """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on.
+        """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on; an error
+        has that line as a note.
 
         Raises:
             ConfigError: the model is not sampled from and trained as its own forward means.
@@ -185,6 +186,10 @@ class Experiment:
             except KeyboardInterrupt:
                 self.console.print(f"stopped; {rundir.going_on(self.folder)}")
                 raise SystemExit(130) from None
+            except Exception as error:
+                then = rundir.going_on(self.folder)
+                error.add_note(f"{then[0].upper()}{then[1:]}.")
+                raise
 
     def check_model(self) -> None:
         """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
