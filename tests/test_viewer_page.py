@@ -1,6 +1,7 @@
 """The page of the viewer in a real browser: opened from the disk, read, clicked and driven by keys."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -111,10 +112,10 @@ def test_the_list_is_filtered_sorted_and_searched_and_its_address_says_so(opened
 def test_a_search_finds_an_episode_by_its_name(opened):
     tab = opened("episodes")
     tab.keyboard.press("/")
-    tab.wait_for_function("document.activeElement.id === 'search'")
+    tab.locator("#search:focus").wait_for()
     tab.keyboard.type("first after:7")
     tab.keyboard.press("Enter")
-    tab.wait_for_function("document.querySelector('.choices .faint').innerText.startsWith('1 of')")
+    tab.locator(".choices .faint", has_text=re.compile("^1 of")).wait_for()
     assert tab.locator(".episodes tbody td:first-child a").all_inner_texts() == ["first after:7"]
 
 
