@@ -18,7 +18,7 @@ from marl_coop.config.ablation import load_ablation
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import ablation, executors, run_time
-from marl_coop.experiment.ablation import Run
+from marl_coop.experiment.ablation import ArmRun
 from marl_coop.runs import rundir
 from marl_coop.runs.records import append_metrics
 
@@ -37,9 +37,9 @@ def planned(folder: Path, text: str = ARMS):
     return ablation.plan(*spec(folder, text), folder / "out")
 
 
-def script(folder: Path, name: str, code: str) -> Run:
+def script(folder: Path, name: str, code: str) -> ArmRun:
     """A run whose command is a piece of Python."""
-    return Run(arm=name, seed=0, folder=folder / name, words=("-c", code))
+    return ArmRun(arm=name, seed=0, folder=folder / name, words=("-c", code))
 
 
 PYTHON = (sys.executable, "-c", "import sys; exec(sys.argv[3])")  # after "train" and "-c"
@@ -108,7 +108,7 @@ def test_a_run_that_was_begun_with_something_else_is_refused(tmp_path):
 
 
 def test_printed_lines_are_read_by_a_shell_as_the_commands(tmp_path):
-    run = Run(arm="a", seed=0, folder=tmp_path / "a b", words=("--config", "x y.yaml", "seed=0"))
+    run = ArmRun(arm="a", seed=0, folder=tmp_path / "a b", words=("--config", "x y.yaml", "seed=0"))
     (line,) = executors.lines([run], executors.through_accelerate(Path("ddp.yaml")))
     expected = "accelerate launch --config_file ddp.yaml -m marl_coop train --config".split()
     assert shlex.split(line) == [*expected, "x y.yaml", "seed=0"]
@@ -144,7 +144,7 @@ def test_jobs_of_a_cluster_do_the_runs_and_tell_what_failed(tmp_path):
 
 
 def test_a_job_that_is_out_of_time_goes_on_with_its_run(tmp_path):
-    run = Run(arm="a", seed=0, folder=tmp_path / "a", words=("--config", "x.yaml"))
+    run = ArmRun(arm="a", seed=0, folder=tmp_path / "a", words=("--config", "x.yaml"))
     again = executors.TrainJob(run, PYTHON).checkpoint().function
     assert again.run.command() == ["train", "--config", "x.yaml"]
     run.folder.mkdir()

@@ -31,7 +31,7 @@ COMPARED_TASKS = 8  # of the evaluation, made to see that arms have the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ArmRun:
     """One arm with one seed, and the words of `marl-coop train` that begin it."""
 
     arm: str
@@ -60,7 +60,7 @@ class Run:
 class Planned:
     """A run with its configuration, and how much it trains: updates, and episodes in all of them."""
 
-    run: Run
+    run: ArmRun
     config: Config
     updates: int
     episodes: int
@@ -110,7 +110,7 @@ def _planned(spec: Ablation, arm: str, seed: int, folder: Path) -> Planned:
     words = [word for file in files for word in ("--config", file)]
     updates = args.max_steps // args.steps_per_update
     return Planned(
-        run=Run(arm=arm, seed=seed, folder=place, words=(*words, *overrides)),
+        run=ArmRun(arm=arm, seed=seed, folder=place, words=(*words, *overrides)),
         config=config,
         updates=updates,
         episodes=updates * args.episodes_per_update,
@@ -172,7 +172,7 @@ def pilot(one: Planned, folder: Path) -> Planned:
     episodes = min(section.batch_size, section.episodes)
     short = ("training.num_updates=1", "training.max_steps=-1", f"evaluation.episodes={episodes}", "evaluation.every=0")
     words = (*one.run.words, *short, "training.report_to=none", "name=pilot", f"output_dir={folder / 'pilot'}")
-    return replace(one, run=Run(arm="pilot", seed=one.run.seed, folder=folder / "pilot", words=words), updates=1)
+    return replace(one, run=ArmRun(arm="pilot", seed=one.run.seed, folder=folder / "pilot", words=words), updates=1)
 
 
 def budgets(planned: Sequence[Planned]) -> dict[str, Budget]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_coop.config.errors import ConfigError
-from marl_coop.experiment.ablation import Run
+from marl_coop.experiment.ablation import ArmRun
 
 ALONE = (sys.executable, "-m", "marl_coop")
 POLL_S = 0.2
@@ -27,13 +27,13 @@ def through_accelerate(file: Path | None) -> tuple[str, ...]:
     return ("accelerate", "launch", *(("--config_file", str(file)) if file else ()), "-m", "marl_coop")
 
 
-def lines(runs: Sequence[Run], launcher: Sequence[str]) -> list[str]:
+def lines(runs: Sequence[ArmRun], launcher: Sequence[str]) -> list[str]:
     """The command of each run, for a shell."""
     return [shlex.join([*launcher, *run.command()]) for run in runs]
 
 
 def run_here(
-    runs: Sequence[Run], launcher: Sequence[str], logs: Path, jobs: int, gpus: Sequence[str], advance: Advance
+    runs: Sequence[ArmRun], launcher: Sequence[str], logs: Path, jobs: int, gpus: Sequence[str], advance: Advance
 ) -> dict[str, str]:
     """Do the runs in processes of their own, and return the last line of each that failed.
 
@@ -68,7 +68,7 @@ def run_here(
     return failed
 
 
-def _start(run: Run, launcher: Sequence[str], logs: Path, gpu: str | None, jobs: int) -> subprocess.Popen:
+def _start(run: ArmRun, launcher: Sequence[str], logs: Path, gpu: str | None, jobs: int) -> subprocess.Popen:
     env = dict(os.environ)
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     if gpu is not None:
@@ -87,7 +87,7 @@ def _last_line(log: Path) -> str:
 class TrainJob:
     """What a job of the cluster does. One that is preempted or out of time is queued again and goes on with its run."""
 
-    run: Run
+    run: ArmRun
     launcher: tuple[str, ...]
 
     def __call__(self) -> None:
@@ -100,7 +100,7 @@ class TrainJob:
 
 
 def run_on_cluster(
-    runs: Sequence[Run],
+    runs: Sequence[ArmRun],
     launcher: Sequence[str],
     folder: Path,
     parameters: Mapping[str, Any],
