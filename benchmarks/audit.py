@@ -39,9 +39,9 @@ like honest play, and loses 0.003 to 0.004 of a report's score, which so many ta
 is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
 is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
 claims do not, so the ideal makes none.
-- `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config configs/examples/paired_features.yaml \
---config configs/presets/balanced.yaml --episodes 100` finds honest play first there, too. `tolerant-coder` and \
-`peeker`, which reply with functions, do not play it.
+- `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config \
+configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 100` finds honest play first \
+there, too. `tolerant-coder` and `peeker`, which reply with functions, do not play it.
 - `task_only`: what does not change the result costs nothing: to hide what one knows, to talk on, to claim any \
 confidence, to promise anything.
 - `naive_bonus`: the sandbagger wins. It is paid for coming round to what it knew all along. Promises and code are not \
