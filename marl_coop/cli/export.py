@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marl_coop.config import policies
-from marl_coop.config.schema import load_config
 from marl_coop.evaluation.rescore import saved_episodes
+from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.rundir import RunError
 
@@ -48,7 +48,7 @@ def _push(run: Path, repo: str) -> int:
     from marl_coop.export.hub import push
 
     folder = rundir.saved_policy(run)
-    names = policies.learners(load_config([rundir.configuration_of(run)]).policies)
+    names = policies.learners(recorded_config(run).policies)
     for adapter in names:
         if not (folder / adapter / "README.md").is_file():
             raise RunError(f"{str(folder / adapter)!r} has no card: a run writes them when it ends; let it go on")
