@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from marl_coop.evaluation.comparison import compare_methods, read_evaluated
-from marl_coop.evaluation.comparison_tables import tables, write
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -27,6 +26,8 @@ def compare(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     evaluated = [one for place in args.places for one in read_evaluated(place)]
     comparisons = compare_methods(evaluated, args.reference)
+    from marl_coop.evaluation.comparison_tables import tables, write  # load matplotlib
+
     console = Console(soft_wrap=True)
     console.width = max(console.width, 112)
     for comparison in comparisons:

@@ -5,9 +5,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from marl_coop.viewer.page import page, twin
-from marl_coop.viewer.source import read_run
-
 
 def view(argv: Sequence[str]) -> int:
     """Write the page of some runs and its JSON twin."""
@@ -27,6 +24,9 @@ def view(argv: Sequence[str]) -> int:
     file = args.output or (args.runs[0] if len(args.runs) == 1 else Path()) / "view.html"
     if file.suffix == ".json":
         parser.error(f"--output {file}: that is the name of its twin; end it in .html")
+    from marl_coop.viewer.page import page, twin  # load Vega
+    from marl_coop.viewer.source import read_run
+
     data = twin([read_run(run) for run in args.runs])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
