@@ -15,21 +15,13 @@ from marl_coop.runs import checkpoints, rundir
 ROOT = Path(__file__).parents[1]
 
 KILLED = """
-import json, os, shutil, signal, sys, tiny
+import json, os, shutil, sys, tiny
 from pathlib import Path
+from processes import kill_at
 from transformers import TrainerCallback
 from marl_coop.runs import checkpoints
 
 folder, report = Path(sys.argv[1]) / "run", []
-TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
-
-def kill_at(moment):
-    moments = iter(range(moment))
-    def hook(event, args):
-        if event in TOUCHES and str(folder) in str(args[0]) and next(moments, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-
 class Kill(TrainerCallback):
     '''Before the second save, a process for each moment at which it touches the disk, which is killed there.'''
 
@@ -42,7 +34,7 @@ class Kill(TrainerCallback):
             shutil.copytree(folder.with_name("kept"), folder)
             child = os.fork()
             if not child:
-                kill_at(len(report))
+                kill_at(len(report), folder)
                 return
             _, status = os.waitpid(child, 0)
             found = [[p.name for p in f(folder)] for f in (checkpoints.all_checkpoints, checkpoints.whole_checkpoints)]
@@ -68,21 +60,13 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path)
 
 
 REPLACED = """
-import json, os, shutil, signal, sys, tiny, torch
+import json, os, shutil, sys, tiny, torch
 from pathlib import Path
+from processes import kill_at
 from trained import nudge, same
 from marl_coop.runs import rundir
 
 folder, report = Path(sys.argv[1]) / "run", []
-TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
-
-def kill_at(moment):
-    moments = iter(range(moment))
-    def hook(event, args):
-        if event in TOUCHES and str(folder) in str(args[0]) and next(moments, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-
 trainer = tiny.cue_trainer(folder, episodes_per_update=2)
 rundir.record_start(folder, "replaced", "", seed=0)
 trainer.save_model()
@@ -97,7 +81,7 @@ while not report or report[-1][0]:
     shutil.copytree(folder.with_name("kept"), folder)
     child = os.fork()
     if not child:
-        kill_at(len(report))
+        kill_at(len(report), folder)
         trainer.save_model()
         os._exit(0)
     _, status = os.waitpid(child, 0)

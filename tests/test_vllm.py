@@ -22,7 +22,6 @@ from marl_coop.engines.vllm import VLLMEngine, check_options
 from marl_coop.engines.vllm_server import VLLMServerEngine
 from marl_coop.players import BASE
 from marl_coop.policy.loading import load_base
-from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from rewards import RewardStack
 
@@ -101,14 +100,6 @@ def ask(**fields):
     return Request(**({"temperature": 0.7, "stop_ids": frozenset(), "adapter": A, "max_tokens": 6} | fields))
 
 
-@torch.no_grad()
-def trainer_logprobs(policy, request, reply):
-    ids = [*request.ids, *reply.ids]
-    hidden_RTH = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
-    logprobs_TV = (policy.logits(hidden_RTH[0]) / request.temperature).log_softmax(-1)
-    return [float(logprobs_TV[i - 1, ids[i]]) for i in range(len(request.ids), len(ids))]
-
-
 def change(policy, adapter):
     with torch.no_grad():
         for parameter in policy.adapter_parameters(adapter, "B"):
@@ -124,7 +115,7 @@ def test_what_is_sampled_is_the_distribution_that_is_trained_version_after_versi
         asked = [ask(chat=i, ids=[300 + i, 17, 9], adapter=[A, B, BASE][i % 3], seed=2**62 + i) for i in range(6)]
         replies = tiny.sample(engine, asked)
         for request, reply in zip(asked, replies, strict=True):
-            assert reply.logprobs == pytest.approx(trainer_logprobs(policy, request, reply), abs=TOLERANCE)
+            assert reply.logprobs == pytest.approx(tiny.trainer_logprobs(policy, request, reply), abs=TOLERANCE)
             assert len(reply.ids) == 6 and reply.finish_reason is FinishReason.LENGTH and reply.version == version
         change(policy, [A, B][version % 2])
         if version % 2:
@@ -148,7 +139,7 @@ def test_an_adapter_that_has_changed_is_really_used(engine, loaded):
     engine.load_adapters(7)
     (after,) = tiny.sample(engine, [request])
     assert again.ids == before.ids and again.logprobs == pytest.approx(before.logprobs, abs=TOLERANCE)
-    assert after.logprobs == pytest.approx(trainer_logprobs(policy, request, after), abs=TOLERANCE)
+    assert after.logprobs == pytest.approx(tiny.trainer_logprobs(policy, request, after), abs=TOLERANCE)
     assert after.logprobs != pytest.approx(before.logprobs, abs=10 * TOLERANCE)
 
 

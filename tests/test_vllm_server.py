@@ -21,7 +21,6 @@ from marl_coop.engines.vllm_server import VLLMServerEngine, check_options
 from marl_coop.experiment import setup
 from marl_coop.players import BASE
 from marl_coop.policy.loading import load_base
-from marl_coop.policy.routed_lora import spans_of
 
 A, B = tiny.SEATS
 VOCABULARY = len(tiny.word_tokenizer(tiny.WORDS))
@@ -111,19 +110,11 @@ def requests():
     return [ask(chat=i, ids=[3 + i, 4, 5], adapter=[A, B, BASE][i % 3], seed=2**62 + i) for i in range(6)]
 
 
-@torch.no_grad()
-def trainer_logprobs(policy, request, reply):
-    ids = [*request.ids, *reply.ids]
-    hidden_RTH = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
-    logprobs_TV = (policy.logits(hidden_RTH[0]) / request.temperature).log_softmax(-1)
-    return [float(logprobs_TV[i - 1, ids[i]]) for i in range(len(request.ids), len(ids))]
-
-
 def test_replies_are_sampled_from_the_adapter_that_is_asked_for(policy, servers):
     asked = requests()
     replies = tiny.sample(engine_of(policy, servers, version=7), asked)
     for request, reply in zip(asked, replies, strict=True):
-        assert reply.logprobs == pytest.approx(trainer_logprobs(policy, request, reply), abs=1e-4)
+        assert reply.logprobs == pytest.approx(tiny.trainer_logprobs(policy, request, reply), abs=1e-4)
         ended = reply.ids[-1] == 1
         assert reply.finish_reason is (FinishReason.STOP if ended else FinishReason.LENGTH) and reply.version == 7
 
@@ -139,7 +130,7 @@ def test_an_adapter_that_has_changed_is_used_and_the_old_one_is_forgotten(policy
     after = tiny.sample(engine, requests())
     changed = [old.logprobs != new.logprobs for old, new in zip(before, after, strict=True)]
     assert changed == [request.adapter == A for request in requests()]
-    assert after[0].logprobs == pytest.approx(trainer_logprobs(policy, requests()[0], after[0]), abs=1e-4)
+    assert after[0].logprobs == pytest.approx(tiny.trainer_logprobs(policy, requests()[0], after[0]), abs=1e-4)
     for server in servers:
         known = [model["id"] for model in server.ask("v1/models")["data"]]
         assert names[A] not in known and names[B] in known
@@ -180,7 +171,7 @@ def test_what_was_asked_before_a_reset_never_arrives(policy, servers):
     engine.reset_cache()
     assert engine.collect() == []
     (reply,) = tiny.sample(engine, [ask(chat="slow", ids=[3], seed=1)])
-    assert reply.logprobs == pytest.approx(trainer_logprobs(policy, ask(chat=0, ids=[3], seed=1), reply), abs=1e-4)
+    assert reply.logprobs == pytest.approx(tiny.trainer_logprobs(policy, ask(chat=0, ids=[3], seed=1), reply), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from envs.core.design import Cells, draw_expert
 from envs.core.env import SEATS, seats_of
 from envs.core.episode import Outcome, Phase, StopReason
 from envs.core.task import Decision, Task
+from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -258,3 +259,12 @@ def cue_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+@torch.no_grad()
+def trainer_logprobs(policy, request, reply):
+    """The log-probability of each token of a reply by the forward that is trained."""
+    ids = [*request.ids, *reply.ids]
+    hidden_RTH = policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
+    logprobs_TV = (policy.logits(hidden_RTH[0]) / request.temperature).log_softmax(-1)
+    return [float(logprobs_TV[i - 1, ids[i]]) for i in range(len(request.ids), len(ids))]
