@@ -14,8 +14,9 @@ import yaml
 from test_experiment import ROOT, environment, hear_interrupts
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from marl_coop.config.ablation import load_ablation
+from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import ablation, executors, run_time
 from marl_coop.experiment.ablation import ArmRun
@@ -30,7 +31,7 @@ ARMS = BASE + "arms:\n  a: {}\n  b: {set: [training.learning_rate=1e-4]}\n"
 def spec(folder: Path, text: str):
     file = folder / "spec.yaml"
     file.write_text(text)
-    return load_ablation(file), str(file)
+    return read_as(file, Ablation), str(file)
 
 
 def planned(folder: Path, text: str = ARMS):
@@ -50,7 +51,7 @@ PYTHON = (sys.executable, "-c", "import sys; exec(sys.argv[3])")  # after "train
 
 @pytest.mark.parametrize("file", SPECS, ids=lambda file: file.stem)
 def test_published_studies_can_be_trained(file, tmp_path):
-    study = load_ablation(file)
+    study = read_as(file, Ablation)
     runs = ablation.plan(study, str(file), tmp_path)
     assert len(runs) == len(study.arms) * len(study.seeds)
 

@@ -16,7 +16,8 @@ from test_metrics import ends
 from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import message_tokens
 from marl_coop import cli
-from marl_coop.config.battery import Battery, load_battery
+from marl_coop.config.battery import Battery
+from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation import matches
 from marl_coop.evaluation.battery_tables import tables
@@ -104,7 +105,7 @@ def test_without_a_run_or_a_configuration_nobody_knows_what_to_play(capsys):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 @pytest.mark.parametrize("config", ["quickstart", "examples/design_review", "examples/paired_features"])
 def test_every_battery_is_planned_for_every_kind_of_environment_and_leaves_nothing_out_unsaid(file, config):
-    found = load_battery(file)
+    found = read_as(file, Battery)
     plan = make_plan(found, [IDEAL], load_config([ROOT / f"configs/{config}.yaml"]), str(file))
     told = {match.condition.partition(":")[0] for match in plan.matches} | {one.condition for one in plan.unplayed}
     assert {setting.name for setting in found.conditions} == told

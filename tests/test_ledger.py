@@ -13,7 +13,7 @@ from envs.scripted.base import Calibrated
 from envs.scripted.exploits import NeverDefer
 from envs.scripted.play import play
 from marl_coop import cli
-from marl_coop.config.prices import load_prices
+from marl_coop.config.layers import read_as
 from marl_coop.evaluation import ledger as tables
 from marl_coop.evaluation.ledger import measure_ledger
 from marl_coop.runs import rundir
@@ -101,7 +101,7 @@ def test_the_command_prints_the_ledger_and_writes_it(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert all(word in said for word in ("before", "after", "change", "month, tried until solved", "100 agents"))
     content = json.loads(out.read_text())
-    assert content["prices"] == load_prices(ROOT / "configs/prices/example.yaml").model_dump()
+    assert content["prices"] == read_as(ROOT / "configs/prices/example.yaml", PriceList).model_dump()
     assert content["ledger"]["after"]["month"]["n"] == 8
 
 

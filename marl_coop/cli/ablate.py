@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from marl_coop.cli.arguments import find_modules_beside, set_environment
-from marl_coop.config.ablation import Ablation, load_ablation
+from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.layers import COMMAND_LINE, read_as
 from marl_coop.runs import rundir
 from marl_coop.runs.progress import Progress
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ablate(argv: Sequence[str]) -> int:
     """Judge all arms, say how long it takes, do what is not done, and compare; exit code 1 where a run failed."""
     args = _parse(argv)
-    spec = load_ablation(args.spec)
+    spec = read_as(args.spec, Ablation)
     find_modules_beside([*spec.config, *(file for arm in spec.arms.values() for file in arm.config)])
     set_environment()
     from marl_coop.experiment import ablation, executors  # load torch

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from marl_coop.cli.arguments import find_modules_beside, set_environment
-from marl_coop.config.battery import load_battery
+from marl_coop.config.battery import Battery
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.layers import COMMAND_LINE, read_as
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.battery_tables import tables
 from marl_coop.experiment.battery import play_battery
@@ -23,7 +23,7 @@ def evaluate(argv: Sequence[str]) -> int:
     """Play a battery, or what is missing of it, print its tables and write its results."""
     args = _parse(argv)
     file = QUICK if args.quick else args.battery
-    battery = load_battery(file)
+    battery = read_as(file, Battery)
     teams = [find_team(who) for who in dict.fromkeys(args.who)]
     files = args.config or [team.configuration for team in teams if team.configuration][:1]
     if not files:

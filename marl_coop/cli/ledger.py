@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from marl_coop.config.prices import load_prices
+from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
 from marl_coop.evaluation.rescore import saved_episodes
 from marl_coop.runs import rundir
 from marl_coop.runs.rundir import RunError
+from rewards.metrics.ledger import PriceList
 
 EXAMPLE = Path(__file__).parents[2] / "configs/prices/example.yaml"
 
@@ -34,7 +35,7 @@ def ledger(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
     args = parser.parse_args(argv)
-    name, prices = rundir.recorded(args.run)["name"], load_prices(args.prices)
+    name, prices = rundir.recorded(args.run)["name"], read_as(args.prices, PriceList)
     try:
         saved = saved_episodes(args.run)
         parts = {part: [one.record.episode for one in episodes] for part, episodes in saved.items()}

@@ -1,4 +1,4 @@
-"""An ablation: arms times seeds, as one strict schema and a YAML file. Loads no torch.
+"""An ablation: arms times seeds, as the strict schema of a YAML file. Loads no torch.
 
 name: terms
 config: [configs/quickstart.yaml]
@@ -9,14 +9,12 @@ arms:
   task_only: {config: [configs/presets/task_only.yaml]}
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
-from marl_coop.config.errors import ConfigError, explain
-from marl_coop.config.layers import read_file
+from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import Section
 from rewards.metrics import METRICS
 
@@ -60,17 +58,3 @@ class Ablation(Section):
             if name not in known:
                 raise ConfigError(f"there is no {name!r}; did you mean {nearest(name, known)!r}?", (key,))
         return self
-
-
-def load_ablation(file: Path) -> Ablation:
-    """The ablation of a YAML file.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, or a key or value does not fit the schema.
-    """
-    content = read_file(file)
-    try:
-        return Ablation.model_validate(content)
-    except ValidationError as error:
-        found = explain(error, Ablation, content)
-        raise ConfigError(found.problem, found.keys, str(file)) from error

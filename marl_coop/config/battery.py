@@ -1,4 +1,4 @@
-"""A battery: the conditions under which a team is evaluated, as one strict schema and a YAML file. Loads no torch.
+"""A battery: the conditions under which a team is evaluated, as the strict schema of a YAML file. Loads no torch.
 
     episodes: 200
     conditions:
@@ -10,14 +10,12 @@ A condition changes the environment, who sits where, or what the team is told; e
 All play the same instances, as far as these do not depend on what is changed.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
-from marl_coop.config.errors import ConfigError, explain
-from marl_coop.config.layers import read_file
+from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import Count, Section
 
 OTHERS = "others"  # in the place of a partner: each other team that is evaluated, in turn
@@ -89,17 +87,3 @@ class Battery(Section):
                 near = nearest(condition.against, names)
                 raise ConfigError(f"{problem} {near!r}?", ("conditions", index, "against"))
         return self
-
-
-def load_battery(file: Path) -> Battery:
-    """The battery of a YAML file.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, or a key or value does not fit the schema.
-    """
-    content = read_file(file)
-    try:
-        return Battery.model_validate(content)
-    except ValidationError as error:
-        found = explain(error, Battery, content)
-        raise ConfigError(found.problem, found.keys, str(file)) from error

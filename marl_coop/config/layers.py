@@ -3,20 +3,22 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import nearest
 from marl_coop.config.builders import laid_over
-from marl_coop.config.errors import ConfigError, Keys, contains
+from marl_coop.config.errors import ConfigError, Keys, contains, explain
 
 COMMAND_LINE = "command line"
 OTHERS = "*"  # in the section `rewards`: every term that a file does not name
 
 Layer = tuple[str, dict]  # (source, what it says)
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
@@ -53,6 +55,20 @@ def read_file(file: Path) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read as text: {error}", source=str(file)) from error
     return _yaml(lambda: OmegaConf.load(io.StringIO(text)), source=str(file))
+
+
+def read_as(file: Path, schema: type[Schema]) -> Schema:
+    """One YAML file that stands alone, judged by its schema.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key or value does not fit the schema.
+    """
+    content = read_file(file)
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        found = explain(error, schema, content)
+        raise ConfigError(found.problem, found.keys, str(file)) from error
 
 
 def parse_override(override: str) -> dict:
