@@ -182,13 +182,13 @@ class MultiAgentPPOConfig(TrainingConfig):
             raise ValueError(f"training.{name} must be {must_be}, got {getattr(self, name)!r}")
 
     def check_shares(self, processes: int) -> None:
-        """Raises ValueError where the episodes of an update cannot be shared evenly by so many processes."""
-        parts = processes * self.num_mini_batches * self.gradient_accumulation_steps
+        """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly."""
+        parts = math.lcm(processes, self.num_mini_batches * self.gradient_accumulation_steps)
         if self.episodes_per_update % parts:
             raise ValueError(
-                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes x "
-                f"{self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: use a "
-                f"multiple of {parts}"
+                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes, and "
+                f"by {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: use "
+                f"a multiple of {parts}"
             )
 
     @property

@@ -151,15 +151,19 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.rows = self.collector.collect(update)
 
     def minibatch(self, update: int, step_of_update: int, micro: int) -> tuple[list[SeatSample], list[SeatSample]]:
-        """Rows of a step of accumulation, and of the whole minibatch that it is a part of, sorted by adapter."""
+        """This process's rows of a step of accumulation, and of the whole minibatch that it is a part of, sorted by
+        adapter. Minibatches are dealt from the episodes of all processes, so they are the same however many there are.
+        """
         epoch, index = divmod(step_of_update, self.args.num_mini_batches)
-        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(self.rows))
+        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(self.args.episodes_per_update)
         whole = np.array_split(order, self.args.num_mini_batches)[index]
         part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
         return self._sorted(part), self._sorted(whole)
 
     def _sorted(self, episodes: Iterable[int]) -> list[SeatSample]:
-        played = (row for episode in episodes for row in self.rows[episode].values() if row.trace.turns)
+        first = self.accelerator.process_index * len(self.rows)
+        mine = (self.rows[e - first] for e in episodes if first <= e < first + len(self.rows))
+        played = (row for rows in mine for row in rows.values() if row.trace.turns)
         rows = [row for row in played if self.collector.learns(row.trace.player)]
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
