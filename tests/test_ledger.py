@@ -95,10 +95,12 @@ def test_every_line_of_the_ledger_has_a_label_and_says_what_it_is():
     assert all("Range: " in line.doc and "Cases: " in line.doc for line in lines.values())
 
 
-def test_the_command_prints_the_ledger_and_writes_it(run, tmp_path, capsys):
+def test_the_command_prints_the_ledger_uncut_and_writes_it(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "ledger.json"
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["ledger", str(run), "--output", str(out)]) == 0
     said = capsys.readouterr().out
+    assert "…" not in said
     assert all(word in said for word in ("before", "after", "change", "month, tried until solved", "100 agents"))
     content = json.loads(out.read_text())
     assert content["prices"] == read_as(ROOT / "configs/prices/example.yaml", PriceList).model_dump()

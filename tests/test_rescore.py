@@ -109,12 +109,14 @@ def test_what_the_machine_spoiled_counts_for_nothing():
     assert kept == spoiled
 
 
-def test_the_command_prints_all_parts_and_writes_the_numbers(run, tmp_path, capsys):
+def test_the_command_prints_all_parts_uncut_and_writes_the_numbers(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     words = ["rescore", str(run), "--config", str(ROOT / "configs/presets/balanced.yaml")]
     assert cli.main([*words, "--output", str(tmp_path / "out.json")]) == 0
     said = capsys.readouterr().out
     for word in ("before (6)", "training (8)", "after (6)", "deference", ALL):
         assert word in said
+    assert "…" not in said
     rows = json.loads((tmp_path / "out.json").read_text())
     assert {row["part"] for row in rows} == {"before", "training", "after"}
     assert rows[0]["difference"].keys() == {"value", "half"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from marl_coop.cli.arguments import find_modules_beside, set_environment
+from marl_coop.cli.terminal import wide_console
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE, read_as
@@ -31,8 +32,7 @@ def ablate(argv: Sequence[str]) -> int:
     quiet_libraries()
     folder = args.output or Path("ablations") / spec.name
     planned = ablation.plan(spec, str(args.spec), folder)
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, 112)
+    console = wide_console()
     todo = [one.run for one in planned if not one.run.finished]
     console.print(f"{spec.name}: {len(planned)} runs, {len(todo)} to do; all of {len(spec.arms)} arms can be trained")
     launcher = executors.through_accelerate(args.accelerate)

@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from marl_coop.cli.terminal import wide_console
 from marl_coop.evaluation.comparison import compare_methods, read_evaluated
 
 
@@ -28,8 +27,7 @@ def compare(argv: Sequence[str]) -> int:
     comparisons = compare_methods(evaluated, args.reference)
     from marl_coop.evaluation.comparison_tables import tables, write  # load matplotlib
 
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, 112)
+    console = wide_console()
     for comparison in comparisons:
         for table in tables(comparison):
             console.print(table)

@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from marl_coop.cli.arguments import find_modules_beside, set_environment
+from marl_coop.cli.terminal import wide_console
 from marl_coop.config.battery import Battery
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE, read_as
@@ -33,8 +32,7 @@ def evaluate(argv: Sequence[str]) -> int:
     plan = make_plan(battery, teams, config, str(file))
     folder = args.output or Path("evaluations") / file.stem
     results = play_battery(plan, folder)
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, 112)
+    console = wide_console()
     for table in tables(results):
         console.print(table)
     for one in results.unplayed:

@@ -36,8 +36,11 @@ def _write(run: Path, folder: Path) -> int:
         raise RunError(f"{str(run)!r} cannot be exported: {error}") from error
     if not parts:
         raise RunError(f"{str(run)!r} has no episodes yet")
-    from marl_coop.export.dataset import write_dataset  # takes seconds to load
+    from datasets import disable_progress_bars  # takes seconds to load
 
+    from marl_coop.export.dataset import write_dataset
+
+    disable_progress_bars()  # a bar for each part, which is a second's work
     write_dataset(parts, record["name"], folder)
     episodes = sum(map(len, parts.values()))
     print(f"{folder}: {episodes} episodes of {', '.join(parts)}")

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
+from marl_coop.cli.terminal import wide_console
 from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
 from marl_coop.evaluation.rescore import saved_episodes
@@ -44,8 +43,7 @@ def ledger(argv: Sequence[str]) -> int:
         raise RunError(f"{str(args.run)!r} has no ledger: {error}") from error
     if not parts:
         raise RunError(f"{str(args.run)!r} has no episodes yet")
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, 112)
+    console = wide_console()
     console.print(table(found, prices, f"{name}: the token ledger"))
     if args.output:
         lines = {part: {line: asdict(metric) for line, metric in metrics.items()} for part, metrics in found.items()}

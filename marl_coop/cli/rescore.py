@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
 from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.cli.terminal import wide_console
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
@@ -44,7 +43,7 @@ def rescore(argv: Sequence[str]) -> int:
         raise RunError(f"{str(args.run)!r} cannot be scored again: {error}") from error
     if not saved:
         raise RunError(f"{str(args.run)!r} has no episodes yet")
-    console = Console(soft_wrap=True)
+    console = wide_console()
     console.print(table(changes, f"{args.run} under other rewards"))
     if args.output:
         args.output.write_text(json.dumps([asdict(change) for change in changes], indent=1) + "\n", encoding="utf-8")

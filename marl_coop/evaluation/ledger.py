@@ -12,17 +12,18 @@ CHANGE = "change"
 LABELS = {
     "message_share": "share of talk",
     "generated_tokens_per_solved": "tokens written per solved task",
-    "tokens_per_solved": "tokens read and written per solved task",
+    "tokens_per_solved": "tokens in all per solved task",
     "rework_tokens_per_episode": "rework, tokens per task",
     "duplicate_tokens_per_episode": "duplicates, tokens per task",
-    "price_of_messages": "price of talk per task",
-    "price_of_rework": "price of rework per task",
-    "price_of_duplicates": "price of duplicates per task",
-    "price_per_task": "price per task",
-    "price_per_solved": "price per solved task",
+    "price_of_messages": "price of talk, 1,000 tasks",
+    "price_of_rework": "price of rework, 1,000 tasks",
+    "price_of_duplicates": "price of duplicates, 1,000 tasks",
+    "price_per_task": "price of 1,000 tasks",
+    "price_per_solved": "price of 1,000 solved tasks",
     "month": "month, each task tried once",
     "month_all_solved": "month, tried until solved",
 }
+OF_A_THOUSAND = tuple(name for name, label in LABELS.items() if "1,000" in label)  # one task costs too little to read
 
 
 def measure_ledger(parts: Mapping[str, Sequence[Episode]], prices: PriceList) -> dict[str, dict[str, Metric]]:
@@ -61,21 +62,23 @@ def table(found: Mapping[str, Mapping[str, Metric]], prices: PriceList, title: s
         out.add_column(part, justify="right", no_wrap=True)
     for name, label in LABELS.items():
         if any(name in metrics for metrics in found.values()):
-            out.add_row(label, *(_cell(metrics.get(name)) for metrics in found.values()))
+            factor = 1000 if name in OF_A_THOUSAND else 1
+            out.add_row(label, *(_cell(metrics.get(name), factor) for metrics in found.values()))
     return out
 
 
-def _cell(metric: Metric | None) -> str:
+def _cell(metric: Metric | None, factor: int) -> str:
     if metric is None:
         return "not defined"
-    ends = "" if metric.low is None else f" [{_number(metric.low)}, {_number(metric.high or 0.0)}]"
-    return f"{_number(metric.value or 0.0)}{ends}"
+    ends = "" if metric.low is None else f" [{_number(factor * metric.low)}, {_number(factor * (metric.high or 0.0))}]"
+    return f"{_number(factor * (metric.value or 0.0))}{ends}"
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without an exponent.
+    """As many decimals as its size asks for.
 
-    >>> _number(0.000123456), _number(1234.5), _number(0.5)
-    ('0.000123', '1234', '0.500')
+    >>> [_number(value) for value in (0.0705, 3.84, -21.8, 1889.2)]
+    ['0.070', '3.84', '-21.8', '1889']
     """
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}" if abs(value) >= 1e-4 else f"{value:.6f}"
+    decimals = 3 - sum(abs(value) >= size for size in (1, 10, 100))
+    return f"{value:.{decimals}f}"

@@ -110,7 +110,7 @@ def model_card(
 def peft_snippet(base: str, adapter: str) -> str:
     """Python that puts the adapter on its base."""
     if base == WHEEL:
-        load = f'from marl_coop.policy.loading import load_base\n\nbase, tokenizer = load_base("{WHEEL}", "bfloat16")'
+        load = f'from marl_coop import load_base\n\nbase, tokenizer = load_base("{WHEEL}", "bfloat16")'
     else:
         load = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -124,7 +124,7 @@ def _vllm_snippet(about: About, adapter: str) -> str:
     """The server's command line; the wheel's model is written into a folder first."""
     save = ""
     if about.base == WHEEL:
-        load = "from marl_coop.policy.loading import load_base"
+        load = "from marl_coop import load_base"
         write = f"[part.save_pretrained('base') for part in load_base('{WHEEL}', 'bfloat16')]"
         save = f'python -c "{load}; {write}"\n'
     model = "base" if about.base == WHEEL else about.base

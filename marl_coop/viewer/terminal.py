@@ -113,7 +113,7 @@ def _turn(turn: Data, place: int) -> Panel:
         body.append(f"\n{term} {value:+.2f}", RIGHT if value > 0 else WRONG)
     if turn["advantage"] is not None:
         body.append(f"\nvalue {turn['value']:.2f}, advantage {turn['advantage']:+.2f}", "dim")
-    said = f", {turn['said']} tokens" if turn["said"] else ""
+    said = f", {turn['said']} {'token' if turn['said'] == 1 else 'tokens'}" if turn["said"] else ""
     title = Text(f"{turn['agent']} {turn['phase']}{said}")
     return Panel(body, title=title, title_align="left", border_style=_colour(place))
 
