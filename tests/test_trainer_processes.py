@@ -51,7 +51,8 @@ trainer.loss = loss
 trainer.train()
 trainer.model.save(folder / f"rank-{rank}")
 updates = [r for r in records if "update" in r]
-(folder / f"rank-{rank}.json").write_text(json.dumps({"backwards": len(backwards), "updates": updates, "played": played}))
+content = {"backwards": len(backwards), "updates": updates, "played": played}
+(folder / f"rank-{rank}.json").write_text(json.dumps(content))
 """
 
 

@@ -186,9 +186,9 @@ class MultiAgentPPOConfig(TrainingConfig):
         parts = math.lcm(processes, self.num_mini_batches * self.gradient_accumulation_steps)
         if self.episodes_per_update % parts:
             raise ValueError(
-                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes, and "
-                f"by {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: use "
-                f"a multiple of {parts}"
+                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes, "
+                f"and by {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: "
+                f"use a multiple of {parts}"
             )
 
     @property
