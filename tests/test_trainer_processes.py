@@ -51,8 +51,8 @@ trainer.loss = loss
 trainer.train()
 trainer.model.save(folder / f"rank-{rank}")
 updates = [r for r in records if "update" in r]
-content = {"backwards": len(backwards), "updates": updates, "played": played}
-(folder / f"rank-{rank}.json").write_text(json.dumps(content))
+record = {"backwards": len(backwards), "updates": updates, "played": played}
+(folder / f"rank-{rank}.json").write_text(json.dumps(record))
 """
 
 
@@ -67,10 +67,10 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_do_what_one_does(tmp_path, alone, processes):
+@pytest.mark.parametrize(("processes", "options"), [(2, ""), (4, ""), (2, "shard_base=True, ")])
+def test_several_processes_do_what_one_does(tmp_path, alone, processes, options):
     (one,) = (json.loads(path.read_text()) for path in alone.glob("rank-*.json"))
-    ranks = launch(SCRIPT, tmp_path / "run", processes)
+    ranks = launch(SCRIPT.replace("num_updates", f"{options}num_updates", 1), tmp_path / "run", processes)
     assert len({rank["backwards"] for rank in ranks}) == 1
     assert len({tuple(saved(tmp_path / "run" / f"rank-{rank}")) for rank in range(processes)}) == 1
     for update in range(2):
@@ -133,8 +133,9 @@ rank = straight.args.process_index
 """
 
 
-def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path):
-    ranks = launch(CHECKPOINTS, tmp_path / "two", 2)
+@pytest.mark.parametrize("options", ["", '"shard_base": True, '])
+def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path, options):
+    ranks = launch(CHECKPOINTS.replace('"num_updates"', f'{options}"num_updates"'), tmp_path / "two", 2)
     assert [rank["equal"] for rank in ranks] == [True, True]
     for rank in ranks:
         assert {*rank["files"]} == {*rank["manifest"], "manifest.json"}

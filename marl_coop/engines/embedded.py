@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from marl_coop.engines import FinishReason, Generation, Request
+from marl_coop.policy import sharding
 from marl_coop.policy.compat import SlotCache, attention_mask
 from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
 from marl_coop.policy.team import TeamPolicy
@@ -57,12 +58,15 @@ class EmbeddedEngine:
     def load_adapters(self, version: int) -> None:
         self.reset_cache()
         self._version = version
+        sharding.gather(self.policy)
 
     def reset_cache(self) -> None:
         self._pending, self._batches = {}, []
 
     def sleep(self) -> None:
-        """Nothing to give back: the model is the one that learns."""
+        """Leave each process its part of a base that they share out; else there is nothing to give back, for the model
+        is the one that learns."""
+        sharding.scatter(self.policy)
 
     @torch.no_grad()
     def collect(self) -> list[Generation]:

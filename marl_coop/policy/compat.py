@@ -6,7 +6,7 @@ here; `tests/test_compat.py` proves that no other module imports or overrides an
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted modul
 from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoRA configuration means a module
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.parallel import DistributedDataParallel
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import get_reporting_integration_callbacks  # the trackers that a trainer would make
 from transformers.masking_utils import eager_mask  # additive masks (R, 1, Q, T), for an attention of our own
@@ -49,6 +50,7 @@ __all__ = [
     "get_reporting_integration_callbacks",
     "head_of",
     "layers_of",
+    "leave_to_fsdp",
     "selective_log_softmax_and_entropy",
     "with_layer_class",
 ]
@@ -257,6 +259,15 @@ def from_layer(decoder: nn.Module, first: int) -> Iterator[None]:
         yield
     finally:
         decoder.layers = layers
+
+
+def leave_to_fsdp(model: nn.Module, parameters: Iterable[str]) -> None:
+    """Keep DDP, which wants every tensor whole, from some of a model's parameters and from its buffers.
+
+    PyTorch has the method for those who combine DDP with something else, and it is in its documentation of none.
+    """
+    ignored = [*parameters, *(name for name, _ in model.named_buffers())]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ignored)
 
 
 def dequantized() -> dict[str, Any]:

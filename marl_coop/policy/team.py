@@ -29,7 +29,7 @@ from marl_coop.policy.adapters import (
     write_adapter,
 )
 from marl_coop.policy.loading import max_positions
-from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts
+from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts, spans_of
 from marl_coop.policy.value_head import ValueHead
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
@@ -81,8 +81,7 @@ class TeamPolicy(nn.Module):
 
     def _keep_the_prefix(self) -> None:
         """Keep what goes into the lowest adapted layer at every forward, in models where that is all the rest needs."""
-        if self._keeping is not None:
-            self._keeping.remove()
+        self.keep_no_prefix()
         self._lowest_adapted = 0
         kinds = getattr(self.config, "layer_types", None) or [None]  # masks are chosen by a layer's index
         if self.config.model_type not in PREFIX_MODELS or len(set(kinds)) > 1:
@@ -91,6 +90,12 @@ class TeamPolicy(nn.Module):
         self._lowest_adapted = [any(isinstance(m, RoutedLinear) for m in x.modules()) for x in layers].index(True)
         if self._lowest_adapted > 0:
             self._keeping = layers[self._lowest_adapted].register_forward_pre_hook(self._keep_prefix)
+
+    def keep_no_prefix(self) -> None:
+        """Run all layers at every forward from now on, as processes do that share them out and must stay in step."""
+        self.prefix_hidden_RTH = None
+        if self._keeping is not None:
+            self._keeping.remove()
 
     def _refuse_layers_that_cannot_be_routed(self) -> None:
         routed = {id(module) for module in self.decoder.modules() if isinstance(module, RoutedLinear)}
@@ -224,6 +229,11 @@ class TeamPolicy(nn.Module):
             )
         ]
         return Scores(*(torch.cat(column) for column in zip(*pieces, strict=True))), hidden_RTH
+
+    def idle(self) -> None:
+        """A forward without a chat, in step with the other processes where they share the base out."""
+        ids_RT = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        self.hidden(spans_of([None]), ids_RT, use_cache=False)
 
     def values(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Values (turns,) per adapter from detached features (turns, seats * H)."""

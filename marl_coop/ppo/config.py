@@ -1,6 +1,7 @@
 """What can be set about multi-agent PPO."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from envs.core.episode import Phase
 from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainingConfig
 from marl_coop.policy.team import TeamPolicy
 
@@ -99,6 +101,9 @@ class MultiAgentPPOConfig(TrainingConfig):
             sampler's, 2 at most (TRL's `vllm_importance_sampling_correction`). None: "sampler" for an engine that
             samples with the training model, "truncated" for vLLM.
         save_updates: a checkpoint every so many updates.
+        shard_base: several processes share out the weights of the base (FSDP2), and each has a layer's in full while
+            it runs. What is trained stays whole, under DDP. While the embedded engine plays, the base is whole as well:
+            a base that does not fit a device wants servers of vLLM. `configs/accelerate/fsdp2.yaml` sets it.
     """
 
     num_updates: int = 30
@@ -129,6 +134,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
+    shard_base: bool = False
 
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "constant"
@@ -167,6 +173,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         }
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
+        self.shard_base |= sharding.launched()
         find_engine(self.engine)
         check_options(self.engine, self.engine_options)
         self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")
@@ -176,6 +183,11 @@ class MultiAgentPPOConfig(TrainingConfig):
         self.logging_steps = self.steps_per_update
         self.save_steps = self.save_updates * self.steps_per_update
         super().__post_init__()
+        if (launched := int(os.environ.get("WORLD_SIZE", 1))) != self.world_size:
+            raise ValueError(
+                f"{launched} processes were launched, and each would train alone: there are not as many GPUs. For a "
+                "CPU there is configs/accelerate/cpu2.yaml"
+            )
 
     def _check(self, name: str, holds: bool, must_be: str) -> None:
         if not holds:
@@ -186,8 +198,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         parts = math.lcm(processes, self.num_mini_batches * self.gradient_accumulation_steps)
         if self.episodes_per_update % parts:
             raise ValueError(
-                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes, "
-                f"and by {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: "
+                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes "
+                f"and {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: "
                 f"use a multiple of {parts}"
             )
 

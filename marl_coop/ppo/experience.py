@@ -48,6 +48,11 @@ def total(accelerator: Accelerator, values: Tensor) -> Tensor:
     return torch.as_tensor(accelerator.reduce(values.to(accelerator.device), reduction="sum")).to(values.device)
 
 
+def most(accelerator: Accelerator, count: int) -> int:
+    """The largest count of all processes."""
+    return int(torch.as_tensor(accelerator.gather(torch.tensor(count, device=accelerator.device))).max())
+
+
 class Collector:
     """Plays an update's episodes and makes rows of them.
 
@@ -142,8 +147,8 @@ class Collector:
         if args.importance != "sampler":
             started = time.perf_counter()
             learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
-            at_once, pad = args.micro_batch_tokens, self.players.chat.eos
-            add_old_logprobs(self.model, learning, at_once, args.temperature, pad, self.metrics)
+            parts, pad = self._micro_batches(learning), self.players.chat.eos
+            add_old_logprobs(self.model, parts, args.temperature, pad, self.metrics)
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
@@ -166,7 +171,10 @@ class Collector:
         own = {id(row): torch.zeros(0, hidden) for rows in episodes for row in rows.values()}
         played = [row for rows in episodes for row in rows.values() if row.trace.turns]
         played.sort(key=lambda r: (str(self._reference(r.trace.player)), str(r.trace.adapter)))  # each in one piece
-        for rows in micro_batches(played, self.args.micro_batch_tokens):
+        for rows in self._micro_batches(played):
+            if not rows:
+                self.model.idle()
+                continue
             batch = collate(rows, self.players.chat.eos, self.accelerator.device)
             spans = spans_of([self._reference(row.trace.player) for row in rows])
             ids_RT, mask_RT, prefix_hidden_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.prefix_hidden_RTH
@@ -195,6 +203,12 @@ class Collector:
                     adapter = row.trace.player
                     row.values_K = self.model.values({adapter: row.features_KF})[adapter].cpu()
 
+    def _micro_batches(self, rows: Sequence[SeatSample]) -> list[list[SeatSample]]:
+        """Micro-batches, as many on every process where they share the base out, and run every forward together; the
+        last may be empty."""
+        parts = micro_batches(rows, self.args.micro_batch_tokens)
+        return parts + [[]] * (most(self.accelerator, len(parts)) - len(parts)) if self.args.shard_base else parts
+
     def _warn_of_idle_adapters(self, rows: list[SeatSample]) -> None:
         """Say, once, which adapters still compute what the base does after the first update. Sampling and learning
         share their forward, so no ratio shows it."""
@@ -202,9 +216,8 @@ class Collector:
             return
         self._compared = True
         for adapter in self.model.adapters:
-            ids = next((row.trace.ids for row in rows if row.trace.adapter == adapter and row.trace.turns), None)
-            if ids is None:
-                continue
+            chats = (row.trace.ids for row in rows if row.trace.adapter == adapter and row.trace.turns)
+            ids = next(chats, [self.players.chat.eos])
             ids_RT = torch.tensor([ids], device=self.accelerator.device)
             own_RTH, base_RTH = (self.model.hidden(spans_of([a]), ids_RT, use_cache=False) for a in (adapter, BASE))
             if torch.equal(own_RTH, base_RTH):
@@ -252,8 +265,7 @@ class Collector:
 
     def _add_advantages(self, rows: list[SeatSample], terms: Sequence[str]) -> None:
         """Fill the advantages and returns of rows; the shares of the `terms` are logged."""
-        lengths = self.accelerator.gather(torch.tensor(max(len(r.rewards_K) for r in rows), device=self.args.device))
-        longest = max(1, int(torch.as_tensor(lengths).max()))
+        longest = most(self.accelerator, max([1, *(len(row.rewards_K) for row in rows)]))
         rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
         terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
         values_RK, _ = stack_turns(rows, "values_K", longest)

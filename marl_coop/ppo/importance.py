@@ -10,26 +10,28 @@ from torch import Tensor
 
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
-from marl_coop.ppo.batch import SeatSample, collate, micro_batches
+from marl_coop.ppo.batch import SeatSample, collate
 from marl_coop.ppo.metrics import MeanMetrics
 
 
 @torch.no_grad()
 def add_old_logprobs(
-    policy: TeamPolicy, rows: Sequence[SeatSample], at_once: int, temperature: float, pad: int, metrics: MeanMetrics
+    policy: TeamPolicy, parts: Sequence[Sequence[SeatSample]], temperature: float, pad: int, metrics: MeanMetrics
 ) -> None:
     """Give rows the log-probabilities of the trainer's own forward, and measure the gap to those of the sampler.
 
     Args:
         policy: as it sampled; it has not learned yet.
-        rows: those that learn and have turns, in any order.
-        at_once: tokens in one forward, padding included.
+        parts: rows that learn and have turns, those of one forward together, in any order; none: a forward without.
         temperature: of the sampling.
         pad: any token id.
         metrics: takes the gap of each adapter.
     """
     policy.eval()
-    for part in micro_batches(rows, at_once):
+    for part in parts:
+        if not part:
+            policy.idle()
+            continue
         part = sorted(part, key=lambda row: policy.adapters.index(str(row.trace.adapter)))
         batch = collate(part, pad, policy.device)
         scores, _ = policy.score(

@@ -31,7 +31,8 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from envs.core.env import CoopEnv
 from envs.core.task import Seat
 from marl_coop.engines import Engine
-from marl_coop.players import BASE, Mix, Player
+from marl_coop.players import Mix, Player
+from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainerBase
 from marl_coop.policy.loading import stop_ids
 from marl_coop.policy.routed_lora import spans_of
@@ -39,7 +40,7 @@ from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
-from marl_coop.ppo.experience import Collector, total
+from marl_coop.ppo.experience import Collector, most, total
 from marl_coop.ppo.importance import add_gap
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
@@ -85,6 +86,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         engine: Engine | None = None,
         chat: Chat | None = None,
     ):
+        if args.shard_base and args.world_size > 1:
+            sharding.shard(model, args.device)
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
         chat = chat or Chat(processing_class, system, stops=stop_ids(model.base))
@@ -123,7 +126,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         counts = self.token_counts(whole)
         model.train()
         parts = micro_batches(rows, self.args.micro_batch_tokens)
-        parts += [[]] * (self._most(max(1, len(parts))) - len(parts))  # every process runs backward as often
+        parts += [[]] * (most(self.accelerator, max(1, len(parts))) - len(parts))  # all run backward as often
         total_loss = torch.zeros((), device=self.args.device)
         for i, part in enumerate(parts):
             if not self._dropped:
@@ -235,18 +238,19 @@ class MultiAgentPPOTrainer(TrainerBase):
         return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
 
     def _dummy_loss(self, model) -> Tensor:
-        """The loss of a micro-batch in which nobody learns: one token goes through the base, for DDP to count it."""
+        """The loss of a micro-batch in which nobody learns: one token goes forward and backward, in step with the other
+        processes, and teaches nothing."""
         ids_RT = torch.full((1, 2), self.players.chat.eos, device=self.accelerator.device)
-        model(
+        scores, _ = model(
             {},
-            spans=spans_of([BASE]),
+            spans=spans_of(self.model.adapters[:1]),
             input_ids_RT=ids_RT,
             attention_mask_RT=torch.ones_like(ids_RT),
             rows_N=ids_RT.new_tensor([0]),
             columns_N=ids_RT.new_tensor([1]),
             temperature=self.args.temperature,
         )
-        return self._zero_loss(self.model.adapters)
+        return 0.0 * scores.logprobs_N.sum() + self._zero_loss(self.model.adapters)
 
     def _zero_loss(self, adapters: Sequence[str]) -> Tensor:
         """0, with a gradient of 0 for the adapters that have no row here: processes exchange every gradient."""
@@ -367,11 +371,6 @@ class MultiAgentPPOTrainer(TrainerBase):
             self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------ processes
-
-    def _most(self, count: int) -> int:
-        """The largest count of all processes."""
-        counts = self.accelerator.gather(torch.tensor(count, device=self.accelerator.device))
-        return int(torch.as_tensor(counts).max())
 
     def _all_processes(self, condition: bool) -> bool:
         return total(self.accelerator, torch.tensor(float(condition))).item() == self.accelerator.num_processes
