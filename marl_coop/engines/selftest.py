@@ -23,7 +23,7 @@ from marl_coop.policy.routed_lora import Routing, spans_of
 from marl_coop.policy.team import TeamPolicy
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # nats, at most
-COARSE = 0.3  # of half precision, where another shape of the same product rounds otherwise
+COARSE = 0.3  # of half precision and of 4 bits, where another shape of the same product rounds otherwise
 TURNS, TOKENS, NOISE = 2, 4, 0.05
 
 
@@ -59,7 +59,7 @@ def _check(policy: TeamPolicy, rng: np.random.Generator) -> None:
     adapters = [*policy.adapters, BASE, *policy.adapters]
     chats = _try(lambda: _play(policy, adapters, rng), "sampling from it fails")
     own_N = _try(lambda: _own(policy, chats), "its own forward fails")
-    tolerance = TOLERANCE.get(policy.dtype, COARSE)
+    tolerance = COARSE if policy.quantized else TOLERANCE.get(policy.dtype, COARSE)
     engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
     learner_N = _try(lambda: score_chats(policy, chats, temperature=1.0), "learning from it fails")
     for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):

@@ -24,9 +24,14 @@ class ServedEngine(ABC):
     Args:
         policy: the model that is trained.
         published: where its adapters are put for the engine to read.
+
+    Raises:
+        ValueError: the base is quantised.
     """
 
     def __init__(self, policy: TeamPolicy, published: PublishedAdapters):
+        if policy.quantized:
+            raise ValueError("vLLM would sample from the plain base: it goes without model.load_in_4bit")
         self.policy, self._published = policy, published
         self._served: Mapping[str | None, Path] = {}  # adapter -> its folder, whose name is its own there
         self._version = 0

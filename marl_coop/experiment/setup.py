@@ -64,7 +64,9 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     """
     section = config.model
     try:
-        return load_base(section.name_or_path, section.dtype, section.attn_implementation)
+        return load_base(section.name_or_path, section.dtype, section.attn_implementation, section.load_in_4bit)
+    except ImportError as error:
+        raise config.error(("model", "load_in_4bit"), str(error)) from error
     except OSError as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
     except ValueError as error:

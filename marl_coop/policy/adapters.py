@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig
@@ -44,7 +44,14 @@ def weights_of(lm: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
     }
 
 
-def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None:
+class BaseIdentity(NamedTuple):
+    """The model that an adapter was made on: its name, and what `fingerprint` says of its weights."""
+
+    name: str | None
+    fingerprint: str
+
+
+def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: BaseIdentity, folder: Path) -> None:
     """Write a PEFT adapter, and see that all of it is on disk.
 
     Raises:
@@ -53,10 +60,9 @@ def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: PreTraine
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights_of(lm, adapter).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    made_on = {"name": base.config.name_or_path or None, "fingerprint": fingerprint(base)}
-    (folder / BASE_FILE).write_text(json.dumps(made_on) + "\n", encoding="utf-8")
+    (folder / BASE_FILE).write_text(json.dumps(base._asdict()) + "\n", encoding="utf-8")
     written = copy.deepcopy(lora)
-    written.base_model_name_or_path, written.inference_mode = made_on["name"], True
+    written.base_model_name_or_path, written.inference_mode = base.name, True
     written.save_pretrained(str(folder))
     with safe_open(folder / WEIGHTS, "pt") as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -80,7 +86,7 @@ def read_config(folder: Path) -> LoraConfig:
     return lora
 
 
-def read_weights(lm: nn.Module, adapter: str, base: PreTrainedModel, folder: Path) -> None:
+def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) -> None:
     """Put the weights of a PEFT adapter on disk into an adapter that has its shape.
 
     Raises:
@@ -109,7 +115,7 @@ def _opened(folder: Path) -> Iterator[Any]:
         raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
 
 
-def _check_base(base: PreTrainedModel, folder: Path) -> None:
+def _check_base(base: BaseIdentity, folder: Path) -> None:
     file = folder / BASE_FILE
     if not file.exists():  # an adapter from elsewhere does not say
         return
@@ -117,8 +123,11 @@ def _check_base(base: PreTrainedModel, folder: Path) -> None:
         made_on = json.loads(file.read_text("utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
-    if made_on["fingerprint"] != fingerprint(base):
-        raise ValueError(f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model")
+    if made_on["fingerprint"] != base.fingerprint:
+        raise ValueError(
+            f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model, in 4 bits if it "
+            "was that"
+        )
 
 
 def check_adapter(lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None:
@@ -128,7 +137,7 @@ def check_adapter(lora: LoraConfig, base: PreTrainedModel, folder: Path) -> None
         ValueError: it would not, or is not there.
     """
     check_same(lora, read_config(folder), folder)
-    _check_base(base, folder)
+    _check_base(identify(base), folder)
     ours = {name for name, _ in base.named_modules() if check_target_module_exists(lora, name)}
     with _opened(folder) as file:
         theirs = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()}  # noqa: SIM118
@@ -177,6 +186,11 @@ def check_targets(base: PreTrainedModel, lora: LoraConfig) -> None:
             linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
             hint = did_you_mean(wanted, sorted(linear))
             raise ValueError(f"target_modules: {base.config.model_type} has no {wanted!r}.{hint}")
+
+
+def identify(base: PreTrainedModel) -> BaseIdentity:
+    """Which base a model is. Ask before its weights are shared out among processes."""
+    return BaseIdentity(base.config.name_or_path or None, fingerprint(base))
 
 
 def fingerprint(base: PreTrainedModel) -> str:

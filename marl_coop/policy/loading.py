@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -45,7 +46,7 @@ def move_into_place(finished: Path, folder: Path) -> None:
 
 
 def load_base(
-    name_or_path: str, dtype: str, attn_implementation: str | None = None
+    name_or_path: str, dtype: str, attn_implementation: str | None = None, load_in_4bit: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model, frozen, and its tokenizer, which has a padding token.
 
@@ -54,12 +55,17 @@ def load_base(
         dtype: of the weights, "auto" for that of the files.
         attn_implementation: a name that transformers knows, or "grouped" (`marl_coop.policy.attention`); None: the
             model's default.
+        load_in_4bit: round the weights of its linear layers to NF4, the head apart, their scales too (QLoRA, arXiv
+            2305.14314, section 3).
 
     Raises:
+        ImportError: bitsandbytes, which rounds, is not installed; one line.
         OSError: there is no such model, it is damaged, or it is none that can be trained here; one line.
         ValueError: it cannot be run with that attention; one line.
     """
     attention.register()
+    if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError("bitsandbytes is not installed; pip install 'marl-coop[qlora]'")
     path = str(_unpacked_wheel()) if name_or_path == WHEEL else _located(name_or_path)
     with _told_in_one_line(name_or_path):
         config = _read_config(path)
@@ -76,6 +82,7 @@ def load_base(
             dtype=dtype,
             attn_implementation=attn_implementation,
             trust_remote_code=False,
+            quantization_config=_nf4(config.dtype if dtype == "auto" else dtype) if load_in_4bit else None,
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
@@ -130,6 +137,16 @@ def _read_config(path: str) -> PreTrainedConfig:
     if "quantization_config" in said:
         raise ValueError("its weights are quantised, and adapters want plain ones: use the model that it was made from")
     return config
+
+
+def _nf4(dtype: torch.dtype | str | None) -> BitsAndBytesConfig:
+    """Weights in 4 bits as QLoRA has them, and layers that compute in `dtype`; None: float32, as transformers loads."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype or torch.float32,
+    )
 
 
 def _check_attention(config: PreTrainedConfig, name: str) -> None:

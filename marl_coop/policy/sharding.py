@@ -41,7 +41,13 @@ def launched() -> bool:
 
 
 def shard(policy: TeamPolicy, device: torch.device) -> None:
-    """Leave each process its part of the base, on its device. All that is not of the base stays whole."""
+    """Leave each process its part of the base, on its device. All that is not of the base stays whole.
+
+    Raises:
+        ValueError: the base is quantised.
+    """
+    if policy.quantized:
+        raise ValueError("training.shard_base shares out plain weights: it goes without model.load_in_4bit")
     policy.keep_no_prefix()
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))

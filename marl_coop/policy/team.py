@@ -22,6 +22,7 @@ from marl_coop.policy.adapters import (
     check_names,
     check_same,
     check_targets,
+    identify,
     read_config,
     read_weights,
     reference_name,
@@ -61,6 +62,7 @@ class TeamPolicy(nn.Module):
         check_plain(lora)
         check_names(self.adapters)
         check_targets(base, lora)
+        self._base_identity = identify(base)
         self.lm: PeftModel = get_peft_model(base, compat.with_layer_class(lora, RoutedLinear), adapter_name=first)
         for adapter in others:
             self._add_adapter(adapter, lora)
@@ -139,6 +141,11 @@ class TeamPolicy(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of what the base computes."""
         return self.lm.dtype
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base's weights are rounded to a few bits."""
+        return getattr(self.base, "is_quantized", False)
 
     @property
     def max_positions(self) -> int:
@@ -266,7 +273,7 @@ class TeamPolicy(nn.Module):
         check_targets(self.base, lora)
         self._add_adapter(adapter, lora)
         self._refuse_layers_that_cannot_be_routed()
-        read_weights(self.lm, adapter, self.base, folder)
+        read_weights(self.lm, adapter, self._base_identity, folder)
         self._keep_the_prefix()
         self._settle_adapters()
 
@@ -292,7 +299,7 @@ class TeamPolicy(nn.Module):
         Raises:
             OSError: it is not on disk as it is here.
         """
-        write_adapter(self.lm, adapter, self._lora(adapter), self.base, folder)
+        write_adapter(self.lm, adapter, self._lora(adapter), self._base_identity, folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -311,4 +318,4 @@ class TeamPolicy(nn.Module):
             ValueError: it is of another base, or has another shape or scale.
         """
         check_same(self._lora(adapter), read_config(folder), folder)
-        read_weights(self.lm, adapter, self.base, folder)
+        read_weights(self.lm, adapter, self._base_identity, folder)
