@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from test_experiment import ROOT, environment, hear_interrupts
+from train_py import ROOT, environment, hear_interrupts
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from marl_coop.config.ablation import Ablation

@@ -9,7 +9,8 @@ import pytest
 import tiny
 import yaml
 from test_endpoint import completion, server  # noqa: F401  a fixture
-from test_experiment import place, start  # noqa: F401  a fixture
+from test_experiment import place  # noqa: F401  a fixture
+from train_py import start
 
 from marl_coop import cli
 from marl_coop.experiment import model_play

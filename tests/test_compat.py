@@ -17,6 +17,7 @@ from transformers import Lfm2Config, MistralConfig, Trainer
 import marl_coop
 from marl_coop.policy import compat
 from marl_coop.policy.routed_lora import RoutedLinear, spans_of
+from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -180,3 +181,9 @@ def test_a_lora_configuration_stays_as_it_was():
     assert not any(isinstance(module, RoutedLinear) for module in plain.modules())
     routed = get_peft_model(tiny.base_model(40), compat.with_layer_class(lora, RoutedLinear))
     assert any(isinstance(module, RoutedLinear) for module in routed.modules())
+
+
+def test_a_process_that_sees_several_gpus_uses_one_and_says_how_to_use_all(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(MultiAgentPPOConfig, "n_gpu", property(lambda args: vars(args).get("_n_gpu") or 4))
+    assert tiny.arguments(tmp_path).n_gpu == 1
+    assert "one of 4 GPUs is used" in caplog.text and "--num_processes 4" in caplog.text

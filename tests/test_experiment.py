@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 import tiny
 import wandb_files
 from peft import PeftModel
+from train_py import ROOT, command, go_on, make_place, spawn, start, wait_for
 from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
@@ -29,19 +29,10 @@ from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
 from rewards.metrics import rates
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a model in it, where runs may be put."""
-    folder = tmp_path_factory.mktemp("experiment")
-    tokenizer = tiny.byte_tokenizer()
-    tokenizer.save_pretrained(folder / "model")
-    model = tiny.base_model(len(tokenizer))
-    model.config.max_position_embeddings = 2048  # a byte is a token
-    model.save_pretrained(folder / "model")
-    return folder
+    return make_place(tmp_path_factory.mktemp("experiment"))
 
 
 def test_what_a_seat_wrote_comes_back_from_a_file(tmp_path):
@@ -51,54 +42,6 @@ def test_what_a_seat_wrote_comes_back_from_a_file(tmp_path):
         env.step(dict.fromkeys(env.agents, "one\u2028two\u0085three\r\x0b é🙂 \ud800"))
     write_episodes(tmp_path / "episodes.jsonl", [env.episode] * 2)
     assert read_episodes(tmp_path / "episodes.jsonl") == [env.episode] * 2
-
-
-def command(place: Path, run: str, *words: str | Path) -> list[str]:
-    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
-    sizes += "training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
-    sizes += "training.num_mini_batches=2 training.gradient_accumulation_steps=1 training.report_to=none"
-    files = [sys.executable, ROOT / "train.py", "--config", ROOT / "configs/quickstart.yaml"]
-    names = [f"model.name_or_path={place / 'model'}", "model.dtype=float32", f"output_dir={place / run}"]
-    return [*files, *sizes.split(), *names, *words]
-
-
-def environment(place: Path) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return mine | {
-        "NETRC": os.devnull,
-        "MARL_COOP_CACHE": str(place / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-
-
-def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:
-    return spawn(place, command(place, run, *words), cwd=cwd, **options)
-
-
-def go_on(place: Path, run: str, *words: str) -> subprocess.Popen:
-    """A resumed run says nothing of its configuration but what it changes."""
-    return spawn(place, [sys.executable, ROOT / "train.py", "--resume", place / run, *words])
-
-
-def spawn(place: Path, command: list, **options) -> subprocess.Popen:
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen(command, env=environment(place), preexec_fn=hear_interrupts, **options)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Wait until a process has written something; one that ends without it, or takes too long, fails the test."""
-    deadline = time.monotonic() + 300
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    if not path.exists():
-        process.kill()
-        pytest.fail(f"no {path.name}: {process.communicate()[1][-2000:]}")
-
-
-def hear_interrupts() -> None:
-    """A job that a shell started in the background ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def ablate(argv: Sequence[str]) -> int:
     find_modules_beside([*spec.config, *(file for arm in spec.arms.values() for file in arm.config)])
     set_environment()
     from marl_coop.experiment import ablation, executors  # load torch
-    from marl_coop.experiment.experiment import quiet_libraries
+    from marl_coop.experiment.libraries import quiet_libraries
 
     quiet_libraries()
     folder = args.output or Path("ablations") / spec.name

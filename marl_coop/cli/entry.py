@@ -1,11 +1,12 @@
 """The entry: finds the command, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine that fails or a disk that is full is one line and exit code 1; Ctrl-C is one line and exit code 130. Of
-several processes that a launcher has started, the first says the line.
+reply, an engine that fails, a process that is lost or a disk that is full is one line and exit code 1; Ctrl-C is one
+line and exit code 130. Of several processes that a launcher has started, the first says the line.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
-from marl_coop.runs.rundir import RunError
+from marl_coop.runs.rundir import LostProcessError, RunError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
@@ -51,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"marl-coop {__version__}")
     parser.add_argument("command", choices=COMMANDS, help="`marl-coop COMMAND --help` says more")
     name = parser.parse_args(argv[:1]).command
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, asked or not
     again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
     try:
         return COMMANDS[name](argv[1:])
     except (ConfigError, RunError) as error:
         _say(f"error: {error}")
         return 2
-    except (EndpointError, EngineError, CheckpointError) as error:
+    except (EndpointError, EngineError, CheckpointError, LostProcessError) as error:
         _say(" ".join([f"error: {error}", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:

@@ -10,14 +10,12 @@ import json
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import transformers
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers import set_seed
@@ -39,6 +37,7 @@ from marl_coop.experiment.callbacks import (
     UpdateProgress,
     show_progress,
 )
+from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.export.card import About, model_card
 from marl_coop.policy.allocator import keep_freed_memory
@@ -173,16 +172,18 @@ class Experiment:
         Raises:
             ConfigError: the model is not sampled from and trained as its own forward means.
             RunError: another process runs it, or its folder cannot be made.
+            LostProcessError: another of its own processes has ended.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.check_model()
         with ExitStack() as stack:
             try:
-                self._begin(stack)
-                self.warm_up()
-                before = self._known_before() or self._play_and_record("before")
-                self.train()
-                self.report(before, self._play_and_record("after"))
+                with naming_lost_processes():
+                    self._begin(stack)
+                    self.warm_up()
+                    before = self._known_before() or self._play_and_record("before")
+                    self.train()
+                    self.report(before, self._play_and_record("after"))
             except KeyboardInterrupt:
                 self.console.print(f"stopped; {rundir.going_on(self.folder)}")
                 raise SystemExit(130) from None
@@ -372,14 +373,3 @@ class Experiment:
         for adapter in self.policy.adapters:
             card = model_card(adapter, about, first["command"], COLUMNS, results)
             (self.run_folder / adapter / "README.md").write_text(str(card), encoding="utf-8")
-
-
-def quiet_libraries() -> None:
-    """Silence what libraries say of their own next versions and Python of a model's code, and the bars of what takes a
-    second.
-    """
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft|accelerate")
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    warnings.filterwarnings("ignore", module="<unknown>")  # where `ast.parse` read what a model wrote
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()

@@ -13,7 +13,7 @@ from marl_coop.config.schema import Config
 from marl_coop.evaluation.matches import Match
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment import setup
-from marl_coop.experiment.experiment import quiet_libraries
+from marl_coop.experiment.libraries import quiet_libraries
 from marl_coop.experiment.teams import WARM, environment, identity, renamed
 from marl_coop.players import Mix, Player
 from marl_coop.policy.adapters import fingerprint

@@ -29,6 +29,7 @@ from envs.core.seeds import Stream, task_seed
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
+from marl_coop.policy.compat import keep_to_one_gpu
 from marl_coop.policy.loading import cache_folder, move_into_place
 from marl_coop.rollout.chat import Chat
 
@@ -134,6 +135,7 @@ def warm_adapter(
                 use_cpu=not torch.accelerator.is_available(),
                 ddp_find_unused_parameters=False,
             )
+            keep_to_one_gpu(arguments)
             adapted = get_peft_model(model, lora)
             dataset = Dataset.from_list([dict(row) for row in rows])
             trainer = FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer)

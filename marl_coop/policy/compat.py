@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoR
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks  # the trackers that a trainer would make
 from transformers.masking_utils import eager_mask  # additive masks (R, 1, Q, T), for an attention of our own
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -49,6 +49,7 @@ __all__ = [
     "from_layer",
     "get_reporting_integration_callbacks",
     "head_of",
+    "keep_to_one_gpu",
     "layers_of",
     "leave_to_fsdp",
     "selective_log_softmax_and_entropy",
@@ -114,6 +115,13 @@ class TrainerBase(_BaseTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing is sent anywhere but to the trackers of `report_to`."""
+
+
+def keep_to_one_gpu(args: TrainingArguments) -> int:
+    """Keep a trainer from `DataParallel`, into which it puts a model where one process sees several GPUs, and which
+    would tear rows apart; how many it sees."""
+    gpus, args._n_gpu = args.n_gpu, min(args.n_gpu, 1)
+    return gpus
 
 
 # ------------------------------------------------------------------------------------------------------------- caches

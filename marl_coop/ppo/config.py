@@ -1,5 +1,6 @@
 """What can be set about multi-agent PPO."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -11,8 +12,10 @@ from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.policy import sharding
-from marl_coop.policy.compat import TrainingConfig
+from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
 from marl_coop.policy.team import TeamPolicy
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = {  # phase -> the field that limits its replies
     Phase.STANCE: "max_stance_tokens",
@@ -183,6 +186,11 @@ class MultiAgentPPOConfig(TrainingConfig):
         self.logging_steps = self.steps_per_update
         self.save_steps = self.save_updates * self.steps_per_update
         super().__post_init__()
+        if (gpus := keep_to_one_gpu(self)) > 1:
+            logger.warning(
+                f"one of {gpus} GPUs is used; all of them: accelerate launch --config_file configs/accelerate/ddp.yaml "
+                f"--num_processes {gpus} train.py ..."
+            )
         if (launched := int(os.environ.get("WORLD_SIZE", 1))) != self.world_size:
             raise ValueError(
                 f"{launched} processes were launched, and each would train alone: there are not as many GPUs. For a "

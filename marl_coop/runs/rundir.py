@@ -35,6 +35,10 @@ LOCK = ".lock"
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
+class LostProcessError(RuntimeError):
+    """Another process of a run has ended, and this one cannot go on alone; one line."""
+
+
 class RunError(ValueError):
     """A folder that cannot be used as a run's; the text is one line that says why and what to do."""
 

@@ -1,0 +1,32 @@
+"""One of several processes is killed while they train."""
+
+import socket
+import time
+
+from train_py import command, make_place, spawn, wait_for
+
+from marl_coop.runs.checkpoints import flaw, whole_checkpoints
+
+
+def test_the_other_stops_within_a_minute_in_one_line_that_says_how_to_go_on(tmp_path):
+    place = make_place(tmp_path)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    words = command(place, "run", "training.num_updates=40", "warmup.batch_size=8")
+    first, second = (spawn(place, words, group | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01")
+    wait_for(place / "run" / "checkpoint-4", first)  # after the first update
+    second.kill()
+    killed = time.monotonic()
+    _, errors = first.communicate(timeout=120)
+    assert time.monotonic() - killed < 60
+    assert first.returncode == 1
+    line = errors.splitlines()[-1]
+    last = whole_checkpoints(place / "run")[-1]
+    assert line == (
+        "error: another process of this run has ended, and its own output says why "
+        f"--resume {place / 'run'} goes on from {last.name}."
+    )
+    assert "Traceback" not in errors
+    assert flaw(last) is None
