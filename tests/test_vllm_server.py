@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from trained import Log
+from transformers import TrainerCallback
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
@@ -271,6 +272,46 @@ def test_a_run_whose_server_dies_ends_with_one_line_and_goes_on_later(folder, tm
     assert resumed.state.global_step == 3 and resumed.players.engine._version == 3
     assert {turn.version for rows in resumed.rows for turn in rows[A].trace.turns} == {2}
     assert all(record[f"{A}/sampling_gap_max"] < 1e-4 for record in log.updates)
+
+
+class Versions(TrainerCallback):
+    """Keeps the versions of the weights that played what each update learned from."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        rows = [row for rows in self.trainer.rows for row in rows.values()]
+        self.found.append({turn.version for row in rows for turn in row.trace.turns})
+
+
+def test_play_goes_on_one_update_ahead_with_weights_that_are_one_update_old(folder, tmp_path, servers):
+    def run(**options):
+        log, versions, played = Log(), Versions(), []
+        versions.trainer = trainer = tiny.cue_trainer(
+            tmp_path,
+            policy=tiny.team(load_base(str(folder), "float32")[0]),
+            callbacks=[log, versions],
+            on_rollouts=lambda update, episodes, *_: played.append([episode.turns for episode in episodes]),
+            engine="vllm_server",
+            engine_options={"urls": [servers[0].url]},
+            async_play=True,
+            **options,
+        )
+        trainer.train()
+        return log.updates, versions.found, played
+
+    updates, versions, played = run(num_updates=4, learning_rate=0.1)
+    assert versions == [{0}, {0}, {1}, {2}]
+    assert updates[0][f"{A}/sampling_gap_max"] < 1e-4 < 1e-2 < updates[1][f"{A}/sampling_gap_max"]
+    _, _, untaught = run(num_updates=4, learning_rate=1e-30)
+    assert played[:2] == untaught[:2] and played[2:] != untaught[2:]
+
+
+@pytest.mark.parametrize("engine", ["embedded", "vllm"])
+def test_an_engine_that_sleeps_while_adapters_learn_does_not_play_ahead(tmp_path, engine):
+    with pytest.raises(ValueError, match=f"training.async_play must be false: '{engine}' sleeps"):
+        tiny.arguments(tmp_path, engine=engine, async_play=True)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ class MultiAgentPPOConfig(TrainingConfig):
             sampler's, 2 at most (TRL's `vllm_importance_sampling_correction`). None: "sampler" for an engine that
             samples with the training model, "truncated" for vLLM.
         save_updates: a checkpoint every so many updates.
+        async_play: play an update while the one before is learned from, with weights that are one update old, which
+            `importance` corrects for. It wants an engine that runs beside the trainer, such as "vllm_server". A resumed
+            run plays its first update with the weights of the checkpoint.
         shard_base: several processes share out the weights of the base (FSDP2), and each has a layer's in full while
             it runs. What is trained stays whole, under DDP. While the embedded engine plays, the base is whole as well:
             a base that does not fit a device wants servers of vLLM. `configs/accelerate/fsdp2.yaml` sets it.
@@ -137,6 +140,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
+    async_play: bool = False
     shard_base: bool = False
 
     learning_rate: float = 2e-4
@@ -177,6 +181,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
         self.shard_base |= sharding.launched()
+        sleeps = self.engine in ("embedded", "vllm")
+        self._check("async_play", not (self.async_play and sleeps), f"false: {self.engine!r} sleeps while they learn")
         find_engine(self.engine)
         check_options(self.engine, self.engine_options)
         self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")

@@ -1,12 +1,23 @@
 """Which weights an engine samples from while the trainer changes them."""
 
 from collections.abc import Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
 
 from marl_coop.engines import Engine
 from marl_coop.rollout.runner import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An update's play that began while the one before is learned from, and the version of the weights that play it."""
+
+    update: int
+    version: int
+    rollouts: Future[list[Rollout]]
 
 
 class EngineWeights(TrainerCallback):
@@ -18,18 +29,21 @@ class EngineWeights(TrainerCallback):
 
     def __init__(self, engine: Engine):
         self.engine = engine
+        self.ahead: Ahead | None = None
         self._load(0)
 
     def _load(self, version: int) -> None:
+        if self.ahead is not None:
+            wait([self.ahead.rollouts])  # begun with other weights
         self.version = version
         self.engine.load_adapters(version)
 
-    def check(self, rollouts: Iterable[Rollout]) -> None:
-        """Raises RuntimeError where a reply was sampled by other weights than the newest."""
+    def check(self, rollouts: Iterable[Rollout], version: int) -> None:
+        """Raises RuntimeError where a reply was sampled by other weights than those of a version."""
         turns = (turn for rollout in rollouts for trace in rollout.traces.values() for turn in trace.turns)
-        if stale := sorted({turn.version for turn in turns if turn.version not in (None, self.version)}, key=str):
+        if stale := sorted({turn.version for turn in turns if turn.version not in (None, version)}, key=str):
             raise RuntimeError(
-                f"{type(self.engine).__name__} was told of weights {self.version} and sampled from weights {stale}: "
+                f"{type(self.engine).__name__} was told of weights {version} and sampled from weights {stale}: "
                 "its load_adapters must take effect before the next request"
             )
 

@@ -29,7 +29,7 @@ from marl_coop.policy.team import TeamPolicy, reference_name
 from marl_coop.ppo import counterfactual, losses
 from marl_coop.ppo.batch import SeatSample, collate, micro_batches, stack_turns
 from marl_coop.ppo.config import MultiAgentPPOConfig
-from marl_coop.ppo.engine_weights import EngineWeights
+from marl_coop.ppo.engine_weights import Ahead, EngineWeights
 from marl_coop.ppo.importance import add_old_logprobs
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
@@ -107,14 +107,15 @@ class Collector:
     @torch.no_grad()
     def collect(self, update: int) -> list[dict[Seat, SeatSample]]:
         """Play this process's share of an update; rows with rewards, values and advantages."""
-        args, world = self.args, self.accelerator.num_processes
+        args, weights = self.args, self.engine_weights
         give_back_freed_memory()
-        share = args.episodes_per_update // world
-        first = update * args.episodes_per_update + self.accelerator.process_index * share
-        seeds = [task_seed(Stream.TRAINING, args.seed, first + i) for i in range(share)]
-        started, sampling_seed = time.perf_counter(), stable_seed(args.seed, update)
-        rollouts = self.players.play(seeds, sampling_seed)
-        self.engine_weights.check(rollouts)
+        started = time.perf_counter()
+        seeds, sampling_seed = self._seeds(update)
+        if weights.ahead and weights.ahead.update == update:
+            rollouts, version = weights.ahead.rollouts.result(), weights.ahead.version
+        else:
+            rollouts, version = self.players.play(seeds, sampling_seed), weights.version
+        weights.check(rollouts, version)
         if self._solo:
             starts = [reference_name(adapter) for adapter in self.model.adapters]
             rollouts = counterfactual.with_solo(self.players, rollouts, starts, sampling_seed)
@@ -158,7 +159,17 @@ class Collector:
         if self.on_rollouts:
             credits = [self._credit(rows, replays) for rows, replays in zip(episodes, muted, strict=True)]
             self.on_rollouts(update, [rollout.episode for rollout in rollouts], breakdowns, credits)
+        weights.ahead = None
+        if args.async_play and update + 1 < args.max_steps // args.steps_per_update:
+            weights.ahead = Ahead(update + 1, weights.version, self.players.play_ahead(*self._seeds(update + 1)))
         return episodes
+
+    def _seeds(self, update: int) -> tuple[list[int], int]:
+        """Of the tasks of this process's share of an update, and of their sampling."""
+        share = self.args.episodes_per_update // self.accelerator.num_processes
+        first = update * self.args.episodes_per_update + self.accelerator.process_index * share
+        seeds = [task_seed(Stream.TRAINING, self.args.seed, first + i) for i in range(share)]
+        return seeds, stable_seed(self.args.seed, update)
 
     def _add_reference_and_values(self, episodes: list[dict[Seat, SeatSample]]) -> None:
         """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.

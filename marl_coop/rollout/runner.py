@@ -5,6 +5,7 @@ and metrics) and, for each seat, a `Trajectory` (tokens, for training).
 """
 
 import math
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -141,15 +142,44 @@ class RolloutRunner:
         """One episode per spec, with the random numbers that `play` gives to its task's seed."""
         return self._play([_EpisodeSlot(self, i, s.task.seed, sampling_seed, s) for i, s in enumerate(specs)])
 
+    def play_ahead(self, task_seeds: Sequence[int], sampling_seed: int) -> Future[list[Rollout]]:
+        """As `play`, in a thread of its own from the first requests on: what these make an engine do with the model,
+        such as comparing log-probabilities, is done when this returns. Nothing else may be played meanwhile."""
+        slots = [_EpisodeSlot(self, i, seed, sampling_seed) for i, seed in enumerate(task_seeds)]
+        session, played = self._begin(slots), Future[list[Rollout]]()
+
+        def run() -> None:
+            try:
+                played.set_result(self._end(session))
+            except BaseException as error:
+                played.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()  # an interrupted run does not wait for it
+        return played
+
     def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
+        return self._end(self._begin(slots))
+
+    def _begin(self, slots: "list[_EpisodeSlot]") -> "_Session":
         self.engine.reset_cache()
         session = _Session(self.engine, slots)
         try:
+            session.begin()
+        except BaseException:
+            self._close(session)
+            raise
+        return session
+
+    def _end(self, session: "_Session") -> list[Rollout]:
+        try:
             session.run()
         finally:
-            session.close()
-            self.engine.reset_cache()
-        return [slot.rollout() for slot in slots]
+            self._close(session)
+        return [slot.rollout() for slot in session.slots]
+
+    def _close(self, session: "_Session") -> None:
+        session.close()
+        self.engine.reset_cache()
 
 
 class _Session:
@@ -161,7 +191,7 @@ class _Session:
     """
 
     def __init__(self, engine: Engine, slots: "Sequence[_EpisodeSlot]"):
-        self.engine = engine
+        self.engine, self.slots = engine, slots
         self._environments = ThreadPoolExecutor(ENVIRONMENT_THREADS)
         self._endpoints = ThreadPoolExecutor(ENDPOINT_THREADS)
         self._asked: dict[Hashable, tuple[_EpisodeSlot, Seat]] = {}
@@ -169,7 +199,13 @@ class _Session:
         self._ending: dict[Future[None], _EpisodeSlot] = {}  # steps after which nothing more is asked
         self._stepping = {self._environments.submit(slot.prepare): slot for slot in slots}
 
+    def begin(self) -> None:
+        """Ask for the first replies."""
+        wait(self._stepping)
+        self._go_on()
+
     def run(self) -> None:
+        """Play until all episodes have ended."""
         while self._stepping or self._asked or self._answering or self._ending:
             if self._stepping:
                 wait(self._stepping)
@@ -181,15 +217,19 @@ class _Session:
             else:
                 running: list[Future[Any]] = [*self._answering, *self._ending]
                 wait(running, return_when=FIRST_COMPLETED)
-            for answer in [future for future in self._answering if future.done()]:
-                slot, seat = self._answering.pop(answer)
-                slot.take_text(seat, *answer.result())
-                self._step_if_ready(slot)
-            for steps in (self._stepping, self._ending):
-                for step in [future for future in steps if future.done()]:
-                    slot = steps.pop(step)
-                    step.result()
-                    self._ask(slot)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up what endpoints and environments have done."""
+        for answer in [future for future in self._answering if future.done()]:
+            slot, seat = self._answering.pop(answer)
+            slot.take_text(seat, *answer.result())
+            self._step_if_ready(slot)
+        for steps in (self._stepping, self._ending):
+            for step in [future for future in steps if future.done()]:
+                slot = steps.pop(step)
+                step.result()
+                self._ask(slot)
 
     def _collect(self) -> list[Generation]:
         """One or more replies. Raises RuntimeError where the engine breaks its contract."""
