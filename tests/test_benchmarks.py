@@ -81,6 +81,12 @@ def test_the_quickstart_is_run_and_written_down(model, tmp_path):
     assert "## seed 3:" in written and "| J = CDR - CR |" in written and (tmp_path / "quickstart.png").exists()
 
 
+def test_a_run_that_was_killed_ends_as_one_that_was_not(model, tmp_path):
+    words = ["--kills", "1", "--seed", "1", "--runs", tmp_path / "runs", f"model.name_or_path={model}"]
+    said = run("resume.py", *words, "model.dtype=float32", "training.num_updates=2", folder=tmp_path)
+    assert "1 of 1 runs end as the one that was not killed" in said and "equal" in said
+
+
 def test_the_page_of_metrics_has_a_line_for_each_metric_and_policy(tmp_path):
     run("metrics.py", "--episodes", "2", "--output", tmp_path / "metrics.md", folder=tmp_path)
     page = (tmp_path / "metrics.md").read_text()

@@ -114,7 +114,9 @@ def test_the_base_never_changes(tmp_path):
 def test_an_update_with_faults_alone_changes_nothing(tmp_path):
     policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
     before = tiny.weights(policy)
-    _, (record,) = trained(tmp_path, policy=policy, env={"fault_every": 1}, kl_coef=0.1, entropy_coef=0.1)
+    _, (record,) = trained(
+        tmp_path, policy=policy, env={"fault_every": 1}, kl_coef=0.1, entropy_coef=0.1, max_fault_rate=1.0
+    )
     assert record["team/sandbox_fault_rate"] == 1
     assert same(before, tiny.weights(policy), 1e-5)
     assert same(tiny.weights(policy.lm), {n.removeprefix("lm."): p for n, p in before.items() if n.startswith("lm.")})

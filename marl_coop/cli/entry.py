@@ -1,8 +1,9 @@
 """The entry: finds the command, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine that fails, a process that is lost or a disk that is full is one line and exit code 1; Ctrl-C is one
-line and exit code 130. Of several processes that a launcher has started, the first says the line.
+reply, an engine that fails, a process that is lost, faults beyond `training.max_fault_rate` or a disk that is full is
+one line and exit code 1; Ctrl-C is one line and exit code 130. Of several processes that a launcher has started, the
+first says the line.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import FULL, CheckpointError
-from marl_coop.runs.rundir import LostProcessError, RunError
+from marl_coop.runs.rundir import LostProcessError, RunError, TrainingError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         _say(f"error: {error}")
         return 2
-    except (EndpointError, EngineError, CheckpointError, LostProcessError) as error:
+    except (EndpointError, EngineError, CheckpointError, LostProcessError, TrainingError) as error:
         _say(" ".join([f"error: {error}", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:

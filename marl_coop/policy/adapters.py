@@ -62,6 +62,8 @@ def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: BaseIdent
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / BASE_FILE).write_text(json.dumps(base._asdict()) + "\n", encoding="utf-8")
     written = copy.deepcopy(lora)
+    if isinstance(written.target_modules, set):  # in any order, and the file is to be the same each time
+        written.target_modules = sorted(written.target_modules)
     written.base_model_name_or_path, written.inference_mode = base.name, True
     written.save_pretrained(str(folder))
     with safe_open(folder / WEIGHTS, "pt") as file:

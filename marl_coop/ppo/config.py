@@ -104,6 +104,8 @@ class MultiAgentPPOConfig(TrainingConfig):
             sampler's, 2 at most (TRL's `vllm_importance_sampling_correction`). None: "sampler" for an engine that
             samples with the training model, "truncated" for vLLM.
         save_updates: a checkpoint every so many updates.
+        max_fault_rate: share of an update's episodes that may meet a sandbox fault, and of its steps whose loss may not
+            be finite, in [0, 1]. Nothing is learned from them, the log counts them, and beyond it training stops.
         async_play: play an update while the one before is learned from, with weights that are one update old, which
             `importance` corrects for. It wants an engine that runs beside the trainer, such as "vllm_server". A resumed
             run plays its first update with the weights of the checkpoint.
@@ -140,6 +142,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
+    max_fault_rate: float = 0.5
     async_play: bool = False
     shard_base: bool = False
 
@@ -168,7 +171,7 @@ class MultiAgentPPOConfig(TrainingConfig):
             self._check(name, 0 < getattr(self, name) < math.inf, "positive")
         for name in ("vf_coef", "kl_coef", "entropy_coef", "critic_learning_rate"):
             self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "max_fault_rate"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         if self.importance is None:
             self.importance = "truncated" if self.engine in ("vllm", "vllm_server") else "sampler"

@@ -46,6 +46,7 @@ from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import checkpoints
+from marl_coop.runs.rundir import TrainingError
 from rewards import RewardStack
 
 MAX_SAMPLING_GAP = 0.3  # nats per token, mean; bfloat16 and other kernels make a tenth of that
@@ -318,7 +319,12 @@ class MultiAgentPPOTrainer(TrainerBase):
     # ------------------------------------------------------------------------------------------ report and save
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """One record per update: the loop's own numbers and the means of ours, over all processes."""
+        """One record per update: the loop's own numbers and the means of ours, over all processes.
+
+        Not the summary that transformers adds at the end: it speaks of what came since the last start.
+        """
+        if "train_runtime" in logs:
+            return
         if "loss" in logs:
             logs |= self.metrics.take()
             logs["memory_gib"] = psutil.Process().memory_info().rss / 2**30
@@ -326,13 +332,25 @@ class MultiAgentPPOTrainer(TrainerBase):
             logs["update"] = self.state.global_step // self.args.steps_per_update
         super().log(logs, start_time)
         self._check_sampling(logs)
+        self._check_faults(logs)
+
+    def _check_faults(self, logs: Mapping[str, float]) -> None:
+        """Raises TrainingError where an update met more faults than `max_fault_rate`."""
+        rates = {
+            "episodes met a sandbox fault": logs.get("team/sandbox_fault_rate", 0.0),
+            "steps had a loss that is not finite": logs.get("non_finite_losses", 0.0) / self.args.steps_per_update,
+        }
+        for what, rate in rates.items():
+            if rate > self.args.max_fault_rate:
+                most = self.args.max_fault_rate
+                raise TrainingError(f"{rate:.0%} of an update's {what} (training.max_fault_rate: {most:.0%})")
 
     def _check_sampling(self, logs: Mapping[str, float]) -> None:
-        """Raise RuntimeError where what sampled is not what is trained: every ratio would be wrong, and nothing else
+        """Raises TrainingError where what sampled is not what is trained: every ratio would be wrong, and nothing else
         would show it."""
         for adapter in () if self.args.async_play else self.model.adapters:  # older weights are off as well
             if (gap := logs.get(f"{adapter}/sampling_gap", 0.0)) > MAX_SAMPLING_GAP:
-                raise RuntimeError(
+                raise TrainingError(
                     f"the log-probabilities of {adapter}'s replies are {gap:.2f} nats from those of the engine that "
                     f"sampled them (at most {MAX_SAMPLING_GAP}): {type(self.players.engine).__name__} samples from "
                     "other weights, at another temperature, or in another precision"

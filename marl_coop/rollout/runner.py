@@ -19,7 +19,7 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Episode, Phase, StopReason, Turn
 from envs.core.task import Seat, Task
 from envs.core.tokens import written
-from marl_coop.engines import Engine, FinishReason, Generation, Request
+from marl_coop.engines import Engine, EngineError, FinishReason, Generation, Request
 from marl_coop.players import Mix, Player, player_name
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Answer, Endpoint
@@ -232,19 +232,19 @@ class _Session:
                 self._ask(slot)
 
     def _collect(self) -> list[Generation]:
-        """One or more replies. Raises RuntimeError where the engine breaks its contract."""
+        """One or more replies. Raises EngineError where the engine breaks its contract."""
         done, place = self.engine.collect(), f"collect() of {type(self.engine).__name__}"
         if not done:
-            raise RuntimeError(f"{place} gave nothing, and {len(self._asked)} replies are to come")
+            raise EngineError(f"{place} gave nothing, and {len(self._asked)} replies are to come")
         chats = [generation.chat for generation in done]
         if strange := next((chat for chat in chats if chat not in self._asked or chats.count(chat) > 1), None):
-            raise RuntimeError(f"{place} gave a reply of {strange!r} that nobody waits for; give each once")
+            raise EngineError(f"{place} gave a reply of {strange!r} that nobody waits for; give each once")
         for one in done:
             if len(one.ids) != len(one.logprobs) or not one.ids:
                 counts = f"{len(one.ids)} ids and {len(one.logprobs)} logprobs"
-                raise RuntimeError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id, and one id")
+                raise EngineError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id, and one id")
             if not all(map(math.isfinite, one.logprobs)):
-                raise RuntimeError(f"{place} gave a log-probability that is not finite for {one.chat!r}")
+                raise EngineError(f"{place} gave a log-probability that is not finite for {one.chat!r}")
         return done
 
     def close(self) -> None:

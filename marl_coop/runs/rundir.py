@@ -39,6 +39,10 @@ class LostProcessError(RuntimeError):
     """Another process of a run has ended, and this one cannot go on alone; one line."""
 
 
+class TrainingError(RuntimeError):
+    """A run that cannot go on learning, and why; one line."""
+
+
 class RunError(ValueError):
     """A folder that cannot be used as a run's; the text is one line that says why and what to do."""
 

@@ -1,0 +1,97 @@
+"""Kill train.py at random moments, go on, and compare with a run that nothing stopped.
+
+    python benchmarks/resume.py --kills 20 model.name_or_path=FOLDER model.dtype=float32
+
+plays the quickstart in small (more words as for train.py) once straight, then once per kill: SIGKILL falls at a moment
+drawn from the straight run's length, and the run goes on until it is finished. Adapters, metrics, episodes and tables
+must then be the same to the byte, clocks and memory apart. Exit code 1 where one is not.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+SMALL = (
+    "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 training.num_updates=4 "
+    "training.save_updates=1 training.num_ppo_epochs=2 training.gradient_accumulation_steps=1 training.report_to=none"
+).split()
+MEASURED = ("seconds/", "memory_gib")
+RESULTS = ("*/adapter_*", "critics.pt", "metrics.jsonl", "episodes/*", "before.jsonl", "after.jsonl", "results.json")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--runs", type=Path, default=Path("runs/resume"), help="where the runs are put")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+    args = parser.parse_intermixed_args()
+    args.runs.mkdir(parents=True)
+    straight, rng = args.runs / "straight", random.Random(args.seed)
+    started = time.monotonic()
+    go_on_until_finished(straight, args.overrides)
+    length = time.monotonic() - started
+    wanted, wrong = results_of(straight), 0
+    for kill in range(args.kills):
+        run, moment = args.runs / f"killed-{kill}", rng.uniform(0, length)
+        process = start(run, args.overrides)
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+            process.wait()
+        had = progress(run)
+        go_on_until_finished(run, args.overrides)
+        found = results_of(run)
+        differs = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        wrong += bool(differs)
+        print(f"killed after {moment:5.1f} s, with {had}: {'differs in ' + ', '.join(differs) if differs else 'equal'}")
+    print(f"{args.kills - wrong} of {args.kills} runs end as the one that was not killed, in {len(wanted)} files")
+    return int(wrong > 0)
+
+
+def start(run: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A run that begins, or that goes on where its folder has something to go on with."""
+    begin = ["--config", "configs/quickstart.yaml", *SMALL, f"output_dir={run}", *overrides]
+    words = ["--resume", str(run)] if (run / "run.json").exists() else begin
+    log = (run.parent / f"{run.name}.log").open("ab")
+    return subprocess.Popen([sys.executable, "train.py", *words], stdout=log, stderr=log, start_new_session=True)
+
+
+def go_on_until_finished(run: Path, overrides: Sequence[str]) -> None:
+    if not (run / "results.json").exists() and start(run, overrides).wait() != 0:
+        raise SystemExit(f"error: {run} does not go on; {run}.log says why")
+
+
+def progress(run: Path) -> str:
+    """What a run has come to."""
+    if not (run / "before.jsonl").exists():
+        return "no evaluation" if (run / "run.json").exists() else "no folder"
+    steps = sorted(int(folder.name.split("-")[1]) for folder in run.glob("checkpoint-*[0-9]"))
+    ended = "the table" if (run / "results.json").exists() else "adapters" if (run / "agent_0").exists() else ""
+    return ended or (f"checkpoint-{steps[-1]}" if steps else "no checkpoint")
+
+
+def results_of(run: Path) -> dict[str, str]:
+    """What a finished run leaves behind: a digest for each file, without what clocks and memory say."""
+    found = {}
+    for file in sorted(path for pattern in RESULTS for path in run.glob(pattern)):
+        content = file.read_bytes()
+        if file.name == "metrics.jsonl":
+            records = map(json.loads, content.decode().splitlines())
+            kept = [{k: v for k, v in record.items() if not k.startswith(MEASURED)} for record in records]
+            content = json.dumps(kept).encode()
+        found[str(file.relative_to(run))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
