@@ -47,7 +47,7 @@ def test_what_a_seat_wrote_comes_back_from_a_file(tmp_path):
 @pytest.fixture(scope="module")
 def whole(place) -> Path:
     """The folder of a finished run, with what it wrote into `out` and `err`."""
-    process = start(place, "whole")
+    process = start(place, "whole", "--profile")
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-2000:]
     (place / "out").write_text(out)
@@ -74,6 +74,11 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
         "3/3",
     ]
     assert "\r" not in errors and "WANDB" not in out + errors
+    profiled = [line for line in out.splitlines() if line.startswith("update ")]
+    assert [
+        re.match(r"update (.), \S+ s: .*(forward|backward) \d+ %.*; .* left$", line)[1] for line in profiled
+    ] == list("123")
+    assert all(f"│ {name} " in out for name in ("warm-up", "evaluation", "prefill", "optimiser", "checkpoint"))
     base = AutoModelForCausalLM.from_pretrained(place / "model")
     assert PeftModel.from_pretrained(base, run / "agent_1").peft_config["default"].r == 16
 

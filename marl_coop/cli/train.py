@@ -41,7 +41,7 @@ def train(argv: Sequence[str]) -> int:
         experiment.check_model()
         experiment.console.print("nothing stands in the way of this run")
         return 0
-    experiment.run()
+    experiment.run(profile=args.profile)
     return 0
 
 
@@ -60,6 +60,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="load the model, check it, the adapters and all lengths, and stop"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the time of each update went, and how much of it is left"
     )
     parser.add_argument(
         "--resume",

@@ -21,6 +21,7 @@ from marl_coop.policy import sharding
 from marl_coop.policy.compat import SlotCache, attention_mask
 from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
 from marl_coop.policy.team import TeamPolicy
+from marl_coop.profiling import phase
 
 Row = tuple[Hashable, str | None]  # a chat and its adapter: what one adapter computed is nothing to another
 
@@ -124,7 +125,8 @@ class _Batch:
         new = [r.ids[len(ids) :] for r, ids in zip(requests, self.ids, strict=True)]
         for step in itertools.count():
             temperature_R1 = torch.tensor([[requests[i].temperature] for i in running], device=self.policy.device)
-            logits_RV = batch._feed(new) / temperature_R1
+            with phase("decode" if step else "prefill", tokens=sum(map(len, new))):
+                logits_RV = batch._feed(new) / temperature_R1
             uniform_R = torch.tensor([uniforms[i][min(step, requests[i].max_tokens - 1)] for i in running])
             token_R, logprob_R = (values.tolist() for values in sample_by_inversion(logits_RV, uniform_R))
             open_rows, new = [], [[] for _ in running]

@@ -38,11 +38,13 @@ from marl_coop.experiment.callbacks import (
     show_progress,
 )
 from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
+from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.export.card import About, model_card
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
+from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
@@ -83,6 +85,7 @@ class Experiment:
         self.folder: Path | None = None
         self.checkpoint: Path | None = None  # where a resumed run goes on
         self.wandb: WandbRun | None = None  # while it runs
+        self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
         setup.check_shares(config, self.args)
         try_rewards(config)
@@ -165,9 +168,12 @@ class Experiment:
 
     # --------------------------------------------------------------------------------------------------- a run
 
-    def run(self) -> None:
+    def run(self, profile: bool = False) -> None:
         """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on; an error
         has that line as a note.
+
+        Args:
+            profile: print where the time of each update went, and that of the whole.
 
         Raises:
             ConfigError: the model is not sampled from and trained as its own forward means.
@@ -176,21 +182,24 @@ class Experiment:
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.check_model()
-        with ExitStack() as stack:
-            try:
-                with naming_lost_processes():
-                    self._begin(stack)
-                    self.warm_up()
-                    before = self._known_before() or self._play_and_record("before")
-                    self.train()
-                    self.report(before, self._play_and_record("after"))
-            except KeyboardInterrupt:
-                self.console.print(f"stopped; {rundir.going_on(self.folder)}")
-                raise SystemExit(130) from None
-            except Exception as error:
-                then = rundir.going_on(self.folder)
-                error.add_note(f"{then[0].upper()}{then[1:]}.")
-                raise
+        try:
+            with ExitStack() as stack, naming_lost_processes():
+                self._begin(stack)
+                if profile:
+                    watched, steps = stack.enter_context(profiling()), self.args.steps_per_update
+                    self.phases = PhaseReport(watched, steps, self.console.print)
+                    stack.callback(self.phases.print_whole)
+                self.warm_up()
+                before = self._known_before() or self._play_and_record("before")
+                self.train()
+                self.report(before, self._play_and_record("after"))
+        except KeyboardInterrupt:
+            self.console.print(f"stopped; {rundir.going_on(self.folder)}")
+            raise SystemExit(130) from None
+        except Exception as error:
+            then = rundir.going_on(self.folder)
+            error.add_note(f"{then[0].upper()}{then[1:]}.")
+            raise
 
     def check_model(self) -> None:
         """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
@@ -246,6 +255,7 @@ class Experiment:
                 aside = set_aside(later).name
                 self.console.print(f"{later.name} is now {aside}, {why}: the run goes on from {self.checkpoint.name}")
 
+    @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:
         """Teach every adapter the format of replies, which comes from the cache where that has it; or begin with saved
         adapters, which know it.
@@ -270,8 +280,12 @@ class Experiment:
         Args:
             label: what the progress bar says.
         """
+        return self._play_unseen(label, Stream.EVALUATION)
+
+    @phase(EVALUATION, whole=True)
+    def _play_unseen(self, label: str, stream: Stream) -> list[Episode]:
         section = self.config.evaluation
-        return evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label)
+        return evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label, stream)
 
     def _known_before(self) -> list[Episode]:
         """What an earlier start of the run played before training; [] if it was not done."""
@@ -300,7 +314,7 @@ class Experiment:
             callbacks=[
                 MetricsFile(folder / "metrics.jsonl"),
                 AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
-                *([self.wandb] if self.wandb else []),
+                *filter(None, [self.wandb, self.phases]),
             ],
             on_rollouts=self._record_rollouts,
             engine=self.engine,
@@ -321,9 +335,8 @@ class Experiment:
 
     def _measure_held_out(self, update: int) -> dict[str, float]:
         """Play unseen instances, others than those by which the run is judged in the end, and record them."""
-        section = self.config.evaluation
-        label, file = f"update {update}", self.run_folder / "evaluations" / f"update-{update:04d}.jsonl"
-        played = evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label, Stream.VALIDATION)
+        file = self.run_folder / "evaluations" / f"update-{update:04d}.jsonl"
+        played = self._play_unseen(f"update {update}", Stream.VALIDATION)
         if self.main:
             write_episodes(file, played)
         unasked = () if self.evaluator.confidences else OF_CONFIDENCES

@@ -33,6 +33,7 @@ from marl_coop.ppo.engine_weights import Ahead, EngineWeights
 from marl_coop.ppo.importance import add_old_logprobs
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.reward_weights import RewardWeights
+from marl_coop.profiling import phase
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
@@ -120,7 +121,8 @@ class Collector:
             starts = [reference_name(adapter) for adapter in self.model.adapters]
             rollouts = counterfactual.with_solo(self.players, rollouts, starts, sampling_seed)
         rewards = self.reward_weights.at(update)
-        breakdowns = [rewards.score(rollout.episode) for rollout in rollouts]
+        with phase("rewards"):
+            breakdowns = [rewards.score(rollout.episode) for rollout in rollouts]
         episodes = [
             {
                 seat: SeatSample(
@@ -143,13 +145,15 @@ class Collector:
         self.players.engine.sleep()
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
-        self._add_reference_and_values(episodes)
+        with phase("reference", tokens=sum(len(r.trace.ids) for rows in episodes for r in rows.values())):
+            self._add_reference_and_values(episodes)
         self.metrics.add("seconds/reference", time.perf_counter() - started)
         if args.importance != "sampler":
             started = time.perf_counter()
             learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
             parts, pad = self._micro_batches(learning), self.players.chat.eos
-            add_old_logprobs(self.model, parts, args.temperature, pad, self.metrics)
+            with phase("old log-probabilities", tokens=sum(len(row.trace.ids) for row in learning)):
+                add_old_logprobs(self.model, parts, args.temperature, pad, self.metrics)
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]

@@ -42,6 +42,7 @@ from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.experience import Collector, most, total
 from marl_coop.ppo.importance import add_gap
+from marl_coop.profiling import phase
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
@@ -139,14 +140,16 @@ class MultiAgentPPOTrainer(TrainerBase):
     def _learn(self, model, rows: Sequence[SeatSample], counts: Mapping[str, tuple[float, float]]) -> Tensor:
         """Forward and backward of a micro-batch; its loss. One that is not finite drops the whole step."""
         started = time.perf_counter()
-        with self.compute_loss_context_manager():
+        tokens = sum(len(row.trace.ids) for row in rows)
+        with phase("forward", tokens=tokens), self.compute_loss_context_manager():
             loss = self.loss(model, rows, counts)
         if not self._all_processes(bool(torch.isfinite(loss))):
             self._non_finite_losses += 1
             self._dropped = True  # a part of a minibatch is no minibatch: the whole step is left out
             model.zero_grad()
             return torch.zeros_like(loss.detach())
-        self.accelerator.backward(loss)
+        with phase("backward", tokens=tokens):
+            self.accelerator.backward(loss)
         self.metrics.add("seconds/micro_batch", time.perf_counter() - started)
         return loss.detach()
 
@@ -274,6 +277,7 @@ class MultiAgentPPOTrainer(TrainerBase):
             for parameter in (*self.model.adapter_parameters(adapter), *self.model.critics[adapter].parameters()):
                 parameter.grad = None
 
+    @phase("optimiser")
     def clip_gradients(self) -> Tensor:
         """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
         groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
@@ -373,6 +377,7 @@ class MultiAgentPPOTrainer(TrainerBase):
     def checkpoint_folder(self) -> Path:
         return Path(str(self.args.output_dir)) / checkpoints.ASIDE
 
+    @phase("checkpoint")
     def save_checkpoint(self, write: Callable[[], None]) -> None:
         """Raises CheckpointError where it cannot be written; the ones before it stay."""
         aside, folder = self.checkpoint_folder(), Path(str(self.args.output_dir))

@@ -21,6 +21,7 @@ from envs.core.task import Seat, Task
 from envs.core.tokens import written
 from marl_coop.engines import Engine, EngineError, FinishReason, Generation, Request
 from marl_coop.players import Mix, Player, player_name
+from marl_coop.profiling import phase
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Answer, Endpoint
 
@@ -157,6 +158,7 @@ class RolloutRunner:
         threading.Thread(target=run, daemon=True).start()  # an interrupted run does not wait for it
         return played
 
+    @phase("environments")
     def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
         return self._end(self._begin(slots))
 
@@ -233,7 +235,9 @@ class _Session:
 
     def _collect(self) -> list[Generation]:
         """One or more replies. Raises EngineError where the engine breaks its contract."""
-        done, place = self.engine.collect(), f"collect() of {type(self.engine).__name__}"
+        place = f"collect() of {type(self.engine).__name__}"
+        with phase("sampling"):
+            done = self.engine.collect()
         if not done:
             raise EngineError(f"{place} gave nothing, and {len(self._asked)} replies are to come")
         chats = [generation.chat for generation in done]
