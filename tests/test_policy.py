@@ -14,6 +14,7 @@ from marl_coop.players import BASE
 from marl_coop.policy import attention
 from marl_coop.policy.routed_lora import Span, spans_of
 from marl_coop.policy.team import TeamPolicy, reference_name
+from marl_coop.policy.token_scores import token_scores
 
 VOCABULARY = 40
 BOTH = (Span("agent_0", 0, 2), Span("agent_1", 2, 5))
@@ -282,3 +283,32 @@ def test_grouped_attention_is_eager_attention():
         for state, model in zip(states, (eager, grouped), strict=True)
     ]
     assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_of_token_scores_are_those_of_the_whole_log_softmax():
+    generator = torch.Generator().manual_seed(4)
+    weight_VH, start_NH = torch.randn(30, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    ids_N, weights_N = torch.tensor([0, 3, 29, 3, 7]), torch.randn(5, generator=generator)
+    heads = []
+
+    def head(hidden_NH):
+        heads.append(len(hidden_NH))
+        return hidden_NH @ weight_VH.T
+
+    def gradient(of, score):
+        hidden_NH = start_NH.clone().requires_grad_()
+        (of(*score(hidden_NH)) * weights_N).sum().backward()
+        return hidden_NH.grad
+
+    def whole(hidden_NH):
+        logprobs_NV = (hidden_NH @ weight_VH.T / 0.7).log_softmax(-1)
+        return logprobs_NV[torch.arange(5), ids_N], -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+
+    for of in (
+        lambda logprob, _: logprob,
+        lambda _, entropy: entropy,
+        lambda logprob, entropy: logprob + 0.1 * entropy,
+    ):
+        found = gradient(of, lambda hidden_NH: token_scores(hidden_NH, ids_N, head, 0.7))
+        assert torch.allclose(found, gradient(of, whole), atol=1e-5)
+    assert len(heads) == 1 + 2 + 2  # logits are made again for the entropy alone

@@ -29,9 +29,12 @@ from envs.core.seeds import Stream, task_seed
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
-from marl_coop.policy.compat import keep_to_one_gpu
+from marl_coop.policy.compat import keep_to_one_gpu, with_layer_class
 from marl_coop.policy.loading import cache_folder, move_into_place
+from marl_coop.policy.routed_lora import RoutedLinear, Routing, spans_of
 from marl_coop.rollout.chat import Chat
+
+ADAPTER = "default"  # the name that PEFT writes without a folder of its own
 
 
 class Row(TypedDict):
@@ -42,7 +45,8 @@ class Row(TypedDict):
 
 
 class FormatTrainer(SFTTrainer):
-    """`SFTTrainer` that makes logits for the labelled tokens alone, a quarter of all, on every device."""
+    """`SFTTrainer` of a routed adapter (`marl_coop.policy.routed_lora`: it computes in the base's dtype) that makes
+    logits for the labelled tokens alone, a quarter of all, on every device."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         assert num_items_in_batch is not None, "transformers counts the labels of a batch"
@@ -51,10 +55,10 @@ class FormatTrainer(SFTTrainer):
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         only_labelled = head.register_forward_pre_hook(lambda _head, hidden: (hidden[0][labelled],))
         try:
-            logits = model(**inputs, use_cache=False).logits
+            with Routing(spans_of([ADAPTER] * len(labels))):
+                logits = model(**inputs, use_cache=False).logits
         finally:
             only_labelled.remove()
-        assert num_items_in_batch is not None  # the trainer counts the labels of the whole step
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[labelled], reduction="sum") / num_items_in_batch
         return loss * self.accelerator.num_processes  # DDP takes the mean
 
@@ -136,7 +140,7 @@ def warm_adapter(
                 ddp_find_unused_parameters=False,
             )
             keep_to_one_gpu(arguments)
-            adapted = get_peft_model(model, lora)
+            adapted = get_peft_model(model, with_layer_class(lora, RoutedLinear), adapter_name=ADAPTER)
             dataset = Dataset.from_list([dict(row) for row in rows])
             trainer = FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer)
             show_progress(trainer, StepProgress("warm-up"))

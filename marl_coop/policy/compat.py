@@ -29,7 +29,7 @@ from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 from transformers.trainer_callback import ExportableState  # what a callback needs for its state to be in checkpoints
 from trl.trainer.base_config import _BaseConfig as TrainingConfig  # TRL's defaults for `TrainingArguments`
 from trl.trainer.base_trainer import _BaseTrainer
-from trl.trainer.utils import disable_dropout_in_model, selective_log_softmax_and_entropy
+from trl.trainer.utils import disable_dropout_in_model
 
 __all__ = [
     "Conv1D",
@@ -52,7 +52,6 @@ __all__ = [
     "keep_to_one_gpu",
     "layers_of",
     "leave_to_fsdp",
-    "selective_log_softmax_and_entropy",
     "with_layer_class",
 ]
 

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig
@@ -147,15 +147,34 @@ class RoutedLinear(LoraLinear):
                 "rows cannot carry routed adapters; leave them out of lora.target_modules"
             )
         output_RTO = self.base_layer(x_RTI)
-        pieces = [self._adapted(span, x_RTI, output_RTO) for span in spans]
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        rows = x_RTI.split([stop - start for _, start, stop in spans]) if len(spans) > 1 else (x_RTI,)
+        pieces = [self._added(adapter, rows_RTI) for (adapter, *_), rows_RTI in zip(spans, rows, strict=True)]
+        return cast(Tensor, _AddRows.apply(output_RTO, spans, *pieces))
 
-    def _adapted(self, span: Span, x_RTI: Tensor, output_RTO: Tensor) -> Tensor:
-        adapter, start, stop = span
-        if adapter is None or adapter not in self.lora_A:  # one from disk may have other layers than the team's
-            return output_RTO[start:stop]
-        rows_RTI = self.lora_dropout[adapter](x_RTI[start:stop])
-        return output_RTO[start:stop] + self.lora_B[adapter](self.lora_A[adapter](rows_RTI))
+    def _added(self, adapter: str | None, x_RTI: Tensor) -> Tensor | None:
+        """What an adapter adds to rows of its own; None where it has no factors, as one from disk with other layers."""
+        if adapter is None or adapter not in self.lora_A:
+            return None
+        return self.lora_B[adapter](self.lora_A[adapter](self.lora_dropout[adapter](x_RTI)))
+
+
+class _AddRows(torch.autograd.Function):
+    """Sum of an output and what is added to its rows, span by span: written once, and no gradient is copied."""
+
+    @staticmethod
+    def forward(ctx: Any, output_RTO: Tensor, spans: Spans, *pieces: Tensor | None) -> Tensor:
+        ctx.slices = [None if piece is None else slice(*span[1:]) for span, piece in zip(spans, pieces, strict=True)]
+        sum_RTO = torch.empty_like(output_RTO)
+        for (_, start, stop), piece_RTO in zip(spans, pieces, strict=True):
+            if piece_RTO is None:
+                sum_RTO[start:stop] = output_RTO[start:stop]
+            else:
+                torch.add(output_RTO[start:stop], piece_RTO, out=sum_RTO[start:stop])
+        return sum_RTO
+
+    @staticmethod
+    def backward(ctx: Any, gradient_RTO: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient_RTO, None, *(None if rows is None else gradient_RTO[rows] for rows in ctx.slices)
 
 
 PLAIN_FIELDS = frozenset(

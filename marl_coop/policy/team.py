@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
 
@@ -31,6 +30,7 @@ from marl_coop.policy.adapters import (
 )
 from marl_coop.policy.loading import max_positions
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts, spans_of
+from marl_coop.policy.token_scores import token_scores
 from marl_coop.policy.value_head import ValueHead
 
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
@@ -219,16 +219,8 @@ class TeamPolicy(nn.Module):
             spans, input_ids_RT, prefix_hidden_RTH, attention_mask=attention_mask_RT, use_cache=False
         )
 
-        def score_some(hidden_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
-            # the leading axis of 1 is for TRL, which loops over it where there is no fused kernel
-            logprobs_1N, entropy_1N = compat.selective_log_softmax_and_entropy(
-                self.logits(hidden_NH)[None], ids_N[None], temperature=temperature
-            )
-            return logprobs_1N[0], entropy_1N[0]
-
-        # logits are made again in the backward pass instead of being kept
         pieces = [
-            checkpoint(score_some, hidden_NH, ids_N, use_reentrant=False)
+            token_scores(hidden_NH, ids_N, self.logits, temperature)
             for hidden_NH, ids_N in zip(
                 hidden_RTH[rows_N, columns_N - 1].split(LOGIT_ROWS),
                 input_ids_RT[rows_N, columns_N].split(LOGIT_ROWS),

@@ -218,7 +218,9 @@ class MultiAgentPPOTrainer(TrainerBase):
             "approx_kl": losses.approx_kl(scores.logprobs_N, old_N),
             "ratio": (scores.logprobs_N - old_N).exp(),
         }
-        token_loss_N = policy_N - args.entropy_coef * scores.entropy_N
+        token_loss_N = policy_N
+        if args.entropy_coef:
+            token_loss_N = token_loss_N - args.entropy_coef * scores.entropy_N
         if args.kl_coef:
             measured["kl_to_reference"] = losses.k3_kl(scores.logprobs_N, join("reference_N"))
             token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
