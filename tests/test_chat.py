@@ -241,8 +241,23 @@ def test_every_declared_end_ends_a_reply_and_the_named_one_is_added():
         Chat(tokenizer, SYSTEM, end_of_turn="<end>")
 
 
-def test_a_template_that_fails_is_one_line():
+@pytest.mark.parametrize(
+    "template, problem",
+    [
+        ("{{ raise_exception('only\ntools') }}", "only tools"),
+        ("{{ messages | length / 0 }}", "division by zero"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "maximum recursion depth exceeded.*"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(template, problem):
     tokenizer = tiny.byte_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('only\ntools') }}"
-    with pytest.raises(ValueError, match="^the chat template of '' fails: only tools$"):
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=f"^the chat template of '' fails: {problem}$"):
+        Chat(tokenizer, SYSTEM)
+
+
+def test_a_template_that_does_not_open_the_reply_which_it_is_asked_for_is_refused():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = tiny.CHATML.partition("{% if add_generation_prompt %}")[0]
+    with pytest.raises(ValueError, match=r"has no generation prompt: it begins a reply with .*assistant"):
         Chat(tokenizer, SYSTEM)

@@ -103,5 +103,5 @@ def test_what_carries_no_adapter_is_refused_under_the_key_of_the_targets(whole, 
     config = configured(whole, f"lora.target_modules=[{target}]")
     base, _ = load_model(config)
     with pytest.raises(ConfigError, match=r"lora.target_modules: \S+ cannot carry these adapters: ") as caught:
-        check_model(config, base, torch.device("cpu"))
+        check_model(config, base, torch.device("cpu"), longest=64)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from marl_coop.engines import Request, embedded
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.engines.selftest import check_model
+from marl_coop.engines.selftest import check_model, score_chats
 from marl_coop.policy import compat
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
@@ -146,7 +146,7 @@ def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family,
     base, targets = model_of(family)
     base.to(dtype)
     before, modules = {n: p.clone() for n, p in base.named_parameters()}, [type(m) for m in base.modules()]
-    check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS)
+    check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS, 64)
     assert [type(m) for m in base.modules()] == modules
     assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
 
@@ -177,7 +177,7 @@ def test_a_model_whose_masks_see_too_much_is_refused_with_what_differs(monkeypat
     lora = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM")
     monkeypatch.setattr(embedded, "attention_mask", lambda _, *rest: compat.attention_mask(LlamaConfig(), *rest))
     with pytest.raises(ValueError, match=r"mistral: the engine samples from a distribution that is \d\S* nats off"):
-        check_model(base, lora, tiny.SEATS)
+        check_model(base, lora, tiny.SEATS, longest=64)
 
 
 @pytest.mark.parametrize(
@@ -200,5 +200,59 @@ def test_an_architecture_that_cannot_be_routed_is_refused_in_one_line(config, ta
     torch.manual_seed(0)
     base = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(ValueError, match=problem) as refusal:
-        check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS)
+        check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS, longest=64)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name, changes, targets",
+    [
+        ("DogeConfig", {"keep_window_size": 32}, ATTENTION),  # attends to the 32 places that it finds most important
+        ("LlamaConfig", {"sliding_window": 40}, ATTENTION),  # a key that this architecture does not read
+        (
+            "Phi3Config",
+            {
+                "sliding_window": None,
+                "original_max_position_embeddings": 48,
+                "rope_parameters": {
+                    "rope_type": "longrope",
+                    "rope_theta": 10000.0,
+                    "original_max_position_embeddings": 48,
+                    "short_factor": [1.0] * 4,
+                    "long_factor": [4.0, 3.0, 2.0, 1.5],
+                },
+            },
+            ["qkv_proj"],
+        ),
+    ],
+    ids=["sparse", "window-not-read", "positions-scaled-by-length"],
+)
+def test_what_only_a_long_chat_shows_is_refused_where_chats_are_long(name, changes, targets):
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**SMALL | changes)
+    base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    lora = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM")
+    check_model(base, lora, tiny.SEATS, longest=32)
+    with pytest.raises(ValueError, match=r"off the model's own forward \(allowed: 0.001\) in a chat of \d+ tokens"):
+        check_model(base, lora, tiny.SEATS, longest=120)
+
+
+@pytest.mark.parametrize("family", ["biogpt", "seed_oss"])
+def test_learning_sees_the_distribution_that_was_sampled_where_a_model_drops_out_without_a_module_for_it(family):
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **SMALL | {"attention_dropout": 0.5})
+    base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    policy = TeamPolicy(base, LoraConfig(r=2, target_modules=ATTENTION), tiny.SEATS, critic_seats=1).train()
+    chat = [("agent_0", list(range(2, 20)), [(place, 0.0) for place in range(5, 18)])]
+    with torch.no_grad():
+        sampled = score_chats(policy.eval(), chat, temperature=1.0)
+        learned = score_chats(policy.train(), chat, temperature=1.0)
+    assert torch.equal(sampled, learned)
+
+
+def test_a_model_that_computes_otherwise_while_it_is_trained_is_refused():
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2, router_jitter_noise=0.5)
+    base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with pytest.raises(ValueError, match=r"mixtral: the learner scores a distribution that is \d\S* nats off"):
+        check_model(base, LoraConfig(r=2, target_modules=ATTENTION), tiny.SEATS, longest=64)

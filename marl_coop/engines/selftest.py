@@ -1,8 +1,10 @@
 """A self-test of a base model: what is sampled and what is learned must be the distribution of its own forward.
 
 Architectures differ in what their attention sees, where they put positions and what their heads do to logits, and an
-error there shows in no loss and no ratio. So before a run a few random tokens go through the real model in all three
-ways, in ragged chats over two turns, with every adapter and without one.
+error there shows in no loss and no ratio. So before a run random tokens go through the real model in all three ways, in
+ragged chats over two turns, with every adapter and without one, and in one chat that is as long as any of the run:
+windows, sparse attention and positions that are scaled by length do nothing in a short one. What learns is asked as it
+is while it trains, when dropout and noise of routers would show.
 
 Axes in names: R rows, T positions, N sampled tokens.
 """
@@ -27,13 +29,14 @@ COARSE = 0.3  # of half precision and of 4 bits, where another shape of the same
 TURNS, TOKENS, NOISE = 2, 4, 0.05
 
 
-def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]) -> None:
+def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str], longest: int) -> None:
     """See that a model can be sampled from and trained; it comes back as it was.
 
     Args:
         base: a causal language model.
         lora: shape of the adapters.
         adapters: their names.
+        longest: tokens that a chat of the run may come to.
 
     Raises:
         ValueError: it cannot; the message is one line that says what differs.
@@ -44,7 +47,7 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
         raise ValueError(f"{name} cannot carry these adapters: {_described(error)}") from error
     try:
-        _check(policy.eval(), np.random.default_rng(0))
+        _check(policy.eval(), longest, np.random.default_rng(0))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     finally:
@@ -52,28 +55,18 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
 
 
 @torch.no_grad()
-def _check(policy: TeamPolicy, rng: np.random.Generator) -> None:
+def _check(policy: TeamPolicy, longest: int, rng: np.random.Generator) -> None:
     for adapter in policy.adapters:  # a fresh adapter does nothing, and what does nothing cannot be told from nothing
         for weight in policy.adapter_parameters(adapter, "B"):
             weight.copy_(torch.from_numpy(rng.normal(scale=NOISE, size=tuple(weight.shape))))
     adapters = [*policy.adapters, BASE, *policy.adapters]
-    chats = _try(lambda: _play(policy, adapters, rng), "sampling from it fails")
-    own_N = _try(lambda: _own(policy, chats), "its own forward fails")
-    tolerance = COARSE if policy.quantized else TOLERANCE.get(policy.dtype, COARSE)
-    engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
-    learner_N = _try(lambda: score_chats(policy, chats, temperature=1.0), "learning from it fails")
-    for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):
-        off = float((found_N - own_N).abs().max())
-        if not off <= tolerance:
-            raise ValueError(
-                f"{what} a distribution that is {off:.2g} nats off the model's own forward (allowed: {tolerance:g}); "
-                "this architecture is not supported"
-            )
+    chats, own_N = _compared(policy, adapters, [1 + 2 * i for i in range(len(adapters))], rng)
     bare_N = _own(policy, [(BASE, ids, sampled) for _, ids, sampled in chats])
     for adapter in policy.adapters:
         own = torch.tensor([a == adapter for a, _, sampled in chats for _ in sampled])
         if torch.equal(own_N[own], bare_N[own]):
             raise ValueError(f"adapter {adapter!r} changes nothing: see lora.target_modules")
+    _compared(policy, adapters[:1], [max(1, longest // (TURNS + 1) - TOKENS)], rng)
 
 
 Chat = tuple[
@@ -81,10 +74,37 @@ Chat = tuple[
 ]  # adapter, ids, (place, log-probability) of what was sampled
 
 
-def _play(policy: TeamPolicy, adapters: Sequence[str | None], rng: np.random.Generator) -> list[Chat]:
-    """Ragged chats of random tokens, sorted by adapter."""
+def _compared(
+    policy: TeamPolicy, adapters: Sequence[str | None], told: Sequence[int], rng: np.random.Generator
+) -> tuple[list[Chat], Tensor]:
+    """Chats that are played, and the log-probabilities (N,) of what was sampled in them.
+
+    Raises:
+        ValueError: engine, learner and the model's own forward do not agree on these.
+    """
+    chats = _try(lambda: _play(policy, adapters, told, rng), "sampling from it fails")
+    own_N = _try(lambda: _own(policy, chats), "its own forward fails")
+    tolerance = COARSE if policy.quantized else TOLERANCE.get(policy.dtype, COARSE)
+    engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
+    learner_N = _try(lambda: score_chats(policy.train(), chats, temperature=1.0), "learning from it fails")
+    policy.eval()
+    for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):
+        off = float((found_N - own_N).abs().max())
+        if not off <= tolerance:
+            length = max(len(ids) for _, ids, _ in chats)
+            raise ValueError(
+                f"{what} a distribution that is {off:.2g} nats off the model's own forward (allowed: {tolerance:g}) in "
+                f"a chat of {length} tokens; this architecture is not supported"
+            )
+    return chats, own_N
+
+
+def _play(
+    policy: TeamPolicy, adapters: Sequence[str | None], told: Sequence[int], rng: np.random.Generator
+) -> list[Chat]:
+    """Chats of random tokens, sorted by adapter; each is told as many before and after every turn as `told` says."""
     engine, vocabulary = EmbeddedEngine(policy, max_rows=len(adapters)), policy.config.get_text_config().vocab_size
-    ids = [rng.integers(vocabulary, size=3 + 2 * i).tolist() for i in range(len(adapters))]
+    ids = [rng.integers(vocabulary, size=tokens).tolist() for tokens in told]
     sampled: list[list[tuple[int, float]]] = [[] for _ in adapters]
     names: list[object] = [*range(len(adapters))]
     for turn in range(TURNS):
@@ -95,7 +115,7 @@ def _play(policy: TeamPolicy, adapters: Sequence[str | None], rng: np.random.Gen
             i = names.index(reply.chat)
             places = range(len(ids[i]), len(ids[i]) + len(reply.ids))
             sampled[i] += zip(places, reply.logprobs, strict=True)
-            ids[i] = [*ids[i], *reply.ids, *rng.integers(vocabulary, size=1 + i).tolist()]
+            ids[i] = [*ids[i], *reply.ids, *rng.integers(vocabulary, size=told[i]).tolist()]
     return sorted(zip(adapters, ids, sampled, strict=True), key=lambda chat: str(chat[0]))
 
 
@@ -106,8 +126,9 @@ def _own(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
         with Routing(spans_of([adapter])):
             ids_1T = torch.tensor([ids], device=policy.device)
             logits_TV = policy.lm.get_base_model()(input_ids=ids_1T, use_cache=False).logits[0]
-        logprobs_TV = logits_TV.float().log_softmax(-1)
-        found += [float(logprobs_TV[place - 1, ids[place]]) for place, _ in sampled]
+        places = [place for place, _ in sampled]
+        logprobs_NV = logits_TV[[place - 1 for place in places]].float().log_softmax(-1)
+        found += [float(logprob_V[ids[place]]) for logprob_V, place in zip(logprobs_NV, places, strict=True)]
     return torch.tensor(found)
 
 

@@ -93,7 +93,7 @@ class Experiment:
         self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
         self.chat = setup.make_chat(config, self.base, self.tokenizer, self.env)
-        setup.settle_limits(config, self.args, self.base, self.tokenizer)
+        self.longest_chat = setup.settle_limits(config, self.args, self.base, self.tokenizer)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
@@ -202,7 +202,7 @@ class Experiment:
             raise
 
     def check_model(self) -> None:
-        """See by a few tokens that the model carries the adapters, and is sampled from and trained as its own forward
+        """See by a few chats that the model carries the adapters, and is sampled from and trained as its own forward
         means, that the servers of its engine answer, and that saved adapters to start from are there and fit.
 
         Raises:
@@ -211,7 +211,7 @@ class Experiment:
         setup.try_training(self.config, self.args)
         setup.check_engine(self.config, self.args)
         setup.starting_points(self.config, self.base)
-        setup.check_model(self.config, self.base, self.args.device)
+        setup.check_model(self.config, self.base, self.args.device, self.longest_chat)
 
     def _begin(self, stack: ExitStack) -> None:
         """Make or enter the run's folder, keep others out of it until `stack` is closed, and write down the start."""

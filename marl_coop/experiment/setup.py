@@ -142,8 +142,9 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 def settle_limits(
     config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Fill the length limits of replies that `args` leaves open by what all environments that are played take.
+) -> int:
+    """Fill the length limits of replies that `args` leaves open by what all environments that are played take, and
+    return the tokens that a chat may come to.
 
     Raises:
         ConfigError: a limit would cut what a demonstration says, or a chat may outgrow the model's positions.
@@ -169,17 +170,19 @@ def settle_limits(
         if longest > most:
             problem = f"a chat in {dotted(keys)} may come to {longest} tokens, and the model has {most} positions"
             raise config.error(("model", "name_or_path"), f"{problem}: fewer rounds, or a model with more")
+    return max(lengths.chat(args.max_tokens) for lengths in measured.values())
 
 
-def check_model(config: Config, base: PreTrainedModel, device: torch.device) -> None:
-    """Refuse a model that cannot be sampled from and trained as its own forward means, by a few tokens of it.
+def check_model(config: Config, base: PreTrainedModel, device: torch.device, longest: int) -> None:
+    """Refuse a model that cannot be sampled from and trained as its own forward means, by random chats of which one
+    has about `longest` tokens.
 
     Raises:
         ConfigError: what is sampled or learned is not what its own forward gives, or adapters have no place in it.
     """
     cast(torch.nn.Module, base).to(device)  # the types of the model's own `to` are lost in a decorator
     try:
-        selftest.check_model(base, lora_config(config, base), policies.learners(config.policies))
+        selftest.check_model(base, lora_config(config, base), policies.learners(config.policies), longest)
     except ValueError as error:
         keys = ("lora", "target_modules") if "cannot carry these adapters" in str(error) else ("model", "name_or_path")
         raise config.error(keys, str(error)) from error

@@ -29,7 +29,6 @@ from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 from transformers.trainer_callback import ExportableState  # what a callback needs for its state to be in checkpoints
 from trl.trainer.base_config import _BaseConfig as TrainingConfig  # TRL's defaults for `TrainingArguments`
 from trl.trainer.base_trainer import _BaseTrainer
-from trl.trainer.utils import disable_dropout_in_model
 
 __all__ = [
     "Conv1D",
@@ -44,7 +43,7 @@ __all__ = [
     "check_target_module_exists",
     "checkpoint_activations",
     "dequantized",
-    "disable_dropout_in_model",
+    "disable_dropout",
     "eager_mask",
     "from_layer",
     "get_reporting_integration_callbacks",
@@ -293,6 +292,19 @@ def checkpoint_activations(model: PreTrainedModel, keywords: dict[str, Any], **o
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=keywords, **options)
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keywords, **options)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every probability of dropout to 0.
+
+    Expects a model to keep it in `nn.Dropout`, or in a number whose name has "drop". What else a model does otherwise
+    while it is trained is found by the self-test (`marl_coop.engines.selftest`).
+    """
+    for module in model.modules():
+        names = [name for name, value in vars(module).items() if isinstance(value, float) and "drop" in name]
+        vars(module).update(dict.fromkeys(names, 0.0))
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
 
 
 def with_layer_class(lora: LoraConfig, layer_class: type[LoraLinear]) -> LoraConfig:

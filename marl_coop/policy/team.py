@@ -107,7 +107,7 @@ class TeamPolicy(nn.Module):
 
     def _settle_adapters(self) -> None:
         """PEFT leaves the adapter that it makes switched on or frozen; here the team's own are trained, no other is."""
-        compat.disable_dropout_in_model(self.lm)  # sampling has none, and learning must see the same distribution
+        compat.disable_dropout(self.lm)  # sampling has none, and learning must see the same distribution
         self.lm.requires_grad_(False)
         for adapter in self.adapters:
             for parameter in self.adapter_parameters(adapter):

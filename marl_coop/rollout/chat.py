@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from envs.core.tokens import one_line
@@ -33,7 +32,8 @@ class Chat:
 
     Raises:
         ValueError: the tokenizer has no chat template, or one that fails, that does not repeat the texts that it is
-            given, or whose end of turn is no token; the message is one line.
+            given, that does not open the reply which is asked for, or whose end of turn is no token; the message is
+            one line.
     """
 
     def __init__(
@@ -55,6 +55,11 @@ class Chat:
         self._has_system_role = self._keeps_system_role()
         opening, to_reply = self._around(self._render(self._first_messages(_FIRST)), _FIRST)
         before_reply, to_user = self._around_reply(_SECOND)
+        if before_reply.strip() != to_reply.strip() and not self._has_generation_prompt():
+            raise ValueError(
+                f"{self._name} has no generation prompt: it begins a reply with {before_reply!r} and asks for one with "
+                f"{to_reply!r}; give it its add_generation_prompt"
+            )
         to_user, again = self._around(to_user, _SECOND)
         self._opening, self._to_user = len(opening), len(to_user)  # where what somebody wrote begins
         self._to_reply = {_FIRST: len(to_reply), _SECOND: len(again)}
@@ -111,14 +116,11 @@ class Chat:
         before, after = self._around(self._render(messages), _REPLY)
         return before.partition(_FIRST)[2], after.lstrip(" ")
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": add_generation_prompt} | self._options
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **self._options
-                )
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            return str(self.tokenizer.apply_chat_template(messages, **options))
+        except Exception as error:  # a template is a program of somebody's
             raise ValueError(f"{self._name} fails: {one_line(error) or type(error).__name__}") from error
 
     def _keeps_system_role(self) -> bool:
@@ -128,6 +130,10 @@ class Chat:
             return self._render(self._first_messages(_FIRST, system=_SYSTEM)).count(_SYSTEM) == 1
         except ValueError:
             return False
+
+    def _has_generation_prompt(self) -> bool:
+        first = self._first_messages(_FIRST)
+        return self._render(first) != self._render(first, add_generation_prompt=False)
 
     def _around(self, text: str, mark: str) -> tuple[str, str]:
         if text.count(mark) != 1 or (mark == _FIRST and self.system.strip() not in text):
