@@ -163,6 +163,14 @@ def test_a_run_with_damaged_checkpoints_alone_does_not_begin_again_in_silence(tw
         rundir.locate(run)
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
+def test_a_note_of_the_best_checkpoint_that_is_damaged_is_one_line(two, tmp_path, content):
+    run = shutil.copytree(two, tmp_path / "run")
+    (run / rundir.BEST).write_text(content)
+    with pytest.raises(rundir.RunError, match=r"best.json' cannot be read: name a checkpoint instead of 'best'$"):
+        rundir.saved_policy(run, "best")
+
+
 def test_the_newest_checkpoints_are_kept(tmp_path):
     tiny.cue_trainer(tmp_path, num_updates=11, save_updates=2, save_total_limit=3, episodes_per_update=2).train()
     names = ["checkpoint-8", "checkpoint-10", "checkpoint-11"]  # the last step is always saved

@@ -125,7 +125,7 @@ def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, env):
         (None, ""),
         ([{"type": "text", "text": "Answer: "}, {"type": "image"}, {"type": "text", "text": "red"}], "Answer: red"),
         ("so \ud83d be it", "so ? be it"),
-        ("x" * 70_000, "x" * MAX_REPLY),
+        ("x" + " " * 70_000, "x" + " " * (MAX_REPLY - 1)),
     ],
     ids=["null", "parts", "half a surrogate pair", "too long"],
 )
@@ -183,6 +183,17 @@ def test_without_the_client_the_extra_is_named(monkeypatch):
 def test_a_reply_that_is_not_known_to_be_too_long_is_whole(server, env, said):
     server.answer = 200, completion("Answer: red (70%)", **said)
     assert endpoint_at(server.url).answer(env, A) == ("Answer: red (70%)", FinishReason.STOP)
+
+
+@pytest.mark.parametrize("said", [{}, {"usage": {"completion_tokens": "many"}}])
+def test_a_reply_without_a_count_is_cut_where_no_tokenizer_would_have_let_it_go_on(server, env, said):
+    server.answer = 200, completion("one two three four five six seven eight nine ten", **said)
+    assert endpoint_at(server.url).answer(env, A).finish_reason is FinishReason.STOP  # 5 tokens may do for 10 words
+    server.answer = 200, completion("one two three four five six " * 1000, **said)
+    assert endpoint_at(server.url).answer(env, A) == (
+        "one two three four five six one two three four",
+        FinishReason.LENGTH,
+    )
 
 
 def test_an_endpoint_that_knows_no_limit_is_cut_at_it_and_the_reply_counts_as_truncated(server, env, tmp_path):

@@ -107,7 +107,10 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
 
 
 def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_recorded_once(place, whole):
+    """As are the episodes of before, from which one is missing."""
     run = shutil.copytree(whole, place / "damaged")
+    lines = (whole / "before.jsonl").read_text().splitlines(keepends=True)
+    (run / "before.jsonl").write_text("".join(lines[:-1]))
     optimizer = run / "checkpoint-12" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:100])
     process = go_on(place, "damaged")
@@ -121,6 +124,8 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     assert (run / "checkpoint-12.superseded-1" / "optimizer.pt").stat().st_size == 100
     files = sorted(path.name for path in (run / "episodes").iterdir())
     assert files == [f"update-{number:04d}.0.jsonl" for number in (1, 2, 3)]
+    (line,) = [line for line in out.splitlines() if "before.jsonl" in line]
+    assert line.endswith("before.jsonl' has 3 episodes, not 4: they are played again")
     assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")
 
 

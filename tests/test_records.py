@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from marl_coop.runs.records import EpisodeRecord, read_episodes, write_episodes
+from marl_coop.runs.rundir import RunError
 
 
 def recorded(folder, **training):
@@ -54,6 +55,15 @@ def test_a_record_without_rewards_or_credit_is_read(tmp_path):
     line = json.loads(file.read_text().splitlines()[0])
     record = EpisodeRecord.from_json(json.dumps({"episode": line["episode"]}))
     assert record.rewards is None and record.credit is None
+
+
+@pytest.mark.parametrize("line", ['{"episode": {"task"', "[]", "{}", '{"episode": {}}', "\x00" * 9, "[" * 10**5])
+def test_a_file_of_episodes_that_is_damaged_is_named_in_one_line(tmp_path, line):
+    _, file = recorded(tmp_path)
+    whole = file.read_text()
+    file.write_text(whole + line)
+    with pytest.raises(RunError, match=f"{file.name}' cannot be read as episodes: line {whole.count(chr(10)) + 1} is"):
+        read_episodes(file)
 
 
 @pytest.mark.parametrize("line", ["", '{"episode": {"task"', "[]", "{}", '{"episode": {}}', "[" * 10**5])

@@ -145,7 +145,7 @@ def _team(folder: Path, listed: Mapping[str, Any]) -> Evaluated:
 def _by_task(file: Path) -> dict[str, Episode]:
     try:
         episodes = read_episodes(file)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read as episodes: {error}") from error
     found = {episode.task.id: episode for episode in episodes}
     if len(found) < len(episodes):

@@ -167,7 +167,9 @@ class HeldOut(TrainerCallback, ExportableState):
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero and self.best:
-            self.file.write_text(json.dumps(self.best, indent=1) + "\n", encoding="utf-8")
+            unfinished = self.file.with_suffix(".part")
+            unfinished.write_text(json.dumps(self.best, indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(self.file)
 
     def _keep(self, best: Mapping[str, Any]) -> None:
         self.best = dict(best)

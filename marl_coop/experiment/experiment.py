@@ -288,9 +288,20 @@ class Experiment:
         return evaluate(self.evaluator, section.episodes, section.seed, section.batch_size, label, stream)
 
     def _known_before(self) -> list[Episode]:
-        """What an earlier start of the run played before training; [] if it was not done."""
-        file = self.run_folder / "before.jsonl"
-        return read_episodes(file) if file.exists() else []
+        """What an earlier start of the run played before training; [] if it was not done, or is no longer whole."""
+        file, wanted = self.run_folder / "before.jsonl", self.config.evaluation.episodes
+        if not file.exists():
+            return []
+        try:
+            episodes = read_episodes(file)
+        except rundir.RunError as error:
+            problem = str(error)
+        else:
+            if len(episodes) == wanted:
+                return episodes
+            problem = f"{str(file)!r} has {len(episodes)} episodes, not {wanted}"
+        self.console.print(f"{problem}: they are played again")
+        return []
 
     def _play_and_record(self, label: str) -> list[Episode]:
         episodes = self.evaluate(label)

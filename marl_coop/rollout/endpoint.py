@@ -11,6 +11,7 @@ from envs.core.tokens import first_tokens, message_tokens
 from marl_coop.engines import FinishReason
 
 TIMEOUT_S = 120.0  # for one reply
+DENSEST = 2  # words and symbols in a token, over a whole reply: no tokenizer in use has more
 RETRIES = 4  # of a reply, where there is no connection or the server is busy; the client waits longer each time
 
 
@@ -32,7 +33,8 @@ class Endpoint:
         system: system message of every chat.
         temperature: of the sampling.
         max_tokens: length limit of a reply in each phase, in the endpoint's tokens. A reply that by the endpoint's own
-            count has more, because it knows no limit, is cut in proportion and counts as cut by its length.
+            count has more, because it knows no limit, is cut in proportion and counts as cut by its length. Where it
+            gives no count, the reply has at least one token for every two words and symbols.
         retries: times that a reply is asked for again.
 
     Raises:
@@ -88,9 +90,12 @@ class Endpoint:
             )
             choice = completion.choices[0]
             text, cut = _text(choice.message.content), choice.finish_reason == "length"
-            tokens, limit = getattr(completion.usage, "completion_tokens", None) or 0, self.max_tokens[phase]
+            length, limit = message_tokens(text), self.max_tokens[phase]
+            tokens: Any = getattr(completion.usage, "completion_tokens", None)
+            if not tokens or not isinstance(tokens, int):
+                tokens = length // DENSEST
             if tokens > limit:  # the server knows no limit; as many of its tokens as fit, were they all as long
-                text, cut = first_tokens(text, message_tokens(text) * limit // tokens), True
+                text, cut = first_tokens(text, length * limit // tokens), True
             return Answer(text, FinishReason.LENGTH if cut else FinishReason.STOP)
         except openai.APIStatusError as error:
             said = f"{error.status_code}: {error.response.text[:200]}"

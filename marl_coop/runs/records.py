@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.core.episode import Episode
 from envs.core.task import Seat
+from marl_coop.runs.rundir import RunError
 from rewards import RewardBreakdown
 
 
@@ -88,9 +89,16 @@ def write_episodes(
 
 
 def read_episodes(file: Path) -> list[Episode]:
-    """The episodes that `write_episodes` wrote."""
-    with file.open(encoding="utf-8") as lines:
-        return [Episode.from_json(json.dumps(json.loads(line)["episode"])) for line in lines]
+    """The episodes that `write_episodes` wrote. Raises RunError where a line is cut off or of another kind."""
+    episodes: list[Episode] = []
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                episodes.append(Episode.from_json(json.dumps(json.loads(line)["episode"])))
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                why = f"line {number} is cut off or of another kind ({type(error).__name__})"
+                raise RunError(f"{str(file)!r} cannot be read as episodes: {why}") from error
+    return episodes
 
 
 def append_metrics(file: Path, record: dict) -> None:

@@ -179,7 +179,10 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
     if checkpoint == "best":
         if not (folder / BEST).is_file():
             raise RunError(f"{str(folder)!r} has no best checkpoint: no evaluation while it trained gave a value")
-        checkpoint = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
+        try:
+            checkpoint = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise RunError(f"{str(folder / BEST)!r} cannot be read: name a checkpoint instead of 'best'") from error
     if checkpoint is not None:
         if checkpoint not in known:
             raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
