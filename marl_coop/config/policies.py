@@ -25,6 +25,7 @@ from marl_coop.players import BASE, Mix, Player
 # ------------------------------------------------------------------------------------ what a configuration says
 
 Entry = str | Mapping[str, float]  # a player in words, or a mix of them
+_FOLDERS_OF_A_RUN = r"episodes|evaluations|tensorboard|wandb|checkpoint-\d+"  # adapters are saved beside these
 
 
 def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
@@ -92,6 +93,8 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]]) -> None:
                     f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "
                     "else it is base, frozen:FOLDER, scripted:NAME or a URL#MODEL"
                 )
+            case "adapter" if re.fullmatch(_FOLDERS_OF_A_RUN, name, re.IGNORECASE):
+                raise ValueError(f"{name!r} is no name for an adapter: something else has it in a run's folder")
             case "adapter" if name in PARTNERS or name.casefold() == "base":  # else a slip would train an adapter
                 meant = "base" if name.casefold() == "base" else f"scripted:{name}"
                 raise ValueError(f"{name!r} is no name for an adapter. Did you mean {meant!r}?")
