@@ -21,7 +21,7 @@ class RewardTerm(BaseModel, ABC):
     `Schedule`, or in YAML the keys of one. `name` is the class in snake_case.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: ClassVar[str]
     weight: Weight

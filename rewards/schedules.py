@@ -20,7 +20,7 @@ Updates = Annotated[int, Field(ge=0)]
 class Schedule(BaseModel, ABC):
     """A weight as a function of time. The fields of a schedule are its keys in YAML, beside `schedule`, its name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @abstractmethod
     def at(self, update: float) -> float:

@@ -31,6 +31,12 @@ from envs.design_review import DesignReviewConfig
         ("PairedFunctions", {"cue_reliability": None}, "cue_reliability is None; it should be a valid number"),
         ("PairedFunctions", {"families": 3}, "families is 3; it should be"),
         ("PairedFunctions", {"families": "trian"}, "families is 'trian'; it must be a list of at least one name"),
+        (
+            "PairedFunctions",
+            {"families": "ofset"},
+            "families is 'ofset'; it must be a list of at least one name, or one of train, held_out, all, "
+            "held_out_contracts. Did you mean [offset]?",
+        ),
         ("PairedFunctions", {"cells": 5}, "cells is 5; it should be"),
         ("PairedFunctions", {"system_prompt": ""}, "system_prompt is ''; it should have at least 1 character"),
         ("MoonSurvival", {"expert_noise": "a"}, "expert_noise is 'a'; it should be a valid number"),

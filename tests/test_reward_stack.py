@@ -162,3 +162,19 @@ def test_the_wrapper_pays_the_whole_sum_on_the_last_step_and_says_which_turn_ear
     assert info["turn_rewards"] == pytest.approx((0.0, -0.05, 1.0))
     assert info["reward_terms"] == pytest.approx({"task_success": 1.0, "communication": -0.5})
     assert info["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("consensus", {"weight": True}),
+        ("consensus", {"weight": "0.1"}),
+        ("capitulation", {"loss_aversion": True}),
+        ("communication", {"free_tokens": True}),
+        ("consensus", {"weight": {"schedule": "linear", "end": True, "updates": 3}}),
+        ("consensus", {"weight": {"schedule": "after", "weight": 1.0, "updates": True}}),
+    ],
+)
+def test_a_value_of_another_type_is_no_number(name, fields):
+    with pytest.raises(ValueError, match="should be a valid"):
+        RewardStack.from_config({name: fields})

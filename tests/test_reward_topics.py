@@ -8,6 +8,7 @@ from test_reward_terms import talk as told
 
 import envs
 from envs.core.episode import Episode
+from envs.scripted.handover import NoteTaker
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from rewards.terms.communication import Communication
@@ -33,8 +34,8 @@ def test_a_task_of_no_topic_is_refused():
         (envs.PairedFunctions(), 1),
         (envs.PairedFeatures(), 1),
         (envs.MoonSurvival(), 15),
-        (envs.Handover(), 26),
-        (envs.Handover(agents=4, probes=1, room=24), 15),
+        (envs.Handover(), 52),
+        (envs.Handover(agents=4, probes=1, room=24), 30),
     ],
     ids=lambda env: type(env).__name__,
 )
@@ -43,6 +44,29 @@ def test_what_the_task_needs_to_be_said_costs_next_to_nothing_and_silence_saves_
     episode = play(env, dict.fromkeys(env.seats, ideal), seed=0)
     assert episode.task.topics == topics
     assert all(-0.1 <= sum(Communication()(episode, seat)) <= 0.0 for seat in env.seats)
+
+
+class Packer(NoteTaker):
+    """Writes two facts into each entry, which takes fewer tokens, and finds both in what it reads."""
+
+    def reply(self, env, seat):
+        words = super().reply(env, seat).replace("Write ", "").replace(":", "").split("\n")
+        return (
+            "\n".join(map("Write: {} {}".format, words[::2], words[1::2]))
+            if env.first_talk
+            else super().reply(env, seat)
+        )
+
+    def answer(self, env, seat, decision, rng):
+        read = " ".join(entry.text for entry in env.delivered(seat))
+        return f"Answer {decision.id}: {read.partition(decision.id)[2].split()[0]}"
+
+
+def test_who_packs_several_facts_into_an_entry_of_the_memory_earns_no_more_than_who_writes_one():
+    env = envs.Handover()
+    honest, packed = (play(env, dict.fromkeys(env.seats, player), seed=0) for player in (NoteTaker(), Packer()))
+    assert packed.outcome.success and packed.turns[0].memory_tokens < honest.turns[0].memory_tokens
+    assert sum(Communication()(packed, "agent_0")) <= sum(Communication()(honest, "agent_0"))
 
 
 def test_a_record_from_before_there_were_topics_is_scored_as_it_was():

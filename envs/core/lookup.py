@@ -81,9 +81,11 @@ def choose(
         return tuple(further[choice])
     names = splits.get(choice, ()) if isinstance(choice, str) else choice
     if not names and named:
+        words = [*splits, *further]
+        near = alike(choice, [*words, *named]) if isinstance(choice, str) else None
+        hint = "" if near is None else f" Did you mean {near if near in words else f'[{near}]'}?"
         raise ValueError(
-            f"{argument} is {choice!r}; it must be a list of at least one name, or one of "
-            f"{', '.join([*splits, *further])}. "
+            f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(words)}.{hint} "
             f"Held out here: {', '.join(held_out) or 'none'}."
         )
     return tuple(find(name, named, kind=kind) for name in names)

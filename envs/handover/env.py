@@ -175,7 +175,7 @@ class Handover(CoopEnv[HandoverConfig]):
             briefs=briefs,
             decisions=tuple(decisions),
             cell=dict.fromkeys(self.seats, False),
-            topics=each + self.config.probes * (len(self.seats) - 1),  # facts to write, and to read
+            topics=FACT_TOKENS * (each + self.config.probes * (len(self.seats) - 1)),  # of facts to write, and to read
         )
 
     def _probe(self, fact: tuple[str, str], owner: Seat) -> Decision:
