@@ -121,7 +121,7 @@ $(TRAINS): pyproject.toml $(LOCK) $(VENV)/torch.txt
 	@touch $@
 
 $(TESTS): $(TRAINS) $(OFFICIAL)
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[export,test]'
 	@touch $@
 
 # CooperBench's official evaluator, to compare verdicts with. It wants other versions than we do, so it gets an

@@ -84,6 +84,11 @@ class RewardBreakdown:
         """One term's unweighted sum over the seat's turns."""
         return sum(self.values[agent][term])
 
+    def by_term(self) -> dict[str, float]:
+        """Every term's weighted sum over all turns of all seats."""
+        weighted = [self.weighted(agent) for agent in self.values]
+        return {name: sum(sum(terms[name]) for terms in weighted) for name in self.weights}
+
     def to_dict(self) -> dict:
         values = {agent: {name: list(turns) for name, turns in terms.items()} for agent, terms in self.values.items()}
         return {"weights": dict(self.weights), "values": values}

@@ -1,6 +1,11 @@
 """What a run gives to others: episodes that other libraries read back, adapters with cards."""
 
 import doctest
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,16 +15,19 @@ import torch
 from viewed import HOSTILE, REWARDS, played
 
 from envs.core.env import SEATS
+from envs.core.episode import StopReason
 from marl_coop import cli
-from marl_coop.evaluation.rescore import saved_episodes
 from marl_coop.export import card as cards
 from marl_coop.export.card import About, model_card, peft_snippet
 from marl_coop.export.dataset import write_dataset
 from marl_coop.export.hub import push
+from marl_coop.runs.played import PlayedEpisode, saved_episodes
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from marl_coop.runs.rundir import record_start
 from rewards import RewardStack
+from rewards.metrics import measure
 
+ROOT = Path(__file__).parents[1]
 ABOUT = About(
     run="paired",
     base="model",
@@ -71,6 +79,86 @@ def test_a_dataset_is_read_back_with_every_turn_and_the_whole_record(run, tmp_pa
         assert rewards == pytest.approx(one.rewards.per_turn(seat))
     assert found["before"][0]["turns"][0]["reward"] is None
     assert "Episodes of paired" in (tmp_path / "out/README.md").read_text()
+
+
+def test_inspect_reads_back_every_turn_score_and_metric(run, tmp_path):
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed: marl-coop[export]")
+    from marl_coop.export.inspect_log import write_logs
+
+    saved = saved_episodes(run)
+    write_logs(saved, "paired", tmp_path)
+    assert {info.name.rsplit("/", 1)[1] for info in log.list_eval_logs(str(tmp_path))} == {
+        "before.eval",
+        "training.eval",
+    }
+    for part, listed in saved.items():
+        found = log.read_eval_log(str(tmp_path / f"{part}.eval"), resolve_attachments=True)
+        assert found.status == "success" and found.eval.task == f"paired: {part}"
+        assert found.eval.viewer.trust_content is False
+        metrics, measured = found.results.scores[0].metrics, measure([one.episode for one in listed])
+        assert {name: metric.value for name, metric in metrics.items()} == {
+            name: metric.value for name, metric in measured.items() if metric.value is not None
+        }
+        for sample, one in zip(found.samples, listed, strict=True):
+            episode, asked = one.episode, [event for event in sample.events if event.event == "model"]
+            assert sample.id == one.id and not sample.error
+            assert [event.role for event in asked] == [turn.agent for turn in episode.turns]
+            replies = [turn.reply.replace("\ud800", "?") for turn in episode.turns]
+            assert [event.output.completion for event in asked] == replies
+            assert [message.text for message in sample.messages[1::2]] == replies
+            last = asked[-1]  # has all that its seat heard and said before
+            chat = [text for turn in episode.turns_of(last.role) for text in (turn.observation, turn.reply)]
+            assert [message.text for message in last.input] == [t.replace("\ud800", "?") for t in chat[:-1]]
+            assert sample.scores["team"].value["success"] == episode.outcome.success
+            paid = one.record.rewards
+            assert ("rewards" in sample.scores) == (paid is not None)
+            assert paid is None or sample.scores["rewards"].value == pytest.approx(paid.by_term())
+
+
+def test_inspect_counts_what_the_sandbox_spoiled_as_an_error(tmp_path):
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed: marl-coop[export]")
+    from marl_coop.export.inspect_log import write_logs
+
+    sound, other = played(2)
+    spoiled = replace(other, stop_reason=StopReason.SANDBOX_FAULT)
+    records = [EpisodeRecord(episode=episode) for episode in (sound, spoiled)]
+    listed = [PlayedEpisode(id=f"after:{i}", phase="after", record=record) for i, record in enumerate(records, 1)]
+    write_logs({"after": listed}, "paired", tmp_path)
+    found = log.read_eval_log(str(tmp_path / "after.eval"))
+    assert (found.results.total_samples, found.results.completed_samples) == (2, 1)
+    assert [bool(sample.error) for sample in found.samples] == [False, True]
+
+
+def test_trackio_reads_back_every_turn_and_an_export_replaces_itself(run, tmp_path):
+    pytest.importorskip("trackio", reason="trackio is not installed: marl-coop[export]")
+    words = [sys.executable, "-m", "marl_coop", "export", str(run), "--to", "trackio", "--output", str(tmp_path)]
+    for _ in range(2):
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 5 episodes of before, training\n"), done.stderr
+    asked = [sys.executable, "-m", "trackio.cli", "list", "traces", "--project", "paired", "--json"]
+    done = subprocess.run(asked, env=os.environ | {"TRACKIO_DIR": str(tmp_path)}, capture_output=True, text=True)
+    traces = {trace["metadata"]["id"]: trace for trace in json.loads(done.stdout)["traces"]}
+    saved = saved_episodes(run)
+    assert traces.keys() == {one.id for listed in saved.values() for one in listed}
+    for part, listed in saved.items():
+        for one in listed:
+            trace, episode = traces[one.id], one.episode
+            assert (trace["run"], trace["step"]) == (part, one.update or 0)
+            said = [(turn.agent, turn.reply.replace("\ud800", "?")) for turn in episode.turns]
+            assert [(m["name"], m["content"]) for m in trace["messages"] if m["role"] == "assistant"] == said
+            assert [span["output"] for span in trace["spans"]] == [reply for _, reply in said]
+            paid = one.record.rewards.by_term() if one.record.rewards else {}
+            assert trace["metadata"]["rewards"] == pytest.approx(paid)
+
+
+def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    assert cli.main(["export", str(run), "--to", "dataset", "--output", str(tmp_path / "file")]) == 2
+    assert "cannot be exported to" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "inspect_ai.event", None)
+    monkeypatch.delitem(sys.modules, "marl_coop.export.inspect_log", raising=False)
+    assert cli.main(["export", str(run), "--to", "inspect"]) == 2
+    assert capsys.readouterr().err.endswith("needs inspect_ai.event: pip install 'marl-coop[export]'\n")
 
 
 def test_the_command_writes_a_dataset_beside_the_run(run, capsys):

@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,8 +17,9 @@ from envs.scripted.play import play
 from marl_coop import cli
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation import rescore as module
-from marl_coop.evaluation.rescore import ALL, Saved, rescore, saved_episodes
+from marl_coop.evaluation.rescore import ALL, rescore
 from marl_coop.runs import rundir
+from marl_coop.runs.played import PlayedEpisode, saved_episodes
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from rewards import RewardStack
 
@@ -32,6 +32,10 @@ def episodes(partner, seeds):
     env = envs.make("DesignReview")
     players = dict(zip(env.seats, ("agent_0", "agent_1"), strict=True))
     return [replace(play(env, dict.fromkeys(env.seats, partner), seed), players=players) for seed in seeds]
+
+
+def evaluated(episode):
+    return PlayedEpisode(id="after:1", phase="after", record=EpisodeRecord(episode=episode))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +74,8 @@ def test_the_same_rewards_pay_the_same(run):
 
 def test_training_was_paid_by_the_weights_of_its_updates_and_would_be_by_those_of_the_others(run):
     saved = saved_episodes(run)
-    assert [one.update for one in saved["training"]] == [0] * 4 + [1] * 4
-    assert {one.update for part in ("before", "after") for one in saved[part]} == {math.inf}
+    assert [one.update for one in saved["training"]] == [1] * 4 + [2] * 4
+    assert {one.update for part in ("before", "after") for one in saved[part]} == {None}
     found = changed(run, "rewards.task_success.weight=1.0")
     success = [one.record.episode.outcome.utility for one in saved["training"]]
     paid = sum(weight * utility for weight, utility in zip([0.0] * 4 + [0.5] * 4, success, strict=True)) / 8
@@ -93,7 +97,7 @@ def test_a_term_that_paid_nothing_before_is_told_with_what_it_would_pay(run):
 def test_seats_that_do_not_learn_earn_nothing_here():
     played = [replace(e, players={"agent_0": "agent_0", "agent_1": "Echo"}) for e in episodes(NeverDefer(), range(8))]
     stack = RewardStack.from_config(HALF)
-    saved = {"after": [Saved(record=EpisodeRecord(episode=episode)) for episode in played]}
+    saved = {"after": [*map(evaluated, played)]}
     total = rescore(saved, stack, stack, ["agent_0"])[-1]
     assert total.earned.value == pytest.approx(sum(stack.score(e).total("agent_0") for e in played) / 8)
 
@@ -103,8 +107,7 @@ def test_what_the_machine_spoiled_counts_for_nothing():
     fault = replace(sound[0], stop_reason=StopReason.SANDBOX_FAULT)
     stack = RewardStack.from_config(HALF)
     kept, spoiled = (
-        rescore({"after": [Saved(record=EpisodeRecord(episode=e)) for e in played]}, stack, stack, ())
-        for played in (sound, [*sound, fault])
+        rescore({"after": [*map(evaluated, played)]}, stack, stack, ()) for played in (sound, [*sound, fault])
     )
     assert kept == spoiled
 

@@ -11,13 +11,14 @@ from rich.console import Console
 
 from envs.core.episode import Outcome, StopReason
 from marl_coop.cli import main
+from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import charts, terminal
 from marl_coop.viewer.episodes import KINDS, detail, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
-from marl_coop.viewer.source import PlayedEpisode, read_run
+from marl_coop.viewer.source import read_run
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardStack
 

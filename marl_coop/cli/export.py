@@ -1,14 +1,22 @@
-"""`marl-coop export`: a run's episodes as a Hugging Face dataset, its adapters to the Hub."""
+"""`marl-coop export`: a run's episodes as other libraries open them, its adapters to the Hub."""
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+from envs.core.tokens import one_line
 from marl_coop.config import policies
-from marl_coop.evaluation.rescore import saved_episodes
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
+from marl_coop.runs.played import saved_episodes
 from marl_coop.runs.rundir import RunError
+
+KINDS = {  # kind -> module and function that writes it
+    "dataset": ("marl_coop.export.dataset", "write_dataset"),
+    "inspect": ("marl_coop.export.inspect_log", "write_logs"),
+    "trackio": ("marl_coop.export.trackio_traces", "write_traces"),
+}
 
 
 def export(argv: Sequence[str]) -> int:
@@ -19,31 +27,28 @@ def export(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--to", choices=("dataset",), help="the episodes as a Hugging Face dataset")
+    what.add_argument(
+        "--to", choices=KINDS, help="the episodes as a Hugging Face dataset, logs of Inspect or traces of trackio"
+    )
     what.add_argument("--push-to-hub", metavar="OWNER/NAME", help="the adapters, each to OWNER/NAME-<adapter>")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: <RUN>/export/<kind>")
     args = parser.parse_args(argv)
     if args.push_to_hub:
         return _push(args.run, args.push_to_hub)
-    return _write(args.run, args.output or args.run / "export" / args.to)
+    return _write(args.run, args.to, args.output or args.run / "export" / args.to)
 
 
-def _write(run: Path, folder: Path) -> int:
-    record = rundir.recorded(run)
+def _write(run: Path, kind: str, folder: Path) -> int:
+    name, parts = rundir.recorded(run)["name"], saved_episodes(run)
+    module, function = KINDS[kind]
     try:
-        parts = saved_episodes(run)
-    except ValueError as error:
-        raise RunError(f"{str(run)!r} cannot be exported: {error}") from error
-    if not parts:
-        raise RunError(f"{str(run)!r} has no episodes yet")
-    from datasets import disable_progress_bars  # takes seconds to load
-
-    from marl_coop.export.dataset import write_dataset
-
-    disable_progress_bars()  # a bar for each part, which is a second's work
-    write_dataset(parts, record["name"], folder)
-    episodes = sum(map(len, parts.values()))
-    print(f"{folder}: {episodes} episodes of {', '.join(parts)}")
+        write = getattr(import_module(module), function)  # takes seconds to load
+        write(parts, name, folder)
+    except ModuleNotFoundError as error:
+        raise RunError(f"--to {kind} needs {error.name}: pip install 'marl-coop[export]'") from error
+    except (NotADirectoryError, FileExistsError, PermissionError, ValueError) as error:
+        raise RunError(f"{str(run)!r} cannot be exported to {str(folder)!r}: {one_line(error)}") from error
+    print(f"{folder}: {sum(map(len, parts.values()))} episodes of {', '.join(parts)}")
     return 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
-from marl_coop.evaluation.rescore import saved_episodes
 from marl_coop.runs import rundir
+from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics.ledger import PriceList
 
@@ -35,14 +35,12 @@ def ledger(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
     args = parser.parse_args(argv)
     name, prices = rundir.recorded(args.run)["name"], read_as(args.prices, PriceList)
+    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER))
     try:
-        saved = saved_episodes(args.run)
-        parts = {part: [one.record.episode for one in episodes] for part, episodes in saved.items()}
+        parts = {part: [one.episode for one in episodes] for part, episodes in saved.items()}
         found = measure_ledger(parts, prices)
     except ValueError as error:
         raise RunError(f"{str(args.run)!r} has no ledger: {error}") from error
-    if not parts:
-        raise RunError(f"{str(args.run)!r} has no episodes yet")
     console = wide_console()
     console.print(table(found, prices, f"{name}: the token ledger"))
     if args.output:

@@ -13,9 +13,10 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
 from marl_coop.evaluation.rescore import rescore as score_again
-from marl_coop.evaluation.rescore import saved_episodes, table
+from marl_coop.evaluation.rescore import table
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
+from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 
 
@@ -36,13 +37,11 @@ def rescore(argv: Sequence[str]) -> int:
     own = recorded_config(args.run)
     other = load_config([rundir.configuration_of(args.run), *args.config], args.overrides)
     _check_rewards_alone(own, other)
+    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER))
     try:
-        saved = saved_episodes(args.run)
         changes = score_again(saved, own.reward_stack, other.reward_stack, policies.learners(own.policies))
     except ValueError as error:
         raise RunError(f"{str(args.run)!r} cannot be scored again: {error}") from error
-    if not saved:
-        raise RunError(f"{str(args.run)!r} has no episodes yet")
     console = wide_console()
     console.print(table(changes, f"{args.run} under other rewards"))
     if args.output:

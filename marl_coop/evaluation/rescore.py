@@ -6,9 +6,8 @@ go by those of their update, all others by what the schedules end with.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -16,19 +15,10 @@ from rich.table import Table
 from envs.core.episode import Episode, StopReason
 from envs.core.task import Seat
 from marl_coop.evaluation.audit import Mean
-from marl_coop.runs.records import EpisodeRecord
+from marl_coop.runs.played import TRAINING, PlayedEpisode
 from rewards import RewardBreakdown, RewardStack
 
 ALL = "all terms"
-PARTS = {"before": "before.jsonl", "training": "episodes/update-*.jsonl", "after": "after.jsonl"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """An episode of a run, and the update that was trained on it, from 0; infinite for an evaluation."""
-
-    record: EpisodeRecord
-    update: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,38 +36,19 @@ class TermChange:
     n: int
 
 
-def saved_episodes(run: Path) -> dict[str, list[Saved]]:
-    """The episodes of a run by the parts of it that are there: before, in and after training.
-
-    Raises:
-        ValueError: a line cannot be read; the message names the file and the line.
-    """
-    found = {part: list(_read(run, pattern)) for part, pattern in PARTS.items()}
-    return {part: saved for part, saved in found.items() if saved}
-
-
-def _read(run: Path, pattern: str) -> Iterator[Saved]:
-    for file in sorted(run.glob(pattern)):
-        update = math.inf if file.parent == run else int(file.name.split("-")[1].split(".")[0]) - 1
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield Saved(record=EpisodeRecord.from_json(line), update=update)
-                except ValueError as error:
-                    raise ValueError(f"{file}, line {number}: {error}") from error
-
-
 def rescore(
-    saved: Mapping[str, Sequence[Saved]], own: RewardStack, other: RewardStack, learners: Collection[str]
+    saved: Mapping[str, Sequence[PlayedEpisode]], own: RewardStack, other: RewardStack, learners: Collection[str]
 ) -> list[TermChange]:
     """What each term of either stack paid and would pay, in each part; terms that pay nothing in both are left out.
 
     >>> from envs.design_review import DesignReview
     >>> from envs.scripted.base import Calibrated
     >>> from envs.scripted.play import play
+    >>> from marl_coop.runs.records import EpisodeRecord
     >>> env = DesignReview()
     >>> played = [play(env, dict.fromkeys(env.seats, Calibrated()), seed) for seed in range(20)]
-    >>> saved = {"after": [Saved(record=EpisodeRecord(episode=episode)) for episode in played]}
+    >>> records = [EpisodeRecord(episode=episode) for episode in played]
+    >>> saved = {"after": [PlayedEpisode(id="", phase="after", record=record) for record in records]}
     >>> half, full = (RewardStack.from_config({"task_success": {"weight": w}}) for w in (0.5, 1.0))
     >>> success, total = rescore(saved, half, full, learners=())
     >>> f"{success.earned.value:.2f} {success.would_earn.value:.2f} {total.difference.value:.2f}"
@@ -90,11 +61,11 @@ def rescore(
     """
     changes = []
     for part, episodes in saved.items():
-        sound = [one for one in episodes if one.record.episode.stop_reason is not StopReason.SANDBOX_FAULT]
+        sound = [one for one in episodes if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
         if len(sound) < 2:
             raise ValueError(f"{part}: {len(sound)} episodes without a sandbox fault; an interval needs at least 2")
         paid = [_paid(one, own, learners) for one in sound]
-        would = [_scored(one.record.episode, other.at(one.update), learners) for one in sound]
+        would = [_scored(one.episode, other.at(_update(one)), learners) for one in sound]
         for term in [*dict.fromkeys([*own.names, *other.names]), ALL]:
             before, after = (np.array([terms.get(term, 0.0) for terms in side]) for side in (paid, would))
             if before.any() or after.any():
@@ -111,11 +82,16 @@ def rescore(
     return changes
 
 
-def _paid(saved: Saved, own: RewardStack, learners: Collection[str]) -> dict[str, float]:
+def _update(saved: PlayedEpisode) -> float:
+    """The update by whose weights an episode is paid, from 0; infinite for an evaluation."""
+    return saved.update - 1 if saved.phase == TRAINING and saved.update else math.inf
+
+
+def _paid(saved: PlayedEpisode, own: RewardStack, learners: Collection[str]) -> dict[str, float]:
     """What training paid for an episode or, of an evaluation, what the run's own rewards make of it."""
     record = saved.record
     if record.rewards is None:
-        return _scored(record.episode, own.at(saved.update), learners)
+        return _scored(record.episode, own.at(_update(saved)), learners)
     return _per_seat(record.episode, record.rewards, learners)
 
 

@@ -52,7 +52,7 @@ class EpisodeRecord:
     credit: Credit | None = None
 
     @staticmethod
-    def from_json(line: str) -> "EpisodeRecord":
+    def from_json(line: str | bytes) -> "EpisodeRecord":
         """What a line says. Raises ValueError, in one line, where it is cut off or of another kind."""
         try:
             return _adapter(EpisodeRecord).validate_python(json.loads(line))

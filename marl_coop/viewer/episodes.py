@@ -10,8 +10,8 @@ from typing import Any
 from envs.core.episode import AMBIGUOUS, Act, Episode, Merge, Stance, Turn
 from envs.core.task import Decision, Seat
 from envs.core.tokens import message_tokens
+from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import TurnCredit
-from marl_coop.viewer.source import PlayedEpisode
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import METRICS, Conflict, conflicts
@@ -41,7 +41,7 @@ MANY = 24  # options of a decision that are listed
 def row(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     """What a list shows of an episode. `terms` are sums over turns and seats, weights applied."""
     episode, breakdown = played.episode, rewards_of(played, stack)
-    terms = _summed(breakdown)
+    terms = {name: rounded(value) or 0.0 for name, value in breakdown.by_term().items()} if breakdown else {}
     return {
         "id": played.id,
         "phase": played.phase,
@@ -241,13 +241,6 @@ def _merge(merge: Merge | None) -> Data | None:
             for side, files in sides.items()
         },
     }
-
-
-def _summed(breakdown: RewardBreakdown | None) -> dict[str, float]:
-    if breakdown is None:
-        return {}
-    weighted = [breakdown.weighted(seat) for seat in breakdown.values]
-    return {name: rounded(sum(sum(terms[name]) for terms in weighted)) or 0.0 for name in breakdown.weights}
 
 
 def rounded(number: float | None) -> float | None:

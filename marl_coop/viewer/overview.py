@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from envs.core.episode import Episode
+from marl_coop.runs.played import AFTER, BEFORE, EVALUATION, TRAINING
 from marl_coop.viewer.episodes import rounded
-from marl_coop.viewer.source import AFTER, BEFORE, EVALUATION, TRAINING, Run
+from marl_coop.viewer.source import Run
 from marl_coop.viewer.text import visible
 from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure
 from rewards.metrics.rate import doc, faulted

@@ -4,7 +4,6 @@ What cannot be read is left out and said: each such thing is a line of `notices`
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,31 +15,9 @@ from pydantic import ValidationError
 
 from envs.core.episode import Episode
 from envs.core.tokens import one_line
-from marl_coop.runs.records import EpisodeRecord
+from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
 from marl_coop.runs.rundir import BEST, RunError
 from rewards import RewardStack
-
-BEFORE, TRAINING, EVALUATION, AFTER = "before", "training", "evaluation", "after"
-_UPDATE = re.compile(r"update-(\d+)(\.\d+)?")  # and of training the process that played it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlayedEpisode:
-    """One episode of a run.
-
-    `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
-    `training`, `evaluation` (on unseen tasks while it trained) or `after`, and `update` the number of the update in the
-    metrics, from 1.
-    """
-
-    id: str
-    phase: str
-    update: int | None
-    record: EpisodeRecord
-
-    @property
-    def episode(self) -> Episode:
-        return self.record.episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +63,7 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"{str(folder)!r} is no folder; name that of a run")
-    files = _episode_files(folder)
+    files = episode_files(folder)
     known = [folder / name for name in ("run.json", "config.yaml", "metrics.jsonl", "results.json")] + files
     present = [file for file in known if file.is_file()]
     if not present and any(path.name != ".lock" for path in folder.iterdir()):
@@ -115,31 +92,14 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _episode_files(folder: Path) -> list[Path]:
-    """Files of episodes in the order in which they were played."""
-    of_updates = [*folder.glob("episodes/update-*.jsonl"), *folder.glob("evaluations/update-*.jsonl")]
-    numbered = {file: match for file in of_updates if (match := _UPDATE.fullmatch(file.stem))}
-    in_order = sorted(numbered, key=lambda file: (int(numbered[file][1]), file.name))
-    found = [folder / f"{BEFORE}.jsonl", *in_order, folder / f"{AFTER}.jsonl"]
-    return [file for file in found if file.is_file()]
-
-
 def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
-    update = _UPDATE.fullmatch(file.stem)
-    unread, why = 0, ""
-    phase = (TRAINING if update[2] else EVALUATION) if update else file.stem
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = EpisodeRecord.from_json(line)
-            except ValueError as error:
-                unread, why = unread + 1, why or f"line {number}: {one_line(error)}"
-                continue
-            yield PlayedEpisode(
-                id=f"{file.stem}:{number}", phase=phase, update=int(update[1]) if update else None, record=record
-            )
-    if unread:
-        notices.append(f"{unread} of {number} lines of {file.name} cannot be read ({why})")
+    flaws: list[str] = []
+    read = 0
+    for one in read_played(file, lambda number, error: flaws.append(f"line {number}: {one_line(error)}")):
+        read += 1
+        yield one
+    if flaws:
+        notices.append(f"{len(flaws)} of {read + len(flaws)} lines of {file.name} cannot be read ({flaws[0]})")
 
 
 def _lines(file: Path, notices: list[str]) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,81 @@
+"""Episodes as traces of trackio, in a folder of their own: `TRACKIO_DIR=FOLDER trackio show` opens them.
+
+A project has the run's name, and a run in it each part of the run. A trace is an episode: the messages of all seats in
+the order of play, and a span for each turn.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marl_coop.export.episode import Row, row
+from marl_coop.runs.played import PlayedEpisode
+
+
+def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder: Path) -> None:
+    """Write the traces; those of the same parts that the folder has already are replaced.
+
+    Args:
+        parts: episodes by the part of the run.
+        name: the run's.
+        folder: is made; it becomes trackio's own (`TRACKIO_DIR`).
+
+    Raises:
+        ValueError: trackio does not take the name, or has been imported with another folder.
+        RuntimeError: trackio has not kept all of it.
+    """
+    os.environ["TRACKIO_DIR"] = str(folder.resolve())  # is read when trackio is imported
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+    from trackio.utils import TRACKIO_DIR
+
+    if folder.resolve() != TRACKIO_DIR:
+        raise ValueError(f"trackio writes to {str(TRACKIO_DIR)!r} in this process; export in another one")
+    with contextlib.redirect_stdout(io.StringIO()):  # it says how to open what it writes, without the folder
+        for part, played in parts.items():
+            run = trackio.init(name, name=part, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+            updates: dict[int, list[Any]] = {}
+            for one in played:
+                updates.setdefault(one.update or 0, []).append(_trace(trackio, one))
+            for update, traces in updates.items():
+                trackio.log({"episode": traces}, step=update)
+            trackio.finish()
+            for other in trackio.Api().runs(name):
+                if other.name == part and other.id != run.id:
+                    other.delete()
+            kept = SQLiteStorage.get_trace_steps(name, run_id=run.id)["total"]
+            if kept != len(played):
+                raise RuntimeError(f"trackio has kept {kept} of {len(played)} episodes of {part!r}")
+
+
+def _trace(trackio: Any, played: PlayedEpisode) -> Any:
+    content = row(played)
+    rewards = played.record.rewards
+    about = {name: content[name] for name in ("id", "task", "family", "seed", "success", "utility", "stop_reason")}
+    return trackio.Trace(
+        messages=[message for turn in content["turns"] for message in _messages(turn)],
+        metadata=about | {"rewards": rewards.by_term() if rewards else {}},
+        spans=[_span(number, turn) for number, turn in enumerate(content["turns"])],
+    )
+
+
+def _messages(turn: Row) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "name": turn["seat"], "content": turn["observation"]},
+        {"role": "assistant", "name": turn["seat"], "content": turn["reply"]},
+    ]
+
+
+def _span(number: int, turn: Row) -> Row:
+    return {
+        "id": str(number),
+        "name": f"{turn['seat']} {turn['phase']}",
+        "kind": "generation",
+        "model": turn["player"],
+        "input": turn["observation"],
+        "output": turn["reply"],
+        "metadata": {name: turn[name] for name in ("round", "message", "message_tokens", "parse_error", "reward")},
+    }

@@ -1,0 +1,83 @@
+"""The episodes of a run: in which files they lie, in which part of it they were played, and what they are called."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from envs.core.episode import Episode
+from envs.core.tokens import one_line
+from marl_coop.runs.records import EpisodeRecord
+from marl_coop.runs.rundir import RunError
+
+BEFORE, TRAINING, EVALUATION, AFTER = PHASES = "before", "training", "evaluation", "after"
+_UPDATE = re.compile(r"update-(\d+)(\.\d+)?")  # and of training the process that played it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayedEpisode:
+    """One episode of a run.
+
+    `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
+    `training`, `evaluation` (on unseen tasks while it trained) or `after`, and `update` the number of the update in the
+    metrics, from 1, None before and after training.
+    """
+
+    id: str
+    phase: str
+    update: int | None = None
+    record: EpisodeRecord
+
+    @property
+    def episode(self) -> Episode:
+        return self.record.episode
+
+
+def episode_files(run: Path) -> list[Path]:
+    """Files of episodes that are there, in the order in which they were played."""
+    of_updates = [*run.glob("episodes/update-*.jsonl"), *run.glob("evaluations/update-*.jsonl")]
+    numbered = {file: match for file in of_updates if (match := _UPDATE.fullmatch(file.stem))}
+    in_order = sorted(numbered, key=lambda file: (int(numbered[file][1]), file.name))
+    found = [run / f"{BEFORE}.jsonl", *in_order, run / f"{AFTER}.jsonl"]
+    return [file for file in found if file.is_file()]
+
+
+def read_played(file: Path, unreadable: Callable[[int, ValueError], None]) -> Iterator[PlayedEpisode]:
+    """The episodes of a file.
+
+    Args:
+        unreadable: is told the number, from 1, and the flaw of a line that is no episode; where it returns, the line is
+            passed over.
+    """
+    match = _UPDATE.fullmatch(file.stem)
+    phase = (TRAINING if match[2] else EVALUATION) if match else file.stem
+    update = int(match[1]) if match else None
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = EpisodeRecord.from_json(line)
+            except ValueError as error:
+                unreadable(number, error)
+                continue
+            yield PlayedEpisode(id=f"{file.stem}:{number}", phase=phase, update=update, record=record)
+
+
+def saved_episodes(run: Path, phases: Sequence[str] = PHASES) -> dict[str, list[PlayedEpisode]]:
+    """The episodes of a run by phase, of those phases that have any.
+
+    Raises:
+        RunError: there is none yet, or a line cannot be read; the message names the file and the line.
+    """
+    found: dict[str, list[PlayedEpisode]] = {phase: [] for phase in phases}
+    for file in episode_files(run):
+        for one in read_played(file, partial(_refuse, file)):
+            if one.phase in found:
+                found[one.phase].append(one)
+    if not any(found.values()):
+        raise RunError(f"{str(run)!r} has no episodes yet")
+    return {phase: played for phase, played in found.items() if played}
+
+
+def _refuse(file: Path, number: int, error: ValueError) -> None:
+    raise RunError(f"{file}, line {number}: {one_line(error)}; remove the line to go without it") from error
