@@ -206,7 +206,7 @@ def test_a_seed_that_is_there_twice_is_refused_unless_it_did_the_same(ideal, sil
 
 
 def test_one_method_alone_is_nothing_to_compare(ideal):
-    with pytest.raises(RunError, match="nothing to compare"):
+    with pytest.raises(RunError, match="nothing to compare: all of these are seeds of one method, 'a'"):
         compare_methods([evaluated("a", 0, ideal), evaluated("a", 1, ideal)])
 
 

@@ -171,7 +171,12 @@ def compare_methods(
     several = {name: methods for name, methods in conditions.items() if len(methods) > 1}
     if not several:
         known = sorted({one.method for one in evaluated})
-        raise RunError(f"nothing to compare: no condition has two methods; there are {', '.join(known)}")
+        if len(known) == 1:
+            raise RunError(
+                f"nothing to compare: all of these are seeds of one method, {known[0]!r}; give another a name of its "
+                "own when it is trained (name=NAME)"
+            )
+        raise RunError(f"nothing to compare: no condition in which two of {', '.join(known)} were evaluated")
     if reference is not None and not any(reference in methods for methods in several.values()):
         known = sorted({method for methods in several.values() for method in methods})
         raise RunError(f"there is no method {reference!r}; there are {', '.join(known)}")
