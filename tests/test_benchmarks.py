@@ -63,6 +63,18 @@ def test_attention_is_compared_on_any_model(model, tmp_path):
     assert run("attention.py", *words, folder=tmp_path).count("tokens/s") == 3
 
 
+SMALL = "model.dtype=float32 warmup.steps=0 training.episodes_per_update=2 training.num_mini_batches=1".split()
+
+
+def test_peers_see_what_ours_saw_and_are_compared(model, tmp_path):
+    words = ["--repeats", "1", "--single", "1", "--threads", "1", f"model.name_or_path={model}", *SMALL]
+    said = run("peers.py", *words, folder=tmp_path)
+    for compared in ("play: generate, batched", "play: generate, single", "update: full logits", "whole: GRPOTrainer"):
+        assert f"| {compared} | " in said
+    phases = {row.split(" | ")[0].strip("| "): row.split(" | ") for row in said.splitlines() if row.startswith("| ")}
+    assert all(phases[name][4].endswith(" %") for name in ("prefill", "decode", "reference", "forward", "backward"))
+
+
 def test_gold_merges_of_a_dataset_are_verified(tmp_path):
     dataset, upstream = write_toy(tmp_path)
     (tmp_path / "upstream").mkdir()
