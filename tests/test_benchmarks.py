@@ -75,6 +75,22 @@ def test_peers_see_what_ours_saw_and_are_compared(model, tmp_path):
     assert all(phases[name][4].endswith(" %") for name in ("prefill", "decode", "reference", "forward", "backward"))
 
 
+def test_growth_is_measured_point_by_point(model, tmp_path):
+    words = [
+        "--axes",
+        "seats",
+        "--values",
+        "3",
+        "--episodes",
+        "2",
+        f"model.name_or_path={model}",
+        "model.dtype=float32",
+    ]
+    last = run("growth.py", *words, folder=tmp_path).splitlines()[-1]
+    axis, seats, tokens, *_ = (cell.strip() for cell in last.strip("|").split("|"))
+    assert (axis, seats) == ("seats", "3") and int(tokens) > 1000
+
+
 def test_gold_merges_of_a_dataset_are_verified(tmp_path):
     dataset, upstream = write_toy(tmp_path)
     (tmp_path / "upstream").mkdir()
