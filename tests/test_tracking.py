@@ -1,5 +1,7 @@
 """What a run tells wandb, read back from what wandb wrote; and a wandb that is not there."""
 
+import json
+
 import pytest
 import tiny
 import wandb_files
@@ -22,7 +24,11 @@ def tracked(folder, said, name="first-seed3"):
 def test_a_run_at_wandb_has_its_name_group_configuration_updates_and_results(tmp_path):
     said = []
     with tracked(tmp_path, said) as run:
-        tiny.cue_trainer(tmp_path, callbacks=[run], num_updates=2, num_ppo_epochs=3).train()
+        trainer = tiny.cue_trainer(tmp_path, callbacks=[run], num_updates=2, num_ppo_epochs=3)
+        played = [rollout.episode for rollout in trainer.players.play(range(30), sampling_seed=0)]
+        run.transcripts("before", played)
+        trainer.train()
+        run.transcripts("after", played[:3])
         run.report({"before": {"j": 0.25}, "after": {"j": 0.75}}, ["metric", "before"], [["J", "0.25"]])
     found = wandb_files.records(tmp_path)
     run = wandb_files.run_of(found)
@@ -38,6 +44,16 @@ def test_a_run_at_wandb_has_its_name_group_configuration_updates_and_results(tmp
     assert (summary["before/j"], summary["after/j"]) == (0.25, 0.75)
     (table,) = [row for row in wandb_files.history(found) if "results/_type" in row]
     assert (table["results/_type"], table["results/ncols"], table["results/nrows"]) == ("table-file", 2, 1)
+    rows = wandb_files.history(found)
+    sizes = {
+        side: [row[f"transcripts/{side}/nrows"] for row in rows if f"transcripts/{side}/nrows" in row]
+        for side in ("before", "after")
+    }
+    assert sizes == {"before": [20], "after": [3]}
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/files/media/table/transcripts/before_*.json")
+    (_, family, _, _, _, transcript), *_ = json.loads(file.read_text())["data"]
+    assert family == played[0].task.family
+    assert all(turn.reply in transcript for turn in played[0].turns)
     assert said == []
 
 

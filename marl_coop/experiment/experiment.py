@@ -25,6 +25,7 @@ from envs.core.seeds import Stream
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
+from marl_coop.evaluation.alarms import ringing
 from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
 from marl_coop.evaluation.report import learning_curve
@@ -48,7 +49,7 @@ from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
-from marl_coop.runs.records import Credit, read_episodes, write_episodes
+from marl_coop.runs.records import Credit, read_episodes, read_metrics, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, rates
 
@@ -307,6 +308,8 @@ class Experiment:
         episodes = self.evaluate(label)
         if self.main:
             write_episodes(self.run_folder / f"{label}.jsonl", episodes)
+        if self.wandb:
+            self.wandb.transcripts(label, episodes)
         return episodes
 
     def train(self) -> None:
@@ -350,6 +353,8 @@ class Experiment:
         played = self._play_unseen(f"update {update}", Stream.VALIDATION)
         if self.main:
             write_episodes(file, played)
+        if self.wandb:
+            self.wandb.transcripts("held_out", played)
         unasked = () if self.evaluator.confidences else OF_CONFIDENCES
         found = {name: rate for name, rate in rates(played).items() if name in HEADLINES and name not in unasked}
         return {name: rate for name, rate in found.items() if rate is not None}
@@ -372,6 +377,8 @@ class Experiment:
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         self.console.print(table(results, title))
+        for text in ringing(read_metrics(self.run_folder / "metrics.jsonl")).values():
+            self.console.print(f"alarm: {text}")
         self._write_cards(rows(results), len(after))
         if self.wandb:
             values = {side: {name: m.value for name, m in metrics.items()} for side, metrics in results.items()}

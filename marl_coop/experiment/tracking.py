@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 import wandb
 from transformers import TrainerCallback
 
+from envs.core.episode import Episode
 from envs.core.tokens import one_line
 
 ANSWER_S = 5.0  # to the question whether the server is there
 START_S = 30.0  # to make the run there; wandb's own 90 are long to wait for a run that can be sent later
 FINISH_S = 60.0  # to send what is left in the end
 PROJECT = "marl-coop"
+TRANSCRIPTS = 20  # of an evaluation: what a person reads
 
 
 class WandbRun(TrainerCallback):
@@ -77,6 +79,16 @@ class WandbRun(TrainerCallback):
         if logs and "update" in logs:
             # with the step, wandb passes over what a resumed run repeats
             self._send(lambda: self.run.log(logs, step=logs["update"], commit=True))
+
+    def transcripts(self, label: str, episodes: Sequence[Episode]) -> None:
+        """A table of what was said in the first episodes of an evaluation: `transcripts/<label>`."""
+        columns = ["task", "family", "success", "utility", "message tokens", "transcript"]
+        table = wandb.Table(columns=columns)
+        for episode in episodes[:TRANSCRIPTS]:
+            task, outcome, tokens = episode.task, episode.outcome, sum(turn.message_tokens for turn in episode.turns)
+            said = "\n\n".join(f"{turn.agent}, {turn.phase}: {turn.reply}" for turn in episode.turns)
+            table.add_data(str(task.seed), task.family, outcome.success, outcome.utility, tokens, said)
+        self._send(lambda: self.run.log({f"transcripts/{label}": table}, commit=False))  # with the next update's row
 
     def report(self, results: Mapping[str, Mapping[str, float | None]], columns: Sequence[str], rows: Sequence) -> None:
         """What came of the run: `<side>/<metric>` in its summary, and a table.
