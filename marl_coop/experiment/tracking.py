@@ -82,8 +82,7 @@ class WandbRun(TrainerCallback):
 
     def transcripts(self, label: str, episodes: Sequence[Episode]) -> None:
         """A table of what was said in the first episodes of an evaluation: `transcripts/<label>`."""
-        columns = ["task", "family", "success", "utility", "message tokens", "transcript"]
-        table = wandb.Table(columns=columns)
+        table = wandb.Table(columns=["task", "family", "success", "utility", "message tokens", "transcript"])
         for episode in episodes[:TRANSCRIPTS]:
             task, outcome, tokens = episode.task, episode.outcome, sum(turn.message_tokens for turn in episode.turns)
             said = "\n\n".join(f"{turn.agent}, {turn.phase}: {turn.reply}" for turn in episode.turns)
