@@ -324,11 +324,12 @@ def test_what_is_not_there_is_one_line(folder, capsys, words, said):
     assert said in err and err.count("\n") == 1
 
 
-def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsys):
+def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     assert main(["show", str(folder), "after:1"]) == 0
     out = capsys.readouterr().out
     assert all(turn.reply.splitlines()[0][:20] in out for turn in after[0].turns)
-    assert "task_success +" in out and after[0].task.id in out
+    assert "task_success +" in out and after[0].task.id in out and "…" not in out
 
 
 @pytest.mark.parametrize("width", [60, 120])

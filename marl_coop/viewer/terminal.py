@@ -45,9 +45,9 @@ def _verdict(right: bool | None, text: str) -> tuple[str, str]:
 
 
 def _decisions(detail: Data) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("decision", "right", "seat", "was told", "before the talk", "after", "acted on", ""):
-        table.add_column(name, header_style="dim")
+        table.add_column(name, header_style="dim", overflow="fold")
     for decision in detail["decisions"]:
         for i, seat in enumerate(decision["seats"]):
             name = detail["seats"][i]["seat"]
