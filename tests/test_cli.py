@@ -54,7 +54,7 @@ def started(monkeypatch, tmp_path):
         def resume(cls, place, config):
             return cls(config, place)
 
-        def run(self):
+        def run(self, profile=False):
             calls.append(self.call)
 
     experiment.Experiment = Recorder

@@ -1,6 +1,7 @@
 """What several commands take: configuration files and overrides."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool = True) ->
 
 def set_environment() -> None:
     """Settings of libraries that are read when they are imported. What the user has set stays."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses kernels that nobody asked for
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer's threads and forks do not mix
 
