@@ -39,6 +39,8 @@ like honest play, and loses 0.003 to 0.004 of a report's score, which so many ta
 is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
 is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
 claims do not, so the ideal makes none.
+- Known to be a tie: two seats of `Handover` that write two facts into one entry earn exactly what honest play does, \
+as what it says is within the allowance.
 - `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config \
 configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 100` finds honest play first \
 there, too. `tolerant-coder` and `peeker`, which reply with functions, do not play it.

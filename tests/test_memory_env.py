@@ -167,11 +167,11 @@ def test_what_is_read_comes_with_the_next_observation_and_is_charged_to_the_read
 def test_reads_cost_what_messages_cost():
     env = Handover()
     episode = ideal(env)
-    term = Communication(free_tokens=4, budget_tokens=1000)  # for each of 24 facts to write and 2 to read
+    term = Communication(free_tokens=2, budget_tokens=1000)  # for key and value of 24 facts to write and 2 to read
     tokens = [sum(t.memory_tokens + t.message_tokens for t in episode.turns_of(seat)) for seat in env.seats]
     assert tokens == [24 * 7 + 2 * 7] * 2
-    assert sum(term(episode, A)) == pytest.approx(-(182 / 26 - 4) / 996)
-    assert term(episode, A)[1] == pytest.approx(-(182 / 26 - 4) / 996 * 14 / 182)  # the turn that read
+    assert sum(term(episode, A)) == pytest.approx(-(182 / 52 - 2) / 998)
+    assert term(episode, A)[1] == pytest.approx(-(182 / 52 - 2) / 998 * 14 / 182)  # the turn that read
     silent = replace(episode, turns=tuple(replace(turn, memory_tokens=0) for turn in episode.turns))
     assert sum(term(silent, A)) == 0
 
