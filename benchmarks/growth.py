@@ -58,29 +58,15 @@ def measure(sizes: Mapping[str, int], overrides: Sequence[str]) -> Point:
     """Run the updates in this process."""
     from transformers import PrinterCallback
 
-    from marl_coop.experiment import setup
     from marl_coop.experiment.callbacks import MetricsFile
     from marl_coop.experiment.experiment import Experiment
-    from marl_coop.ppo.trainer import MultiAgentPPOTrainer
     from marl_coop.profiling import profiling
     from marl_coop.runs.records import read_metrics
 
-    config = configuration(sizes, overrides)
-    experiment = Experiment(config)
+    experiment = Experiment(configuration(sizes, overrides))
     with tempfile.TemporaryDirectory() as folder, profiling() as profile:
         experiment.args.output_dir = folder
-        trainer = MultiAgentPPOTrainer(
-            model=experiment.policy,
-            args=experiment.args,
-            make_env=config.make_env,
-            rewards=experiment.rewards,
-            processing_class=experiment.tokenizer,
-            policies=setup.make_players(config, experiment.env, experiment.args),
-            system=experiment.chat.system,
-            chat=experiment.chat,
-            engine=experiment.engine,
-            callbacks=[MetricsFile(Path(folder) / "metrics.jsonl")],
-        )
+        trainer = experiment.make_trainer(experiment.engine, callbacks=[MetricsFile(Path(folder) / "metrics.jsonl")])
         trainer.remove_callback(PrinterCallback)
         loaded, started = _peak_gib(), time.process_time()
         trainer.train()

@@ -11,7 +11,6 @@ from transformers import PrinterCallback
 from contenders.common import Job, Played, Result, Stopwatch, load_experiment, peak_gib
 from marl_coop.engines import Generation, Request
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.experiment import setup
 from marl_coop.experiment.experiment import Experiment
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import PhaseTotal, profiling
@@ -40,7 +39,6 @@ class RecordingEngine(EmbeddedEngine):
 def one_update(job: Job, clock: Callable[[], float]) -> tuple[Experiment, MultiAgentPPOTrainer, Result, Played]:
     """An update, its phases by `clock`, and what was played."""
     experiment = load_experiment(job)
-    config = experiment.config
     experiment.args.max_steps = experiment.args.steps_per_update
     experiment.args.output_dir = str(job.folder / "run")
     experiment.warm_up()
@@ -49,17 +47,7 @@ def one_update(job: Job, clock: Callable[[], float]) -> tuple[Experiment, MultiA
     if not job.played.exists():
         for adapter in experiment.policy.adapters:
             experiment.policy.save_adapter(adapter, job.folder / adapter)
-    trainer = MultiAgentPPOTrainer(
-        model=experiment.policy,
-        args=experiment.args,
-        make_env=config.make_env,
-        rewards=experiment.rewards,
-        processing_class=experiment.tokenizer,
-        policies=setup.make_players(config, experiment.env, experiment.args),
-        system=experiment.chat.system,
-        chat=experiment.chat,
-        engine=engine,
-    )
+    trainer = experiment.make_trainer(engine)
     trainer.remove_callback(PrinterCallback)
     play, whole = Stopwatch(), Stopwatch()
     trainer.players.play = play.around(trainer.players.play)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
@@ -312,26 +312,33 @@ class Experiment:
             self.wandb.transcripts(label, episodes)
         return episodes
 
+    def make_trainer(self, engine: Engine, **options: Any) -> MultiAgentPPOTrainer:
+        """The trainer of this configuration, whose replies `engine` samples; `options` are further arguments of it."""
+        return MultiAgentPPOTrainer(
+            model=self.policy,
+            args=self.args,
+            make_env=setup.training_env(self.config, self.config.curriculum),
+            rewards=self.rewards,
+            processing_class=self.tokenizer,
+            policies=setup.make_players(self.config, self.env, self.args),
+            system=self.chat.system,
+            chat=self.chat,
+            engine=engine,
+            **options,
+        )
+
     def train(self) -> None:
         """Train the adapters, from the checkpoint where the experiment was resumed, and save them in the folder."""
         config, folder = self.config, self.run_folder
         curriculum = config.curriculum
-        trainer = MultiAgentPPOTrainer(
-            model=self.policy,
-            args=self.args,
-            make_env=setup.training_env(config, curriculum),
-            rewards=self.rewards,
-            processing_class=self.tokenizer,
-            policies=setup.make_players(config, self.env, self.args),
-            system=self.chat.system,
-            chat=self.chat,
+        trainer = self.make_trainer(
+            self.engine,
             callbacks=[
                 MetricsFile(folder / "metrics.jsonl"),
                 AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
                 *filter(None, [self.wandb, self.phases]),
             ],
             on_rollouts=self._record_rollouts,
-            engine=self.engine,
         )
         show_progress(trainer, UpdateProgress(self.args.steps_per_update))
         if curriculum:
