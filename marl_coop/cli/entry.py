@@ -18,6 +18,7 @@ from marl_coop import __version__
 from marl_coop.cli.ablate import ablate
 from marl_coop.cli.audit import audit
 from marl_coop.cli.compare import compare
+from marl_coop.cli.doctor import doctor
 from marl_coop.cli.eval import evaluate
 from marl_coop.cli.export import export
 from marl_coop.cli.ledger import ledger
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "view": view,
     "show": show,
     "audit": audit,
+    "doctor": doctor,
 }
 PATIENCE_S = 30.0  # for the first process to say what stops them all
 

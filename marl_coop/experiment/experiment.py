@@ -94,7 +94,8 @@ class Experiment:
         self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
         self.chat = setup.make_chat(config, self.base, self.tokenizer, self.env)
-        self.longest_chat = setup.settle_limits(config, self.args, self.base, self.tokenizer)
+        lengths = setup.settle_limits(config, self.args, self.base, self.tokenizer)
+        self.longest_chat = lengths.chat(self.args.max_tokens)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
@@ -209,10 +210,8 @@ class Experiment:
         Raises:
             ConfigError: it is not; the message says what differs. A server does not.
         """
-        setup.try_training(self.config, self.args)
-        setup.check_engine(self.config, self.args)
-        setup.starting_points(self.config, self.base)
-        setup.check_model(self.config, self.base, self.args.device, self.longest_chat)
+        for check in setup.checks_of_start(self.config, self.args, self.base, self.longest_chat).values():
+            check()
 
     def _begin(self, stack: ExitStack) -> None:
         """Make or enter the run's folder, keep others out of it until `stack` is closed, and write down the start."""

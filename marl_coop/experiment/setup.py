@@ -142,9 +142,9 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 def settle_limits(
     config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> int:
+) -> limits.Lengths:
     """Fill the length limits of replies that `args` leaves open by what all environments that are played take, and
-    return the tokens that a chat may come to.
+    return the lengths of the one whose chats may be the longest.
 
     Raises:
         ConfigError: a limit would cut what a demonstration says, or a chat may outgrow the model's positions.
@@ -170,7 +170,19 @@ def settle_limits(
         if longest > most:
             problem = f"a chat in {dotted(keys)} may come to {longest} tokens, and the model has {most} positions"
             raise config.error(("model", "name_or_path"), f"{problem}: fewer rounds, or a model with more")
-    return max(lengths.chat(args.max_tokens) for lengths in measured.values())
+    return max(measured.values(), key=lambda lengths: lengths.chat(args.max_tokens))
+
+
+def checks_of_start(
+    config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
+) -> dict[str, Callable[[], object]]:
+    """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
+    return {
+        "optimiser, schedule, trackers": partial(try_training, config, args),
+        "servers of the engine": partial(check_engine, config, args),
+        "saved adapters to start from": partial(starting_points, config, base),
+        "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
+    }
 
 
 def check_model(config: Config, base: PreTrainedModel, device: torch.device, longest: int) -> None:
@@ -245,17 +257,23 @@ def starting_points(config: Config, base: PreTrainedModel) -> dict[str, Path]:
     return folders
 
 
-def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
-    """The team on its base: the adapters of all seats, the frozen ones that play too, and the critics.
+def make_shapes(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
+    """The team on its base without the frozen adapters that play too, whose weights are on disk: all that is trained.
 
     Args:
         critic: "central" or "local", as `MultiAgentPPOConfig.critic`.
+    """
+    seats = len(config.policies) if critic == "central" else 1
+    return TeamPolicy(base, lora_config(config, base), policies.learners(config.policies), critic_seats=seats)
+
+
+def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
+    """The team on its base: what `make_shapes` gives, and the frozen adapters that play too.
 
     Raises:
         ConfigError: a frozen adapter has another shape.
     """
-    seats = len(config.policies) if critic == "central" else 1
-    policy = TeamPolicy(base, lora_config(config, base), policies.learners(config.policies), critic_seats=seats)
+    policy = make_shapes(config, base, critic)
     for name, saved in policies.frozen(config.policies).items():
         try:
             policy.add_frozen(name, saved)

@@ -202,6 +202,9 @@ def fingerprint(base: PreTrainedModel) -> str:
         if ".lora_" in name:
             continue
         flat = weight.detach().reshape(-1)
+        if weight.is_meta:  # of a model that has shapes alone
+            content.update(f"{name} {tuple(weight.shape)}".encode())
+            continue
         some = flat[:: max(1, len(flat) // SAMPLES)].to(torch.bfloat16).float().cpu()
         content.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode() + some.numpy().tobytes())
     return content.hexdigest()[:16]

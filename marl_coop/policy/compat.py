@@ -140,10 +140,19 @@ class SlotCache(Cache):
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values by layer
         self._positions_RQ: Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(tensor.nbytes for pair in self._pairs.values() for tensor in pair)
+
     def place(self, positions_RQ: Tensor) -> None:
         """Say where the tokens of the next forward stand, and make room for them."""
+        self.reserve(positions_RQ, int(positions_RQ.max()) + 1)
+
+    def reserve(self, positions_RQ: Tensor, slots: int) -> None:
+        """The same where it is known how many slots the positions need."""
         self._positions_RQ = positions_RQ
-        missing = int(positions_RQ.max()) + 1 - self.slots
+        missing = slots - self.slots
         if missing > 0:
             more = -(-missing // GROWTH) * GROWTH
             self.slots += more

@@ -1,0 +1,134 @@
+"""What stands in the way of a run, found before it: each thing by name, what was found, and what helps."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from marl_coop.config.errors import ConfigError, dotted
+from marl_coop.config.schema import Config
+from marl_coop.config.trial import try_rewards
+from marl_coop.experiment import memory, setup
+from marl_coop.experiment.machine import GIB, Check, State, failed
+
+CONTEXT_GIB = 0.6  # that CUDA and its libraries take of a device
+
+
+@dataclass
+class Examined:
+    """What of a configuration could be made; what could not is None, as is what needs it."""
+
+    config: Config
+    checks: list[Check] = field(default_factory=list)
+    args: Any = None
+    env: Any = None
+    base: Any = None
+    tokenizer: Any = None
+    lengths: Any = None
+
+    def attempt(self, name: str, make: Callable[[], Any], *needs: Any) -> Any:
+        """What `make` gives, noted; None where it cannot be made, or something that it needs was not."""
+        if any(need is None for need in needs):
+            self.checks.append(Check(name, State.UNTRIED, "what it needs could not be made: see above"))
+            return None
+        try:
+            made = make()
+        except ConfigError as error:
+            self.checks.append(Check(name, State.FAILURE, error.problem, dotted(error.keys)))
+            return None
+        self.checks.append(Check(name, State.OK, ""))
+        return made
+
+
+def examine(config: Config) -> Examined:
+    """Do all that the start of a run does with a configuration, one after the other; `train --dry-run` has the same."""
+    found = Examined(config)
+    found.args = found.attempt("training arguments", lambda: setup.training_arguments(config))
+    args = found.args
+    found.attempt("shares of the processes", lambda: setup.check_shares(config, args), args)
+    found.attempt("reward terms", lambda: try_rewards(config))
+    environments = found.attempt("environments", lambda: setup.make_environments(config))
+    found.env = environments and environments[0]
+    loaded = found.attempt("model and tokenizer", lambda: setup.load_model(config), args)
+    if loaded:
+        found.base, found.tokenizer = loaded
+    base, tokenizer, env = found.base, found.tokenizer, found.env
+    chat = found.attempt("chat template", lambda: setup.make_chat(config, base, tokenizer, env), base, env)
+    found.lengths = found.attempt(
+        "longest chat against positions", lambda: setup.settle_limits(config, args, base, tokenizer), chat
+    )
+    longest = found.lengths.chat(args.max_tokens) if found.lengths else 0
+    for name, check in setup.checks_of_start(config, args, base, longest).items() if args else ():
+        found.attempt(name, check, found.lengths)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- its memory
+
+
+def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterator[Check]:
+    """What each phase takes, whether it fits, the largest micro-batch that does, and which launch is for so many GPUs.
+
+    Args:
+        gpus: how many there are to be; 0: what is here, a GPU or the CPU.
+        gpu_memory: GiB of each; None: of the first one here.
+    """
+    if found.lengths is None or failed(found.checks):
+        yield Check("memory", State.UNTRIED, "the model cannot be used: see above")
+        return
+    config, args, model = found.config, found.args, found.base.config
+    here = torch.cuda.device_count()
+    on_gpu = bool(gpus or here)
+    if on_gpu and gpu_memory is None and not here:
+        yield Check("memory", State.UNTRIED, "no GPU is here to ask", "--gpu-memory GIB")
+        return
+    capacity = _capacity(on_gpu, gpu_memory, found.base)
+    processes = gpus or 1
+    work = memory.work_of(config, args, found.lengths, processes)
+    sizes = memory.sizes_of(config, args, model, work)
+    where = f"of {capacity / GIB:.1f} GiB " + ("of a GPU" if on_gpu else "of main memory")
+    for phase in memory.phases(sizes, work, processes, args.shard_base and processes > 1):
+        fits = phase.total <= capacity
+        said = f"{phase.total / GIB:.2f} GiB (held {phase.held / GIB:.2f}, a step {phase.step / GIB:.2f}) {where}"
+        remedy = "" if fits else REMEDIES[phase.name]
+        yield Check(f"memory, {phase.name}", State.OK if fits else State.WARNING, said, remedy)
+    most = memory.largest_micro_batch(sizes, work, capacity, processes, args.shard_base and processes > 1)
+    fits = most >= args.micro_batch_tokens
+    said = f"{most} tokens fit; training.micro_batch_tokens is {args.micro_batch_tokens}, a chat {work.chat} at most"
+    remedy = "" if fits else f"training.micro_batch_tokens={most}" if most else "a smaller model, or shorter chats"
+    yield Check("largest micro-batch", State.OK if fits else State.WARNING, said, remedy)
+    if on_gpu:
+        yield _check_launch(found, sizes, work, processes, capacity)
+
+
+REMEDIES = {
+    "loading": "a smaller model, or model.load_in_4bit=true",
+    "warm-up": "a smaller warmup.micro_batch_size",
+    "play": "fewer training.episodes_per_update or evaluation.batch_size, or training.engine=vllm_server",
+    "reference": "a smaller training.micro_batch_tokens",
+    "learning": "a smaller training.micro_batch_tokens, or training.gradient_checkpointing=true",
+}
+
+
+def _capacity(on_gpu: bool, gpu_memory: float | None, base: Any) -> float:
+    """Bytes that a run may take: of a GPU but for what CUDA takes, else of main memory, where the base is by now."""
+    if on_gpu:
+        whole = gpu_memory * GIB if gpu_memory else torch.cuda.get_device_properties(0).total_memory
+        return whole - CONTEXT_GIB * GIB
+    return psutil.virtual_memory().available + base.get_memory_footprint()
+
+
+def _check_launch(found: Examined, sizes: memory.Footprint, work: memory.Work, gpus: int, capacity: float) -> Check:
+    config = found.config
+    small = sizes
+    if not config.model.load_in_4bit:
+        section = config.model.model_copy(update={"load_in_4bit": True})
+        small = memory.sizes_of(config.model_copy(update={"model": section}), found.args, found.base.config, work)
+    launch = memory.choose_launch(sizes, small, work, gpus, capacity, config.model.load_in_4bit)
+    name = f"launch on {gpus} GPUs" if gpus > 1 else "launch on one GPU"
+    if not launch.fits:
+        return Check(name, State.FAILURE, "none fits", launch.why)
+    file = f"configs/accelerate/{launch.file} --num_processes {gpus}" if launch.file else "python train.py"
+    return Check(name, State.OK, f"{' '.join([file, *launch.keys])}: {launch.why}")

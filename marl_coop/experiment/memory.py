@@ -1,0 +1,190 @@
+"""What a run takes of a device's memory, phase by phase, before it is run.
+
+    loading    the base
+    warm-up    + an adapter, its gradients and Adam's two moments, `warmup.micro_batch_size` chats with gradients
+    play       + all adapters; the keys and values of all chats that are played at once, and either those of one batch
+               again, as its cache grows, or what reading a batch makes
+    reference  + what play kept of the frozen layers; a micro-batch without gradients
+    learning   + gradients and Adam's moments of adapters and critics; a micro-batch with gradients
+
+Every chat is as long as it can be. The sizes are those of `marl_coop.policy.footprint`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from envs.core.episode import Phase
+from marl_coop.config import policies
+from marl_coop.config.schema import Config
+from marl_coop.experiment import setup
+from marl_coop.policy import attention
+from marl_coop.policy.footprint import Footprint, footprint
+from marl_coop.ppo.batch import PAD_TO
+from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.rollout.limits import Lengths
+
+GIB = 2**30
+NF4_BYTES = 4.127 / 8  # of a weight, the scales of its block and the scales of those included (QLoRA, section 3)
+MOMENTS = 2  # of Adam
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a run plays and learns: chats of `chat` tokens, of which `told` are read at once and `written` sampled.
+
+    `chats` are played at once by one process, `batch` of them in one batch; `warm` are in one micro-batch of the
+    warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained, and `references` says
+    whether each has a frozen copy beside it.
+    """
+
+    chat: int
+    told: int
+    written: int
+    chats: int
+    batch: int
+    warm: int
+    micro: int
+    adapters: int
+    references: bool
+    plays: bool = True  # on the trainer's device
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseMemory:
+    """Bytes of a phase: what is held all the while, and what its largest step makes."""
+
+    name: str
+    held: float
+    step: float
+
+    @property
+    def total(self) -> float:
+        return self.held + self.step
+
+
+def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, processes: int = 1) -> Work:
+    """The work of one of some processes.
+
+    Args:
+        lengths: the longest of all environments; `args` has limits for every phase of them.
+    """
+    limits: Mapping[Phase, int] = args.max_tokens
+    chat = -(-lengths.chat(limits) // PAD_TO) * PAD_TO
+    seats = sum(not policies.is_scripted(policy) for policy in config.policies.values())
+    chats = -(-max(args.episodes_per_update, config.evaluation.batch_size) // processes) * seats
+    warms = config.warmup.steps > 0 and config.lora.start_from is None
+    return Work(
+        chat=chat,
+        told=lengths.told,
+        written=max(1, sum(count * limits[phase] for phase, count in lengths.turns.items() if count)),
+        chats=chats,
+        batch=min(args.max_rows, chats),
+        warm=config.warmup.micro_batch_size if warms else 0,
+        micro=max(1, args.micro_batch_tokens // chat),
+        adapters=len(policies.learners(config.policies)),
+        references=args.kl_reference == "start" or args.advantage == "counterfactual",
+        plays=args.engine == "embedded",
+    )
+
+
+def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig, work: Work) -> Footprint:
+    """The sizes of the configuration's team on a model of this configuration, of which no weight is needed."""
+    attention.register()
+    dtype = model.dtype or torch.float32 if config.model.dtype == "auto" else getattr(torch, config.model.dtype)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(
+            model, dtype=dtype, attn_implementation=config.model.attn_implementation
+        )
+        linear = [m.weight for m in base.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
+        policy = setup.make_shapes(config, base, args.critic)
+    found = footprint(policy, rows=work.batch, chat=work.chat, told=work.told, written=work.written)
+    if not config.model.load_in_4bit:
+        return found
+    saved = sum(weight.numel() * (weight.element_size() - NF4_BYTES) for weight in linear)
+    share = 1 - saved / found.layers
+    return replace(
+        found, base=int(found.base - saved), layers=int(found.layers * share), layer=int(found.layer * share)
+    )
+
+
+def phases(sizes: Footprint, work: Work, processes: int = 1, shared: bool = False) -> list[PhaseMemory]:
+    """The memory of each phase in one of some processes.
+
+    Args:
+        shared: the processes share out the base; to play and to warm up each has it whole.
+    """
+    resident = sizes.base
+    if shared:  # what is in no layer stays whole, and two layers are whole at a time: one runs, one is fetched
+        resident = sizes.base - sizes.layers + sizes.layers // processes + 2 * sizes.layer
+    adapters = sizes.trained * (2 if work.references else 1)
+    learner = sizes.trained * (1 + MOMENTS)
+    prefixes = work.chats * sizes.prefix_row
+    found = [PhaseMemory("loading", sizes.base, 0)]
+    if work.warm:
+        one = sizes.trained / work.adapters
+        step = sizes.learn + work.warm * sizes.learn_row
+        found.append(PhaseMemory("warm-up", sizes.base + one * (2 + MOMENTS), step))
+    if work.plays:
+        cache = work.chats * sizes.cache_row
+        moments = MOMENTS * sizes.trained
+        step = max(sizes.feed, work.batch * sizes.cache_row)
+        found.append(PhaseMemory("play", sizes.base + adapters + moments + prefixes + cache, step))
+    held = resident + adapters + MOMENTS * sizes.trained + prefixes
+    found.append(PhaseMemory("reference", held, sizes.score + work.micro * sizes.score_row))
+    held = resident + adapters + learner + prefixes
+    found.append(PhaseMemory("learning", held, sizes.learn + work.micro * sizes.learn_row))
+    return found
+
+
+def largest_micro_batch(sizes: Footprint, work: Work, free: float, processes: int = 1, shared: bool = False) -> int:
+    """The most tokens of `training.micro_batch_tokens` with which learning takes no more than `free` bytes; 0: not even
+    one chat fits."""
+    learning = phases(sizes, replace(work, micro=0), processes, shared)[-1]
+    return max(0, int((free - learning.total) // sizes.learn_row)) * work.chat
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A way to launch a run, and why. `file` is in configs/accelerate; None: `python train.py`, or nothing fits."""
+
+    fits: bool
+    file: str | None
+    keys: tuple[str, ...]
+    why: str
+
+
+def choose_launch(
+    sizes: Footprint, small: Footprint, work: Work, gpus: int, memory: float, quantised: bool = False
+) -> Launch:
+    """The simplest launch with which every phase fits.
+
+    Args:
+        sizes, small: of the base as it is, and in 4 bits.
+        work: of one of the processes.
+        gpus: one process has one each.
+        memory: bytes of one.
+        quantised: whether the configuration has the base in 4 bits already, and `small` is `sizes`.
+    """
+    plain = "ddp.yaml" if gpus > 1 else None
+    largest = max(phases(sizes, work), key=lambda phase: phase.total)
+    takes = f"{largest.name} takes {largest.total / GIB:.1f} GiB of {memory / GIB:.1f}"
+    if largest.total <= memory:
+        return Launch(True, plain, (), f"the whole base fits each GPU: {takes}")
+    if gpus > 1 and not quantised and _fits(phases(sizes, work, gpus, shared=True), memory):
+        why = f"the whole base beside learning does not fit ({takes}); shared out among {gpus} it does"
+        return Launch(True, "fsdp2.yaml", (), why)
+    if not quantised and _fits(phases(small, work), memory):
+        return Launch(True, plain, ("model.load_in_4bit=true",), f"{takes}; in 4 bits it fits")
+    served = replace(work, plays=False, warm=0)
+    if gpus > 1 and not quantised and _fits(phases(sizes, served, gpus, shared=True)[1:], memory):
+        keys = ("training.engine=vllm_server", "warmup.steps=0")
+        why = f"{takes}; learning fits when the base is shared out, and servers on other GPUs must play"
+        return Launch(True, "fsdp2.yaml", keys, why)
+    return Launch(False, None, (), f"{takes}: shorter chats, fewer chats at once, a smaller model, or more GPUs")
+
+
+def _fits(found: list[PhaseMemory], memory: float) -> bool:
+    return all(phase.total <= memory for phase in found)
