@@ -104,17 +104,19 @@ def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: i
         told: of these, what is read at once.
         written: of these, what was sampled.
     """
-    own = [p for p in policy.parameters() if p.requires_grad]
-    trained, frozen = bytes_of(own), [p for p in policy.parameters() if not p.requires_grad]
+    frozen = [p for p in policy.parameters() if not p.requires_grad]
+    trained = bytes_of(p for p in policy.parameters() if p.requires_grad)
     in_layers = [_frozen_bytes(layer) for layer in layers_of(policy.decoder)]
     base = bytes_of(frozen) + bytes_of(policy.buffers())
     with FakeTensorMode():
         _make_fake(policy)
         cache, feed, prefix = _played(policy, rows, chat, told)
+        few = len(policy.adapters)  # each has a row, so that all have gradients
         with torch.no_grad():
-            score = [_peak(lambda n=n: _scored(policy, n, chat, written, prefix > 0)) for n in (1, 3)]
-        learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) - trained for n in (1, 3)]
-    score_row, learn_row = (score[1] - score[0]) // 2, (learn[1] - learn[0]) // 2
+            score = [_peak(lambda n=n: _scored(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+        learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+        gradients = bytes_of(p.grad for p in policy.parameters() if p.grad is not None)
+    score_row, learn_row = (score[1] - score[0]) // few, (learn[1] - learn[0]) // few
     return Footprint(
         base=base,
         layers=sum(in_layers),
@@ -124,9 +126,9 @@ def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: i
         prefix_row=prefix // rows,
         feed=feed,
         score_row=score_row,
-        score=score[0] - score_row,
+        score=score[0] - few * score_row,
         learn_row=learn_row,
-        learn=learn[0] - learn_row,
+        learn=learn[0] - few * learn_row - gradients,
     )
 
 
