@@ -41,7 +41,7 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, int] = {}  # bytes of each storage
+        self._known: dict[int, int] = {}  # bytes of each storage, which keeps its identity while it is alive
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -51,11 +51,12 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self._known:
-            self._known[storage._cdata] = storage.nbytes()
+        key = id(storage)
+        if key not in self._known:
+            self._known[key] = storage.nbytes()
             self.now += storage.nbytes()
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, storage._cdata)
+            weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:
         self.now -= self._known.pop(key)
@@ -136,13 +137,15 @@ def _make_fake(policy: TeamPolicy) -> None:
     """Put fakes in the place of what is on the meta device: where attention runs, not where nothing does."""
     made: dict[int, Tensor] = {}  # tied weights stay tied
     for module in policy.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    if isinstance(tensor, torch.nn.Parameter):
-                        fake = torch.nn.Parameter(fake, requires_grad=tensor.requires_grad)
-                    tensors[name] = made.setdefault(id(tensor), fake)
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            fake = torch.nn.Parameter(_like(parameter), requires_grad=parameter.requires_grad)
+            setattr(module, name, made.setdefault(id(parameter), fake))
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, made.setdefault(id(buffer), _like(buffer)))
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _frozen_bytes(layer: torch.nn.Module) -> int:
