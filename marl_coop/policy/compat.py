@@ -1,7 +1,7 @@
-"""The one place that leans on what transformers, peft and trl do not promise to keep.
+"""The one place that leans on what torch, transformers, peft and trl do not promise to keep.
 
 Each entry says what it stands for and what it expects. When a new version of a library breaks something, it breaks
-here; `tests/test_compat.py` proves that no other module imports or overrides an internal name of the three.
+here; `tests/test_compat.py` proves that no other module imports or overrides an internal name of them.
 """
 
 import copy
@@ -19,8 +19,11 @@ from peft.tuners.lora import Linear as LoraLinear  # expects: `update_layer` mak
 from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted module
 from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoRA configuration means a module
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode  # tensors that have a shape, a dtype and no content
 from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode  # sees every operation
+from torch.utils._pytree import tree_leaves  # what is nested, flat
 from transformers import Cache, PreTrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks  # the trackers that a trainer would make
 from transformers.masking_utils import eager_mask  # additive masks (R, 1, Q, T), for an attention of our own
@@ -33,9 +36,11 @@ from trl.trainer.base_trainer import _BaseTrainer
 __all__ = [
     "Conv1D",
     "ExportableState",
+    "FakeTensorMode",
     "LoraLayer",
     "LoraLinear",
     "SlotCache",
+    "TorchDispatchMode",
     "TrainerBase",
     "TrainingConfig",
     "attention_mask",
@@ -51,6 +56,7 @@ __all__ = [
     "keep_to_one_gpu",
     "layers_of",
     "leave_to_fsdp",
+    "tree_leaves",
     "with_layer_class",
 ]
 

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode  # tensors that have a shape, a dtype and no content
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from marl_coop.policy.compat import GROWTH, SlotCache, attention_mask, layers_of
+from marl_coop.policy.compat import (
+    GROWTH,
+    FakeTensorMode,
+    SlotCache,
+    TorchDispatchMode,
+    attention_mask,
+    layers_of,
+    tree_leaves,
+)
 from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
 from marl_coop.policy.team import TeamPolicy
 
