@@ -113,6 +113,14 @@ def test_every_battery_is_planned_for_every_kind_of_environment_and_leaves_nothi
     assert ("scripted:ideal", "unseen") in {(match.who, match.condition) for match in plan.matches}
 
 
+def test_the_battery_of_the_evidence_can_be_played_whole_by_two_of_its_runs():
+    file = ROOT / "configs/studies/evidence/battery.yaml"
+    study = [ROOT / f"configs/{name}.yaml" for name in ("quickstart", "presets/balanced", "studies/evidence/common")]
+    teams = [find_team("base"), find_team("scripted:oracle")]  # of two, each has the other to play with
+    plan = make_plan(read_as(file, Battery), teams, load_config(study), str(file))
+    assert not plan.unplayed
+
+
 def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
     conditions = [
         {"name": "crowd", "env": {"agents": 9}},
