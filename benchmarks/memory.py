@@ -60,16 +60,15 @@ def compare(config: Any, folder: str) -> None:
     from marl_coop.rollout.runner import RolloutRunner
 
     process = psutil.Process().memory_info().rss  # Python and its libraries
-    peaks, lengths = Peaks(), []
-    settle = setup.settle_limits
-    setup.settle_limits = lambda *args: lengths.append(settle(*args))
+    peaks = Peaks()
     peaks.watch(setup, "load_model", "loading")
     peaks.watch(Experiment, "warm_up", "warm-up")
     peaks.watch(RolloutRunner, "play", "play")
     peaks.watch(Collector, "_add_reference_and_values", "reference")
     peaks.watch(MultiAgentPPOTrainer, "_learn", "learning")
     experiment = Experiment(config)
-    work = memory.work_of(config, experiment.args, lengths[0])
+    lengths = setup.settle_limits(config, experiment.args, experiment.base, experiment.tokenizer)
+    work = memory.work_of(config, experiment.args, lengths)
     sizes = memory.sizes_of(config, experiment.args, experiment.base.config, work)
     experiment.folder = Path(folder)
     experiment.args.output_dir = folder

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from safetensors.torch import load_file
 from toy_bench import write_toy
 
 ROOT = Path(__file__).parents[1]
@@ -119,3 +120,18 @@ def test_the_page_of_metrics_has_a_line_for_each_metric_and_policy(tmp_path):
     run("metrics.py", "--episodes", "2", "--output", tmp_path / "metrics.md", folder=tmp_path)
     page = (tmp_path / "metrics.md").read_text()
     assert "| `j` | CDR - CR" in page and "| doubter | " in page
+
+
+@pytest.mark.parametrize("method", ["imitation", "preferences"])
+def test_what_is_taught_by_supervision_is_an_adapter_that_can_be_evaluated(model, tmp_path, method):
+    sizes = "warmup.steps=2 warmup.batch_size=4 training.episodes_per_update=4 training.num_updates=1 "
+    words = [*sizes.split(), "training.num_mini_batches=2", "model.dtype=float32", f"model.name_or_path={model}"]
+    quickstart = ROOT / "configs/quickstart.yaml"
+    said = run(
+        "supervised.py", method, "--config", quickstart, "--output", tmp_path / "taught", *words, folder=tmp_path
+    )
+    assert said.splitlines()[-1] == f"written: {tmp_path / 'taught'}, taught by 8 chats"
+    (warm_up,) = tmp_path.glob("cache/warmup-*")
+    taught, warm = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "taught", warm_up))
+    assert taught.keys() == warm.keys()
+    assert any((taught[name] != warm[name]).any() for name in warm)

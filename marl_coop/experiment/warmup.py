@@ -26,6 +26,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from envs.core.env import CoopEnv
 from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
+from envs.core.task import Seat
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
@@ -76,19 +77,20 @@ def demonstrated(environments: Sequence[CoopEnv], index: int, seed: int) -> Epis
 
 def demonstrate(environments: Sequence[CoopEnv], chat: Chat, episodes: int, seed: int) -> list[Row]:
     """One row per seat of each demonstrated episode; only what the seat itself wrote has labels."""
-    rows = []
-    for index in range(episodes):
-        episode = demonstrated(environments, index, seed)
-        for seat in episode.seats:
-            ids: list[int] = []
-            labels: list[int] = []
-            for turn in episode.turns_of(seat):
-                ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
-                labels += [-100] * (len(ids) - len(labels))
-                reply = chat.reply_ids(turn.reply)
-                ids, labels = [*ids, *reply], [*labels, *reply]
-            rows.append(Row(input_ids=ids, labels=labels))
-    return rows
+    played = (demonstrated(environments, index, seed) for index in range(episodes))
+    return [row_of(chat, episode, seat) for episode in played for seat in episode.seats]
+
+
+def row_of(chat: Chat, episode: Episode, seat: Seat) -> Row:
+    """The chat of a seat; what it wrote itself has labels."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for turn in episode.turns_of(seat):
+        ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
+        labels += [-100] * (len(ids) - len(labels))
+        reply = chat.reply_ids(turn.reply)
+        ids, labels = [*ids, *reply], [*labels, *reply]
+    return Row(input_ids=ids, labels=labels)
 
 
 def warm_adapter(
