@@ -269,9 +269,28 @@ def test_a_stopped_run_is_told_what_resume_will_do(tmp_path):
     assert f"{str(run)!r} has no whole checkpoint" in rundir.going_on(run)
 
 
-@pytest.mark.parametrize("record", ["{}", "[]", '{"name": "x", "starts": []}', '{"name": "x", "sta'])
+@pytest.mark.parametrize("record", ["{}", "[]", '{"name": "x", "starts": []}', '{"name": "x", "sta', "[" * 10**5])
 def test_a_record_that_names_no_start_is_no_run(tmp_path, record):
     (tmp_path / "run.json").write_text(record)
+    with pytest.raises(rundir.RunError, match="not the folder of a run: it has no run.json that can be read"):
+        rundir.recorded(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["time", "command", "config", "seed", "git"])
+def test_a_start_that_lacks_what_commands_read_of_it_is_no_run(tmp_path, key):
+    rundir.record_start(tmp_path, "x", "", seed=0)
+    record = rundir.recorded(tmp_path)
+    del record["starts"][0][key]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(rundir.RunError, match=rf"\(starts\.0\.{key}: Field required\)"):
+        rundir.recorded(tmp_path)
+
+
+@pytest.mark.parametrize("modules", ['"here"', "5", "null"])
+def test_a_record_whose_folders_of_modules_are_no_list_is_no_run(tmp_path, modules):
+    rundir.record_start(tmp_path, "x", "", seed=0)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"modules": []', f'"modules": {modules}'))
     with pytest.raises(rundir.RunError, match="not the folder of a run: it has no run.json that can be read"):
         rundir.recorded(tmp_path)
 
@@ -291,6 +310,23 @@ def test_metrics_after_a_checkpoint_are_taken_back(tmp_path):
     file.write_text(file.read_text() + '{"step": 16, "upd')  # the machine went down
     records.forget_metrics_after(file, 8)
     assert [record["update"] for record in records.read_metrics(file)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["[1]", "null", "{", '{"step": "4"}', '{"update": 1}', "\ufffd"])
+def test_a_line_that_is_no_record_goes_when_a_run_goes_on_and_those_after_it_stay(tmp_path, line):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(f'{{"step": 4, "update": 1}}\n{line}\n{{"step": 8, "update": 2}}\n')
+    records.forget_metrics_after(file, 8)
+    assert [record["update"] for record in records.read_metrics(file)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '{"step": 4, "update": "one"}', '{"step": 4, "update": 1, "loss": "x"}'])
+def test_metrics_that_are_no_numbers_are_told_so_in_one_line(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 4, "update": 1}}\n{line}\n')
+    with pytest.raises(
+        rundir.RunError, match="metrics.jsonl' cannot be read as metrics: line 2 is cut off or of anoth"
+    ):
+        records.read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_the_version_and_the_module(capsys):

@@ -133,7 +133,18 @@ def test_later_files_and_then_overrides_win(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-5", 1e-5), ("3", 3), ("true", True), ("null", None), ("[1, 2]", [1, 2]), ("cosine", "cosine"), ("'3'", "3")],
+    [
+        ("1e-5", 1e-5),
+        ("3", 3),
+        ("true", True),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ("cosine", "cosine"),
+        ("'3'", "3"),
+        ("runs/a #1", "runs/a #1"),  # a shell has dealt with comments already
+        ("#1", "#1"),
+        ("[a#1, 'b #2']", ["a#1", "b #2"]),
+    ],
 )
 def test_overrides_are_typed_as_in_yaml(text, value):
     loaded = load_config([], [f"model.chat_template_kwargs.key={text}"]).model.chat_template_kwargs["key"]

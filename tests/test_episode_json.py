@@ -41,3 +41,19 @@ def test_a_record_without_the_fields_that_a_later_version_added_is_read():
 def test_what_is_no_record_is_refused_in_one_line_that_says_where(text, message):
     with pytest.raises(ValueError, match=rf"^Episode\.from_json: {message}[^\n]*$"):
         Episode.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw["turns"][0].update(agent="agent_9"), "turns: 'agent_9' is no seat of the task; its seats are"),
+        (lambda raw: raw["outcome"].update(utility=float("nan")), "outcome.utility: nan is no finite number"),
+        (
+            lambda raw: raw["outcome"].update(committed={}),
+            "outcome.committed: there is nothing of 'auth' for 'agent_0'",
+        ),
+    ],
+)
+def test_a_record_whose_parts_do_not_fit_each_other_is_refused(change, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Episode.from_json(changed(change))

@@ -71,3 +71,19 @@ def test_a_line_that_is_cut_off_or_of_another_kind_is_an_error_in_one_line(line)
     with pytest.raises(ValueError) as error:
         EpisodeRecord.from_json(line)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rewards: rewards["values"].clear(),
+        lambda rewards: rewards["values"]["agent_0"]["length"].pop(),
+        lambda rewards: rewards["weights"].update(other=1.0),
+    ],
+)
+def test_rewards_that_are_not_one_for_each_turn_and_term_are_refused(tmp_path, change):
+    _, file = recorded(tmp_path)
+    line = json.loads(file.read_text().splitlines()[0])
+    change(line["rewards"])
+    with pytest.raises(ValueError, match="rewards.values: not one for each turn of 'agent_0'"):
+        EpisodeRecord.from_json(json.dumps(line))

@@ -8,10 +8,12 @@ Utilities are in [0, 1]. Confidences are probabilities in [0, 1]. Token counts a
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from itertools import product
 from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -272,6 +274,17 @@ class Episode:
         """Whether any partner said anything to this seat."""
         return any(turn.message for turn in self.turns if turn.agent != agent)
 
+    def check(self) -> None:
+        """Raises ValueError, in one line, where its parts do not fit each other, as in a record edited by hand."""
+        strangers = {turn.agent for turn in self.turns} - {*self.seats}
+        if strangers:
+            raise ValueError(f"turns: {min(strangers)!r} is no seat of the task; its seats are {list(self.seats)}")
+        if not math.isfinite(self.outcome.utility):
+            raise ValueError(f"outcome.utility: {self.outcome.utility} is no finite number")
+        for decision, seat in product(self.task.decisions, self.seats):
+            if decision.id not in self.outcome.committed.get(seat, {}):
+                raise ValueError(f"outcome.committed: there is nothing of {decision.id!r} for {seat!r}")
+
     def to_json(self) -> str:
         return json.dumps(_record().dump_python(self, mode="json"))
 
@@ -283,13 +296,15 @@ class Episode:
             ValueError: the text is no record of an episode; the message is one line that says where and why.
         """
         try:
-            return _record().validate_python(json.loads(text))
+            episode = _record().validate_python(json.loads(text))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the text"
             raise ValueError(f"Episode.from_json: {where}: {first['msg']}; it is no record of this version.") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"Episode.from_json: the text is no JSON ({error}).") from None
+        episode.check()
+        return episode
 
 
 @cache

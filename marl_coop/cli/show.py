@@ -24,7 +24,8 @@ def show(argv: Sequence[str]) -> int:
     played = {one.id: one for one in run.played}
     if args.episode not in played:
         known = f"it has {next(iter(played))} to {next(reversed(played))}" if played else "nothing has been played yet"
-        raise RunError(f"{str(args.run)!r} has no episode {args.episode!r}; {known}")
+        unread = [notice for notice in run.notices if args.episode.partition(":")[0] in notice]
+        raise RunError("; ".join([f"{str(args.run)!r} has no episode {args.episode!r}; {known}", *unread]))
     one = played[args.episode]
     console = Console()
     console.print(terminal.episode(row(one, run.stack), detail(one, run.stack), console.width))

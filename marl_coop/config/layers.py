@@ -1,6 +1,8 @@
 """YAML files and overrides as layers of plain data, and the merging of them."""
 
 import io
+import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,10 +74,12 @@ def read_as(file: Path, schema: type[Schema]) -> Schema:
 
 
 def parse_override(override: str) -> dict:
-    """One `dotted.key=value`, the value typed as in YAML."""
-    key, equals, _ = override.partition("=")
+    """One `dotted.key=value`, the value typed as in YAML; where a comment would begin in a file, it goes on as text."""
+    key, equals, value = override.partition("=")
     if not (key.strip() and equals):
         raise ConfigError(f"{override!r} is not KEY=VALUE, such as training.learning_rate=1e-5", source=COMMAND_LINE)
+    if re.match(r"""(?!\s*["'\[{]).*?(^|\s)#""", value):
+        override = f"{key}={json.dumps(value, ensure_ascii=False)}"
     return _yaml(lambda: OmegaConf.from_dotlist([override]), source=f"{COMMAND_LINE}: {override!r}")
 
 

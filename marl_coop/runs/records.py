@@ -55,12 +55,26 @@ class EpisodeRecord:
     def from_json(line: str | bytes) -> "EpisodeRecord":
         """What a line says. Raises ValueError, in one line, where it is cut off or of another kind."""
         try:
-            return _adapter(EpisodeRecord).validate_python(json.loads(line))
+            record = _adapter(EpisodeRecord).validate_python(json.loads(line))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}") from None
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
+        record.episode.check()
+        if record.rewards is not None:
+            _check_rewards(record.rewards, record.episode)
+        for replay in record.credit.muted.values() if record.credit else ():
+            replay.check()
+        return record
+
+
+def _check_rewards(rewards: RewardBreakdown, episode: Episode) -> None:
+    """Raises ValueError where there is not one value of each term that has a weight for each turn of each seat."""
+    for seat in episode.seats:
+        found = {name: len(values) for name, values in rewards.values.get(seat, {}).items()}
+        if found != dict.fromkeys(rewards.weights, len(episode.turns_of(seat))):
+            raise ValueError(f"rewards.values: not one for each turn of {seat!r} and each term in rewards.weights")
 
 
 @cache
@@ -110,22 +124,44 @@ def append_metrics(file: Path, record: dict) -> None:
 
 
 def read_metrics(file: Path) -> list[dict]:
-    """The records of the updates, in order; what else the trainer logged is left out."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []  # none before the first update
-    records = [json.loads(line) for line in lines]
-    return [record for record in records if "update" in record]
+    """The records of the updates, in order; what else the trainer logged is left out.
+
+    Raises:
+        RunError: a line is no record, or one of an update has something else than numbers.
+    """
+    found = []
+    for number, line in enumerate(lines_of(file), start=1):
+        record = logged(line)
+        if record is None or not of_numbers(record):
+            raise RunError(f"{str(file)!r} cannot be read as metrics: line {number} is cut off or of another kind")
+        found.append(record)
+    return [record for record in found if "update" in record]
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file; none where there is no such file, as before the first update."""
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+
+
+def logged(line: str) -> dict | None:
+    """The record that a line holds; None where it was cut off or is of another kind."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def of_numbers(record: Mapping[str, object]) -> bool:
+    """Whether a record holds numbers alone, as those of metrics do, and if it is of an update, which one."""
+    return isinstance(record.get("update", 0), int) and all(isinstance(v, int | float) for v in record.values())
 
 
 def forget_metrics_after(file: Path, step: int) -> None:
-    """Drop the records of later optimisation steps, and a line that was cut off: a resumed run makes them anew."""
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the machine went down while it was written
-            break
-        if record["step"] <= step:
-            kept.append(line + "\n")
+    """Drop the records of later optimisation steps, which a resumed run makes anew, and lines that are no records: the
+    last was cut off when the machine went down while it was written."""
+    steps = ((line, (logged(line) or {}).get("step")) for line in lines_of(file))
+    kept = [line + "\n" for line, logged_step in steps if isinstance(logged_step, int) and logged_step <= step]
     if kept or file.exists():
         unfinished = file.with_name(f"{file.name}.part")
         unfinished.write_text("".join(kept), encoding="utf-8")

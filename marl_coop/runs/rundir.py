@@ -23,16 +23,48 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NotRequired
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from envs import sandbox
+from envs.core.tokens import one_line
 from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
 
 RUNS = Path("runs")
 BEST = "best.json"  # which checkpoint had the best evaluation while training
 LOCK = ".lock"
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
+
+
+class GitState(TypedDict):
+    """Commit of the code, and whether files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class Start(TypedDict):
+    """What is read of a start of a run; what else `record_start` writes is for people."""
+
+    time: datetime
+    command: list[str]
+    config: str
+    seed: int
+    git: GitState | None
+
+
+class Record(TypedDict):
+    """What is read of a run's `run.json`."""
+
+    name: str
+    modules: NotRequired[list[str]]
+    starts: list[Start]
+
+
+_RECORD = TypeAdapter(Record)
 
 
 class LostProcessError(RuntimeError):
@@ -100,16 +132,21 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def recorded(folder: Path) -> dict:
-    """What `run.json` says: the run's name and its starts.
+    """What `run.json` says: a `Record`, whose starts are one or more.
 
     Raises:
         RunError: the folder is no run.
     """
+    no_run = f"{str(folder)!r} is not the folder of a run: it has no run.json that can be read"
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        _ = record["name"], record["starts"][-1]["config"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json that can be read") from error
+        _RECORD.validate_python(record)
+        _ = record["starts"][0]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RunError(f"{no_run} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
+    except (OSError, ValueError, LookupError, RecursionError) as error:
+        raise RunError(f"{no_run} ({one_line(error)})") from error
     return record
 
 

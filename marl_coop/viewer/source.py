@@ -4,7 +4,7 @@ What cannot be read is left out and said: each such thing is a line of `notices`
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from envs.core.episode import Episode
 from envs.core.tokens import one_line
 from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
+from marl_coop.runs.records import lines_of, logged, of_numbers
 from marl_coop.runs.rundir import BEST, RunError
 from rewards import RewardStack
 
@@ -81,10 +82,10 @@ def read_run(folder: Path) -> Run:
         starts=starts,
         config_text=config_text,
         config=config,
-        metrics=tuple(line for line in _lines(folder / "metrics.jsonl", notices) if "update" in line),
+        metrics=tuple(line for line in _lines(folder / "metrics.jsonl", notices, of_numbers) if "update" in line),
         results=results,
         best=_read_json(folder / BEST, notices),
-        alarms=tuple(_lines(folder / "alarms.jsonl", notices)),
+        alarms=tuple(_lines(folder / "alarms.jsonl", notices, lambda alarm: "alarm" in alarm)),
         played=played,
         stack=_rewards(config, notices),
         last_written=max((datetime.fromtimestamp(file.stat().st_mtime) for file in present), default=None),
@@ -102,19 +103,13 @@ def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
         notices.append(f"{len(flaws)} of {read + len(flaws)} lines of {file.name} cannot be read ({flaws[0]})")
 
 
-def _lines(file: Path, notices: list[str]) -> Iterator[Mapping[str, Any]]:
-    """The records of a file of JSON lines."""
-    unread = 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            unread += 1
-            continue
-        if isinstance(record, Mapping):
-            yield record
-    if unread:
-        notices.append(f"{unread} lines of {file.name} cannot be read")
+def _lines(file: Path, notices: list[str], known: Callable[[Mapping], bool]) -> list[Mapping[str, Any]]:
+    """The records of a file of JSON lines that are of a kind that is known."""
+    lines = lines_of(file)
+    found = [record for line in lines if (record := logged(line)) is not None and known(record)]
+    if unread := len(lines) - len(found):
+        notices.append(f"{unread} of {len(lines)} lines of {file.name} cannot be read")
+    return found
 
 
 def _read_json(file: Path, notices: list[str]) -> Mapping[str, Any]:
