@@ -2,12 +2,9 @@
 
 import dataclasses
 import importlib.util
-import os
-from pathlib import Path
 
 import pytest
 import tiny
-import yaml
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
@@ -147,24 +144,6 @@ def test_a_precision_of_accelerate_for_the_learner_alone_is_refused(monkeypatch)
     config = load_config([], ["training.report_to=none", "training.use_cpu=true"])
     with pytest.raises(ConfigError, match="accelerate launch --mixed_precision: 'bf16' is refused"):
         try_training(config, training_arguments(config))
-
-
-def test_a_launch_file_for_fsdp2_shares_out_the_base(tmp_path, monkeypatch):
-    launch = yaml.safe_load(Path("configs/accelerate/fsdp2.yaml").read_text())
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # what accelerate makes of it
-    monkeypatch.setenv("FSDP_VERSION", str(launch["fsdp_config"]["fsdp_version"]))
-    assert launch["distributed_type"] == "FSDP"
-    assert tiny.arguments(tmp_path).shard_base
-    assert "ACCELERATE_USE_FSDP" not in os.environ
-    assert not tiny.arguments(tmp_path).shard_base
-
-
-@pytest.mark.parametrize(("name", "value"), [("FSDP_VERSION", "1"), ("FSDP_OFFLOAD_PARAMS", "true")])
-def test_a_launch_file_for_another_fsdp_is_refused(tmp_path, monkeypatch, name, value):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=f"{name.lower()}: {value}, which must be"):
-        tiny.arguments(tmp_path)
 
 
 def test_processes_that_do_not_find_each_other_are_refused(tmp_path, monkeypatch):

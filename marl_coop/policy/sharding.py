@@ -5,7 +5,6 @@ checkpoints and adapters on disk are the same. A forward of shared layers is run
 which each does at its own pace, they gather the base for a while.
 """
 
-import os
 import warnings
 
 import torch
@@ -16,28 +15,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from marl_coop.policy import compat
 from marl_coop.policy.routed_lora import LoraFactor
 from marl_coop.policy.team import TeamPolicy
-
-# What a launch file of accelerate may set under `fsdp_config`, as it reaches a process, and what is asked for here.
-LAUNCHED = "ACCELERATE_USE_FSDP"
-SETTINGS = {"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_ACTIVATION_CHECKPOINTING": "false"}
-
-
-def launched() -> bool:
-    """Whether `accelerate launch` asked for FSDP2. From then on accelerate sees several processes and nothing more: it
-    would shard the adapters too, each as a unit that no forward of theirs gathers.
-
-    Raises:
-        ValueError: the launch file asks for what is not done here.
-    """
-    if os.environ.pop(LAUNCHED, "false").lower() != "true":
-        return False
-    for name, value in SETTINGS.items():
-        if (found := os.environ.get(name, value).lower()) != value:
-            raise ValueError(
-                f"the launch file sets {name.lower()}: {found}, which must be {value}; configs/accelerate/fsdp2.yaml "
-                "is one that fits (activations: training.gradient_checkpointing)"
-            )
-    return True
 
 
 def shard(policy: TeamPolicy, device: torch.device) -> None:

@@ -11,9 +11,9 @@ from envs.core.episode import Phase
 from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
 from marl_coop.policy.team import TeamPolicy
+from marl_coop.ppo import launch
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         }
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
-        self.shard_base |= sharding.launched()
+        self.shard_base |= launch.shares_out_base()
         sleeps = self.engine in ("embedded", "vllm")
         self._check("async_play", not (self.async_play and sleeps), f"false: {self.engine!r} sleeps while they learn")
         find_engine(self.engine)
