@@ -1,5 +1,6 @@
 """The schema, what merging does, and that every way to get it wrong ends in one clear line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -373,10 +374,39 @@ def test_a_configuration_is_called_by_what_was_laid_over_it(tmp_path):
     ablation, mine = CONFIGS / "ablations" / "no_consensus.yaml", write(tmp_path, "name: mine", "own.yaml")
     assert load_config([CONFIGS / "quickstart.yaml"], ["seed=3", "output_dir=x"]).title == "quickstart"
     title = load_config([CONFIGS / "quickstart.yaml", ablation], ["lora.r=2"]).title
-    assert title == "quickstart+no_consensus+lora.r=2"
+    assert title == "quickstart+no_consensus+r=2"
     assert load_config([CONFIGS / "quickstart.yaml", ablation, mine]).title == "mine"
+    assert load_config([CONFIGS / "quickstart.yaml"], ["name=own", "lora.r=2"]).title == "own"
+
+
+def test_a_title_is_short_and_plain_and_another_experiment_has_another():
     many = [f"rewards.{term.name}.weight=0" for term in rewards.TERMS]
-    assert load_config([CONFIGS / "quickstart.yaml"], many).title == f"quickstart+{len(many)}_overrides"
+    said = [
+        many,
+        many[1:],
+        [*many[:-1], f"{many[-1]}.5"],
+        ["policies.agent_1=scripted:persuader"],
+        ["policies.agent_1={agent_1: 0.5, base: 0.5}"],
+        ["policies.agent_1={agent_1: 0.5, base: 0.6}"],
+        ["policies.agent_1=http://here:8000/v1#a"],
+        ["policies.agent_1=http://there:8000/v1#a"],
+        ["model.name_or_path=me/model"],
+        ["model.name_or_path=you/model"],
+        ["env.families=[offset]"],
+        ["env.families=[offset, scale]"],
+        ["training.learning_rate=1e-4"],
+        ["warmup.learning_rate=1e-4"],
+        ["env.acts=true", "env.rounds=2"],
+        ["env.name=DesignReview"],
+        ["rewards.deference.alpha=2"],
+        ["lora.alpha=2"],
+    ]
+    titles = [load_config([CONFIGS / "quickstart.yaml"], overrides).title for overrides in said]
+    assert len({*titles}) == len(titles)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.+=-]{1,80}", title) for title in titles)
+    assert titles[14:16] == ["quickstart+acts=true+rounds=2", "quickstart+env=DesignReview"]
+    assert re.fullmatch(r"quickstart\+agent_1=scripted-persuader-[0-9a-f]{6}", titles[3])
+    assert re.fullmatch(r"quickstart\+task_success=0\+deference=0\+.*\+\d+_more-[0-9a-f]{6}", titles[0])
 
 
 @pytest.mark.parametrize(

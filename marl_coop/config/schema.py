@@ -25,6 +25,7 @@ from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
+from marl_coop.config.title import make_title
 from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
@@ -45,7 +46,7 @@ MAY_CHANGE = (  # when a run is resumed
     "training.run_name",
 )
 
-UNNAMED = {"seed", *MAY_CHANGE} - {"env.curriculum"}  # overrides that make no other experiment
+UNNAMED = frozenset({"seed", *MAY_CHANGE} - {"env.curriculum"})  # overrides that make no other experiment
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes them
 
@@ -234,15 +235,9 @@ class Config(Section):
 
     @property
     def title(self) -> str:
-        """The name, and what was laid over the file that gives it: later files and overrides, so that an ablation is
-        not called like what it was made from. The seed, and what a resumed run may change, make no other experiment."""
-        named = max((i for i, (_, content) in enumerate(self._layers) if "name" in content), default=-1)
-        files = [Path(source).stem for source, _ in self._layers[named + 1 :] if source != COMMAND_LINE]
-        said = [leaves(content) for source, content in self._layers if source == COMMAND_LINE]
-        overrides = [(dotted(keys), value) for content in said for keys, value in content.items()]
-        overrides = [f"{key}={value}" for key, value in overrides if key not in UNNAMED]
-        title = "+".join([self.name, *files, *overrides])
-        return title if len(title) <= 80 else "+".join([self.name, *files, f"{len(overrides)}_overrides"])
+        """What its runs are called: the name, and in short what was laid over it, so that an ablation is not called
+        like what it was made from. The seed, and what a resumed run may change, make no other experiment."""
+        return make_title(self.name, self._layers, UNNAMED)
 
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""

@@ -4,7 +4,7 @@ What cannot be read is left out and said: each such thing is a line of `notices`
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -103,7 +103,7 @@ def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:
         notices.append(f"{len(flaws)} of {read + len(flaws)} lines of {file.name} cannot be read ({flaws[0]})")
 
 
-def _lines(file: Path, notices: list[str], known: Callable[[Mapping], bool]) -> list[Mapping[str, Any]]:
+def _lines(file: Path, notices: list[str], known: Callable[[Mapping], bool]) -> Sequence[Mapping[str, Any]]:
     """The records of a file of JSON lines that are of a kind that is known."""
     lines = lines_of(file)
     found = [record for line in lines if (record := logged(line)) is not None and known(record)]
