@@ -15,6 +15,7 @@ import pytest
 import marl_coop
 from envs import sandbox
 from marl_coop import cli
+from marl_coop.cli import entry
 from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
@@ -344,6 +345,22 @@ def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeyp
             failure.add_note(note)
         raise failure
 
-    monkeypatch.setitem(cli.entry.COMMANDS, "train", fails)
+    monkeypatch.setitem(entry.COMMANDS, "train", fails)
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == f"error: http://h/v1 gave 503: busy. {note or 'Then run it again.'}\n"
+
+
+def test_help_says_of_each_command_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +[A-Z][^;.]+$", told, re.MULTILINE) for name in entry.COMMANDS)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_a_command_is_loaded_is_one_line(signal_number, tmp_path):
+    code = "import os, sys; from marl_coop.cli import main; assert 'marl_coop.cli.entry' not in sys.modules\n"
+    code += "sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: name == 'marl_coop.cli.entry' and "
+    code += f"os.kill(os.getpid(), {signal_number}) or None}}))\nsys.exit(main(['audit', '--help']))"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (130, "stopped\n")

@@ -1,5 +1,5 @@
 """The command line: `marl-coop COMMAND`, one file a command. Loads torch only once a configuration has passed."""
 
-from marl_coop.cli.entry import main
+from marl_coop.cli.start import main
 
 __all__ = ["main"]

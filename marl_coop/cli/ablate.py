@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def ablate(argv: Sequence[str]) -> int:
-    """Judge all arms, say how long it takes, do what is not done, and compare; exit code 1 where a run failed."""
+    """Train arms times seeds, doing what is not done, and compare; exit code 1 where a run failed."""
     args = _parse(argv)
     spec = read_as(args.spec, Ablation)
     find_modules_beside([*spec.config, *(file for arm in spec.arms.values() for file in arm.config)])

@@ -8,11 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def add_configuration(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_configuration(
+    parser: argparse.ArgumentParser, required: bool = True, example: str = "training.learning_rate=1e-5"
+) -> None:
     """The arguments that name a configuration; their values are `args.config` and `args.overrides`."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=1e-5")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"laid over the files, such as {example}")
     parser.add_argument(
-        "--config", action="append", required=required, default=[], metavar="FILE", help="may be given several times"
+        "--config",
+        action="append",
+        required=required,
+        default=[],
+        metavar="FILE",
+        help="such as configs/quickstart.yaml; may be given several times, and later files win",
     )
 
 

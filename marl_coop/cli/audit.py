@@ -23,8 +23,10 @@ def audit(argv: Sequence[str]) -> int:
         "every other that plays without a repository and of which it is known what honest play is, with what it shares "
         "of the settings; alone against an ideal partner, and with its like.",
     )
-    add_configuration(parser)
-    parser.add_argument("--episodes", type=int, default=200, help="tasks per policy and mode (default: 200)")
+    add_configuration(parser, example="env.rounds=2")
+    parser.add_argument(
+        "--episodes", type=int, default=200, metavar="N", help="tasks per policy and mode (default: 200)"
+    )
     args = parser.parse_intermixed_args(argv)
     find_modules_beside(args.config)
     config = load_config(args.config, args.overrides)
@@ -35,8 +37,8 @@ def audit(argv: Sequence[str]) -> int:
         played = audits.play_exploits(env, args.episodes, label=f"{config.title}: {name}")
         rows = audits.audit(config.reward_stack, played)
         console.print(audits.table(rows, f"{config.title}: {name}, {args.episodes} tasks"))
-        for problem in differs:
-            console.print(f"{name} is played without what it refuses: {problem}")
+        if differs:
+            console.print(f"{name} cannot have {' and '.join(differs)}, and is played as it is by default there")
         for policy, needs in played.left_out.items():
             console.print(f"{policy} is left out: without {needs} it plays like the ideal")
         winners = audits.winners(rows)
@@ -61,12 +63,12 @@ def _audited(config: Config) -> dict[str, tuple[CoopEnv, list[str]]]:
 
 
 def _with_settings(section: dict) -> tuple[CoopEnv, list[str]]:
-    """The environment of a section without the settings that it refuses, and why it does."""
+    """The environment of a section without the settings that it refuses, and these."""
     refused: list[str] = []
     while True:
         try:
             return env_maker(section, ("env",))(), refused
         except ConfigError as error:
             key = error.keys[1]
-            refused.append(f"{key}: {error.problem}")
+            refused.append(f"env.{key}={section[key]!r}")
             section = {other: value for other, value in section.items() if other != key}

@@ -9,7 +9,7 @@ from marl_coop.evaluation.comparison import compare_methods, read_evaluated
 
 
 def compare(argv: Sequence[str]) -> int:
-    """Print each method and its difference to the reference."""
+    """Compare runs or evaluations on the same tasks with a reference."""
     parser = argparse.ArgumentParser(
         prog="marl-coop compare",
         description="Compare methods on the tasks on which all of them were evaluated. Runs of one recorded name are "

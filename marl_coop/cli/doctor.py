@@ -14,7 +14,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failure": "bold red", "not tried
 
 
 def doctor(argv: Sequence[str]) -> int:
-    """Look at the machine, the model, and the memory of each phase; exit code 1 where a run could not be."""
+    """Say what stands in the way of a run on this machine; exit code 1 where it could not be."""
     args = _parse(argv)
     config = load_config(args.config, args.overrides)
     set_environment()

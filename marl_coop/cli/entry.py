@@ -1,9 +1,8 @@
-"""The entry: finds the command, and makes one line of whatever stops it.
+"""All commands: finds the one that is asked for, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
 reply, an engine that fails, a process that is lost, faults beyond `training.max_fault_rate` or a disk that is full is
-one line and exit code 1; Ctrl-C is one line and exit code 130. Of several processes that a launcher has started, the
-first says the line.
+one line and exit code 1. Of several processes that a launcher has started, the first says the line.
 """
 
 import argparse
@@ -48,12 +47,18 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 PATIENCE_S = 30.0  # for the first process to say what stops them all
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="marl-coop", description="Trains and evaluates teams of LoRA policies.")
+def run_command(argv: Sequence[str]) -> int:
+    """Run the command that the first word names, and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="marl-coop",
+        description="Trains and evaluates teams of LoRA policies.",
+        epilog="\n".join(
+            ["commands; `marl-coop COMMAND --help` says more:", *(_summary(*command) for command in COMMANDS.items())]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"marl-coop {__version__}")
-    parser.add_argument("command", choices=COMMANDS, help="`marl-coop COMMAND --help` says more")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
     name = parser.parse_args(argv[:1]).command
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, asked or not
     again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
@@ -70,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(" ".join([f"error: {error}. Make room.", *getattr(error, "__notes__", [again])]))
         return 1
-    except KeyboardInterrupt:
-        _say("stopped")
-        return 130
+
+
+def _summary(name: str, command: Callable) -> str:
+    """A line of the help: what a command does, by the first line of its docstring, and without its exit codes."""
+    return f"  {name:9}{(command.__doc__ or '').partition(chr(10))[0].partition(';')[0].rstrip('.')}"
 
 
 def _say(line: str) -> None:

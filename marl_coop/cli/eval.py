@@ -19,7 +19,7 @@ QUICK = Path(__file__).parents[2] / "configs/batteries/quick.yaml"
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Play a battery, or what is missing of it, print its tables and write its results."""
+    """Play runs, their base and partners under the conditions of a battery, and write what came of it."""
     args = _parse(argv)
     file = QUICK if args.quick else args.battery
     battery = read_as(file, Battery)

@@ -20,7 +20,7 @@ KINDS = {  # kind -> module and function that writes it
 
 
 def export(argv: Sequence[str]) -> int:
-    """Write what is asked for and say where it is."""
+    """Write a run's episodes as other libraries open them, or push its adapters to the Hub."""
     parser = argparse.ArgumentParser(
         prog="marl-coop export",
         description="Write a run's episodes so that other libraries open them, or push its adapters with their cards.",

@@ -18,7 +18,7 @@ EXAMPLE = Path(__file__).parents[2] / "configs/prices/example.yaml"
 
 
 def ledger(argv: Sequence[str]) -> int:
-    """Print the ledger of a run."""
+    """Print what the tokens of a run cost, before and after training."""
     parser = argparse.ArgumentParser(
         prog="marl-coop ledger",
         description="What the tokens of a run's own episodes cost, and what many such agents pay in a month, before "

@@ -21,14 +21,14 @@ from marl_coop.runs.rundir import RunError
 
 
 def rescore(argv: Sequence[str]) -> int:
-    """Print what each term paid and what it would pay."""
+    """Print what a run's episodes earned, and what they would have earned under other rewards."""
     parser = argparse.ArgumentParser(
         prog="marl-coop rescore",
         description="Score the saved episodes of a run by other rewards: those of the run with the files laid over "
         "them, from left to right, and the overrides last. Nothing is played.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    add_configuration(parser, required=False)
+    add_configuration(parser, required=False, example="rewards.consensus.weight=0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
     args = parser.parse_intermixed_args(argv)
     if not args.config and not args.overrides:

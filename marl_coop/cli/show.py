@@ -13,7 +13,7 @@ from marl_coop.viewer.source import read_run
 
 
 def show(argv: Sequence[str]) -> int:
-    """Print an episode of a run."""
+    """Print one episode of a run."""
     parser = argparse.ArgumentParser(prog="marl-coop show", description="Print one episode of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     parser.add_argument(

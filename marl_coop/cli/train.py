@@ -16,7 +16,7 @@ NEWEST = ""  # --resume without a folder
 
 
 def train(argv: Sequence[str]) -> int:
-    """Train from a configuration, go on with a run, or print the resolved configuration."""
+    """Train a team from a configuration, go on with a run, or print the resolved configuration."""
     args = _parse(argv)
     if args.resume is None and not args.config:
         raise ConfigError("give a file with --config FILE, or a run to go on with by --resume DIR", source=COMMAND_LINE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def view(argv: Sequence[str]) -> int:
-    """Write the page of some runs and its JSON twin."""
+    """Write one HTML page of some runs, and its JSON twin."""
     parser = argparse.ArgumentParser(
         prog="marl-coop view",
         description="Write one HTML file, which needs no network, and a JSON file with the same data: what was trained "
