@@ -69,7 +69,7 @@ def compare(config: Any, folder: str) -> None:
     experiment = Experiment(config)
     lengths = setup.settle_limits(config, experiment.args, experiment.base, experiment.tokenizer)
     work = memory.work_of(config, experiment.args, lengths)
-    sizes = memory.sizes_of(config, experiment.args, experiment.base.config, work)
+    sizes = memory.sizes_of(config, experiment.args, experiment.base.config, work, experiment.args.device.type != "cpu")
     experiment.folder = Path(folder)
     experiment.args.output_dir = folder
     experiment.warm_up()

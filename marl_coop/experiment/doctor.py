@@ -87,7 +87,7 @@ def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterat
     capacity = _capacity(on_gpu, gpu_memory, found.base)
     processes = gpus or 1
     work = memory.work_of(config, args, found.lengths, processes)
-    sizes = memory.sizes_of(config, args, model, work)
+    sizes = memory.sizes_of(config, args, model, work, on_gpu)
     where = f"of {capacity / GIB:.1f} GiB " + ("of a GPU" if on_gpu else "of main memory")
     for phase in memory.phases(sizes, work, processes, args.shard_base and processes > 1):
         fits = phase.total <= capacity
@@ -125,7 +125,8 @@ def _check_launch(found: Examined, sizes: memory.Footprint, work: memory.Work, g
     small = sizes
     if not config.model.load_in_4bit:
         section = config.model.model_copy(update={"load_in_4bit": True})
-        small = memory.sizes_of(config.model_copy(update={"model": section}), found.args, found.base.config, work)
+        quantised = config.model_copy(update={"model": section})
+        small = memory.sizes_of(quantised, found.args, found.base.config, work, on_gpu=True)
     launch = memory.choose_launch(sizes, small, work, gpus, capacity, config.model.load_in_4bit)
     name = f"launch on {gpus} GPUs" if gpus > 1 else "launch on one GPU"
     if not launch.fits:

@@ -7,7 +7,8 @@
     reference  + what play kept of the frozen layers; a micro-batch without gradients
     learning   + gradients and Adam's moments of adapters and critics; a micro-batch with gradients
 
-Every chat is as long as it can be. The sizes are those of `marl_coop.policy.footprint`.
+Every chat is as long as it can be. The sizes are those of `marl_coop.policy.footprint`; on a CPU a step that differs
+in shape from the last takes more, for what malloc keeps of that has gaps (`GAPS`).
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from marl_coop.rollout.limits import Lengths
 GIB = 2**30
 NF4_BYTES = 4.127 / 8  # of a weight, the scales of its block and the scales of those included (QLoRA, section 3)
 MOMENTS = 2  # of Adam
+GAPS = 1.3  # on a CPU: measured over what is alive in steps of the reference and of learning, benchmarks/memory.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
     )
 
 
-def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig, work: Work) -> Footprint:
+def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig, work: Work, on_gpu: bool) -> Footprint:
     """The sizes of the configuration's team on a model of this configuration, of which no weight is needed."""
     attention.register()
     dtype = model.dtype or torch.float32 if config.model.dtype == "auto" else getattr(torch, config.model.dtype)
@@ -101,6 +103,9 @@ def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig,
         linear = [m.weight for m in base.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
         policy = setup.make_shapes(config, base, args.critic)
     found = footprint(policy, rows=work.batch, chat=work.chat, told=work.told, written=work.written)
+    if not on_gpu:
+        steps = ("score_row", "score", "learn_row", "learn")
+        found = replace(found, **{name: int(GAPS * getattr(found, name)) for name in steps})
     if not config.model.load_in_4bit:
         return found
     saved = sum(weight.numel() * (weight.element_size() - NF4_BYTES) for weight in linear)
