@@ -55,6 +55,14 @@ def test_the_table_has_the_ceiling_where_it_is_known():
     assert [column.header for column in table(known, "title").columns] == list(COLUMNS)
 
 
+def test_beside_a_partner_the_table_is_of_the_learners_seat_in_the_ceiling_too():
+    players = {"agent_0": "partner", "agent_1": "x"}
+    before, after = ([replace(ends("ab", held), players=players)] * 3 for held in ("bb", "ba"))
+    results = before_and_after(before, after, [ends("ab", "bb")] * 3, ["x"])
+    assert [results[side]["cdr"].value for side in ("before", "after", "change", "ceiling")] == [0, 1, 1, 0]
+    assert not any("cr" in found for found in results.values())  # the partner alone was told right
+
+
 def test_the_table_leaves_out_what_is_defined_on_no_side_and_has_the_utility():
     env = envs.Handover(confidences=False)
     before, after = played(env, NoteTaker(0.5), range(4)), played(env, NoteTaker(), range(4))

@@ -7,7 +7,19 @@ from test_reward_terms import decide, play
 
 from envs.core.episode import Episode, ParseError, StopReason
 from envs.core.task import Numeric
-from rewards.metrics import NAMES, SEATWISE, Flip, Metric, compare, conflicts, flip_matrix, measure, of_seats, rates
+from rewards.metrics import (
+    NAMES,
+    SEATWISE,
+    Flip,
+    Metric,
+    compare,
+    conflicts,
+    flip_matrix,
+    measure,
+    of_players,
+    of_seats,
+    rates,
+)
 
 
 def ends(priors, committed, expert="agent_0", claims=None, **fields):
@@ -148,6 +160,17 @@ def test_metrics_of_some_seats_leave_the_others_out_and_metrics_of_the_team_as_t
     assert {name for name in NAMES if first[name] != both[name]} <= set(SEATWISE)
     everybody = measure(episodes, of_seats(lambda episode: episode.seats))
     assert everybody == both
+
+
+def test_metrics_of_players_are_of_the_seats_that_they_had():
+    first, second = {"agent_0": "x", "agent_1": "partner"}, {"agent_0": "partner", "agent_1": "x"}
+    episodes = [replace(ends("ab", "ab"), players=first), replace(ends("ab", "bb"), players=second)]
+    found = measure(episodes, of_players(["x"]))
+    assert (found["cr"].value, found["cr"].n) == (0.0, 1)  # agent_0 holds, as x; it gives in, as the partner
+    assert (found["cdr"].value, found["cdr"].n) == (0.0, 1)
+    assert found["success"].n == 2
+    assert measure(episodes, of_players(())) == measure(episodes)
+    assert measure([ends("ab", "ab")], of_players(["x"])) == measure([ends("ab", "ab")])  # who played is not known
 
 
 def test_a_difference_of_some_seats_is_paired_by_task():

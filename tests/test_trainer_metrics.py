@@ -10,6 +10,7 @@ from trained import Log, trained
 from transformers import TrainerCallback
 
 from envs.core.episode import Phase
+from envs.scripted.exploits import AlwaysDefer
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.players import BASE
 
@@ -85,6 +86,33 @@ def test_the_credit_of_messages_is_the_mean_over_those_that_were_sent_and_count(
                 if row.trainable and not row.baseline_K[k].isnan():
                     credits.append(later - float(row.baseline_K[k]))
         assert found[f"{seat}/message_credit"] == pytest.approx(sum(credits) / len(credits), abs=1e-5)
+
+
+def test_the_logged_reward_is_the_mean_over_the_episodes_without_a_fault(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, env={"fault_every": 3})
+    trainer.play(0)
+    found = trainer.metrics.take()
+    for seat in tiny.SEATS:
+        paid = [float(rows[seat].rewards_K.sum()) for rows in trainer.rows if rows[seat].trainable]
+        assert 0 < len(paid) < len(trainer.rows)
+        assert found[f"{seat}/reward"] == pytest.approx(sum(paid) / len(paid))
+
+
+def test_rates_of_seats_beside_a_partner_are_those_of_the_learner(tmp_path):
+    """agent_1 always gives in, so over both seats its CDR and CR of 1 would be counted in."""
+    played = []
+    trainer = tiny.cue_trainer(
+        tmp_path,
+        policies={A: A, B: AlwaysDefer()},
+        episodes_per_update=32,
+        on_rollouts=lambda update, episodes, *_: played.extend(episodes),
+    )
+    trainer.play(0)
+    found = trainer.metrics.take()
+    told_right = [e for e in played if e.task.cell[A] and not e.task.cell[B]]
+    gave_in = [e for e in told_right if e.committed(A, "colour") != e.task.decisions[0].best]
+    assert found["team/cr"] == len(gave_in) / len(told_right)
+    assert found["team/j_cases"] == min(len(told_right), sum(e.task.cell[B] and not e.task.cell[A] for e in played))
 
 
 def test_a_metric_of_tokens_weighs_micro_batches_by_their_tokens(tmp_path):

@@ -16,7 +16,7 @@ from marl_coop.evaluation.seating import Seating
 from marl_coop.runs import rundir
 from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
-from rewards.metrics import HEADLINES, METRICS, across_seeds, compare, measure, of_seats
+from rewards.metrics import HEADLINES, across_seeds, compare, measure, of_players, of_seats
 from rewards.metrics.rate import Statistic
 
 AFTER_TRAINING = "after training"  # the condition of a run's own evaluation
@@ -38,6 +38,7 @@ class Evaluated:
         condition: of a battery, or `AFTER_TRAINING`.
         episodes: by the id of their task; each task once.
         beside_partners: the team had one seat of each episode.
+        learners: the adapters that a run trains, whose seats are judged; none: all seats are.
     """
 
     place: str
@@ -46,6 +47,7 @@ class Evaluated:
     condition: str
     episodes: Mapping[str, Episode]
     beside_partners: bool = False
+    learners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def _run(folder: Path) -> Evaluated:
         seed=record["starts"][-1]["seed"],
         condition=AFTER_TRAINING,
         episodes=_by_task(folder / "after.jsonl"),
+        learners=rundir.learners(folder),
     )
 
 
@@ -209,7 +212,7 @@ def _comparison(
     for other in everyone[1:]:
         _check_same_tasks(everyone[0], other)
     of_methods = any(len(runs) > 1 for runs in methods.values())
-    known = METRICS
+    known = of_players({name for one in everyone for name in one.learners})
     if everyone[0].beside_partners:
         known = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
     metrics = {name: known[name] for name in names}

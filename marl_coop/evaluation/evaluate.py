@@ -1,6 +1,6 @@
 """Play unseen instances and measure: the same instances before and after training."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -10,7 +10,7 @@ from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs.progress import Progress
-from rewards.metrics import OF_CONFIDENCES, Metric, compare, measure
+from rewards.metrics import OF_CONFIDENCES, Metric, compare, measure, of_players, of_seats, seats_of
 
 TABLE = {  # metric -> how the table calls it
     "success": "success",
@@ -56,7 +56,12 @@ def evaluate(
 
 
 def before_and_after(
-    before: Sequence[Episode], after: Sequence[Episode], ideal: Sequence[Episode] = (), *, confidences: bool = True
+    before: Sequence[Episode],
+    after: Sequence[Episode],
+    ideal: Sequence[Episode] = (),
+    learners: Collection[str] = (),
+    *,
+    confidences: bool = True,
 ) -> dict[str, dict[str, Metric]]:
     """Every metric of both sides, of the paired difference and, where ideal players played the same tasks, of these,
     each where it is defined.
@@ -64,10 +69,14 @@ def before_and_after(
     The keys are `before`, `after`, `change` and, where there are `ideal` episodes (`ceiling`), `ceiling`.
 
     Args:
+        learners: the adapters that are trained. Where others play beside them, what is counted by seats is counted of
+            theirs, and of the ideal players in the same seats; none: of all.
         confidences: whether the seats were asked for confidences; without them, nothing is said of these.
     """
-    results = {"before": measure(before), "after": measure(after), "change": compare(before, after)}
-    results |= {"ceiling": measure(ideal)} if ideal else {}
+    metrics, seats = of_players(learners), {episode.task.id: seats_of(learners, episode) for episode in after}
+    results = {"before": measure(before, metrics), "after": measure(after, metrics)}
+    results |= {"change": compare(before, after, metrics)}
+    results |= {"ceiling": measure(ideal, of_seats(lambda episode: seats[episode.task.id]))} if ideal else {}
     unasked = () if confidences else OF_CONFIDENCES
     return {
         side: {name: metric for name, metric in found.items() if metric.value is not None and name not in unasked}

@@ -22,6 +22,7 @@ from transformers import set_seed
 
 from envs.core.episode import Episode
 from envs.core.seeds import Stream
+from marl_coop.config import policies
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
@@ -51,7 +52,7 @@ from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
 from marl_coop.runs.records import Credit, read_episodes, read_metrics, write_episodes
 from rewards import RewardBreakdown
-from rewards.metrics import HEADLINES, OF_CONFIDENCES, rates
+from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates, seats_of
 
 if TYPE_CHECKING:
     from marl_coop.experiment.tracking import WandbRun
@@ -225,7 +226,8 @@ class Experiment:
         if self.main:
             stack.enter_context(rundir.held(folder))
             modules = (Path.cwd(), *self.config.folders)
-            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules)
+            learners = policies.learners(self.config.policies)
+            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners)
         self.console.print(f"run directory: {folder}")
         if "wandb" in (trackers := list(self.args.report_to or ())):
             trackers.remove("wandb")  # ours, in the place of the one of transformers
@@ -362,7 +364,8 @@ class Experiment:
         if self.wandb:
             self.wandb.transcripts("held_out", played)
         unasked = () if self.evaluator.confidences else OF_CONFIDENCES
-        found = {name: rate for name, rate in rates(played).items() if name in HEADLINES and name not in unasked}
+        metrics = {name: metric for name, metric in of_players(self.policy.adapters).items() if name in HEADLINES}
+        found = {name: rate for name, rate in rates(played, metrics).items() if name not in unasked}
         return {name: rate for name, rate in found.items() if rate is not None}
 
     def _record_rollouts(
@@ -376,12 +379,14 @@ class Experiment:
         """Write `results.json` and the learning curve, and print the table of what changed."""
         if not self.main:
             return
-        ideal = ceiling(self.evaluation_env, after)
+        ideal, learners = ceiling(self.evaluation_env, after), self.policy.adapters
         asked = self.evaluation_env.config.confidences
-        results = before_and_after(before, after, ideal, confidences=asked)
+        results = before_and_after(before, after, ideal, learners, confidences=asked)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
         (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
+        if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
+            title += f", the seats of {', '.join(learners)}"  # others play beside them
         self.console.print(table(results, title))
         for text in ringing(read_metrics(self.run_folder / "metrics.jsonl")).values():
             self.console.print(f"alarm: {text}")

@@ -37,7 +37,7 @@ from marl_coop.profiling import phase
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
-from rewards.metrics import HEADLINES, OF_CONFIDENCES, cases, rates
+from rewards.metrics import HEADLINES, OF_CONFIDENCES, cases, of_players, rates
 from rewards.schedules import Schedule
 from rewards.terms.solo_gain import SoloGain
 
@@ -312,22 +312,24 @@ class Collector:
     ) -> None:
         unasked = () if self.players.confidences else OF_CONFIDENCES
         unasked = unasked if self.players.acts else (*unasked, "acting_rate")
-        found = {name: rate for name, rate in rates(played).items() if name not in unasked}
+        metrics = of_players(self.model.adapters)
+        found = {name: rate for name, rate in rates(played, metrics).items() if name not in unasked}
         self._add_rates("team", {name: found[name] for name in HEADLINES if name in found})
         self._add_rates("detail", {name: rate for name, rate in found.items() if name not in HEADLINES})
         for name in ("j", "j_stated"):
-            self.metrics.add(f"team/{name}_cases", cases(played, name))
+            self.metrics.add(f"team/{name}_cases", cases(played, name, metrics))
         others = {player for episode in played for player in episode.players.values()} - set(self.model.adapters)
         for other in sorted(others):
-            among = rates([episode for episode in played if other in episode.players.values()])
-            self._add_rates(f"with/{other}", {name: among[name] for name in ("success", "j")})
+            beside = [episode for episode in played if other in episode.players.values()]
+            self._add_rates(f"with/{other}", rates(beside, {name: metrics[name] for name in ("success", "j")}))
         for term in self.rewards.scheduled:
             self.metrics.add(f"weight/{term}", breakdowns[0].weights[term])
         for seat in self.policies:
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True):
-                for term in terms:
+                for term in terms if not rollout.fault else ():
                     self.metrics.add(f"{seat}/reward/{term}", breakdown.term_total(seat, term))
-                self.metrics.add(f"{seat}/reward", breakdown.total(seat))
+                if not rollout.fault:
+                    self.metrics.add(f"{seat}/reward", breakdown.total(seat))
                 tokens = sum(turn.stop - turn.start for turn in rollout.traces[seat].turns)
                 self.metrics.add(f"{seat}/generated_tokens", tokens)
 

@@ -251,18 +251,36 @@ def module_folders(folder: Path) -> list[Path]:
     return [(folder / place).resolve() for place in recorded(folder).get("modules", [])]
 
 
-def record_start(folder: Path, name: str, configuration: str, seed: int, modules: Iterable[Path] = ()) -> None:
+def learners(folder: Path) -> tuple[str, ...]:
+    """The adapters that a run trains; none where its record is of a version that did not name them.
+
+    Raises:
+        RunError: the folder is no run.
+    """
+    return tuple(recorded(folder).get("learners", ()))
+
+
+def record_start(
+    folder: Path,
+    name: str,
+    configuration: str,
+    seed: int,
+    modules: Iterable[Path] = (),
+    learners: Iterable[str] = (),
+) -> None:
     """Write down one start of a run, the first or a resumed one, in `config.yaml` and `run.json`.
 
     Args:
-        name: what the run is called; later starts change neither this nor `modules`.
+        name: what the run is called; later starts change neither this nor what follows `seed`.
         configuration: the resolved configuration as YAML.
         seed: the run's.
         modules: folders where Python may find what the configuration names; kept relative to the run's.
+        learners: the adapters that are trained.
     """
     file = folder / "run.json"
     places = dict.fromkeys(os.path.relpath(place, folder) for place in modules)
-    record = recorded(folder) if file.exists() else {"name": name, "modules": [*places], "starts": []}
+    new = {"name": name, "modules": [*places], "learners": [*learners], "starts": []}
+    record = recorded(folder) if file.exists() else new
     starts = record["starts"]
     config_file = "config.yaml" if not starts else f"config-{len(starts) + 1}.yaml"
     starts.append(

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -14,7 +15,7 @@ from marl_coop.runs.played import AFTER, BEFORE, EVALUATION, TRAINING
 from marl_coop.viewer.episodes import rounded
 from marl_coop.viewer.source import Run
 from marl_coop.viewer.text import visible
-from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure
+from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure, of_players, seats_of
 from rewards.metrics.rate import doc, faulted
 
 Data = dict[str, Any]
@@ -48,7 +49,7 @@ def overview(run: Run) -> Data:
         "notices": [visible(notice) for notice in run.notices],
         "alarms": _alarms(run),
         "results": _results(run, before, after),
-        "flips": _flips(before, after),
+        "flips": _flips(run, before, after),
         "curves": [*_curves(run, TRAINING, "team/"), *_curves(run, EVALUATION, "eval/")],
         "terms": _terms(run),
         "learning": _learning(run),
@@ -113,7 +114,8 @@ def _results(run: Run, before: list[Episode], newest: _Side) -> Data:
     are. The ceiling is known of a run that has ended.
     """
     after = newest.episodes
-    chosen = {name: METRICS[name] for name in RESULTS}
+    metrics = of_players(run.learners)
+    chosen = {name: metrics[name] for name in RESULTS}
     sides = [measure(side, chosen) if side else {} for side in (before, after)]
     same = before and {e.task.id for e in before} == {e.task.id for e in after}
     change = compare(before, after, chosen) if same else {}
@@ -145,10 +147,11 @@ def _metric(metric: Metric | None) -> Data | None:
     return {name: rounded(value) for name, value in dataclasses.asdict(metric).items()}
 
 
-def _flips(before: list[Episode], newest: _Side) -> list[Data]:
-    """How often seats were right before the talk and after it: `counts[partner right][right before][right after]`."""
+def _flips(run: Run, before: list[Episode], newest: _Side) -> list[Data]:
+    """How often seats that learn were right before and after the talk: `counts[partner right][before][after]`."""
     sides = [("before training", before), newest]
-    matrices = [(label, flip_matrix(episodes)) for label, episodes in sides if episodes]
+    judged = partial(seats_of, run.learners)
+    matrices = [(label, flip_matrix(episodes, judged)) for label, episodes in sides if episodes]
     return [
         {
             "label": label,
@@ -161,7 +164,8 @@ def _flips(before: list[Episode], newest: _Side) -> list[Data]:
 
 def _curves(run: Run, phase: str, logged_as: str) -> list[Data]:
     """Each metric in each update, with the interval over its episodes; from the log alone where these are not there."""
-    chosen, points, updates = {name: METRICS[name] for name in CURVES}, [], run.updates(phase)
+    metrics, points, updates = of_players(run.learners), [], run.updates(phase)
+    chosen = {name: metrics[name] for name in CURVES}
     logged = {int(record["update"]): record for record in run.metrics}
     for update in sorted({*updates, *logged}):
         known = [episode for episode in updates.get(update, ()) if not faulted(episode)]

@@ -27,6 +27,7 @@ class Run:
 
     folder: Path
     name: str
+    learners: tuple[str, ...] = ()  # the adapters that are trained, where the run says so
     starts: tuple[Mapping[str, Any], ...] = ()
     config_text: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +80,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         name=str(told.get("name") or folder.resolve().name),
+        learners=tuple(filter(lambda name: isinstance(name, str), _listed(told.get("learners")))),
         starts=starts,
         config_text=config_text,
         config=config,

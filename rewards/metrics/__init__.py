@@ -11,7 +11,7 @@ likeliest option of its sealed report before any talk, its `final` answer the op
 of both, unless they say otherwise.
 
 `measure` one list of episodes; `compare` two on the same tasks. Where some seats alone are judged, as beside a scripted
-partner, give either of them `of_seats`. A rate net of a placebo is a comparison too:
+partner, give either of them `of_seats` or `of_players`. A rate net of a placebo is a comparison too:
 `compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
 expert is revealed, a partner is a stranger, or one is an adversary. `coordination` compares a team with solo runs and
 `prices` says what the tokens cost; `across_seeds` compares methods of which several seeds were trained. Episodes with a
@@ -23,7 +23,7 @@ from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import cases, compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
-from rewards.metrics.table import HEADLINES, METRICS, NAMES, SEATWISE, of_seats
+from rewards.metrics.table import HEADLINES, METRICS, NAMES, SEATWISE, of_players, of_seats, seats_of
 from rewards.metrics.tokens import prices
 
 __all__ = [
@@ -46,7 +46,9 @@ __all__ = [
     "flip_matrix",
     "flips",
     "measure",
+    "of_players",
     "of_seats",
     "prices",
     "rates",
+    "seats_of",
 ]

@@ -4,7 +4,7 @@ Cases are disagreements: decisions on which the claims of two sources differ, in
 changed. Claims are the task's, so no prior adds or removes a case.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
 from rewards.metrics.rate import Rate, seats_and_decisions, share
 from rewards.readings import differ, is_compromise, settled_side
+
+Seats = Collection[Seat] | None  # those that a number is about; None: all
 
 
 class _Disagreement(NamedTuple):
@@ -25,16 +27,15 @@ class _Disagreement(NamedTuple):
         return self.decision.belief
 
 
-def _disagreements(episode: Episode) -> Iterator[_Disagreement]:
+def _disagreements(episode: Episode, seats: Seats) -> Iterator[_Disagreement]:
     """One per seat and decision."""
-    for decision in episode.task.decisions:
+    for seat, decision in seats_and_decisions(episode, seats):
         if differ(decision.belief):
-            for seat in episode.seats:
-                answer = episode.committed(seat, decision.id)
-                yield _Disagreement(decision, answer if answer in decision.options else None)
+            answer = episode.committed(seat, decision.id)
+            yield _Disagreement(decision, answer if answer in decision.options else None)
 
 
-def blend_rate(episode: Episode) -> Rate:
+def blend_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(final is a compromise | claims differ), whether the compromise was good or bad.
 
     Range: [0, 1]. Cases: seats and decisions with a disagreement. Source: our own.
@@ -43,12 +44,12 @@ def blend_rate(episode: Episode) -> Rate:
     return share(
         [
             case.answer is not None and is_compromise(case.decision, case.answer, case.claims.values())
-            for case in _disagreements(episode)
+            for case in _disagreements(episode, seats)
         ]
     )
 
 
-def dominated_blend_rate(episode: Episode) -> Rate:
+def dominated_blend_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(final is a blend, or nobody's claim, and worth less than the best claim | claims differ).
 
     Range: [0, 1], less is better. Cases: seats and decisions with a disagreement that is not about a number; an answer
@@ -62,7 +63,7 @@ def dominated_blend_rate(episode: Episode) -> Rate:
             return False
         return case.decision.utility_of(case.answer) < max(map(case.decision.utility_of, claims))
 
-    return share([dominated(case) for case in _disagreements(episode) if case.decision.numeric is None])
+    return share([dominated(case) for case in _disagreements(episode, seats) if case.decision.numeric is None])
 
 
 def log_rolling_rate(episode: Episode) -> Rate:
@@ -106,8 +107,8 @@ class _Segment(NamedTuple):
         return (number - self.novice) / (self.claims[self.expert] - self.novice)
 
 
-def _segments(episode: Episode) -> Iterator[_Segment]:
-    for case in _disagreements(episode):
+def _segments(episode: Episode, seats: Seats) -> Iterator[_Segment]:
+    for case in _disagreements(episode, seats):
         decision = case.decision
         if decision.numeric is not None and decision.expert in case.claims:
             claims = {seat: float(option) for seat, option in case.claims.items()}
@@ -118,18 +119,20 @@ def _segments(episode: Episode) -> Iterator[_Segment]:
                 yield _Segment(decision.numeric, claims, decision.expert, novice, answer)
 
 
-def numeric_position(episode: Episode) -> Rate:
+def numeric_position(episode: Episode, seats: Seats = None) -> Rate:
     """Mean position of the final number between the claims: 0 is the novice's, 1 the expert's, 0.5 halfway.
 
     Range: any number; outside [0, 1] it lies beyond a claim. Cases: seats and decisions with a disagreement on a
     number between the expert and the others, and an answer. Averaging is often right: `numeric_pool_position` says
     where. Source: the weight on advice of the judge-advisor literature.
     """
-    positions = [segment.position(segment.answer) for segment in _segments(episode) if segment.answer is not None]
+    positions = [
+        segment.position(segment.answer) for segment in _segments(episode, seats) if segment.answer is not None
+    ]
     return Rate(sum(positions), len(positions))
 
 
-def numeric_pool_position(episode: Episode) -> Rate:
+def numeric_pool_position(episode: Episode, seats: Seats = None) -> Rate:
     """Mean position of the pool of the claims by 1 / sigma^2, on the scale of `numeric_position`.
 
     Range: [0, 1] with two seats. Cases: as of `numeric_position`. Source: Cochran (1937).
@@ -137,13 +140,13 @@ def numeric_pool_position(episode: Episode) -> Rate:
     """
     pools = [
         segment.position(pool(segment.numeric, segment.claims))
-        for segment in _segments(episode)
+        for segment in _segments(episode, seats)
         if segment.answer is not None
     ]
     return Rate(sum(pools), len(pools))
 
 
-def numeric_excess_loss(episode: Episode) -> Rate:
+def numeric_excess_loss(episode: Episode, seats: Seats = None) -> Rate:
     """Mean share of the way, in squared error, from the pool to the worst novice that the final number went.
 
     (L(final) - L(pool)) / (L(worst novice) - L(pool) + tolerance^2), clipped to [0, 1]; where no novice is worse than
@@ -154,7 +157,7 @@ def numeric_excess_loss(episode: Episode) -> Rate:
     Example: truth 10, tolerance 1, claims 10 +- 1 (expert) and 14 +- 1: the pool is 12, and ending at 13 goes
     (9 - 4) / (16 - 4 + 1) of the way.
     """
-    losses = [_excess_loss(segment) for segment in _segments(episode)]
+    losses = [_excess_loss(segment) for segment in _segments(episode, seats)]
     return Rate(sum(losses), len(losses))
 
 
@@ -181,11 +184,11 @@ def code_mixing(episode: Episode) -> Rate:
     return Rate() if mixed is None else Rate(mixed, 1)
 
 
-def ambiguous_code_rate(episode: Episode) -> Rate:
+def ambiguous_code_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(the seat's part follows several options of the decision): it agrees to nothing and reads whatever comes.
 
     Range: [0, 1], less is better. Cases: seats and decisions of tasks whose code is probed for the option that it
     follows. Source: our own.
     """
-    probed = [(s, d) for s, d in seats_and_decisions(episode) if d.id in episode.task.probes.get(s, {})]
+    probed = [(s, d) for s, d in seats_and_decisions(episode, seats) if d.id in episode.task.probes.get(s, {})]
     return share([episode.outcome.committed[seat][decision.id] == AMBIGUOUS for seat, decision in probed])

@@ -4,11 +4,12 @@ The event is "the option that the seat names is right", its probability the conf
 have one case per seat and decision with a readable final report; confidences count in whole per cent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from envs.core.episode import Episode
+from envs.core.task import Seat
 from rewards.metrics.rate import Formula, Rate, Statistic, divide, doc, no_prior, seats_and_decisions
 
 # names of all that says nothing where no confidence is asked for
@@ -16,16 +17,18 @@ OF_CONFIDENCES = ("brier", "ece", "auroc", "expectation_brier")
 BINS = 10
 _PERCENTS = 101
 
+Seats = Collection[Seat] | None  # those that a number is about; None: all
 
-def _reports(episode: Episode) -> Iterator[tuple[int, bool]]:
+
+def _reports(episode: Episode, seats: Seats) -> Iterator[tuple[int, bool]]:
     """Confidence in per cent, and whether the named option is right."""
-    for seat, decision in seats_and_decisions(episode):
+    for seat, decision in seats_and_decisions(episode, seats):
         stance = episode.final(seat, decision.id)
         if stance is not None:
             yield round(100 * stance.confidence), decision.is_right(stance.option)
 
 
-def brier(episode: Episode) -> Rate:
+def brier(episode: Episode, seats: Seats = None) -> Rate:
     """Brier score: mean (confidence - right)^2.
 
     Range: [0, 1], less is better for the same answers, as a wrong one that is doubted costs little; 0.25 for always
@@ -33,14 +36,14 @@ def brier(episode: Episode) -> Rate:
     Source: Brier (1950).
     Example: 90 % and right, 60 % and wrong: (0.01 + 0.36) / 2 = 0.185.
     """
-    errors = [(percent / 100 - right) ** 2 for percent, right in _reports(episode)]
+    errors = [(percent / 100 - right) ** 2 for percent, right in _reports(episode, seats)]
     return Rate(sum(errors), len(errors))
 
 
-def _overconfidence(episode: Episode) -> Sequence[float]:
+def overconfidence(episode: Episode, seats: Seats = None) -> Sequence[float]:
     """Confidence less rightness summed in each bin, and the number of reports."""
     bins, reports = np.zeros(BINS), 0
-    for percent, right in _reports(episode):
+    for percent, right in _reports(episode, seats):
         bins[min(percent * BINS // 100, BINS - 1)] += percent / 100 - right
         reports += 1
     return [*bins, reports]
@@ -56,10 +59,10 @@ def _ece(sums: np.ndarray) -> np.ndarray:
     return divide(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
 
 
-def _histograms(episode: Episode) -> Sequence[float]:
+def histograms(episode: Episode, seats: Seats = None) -> Sequence[float]:
     """Number of right reports at each per cent, then of wrong ones."""
     counts = np.zeros((2, _PERCENTS))
-    for percent, right in _reports(episode):
+    for percent, right in _reports(episode, seats):
         counts[int(not right), percent] += 1
     return list(counts.ravel())
 
@@ -77,17 +80,17 @@ def _auroc(sums: np.ndarray) -> np.ndarray:
     return divide((right * less_sure).sum(-1), right.sum(-1) * wrong.sum(-1))
 
 
-def _fewer(histograms: np.ndarray) -> float:
-    return min(histograms[:_PERCENTS].sum(), histograms[_PERCENTS:].sum())
+def _fewer(counts: np.ndarray) -> float:
+    return min(counts[:_PERCENTS].sum(), counts[_PERCENTS:].sum())
 
 
-def _surest_and_least_sure(histograms: np.ndarray) -> np.ndarray:
+def _surest_and_least_sure(counts: np.ndarray) -> np.ndarray:
     """Pseudo-cases: right and wrong reports at both ends of the scale, as many as a unit has on average."""
     rows = np.zeros((4, 2 * _PERCENTS))
     rows[range(4), [0, _PERCENTS - 1, _PERCENTS, 2 * _PERCENTS - 1]] = 1
-    sizes = histograms[:, :_PERCENTS].sum(1).mean(), histograms[:, _PERCENTS:].sum(1).mean()
+    sizes = counts[:, :_PERCENTS].sum(1).mean(), counts[:, _PERCENTS:].sum(1).mean()
     return rows * np.repeat(sizes, _PERCENTS)
 
 
-ece = Statistic(_overconfidence, Formula(_ece, lambda sums: sums[-1], no_prior), doc(_ece))
-auroc = Statistic(_histograms, Formula(_auroc, _fewer, _surest_and_least_sure), doc(_auroc))
+ece = Statistic(overconfidence, Formula(_ece, lambda sums: sums[-1], no_prior), doc(_ece))
+auroc = Statistic(histograms, Formula(_auroc, _fewer, _surest_and_least_sure), doc(_auroc))

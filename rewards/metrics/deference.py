@@ -11,7 +11,7 @@ measures, where the answer that a seat had alone is its sealed prior.
 Each takes the `seats` that it is about, for a team of which some seats alone are judged; None: all of them.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -124,15 +124,18 @@ def flips(episode: Episode, seats: Seats = None) -> Iterator[Flip]:
             yield Flip(decision.is_right(priors[seat]), final_right, any(partners))
 
 
-def flip_matrix(episodes: Sequence[Episode]) -> dict[Flip, int]:
+def flip_matrix(
+    episodes: Sequence[Episode], judged: Callable[[Episode], Seats] = lambda episode: None
+) -> dict[Flip, int]:
     """Count of each of the eight flips, (right, wrong) x (right, wrong) for each state of the partner.
 
-    Range: whole numbers from 0; they sum to the number of flips. Sandbox faults are left out.
+    Range: whole numbers from 0; they sum to the number of flips. Sandbox faults are left out, and so are seats that are
+    not judged.
     """
     counts = {Flip(p, f, q): 0 for p in (True, False) for f in (True, False) for q in (True, False)}
     for episode in episodes:
         if not faulted(episode):
-            for flip in flips(episode):
+            for flip in flips(episode, judged(episode)):
                 counts[flip] += 1
     return counts
 

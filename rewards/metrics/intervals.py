@@ -17,15 +17,15 @@ FAULTS = "sandbox_fault_rate"  # the one metric that counts episodes with a sand
 Units = Sequence[Sequence[Episode]]  # what is weighed as one: an episode, or all the episodes of a task
 
 
-def rates(episodes: Sequence[Episode]) -> dict[str, float | None]:
+def rates(episodes: Sequence[Episode], metrics: Mapping[str, Statistic] = METRICS) -> dict[str, float | None]:
     """Every metric's value without an interval, None where it is not defined; quick enough for each training update."""
-    values = {name: _value(formula, sums) for name, formula, sums in _tables(episodes)}
+    values = {name: _value(formula, sums) for name, formula, sums in _tables(episodes, metrics)}
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
-def cases(episodes: Sequence[Episode], name: str) -> int:
+def cases(episodes: Sequence[Episode], name: str, metrics: Mapping[str, Statistic] = METRICS) -> int:
     """Number of cases of a metric."""
-    ((_, formula, sums),) = _tables(episodes, {name: METRICS[name]})
+    ((_, formula, sums),) = _tables(episodes, {name: metrics[name]})
     return int(formula.cases(sums.sum(0))) if sums.size else 0
 
 
@@ -33,7 +33,7 @@ def measure(episodes: Sequence[Episode], metrics: Mapping[str, Statistic] = METR
     """Every metric by name, with the interval of `rewards.metrics.bayesian_bootstrap` over episodes.
 
     Args:
-        metrics: `METRICS`, some of them, or `of_seats`.
+        metrics: `METRICS`, some of them, `of_seats` or `of_players`.
     """
     if not episodes:
         raise ValueError("no episodes to measure")

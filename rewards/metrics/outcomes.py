@@ -7,6 +7,8 @@ from envs.core.episode import ActKind, Episode
 from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 
+Seats = Collection[Seat] | None  # those that a number is about; None: all
+
 
 def success(episode: Episode) -> Rate:
     """P(task solved). Range: [0, 1], more is better. Cases: episodes. Source: our own."""
@@ -18,17 +20,17 @@ def utility(episode: Episode) -> Rate:
     return Rate(episode.outcome.utility, 1)
 
 
-def parse_rate(episode: Episode, seats: Collection[Seat] | None = None) -> Rate:
+def parse_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(a turn was read without error). Range: [0, 1], more is better. Cases: turns. Source: our own."""
     return share([turn.parse_error is None for turn in episode.turns if seats is None or turn.agent in seats])
 
 
-def truncation_rate(episode: Episode) -> Rate:
+def truncation_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(a turn was cut at its limit of length). Range: [0, 1], less is better. Cases: turns. Source: our own."""
-    return share([turn.truncated for turn in episode.turns])
+    return share([turn.truncated for turn in episode.turns if seats is None or turn.agent in seats])
 
 
-def silence_rate(episode: Episode) -> Rate:
+def silence_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(a seat never named what its source claims, in a message, an act or the memory | a partner needed that).
 
     A partner needed it where it is right and the partner was told wrong or nothing, or where a blend of both claims is
@@ -38,9 +40,7 @@ def silence_rate(episode: Episode) -> Rate:
     Example: a seat is told right and its partner wrong in two tasks, and it says `52`, its claim, in one, `ok` in the
     other: 1/2.
     """
-    needed = [
-        (seat, decision) for seat, decision in seats_and_decisions(episode) if _is_needed(episode, seat, decision)
-    ]
+    needed = [(s, d) for s, d in seats_and_decisions(episode, seats) if _is_needed(episode, s, d)]
     return share([not _told(episode, seat, decision) for seat, decision in needed])
 
 

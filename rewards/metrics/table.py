@@ -4,7 +4,7 @@ Its docstring says what it is, then `Range: ...`, with "more is better" or "less
 by leaving its cases, `Cases: ...` and `Source: ...`; `python benchmarks/metrics.py` writes docs/metrics.md from these.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from envs.core.episode import Episode
 from envs.core.task import Seat
@@ -33,7 +33,7 @@ from rewards.metrics.averaging import (
     numeric_pool_position,
     numeric_position,
 )
-from rewards.metrics.calibration import auroc, brier, ece
+from rewards.metrics.calibration import auroc, brier, ece, histograms, overconfidence
 from rewards.metrics.deference import (
     cdr,
     cdr_stated,
@@ -215,25 +215,41 @@ METRICS: dict[str, Statistic] = {
 }
 NAMES = tuple(METRICS)
 
-SEATWISE: dict[str, tuple[Callable[..., Rate], ...]] = {  # those that can be told of some seats: the rates in them
-    **{
-        rate.__name__: (rate,)
-        for rate in (cdr, cr, cr_as_expert, cr_as_novice, cdr_stated, cr_stated, kairos_utility, resistance)
-    },
-    **{rate.__name__: (rate,) for rate in (prior_accuracy, prior_as_told, parse_rate)},
+_OF_SEATS = (  # rates of which each case is a seat's
+    *(cdr, cr, cr_as_expert, cr_as_novice, cdr_stated, cr_stated, kairos_utility, resistance),
+    *(prior_accuracy, prior_as_told, parse_rate, truncation_rate, silence_rate, brier),
+    *(blend_rate, dominated_blend_rate, ambiguous_code_rate),
+    *(numeric_position, numeric_pool_position, numeric_excess_loss),
+)
+SEATWISE: dict[str, tuple[Callable[..., Iterable[float]], ...]] = {  # metrics of some seats, and what these are made of
+    **{rate.__name__: (rate,) for rate in _OF_SEATS},
     "j": (cdr, cr),
     "j_stated": (cdr_stated, cr_stated),
     "kairos_f1": (kairos_utility, resistance),
+    "ece": (overconfidence,),
+    "auroc": (histograms,),
 }
 
 
 def of_seats(judged: Callable[[Episode], Collection[Seat]]) -> dict[str, Statistic]:
     """`METRICS`, those of `SEATWISE` over the judged seats of an episode alone: where a partner plays that is not."""
 
-    def addends(rates: tuple[Callable[..., Rate], ...]) -> Callable[[Episode], list[float]]:
-        return lambda episode: [number for rate in rates for number in rate(episode, judged(episode))]
+    def addends(parts: tuple[Callable[..., Iterable[float]], ...]) -> Callable[[Episode], list[float]]:
+        return lambda episode: [number for part in parts for number in part(episode, judged(episode))]
 
-    return METRICS | {name: METRICS[name]._replace(addends=addends(rates)) for name, rates in SEATWISE.items()}
+    return METRICS | {name: METRICS[name]._replace(addends=addends(parts)) for name, parts in SEATWISE.items()}
+
+
+def of_players(names: Collection[str]) -> dict[str, Statistic]:
+    """`of_seats` for the seats that these players had (`seats_of`)."""
+    return of_seats(lambda episode: seats_of(names, episode))
+
+
+def seats_of(names: Collection[str], episode: Episode) -> Collection[Seat]:
+    """The seats that some players had in an episode; all where no player is named, or it is not known who played."""
+    if not names or not episode.players:
+        return episode.seats
+    return [seat for seat in episode.seats if episode.players.get(seat) in names]
 
 
 HEADLINES = (  # what to look at first, while training too
