@@ -121,9 +121,9 @@ def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path):
     with pytest.raises(RunError, match="is not the folder of a run: it has no run.json"):
         read_run(tmp_path)
     (tmp_path / "results.json").write_text('{"who": ["a"]}')
-    with pytest.raises(RunError, match="is of `marl-coop eval`"):
+    with pytest.raises(RunError, match="has no results.json of an evaluation that can be read"):
         read_run(tmp_path)
-    with pytest.raises(RunError, match="is no folder; name that of a run"):
+    with pytest.raises(RunError, match="is no folder; name that of a run or of an evaluation"):
         read_run(tmp_path / "nowhere")
 
 
@@ -133,6 +133,47 @@ def test_rewards_that_are_not_to_be_had_here_leave_evaluation_unpaid_and_say_so(
     run = read_run(place)
     assert run.stack is None and any("evaluation is shown without rewards" in said for said in run.notices)
     assert row(run.played[0], run.stack)["reward"] is None
+
+
+PERSUADER = {"name": "persuader", "partner": "scripted:persuader"}
+BEST = {"name": "best", "best_of": 2}
+
+
+def test_an_evaluation_is_read_by_condition_and_team_and_its_first_screen_has_the_tables_of_the_terminal(tmp_path):
+    who = ["scripted:always-agree"]
+    folder = viewed.evaluation_folder(tmp_path / "ev", who, {"name": "unseen"}, PERSUADER, BEST, episodes=8)
+    run = read_run(folder)
+    assert [one.id for one in run.played[6:9]] == [f"unseen/scripted:always-agree:{i}" for i in (7, 8)] + [
+        "unseen/scripted:ideal:1"
+    ]
+    assert {(one.phase, one.team) for one in run.played} == {
+        (condition, team) for condition in ("unseen", "persuader") for team in (*who, "scripted:ideal")
+    }
+    told = overview(run)
+    assert told["finished"] and told["facts"]["environment"] == "PairedFunctions"
+    assert told["notices"] == [
+        "not played: best: PairedFunctions has no tests that the seats can run, so no attempt can be chosen"
+    ]
+    unseen = told["tables"][0]
+    solved = sum(one.episode.outcome.success for one in run.played[8:16]) / 8
+    assert unseen["heads"] == ["metric", "scripted:always-agree", "ceiling: scripted:ideal"]
+    assert unseen["rows"][0][0] == "success" and unseen["rows"][0][2].startswith(f"{solved:.2f} [")
+
+
+def test_beside_a_partner_an_episode_is_of_the_kinds_of_the_teams_own_seat(tmp_path):
+    run = read_run(viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], PERSUADER, episodes=20))
+    assert any("capitulated" in kinds(one.episode) for one in run.played)  # the persuader, who was told right
+    assert not any("capitulated" in row(one, None)["kinds"] for one in run.played)
+    assert any("held" in row(one, None)["kinds"] for one in run.played)
+
+
+def test_an_evaluation_of_which_episodes_are_gone_shows_its_tables_and_says_so(tmp_path):
+    folder = viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "unseen"}, episodes=2)
+    (file,) = (folder / "episodes").iterdir()
+    file.unlink()
+    run = read_run(folder)
+    assert run.notices == (f"episodes/{file.name} is not there: the episodes of scripted:ideal in unseen",)
+    assert overview(run)["tables"] and page(twin([run]))
 
 
 # --------------------------------------------------------------------------------------------------------- episodes

@@ -145,6 +145,46 @@ def test_a_page_of_5000_episodes_is_small_and_its_last_one_opens(opened, tmp_pat
     assert tab.locator(".brief").first.inner_text() == few[-1]["detail"]["seats"][0]["brief"]
 
 
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    """The page of an evaluation in which a team has a name that an address must escape."""
+    folder = tmp_path_factory.mktemp("evaluated") / "ev"
+    beside = {"name": "persuader", "partner": "scripted:persuader"}
+    viewed.evaluation_folder(folder, ["scripted:always-agree"], {"name": "unseen"}, beside)
+    results = folder / "results.json"
+    results.write_text(results.read_text().replace("scripted:always-agree", "http://host/a b?c=%25#m"))
+    file = folder / "page.html"
+    file.write_text(page(twin([read_run(folder)])), encoding="utf-8")
+    return file
+
+
+def test_an_evaluation_is_filtered_by_condition_and_team_and_every_episode_has_an_address(opened, evaluation):
+    tab = opened(source=evaluation)
+    assert tab.locator("h2").all_inner_texts()[:2] == [
+        "unseen: 6 tasks, the team in all seats",
+        "persuader: 6 tasks, the team in one seat",
+    ]
+    assert "Nothing has been played yet." not in tab.locator("main").inner_text()
+    tab = opened("episodes", source=evaluation)
+    tab.get_by_label("all conditions").select_option("persuader")
+    tab.locator(".choices .faint", has_text=re.compile("^12 of 24")).wait_for()
+    tab.get_by_label("all teams").select_option("http://host/a b?c=%25#m")
+    tab.locator(".choices .faint", has_text=re.compile("^6 of 24")).wait_for()
+    tab.locator(".episodes a").nth(2).click()
+    tab.wait_for_selector(".turn")
+    assert tab.locator("h1").inner_text().startswith("persuader/http://host/a b?c=%25#m:3")
+    again = opened(tab.url.partition("#")[2], source=evaluation)
+    again.wait_for_selector(".turn")
+    assert again.locator("h1").inner_text() == tab.locator("h1").inner_text()
+    again.keyboard.press("b")
+    again.wait_for_selector(".panels.two")
+
+
+def test_on_a_phone_the_tables_of_an_evaluation_scroll_by_themselves(opened, evaluation):
+    tab = opened(source=evaluation, viewport={"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_the_page_of_an_empty_run_opens(opened, tmp_path):
     (tmp_path / "run").mkdir()
     file = tmp_path / "empty.html"

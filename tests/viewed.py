@@ -12,10 +12,16 @@ from envs.core.episode import Episode
 from envs.core.task import Seat
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
+from marl_coop.config.battery import Battery
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.battery import play_battery
+from marl_coop.experiment.plan import make_plan
+from marl_coop.experiment.teams import find_team
 from marl_coop.runs.records import Credit, TurnCredit, write_episodes
 from marl_coop.runs.rundir import record_start
 from rewards import RewardStack
 
+CONFIG = Path(__file__).parents[1] / "configs/quickstart.yaml"
 REWARDS = {"task_success": {}, "deference": {"weight": 0.5}, "capitulation": {"weight": 0.5}, "communication": {}}
 HOSTILE = (
     "</script><script>window.struck = 1</script>",
@@ -42,6 +48,14 @@ def played(
     player = find_partner(partner, game)
     player = Says(says, player) if says else player
     return [play(game, dict.fromkeys(game.seats, player), seed) for seed in range(count)]
+
+
+def evaluation_folder(folder: Path, who: Sequence[str], *conditions: dict, episodes: int = 6) -> Path:
+    """The folder of an evaluation of scripted teams as `marl-coop eval` leaves it."""
+    battery = Battery.model_validate({"floor": None, "episodes": episodes, "conditions": list(conditions)})
+    plan = make_plan(battery, [find_team(name) for name in who], load_config([CONFIG]), "battery.yaml")
+    play_battery(plan, folder)
+    return folder
 
 
 def credit(episode: Episode) -> Credit:

@@ -36,9 +36,7 @@ def evaluate(argv: Sequence[str]) -> int:
     for table in tables(results):
         console.print(table)
     for one in results.unplayed:
-        console.print(
-            f"not played: {' in '.join(filter(None, (one.who, one.condition)))}: {one.reason}", style="yellow"
-        )
+        console.print(str(one), style="yellow", markup=False)
     console.print(f"results: {folder / 'results.json'}")
     return 0
 

@@ -13,11 +13,13 @@ from marl_coop.viewer.source import read_run
 
 
 def show(argv: Sequence[str]) -> int:
-    """Print one episode of a run."""
+    """Print one episode of a run or of an evaluation."""
     parser = argparse.ArgumentParser(prog="marl-coop show", description="Print one episode of a run.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run or of an evaluation")
     parser.add_argument(
-        "episode", metavar="EPISODE", help="file and line, as `marl-coop view` calls it: before:3, update-0001.0:17"
+        "episode",
+        metavar="EPISODE",
+        help="file and line, as `marl-coop view` calls it: before:3, update-0001.0:17, persuader/base:2",
     )
     args = parser.parse_args(argv)
     run = read_run(args.run)

@@ -11,9 +11,10 @@ def view(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="marl-coop view",
         description="Write one HTML file, which needs no network, and a JSON file with the same data: what was trained "
-        "and what came of it, and every episode. The runs may be finished, running, stopped or empty.",
+        "and what came of it, and every episode. The runs may be finished, running, stopped or empty; the folder of an "
+        "evaluation (marl-coop eval) is shown too.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run's folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="the folder of a run or of an evaluation")
     parser.add_argument(
         "--output",
         type=Path,

@@ -1,7 +1,9 @@
-"""What came of a battery, for the terminal: a table for each condition, and one of the differences."""
+"""What came of a battery, for a reader: a table for each condition, and one of the differences of each team."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from rich.markup import escape
 from rich.table import Table
 
 from marl_coop.evaluation.results import ResultRow, Results
@@ -24,35 +26,52 @@ COMPARED = ("success", "j", "cdr", "cr")
 COORDINATION = {"curse_of_coordination": "curse", "coordination_failure_rate": "broken", "token_ratio": "token ratio"}
 
 
-def tables(results: Results) -> Iterator[Table]:
-    """A table for each condition, with all teams, the floor and the ceiling, then one of each team's differences."""
+class Grid(NamedTuple):
+    """A table in words: `heads` are those of its columns, and each of `rows` has as many cells."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int = 1  # the first columns, which are no numbers
+    note: str = ""
+
+
+def grids(results: Results) -> Iterator[Grid]:
+    """A grid for each condition, with all teams, the floor and the ceiling, then one of each team's differences."""
     values = [row for row in results.rows if row.than_who is None]
     for name in results.conditions:
-        rows = [row for row in values if row.condition == name]
-        yield _condition(results, name, rows)
+        yield _condition(results, name, [row for row in values if row.condition == name])
     for who in results.who:
         differences = [row for row in results.rows if row.than_who is not None and row.who == who]
         if differences:
             yield _differences(who, differences)
 
 
-def _condition(results: Results, name: str, rows: Sequence[ResultRow]) -> Table:
+def tables(results: Results) -> Iterator[Table]:
+    """The grids for the terminal."""
+    for grid in grids(results):
+        out = Table(title=escape(grid.title), title_justify="left", caption=grid.note or None)
+        for i, head in enumerate(grid.heads):
+            out.add_column(escape(head), justify="left" if i < grid.labels else "right", overflow="fold")
+        for row in grid.rows:
+            out.add_row(*map(escape, row))
+        yield out
+
+
+def _condition(results: Results, name: str, rows: Sequence[ResultRow]) -> Grid:
     about, found = results.conditions[name], {(row.who, row.metric): row for row in rows}
     present = list(dict.fromkeys(row.who for row in rows))
     bars = {results.floor: "floor", results.ceiling: "ceiling"}
     seats = "one seat" if about["partner"] is not None else "all seats"
-    out = Table(title=f"{name}: {about['episodes']} tasks, the team in {seats}", title_justify="left")
-    out.add_column("metric", no_wrap=True)
-    for who in present:
-        out.add_column(f"{bars[who]}: {who}" if who in bars else who, justify="right", overflow="fold")
-    for metric, label in SHOWN.items():
-        cells = [found.get((who, metric)) for who in present]
-        if any(cells):
-            out.add_row(label, *map(_with_cases, cells))
-    return out
+    cells = {label: [found.get((who, metric)) for who in present] for metric, label in SHOWN.items()}
+    return Grid(
+        title=f"{name}: {about['episodes']} tasks, the team in {seats}",
+        heads=["metric", *(f"{bars[who]}: {who}" if who in bars else who for who in present)],
+        rows=[[label, *map(_with_cases, of_metric)] for label, of_metric in cells.items() if any(of_metric)],
+    )
 
 
-def _differences(who: str, rows: Sequence[ResultRow]) -> Table:
+def _differences(who: str, rows: Sequence[ResultRow]) -> Grid:
     found: dict[tuple[str, str], dict[str, ResultRow]] = {}
     for row in rows:
         same = row.than_who == who
@@ -61,18 +80,13 @@ def _differences(who: str, rows: Sequence[ResultRow]) -> Table:
         found.setdefault((row.condition, minus), {})[row.metric] = row
     shown = {metric: SHOWN[metric] for metric in COMPARED} | COORDINATION
     columns = [metric for metric in shown if any(metric in metrics for metrics in found.values())]
-    out = Table(
+    return Grid(
         title=f"{who}: differences, paired by task",
-        title_justify="left",
-        caption="Brackets: 95 % intervals, a Bayesian bootstrap over tasks. One checkpoint speaks of itself alone.",
+        heads=["in condition", "minus", *(shown[metric] for metric in columns)],
+        rows=[[*place, *(_with_cases(metrics.get(metric)) for metric in columns)] for place, metrics in found.items()],
+        labels=2,
+        note="Brackets: 95 % intervals, a Bayesian bootstrap over tasks. One checkpoint speaks of itself alone.",
     )
-    for column in ("in condition", "minus"):
-        out.add_column(column, overflow="fold")
-    for metric in columns:
-        out.add_column(shown[metric], justify="right")
-    for place, metrics in found.items():
-        out.add_row(*place, *(_with_cases(metrics.get(metric)) for metric in columns))
-    return out
 
 
 def _with_cases(row: ResultRow | None) -> str:

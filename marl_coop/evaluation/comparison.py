@@ -5,13 +5,13 @@ alone, a difference speaks of that checkpoint, and is paired by task (`rewards.m
 of methods (`rewards.metrics.across_seeds`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from envs.core.episode import Episode
+from marl_coop.evaluation.results import Kept, read_results
 from marl_coop.evaluation.seating import Seating
 from marl_coop.runs import rundir
 from marl_coop.runs.records import read_episodes
@@ -103,11 +103,11 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     if (folder / "run.json").is_file():
         return [_run(folder)]
     try:
-        listed = json.loads((folder / "results.json").read_text(encoding="utf-8"))["episodes"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        _, kept = read_results(folder)
+    except RunError as error:
         raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
                        "that lists episodes") from error  # fmt: skip
-    return [_team(folder, one) for one in listed]
+    return [_team(folder, one) for one in kept]
 
 
 def _run(folder: Path) -> Evaluated:
@@ -126,9 +126,9 @@ def _run(folder: Path) -> Evaluated:
     )
 
 
-def _team(folder: Path, listed: Mapping[str, Any]) -> Evaluated:
+def _team(folder: Path, kept: Kept) -> Evaluated:
     """A team of an evaluation; one that was a run, or a checkpoint of one, has the name and the seed of it."""
-    who = listed["who"]
+    who = kept.who
     place = Path(who)
     is_run = (place / "run.json").is_file()
     method, seed = who, None
@@ -139,9 +139,9 @@ def _team(folder: Path, listed: Mapping[str, Any]) -> Evaluated:
         place=f"{who} in {folder}",
         method=method,
         seed=seed,
-        condition=listed["condition"],
-        episodes=_by_task(folder / listed["file"]),
-        beside_partners=listed["judged"] == "one",
+        condition=kept.condition,
+        episodes=_by_task(folder / kept.file),
+        beside_partners=kept.judged == "one",
     )
 
 

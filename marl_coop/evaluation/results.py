@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from envs.core.episode import Episode
 from marl_coop.evaluation.matches import Match
+from marl_coop.runs.rundir import RunError
 from rewards.metrics import METRICS, Metric, compare, coordination, measure, of_seats
 
 COLUMNS: tuple[str, ...] = ("who", "condition", "than_who", "than_condition", "metric", "value", "low", "high", "n")
@@ -42,6 +43,19 @@ class Unplayed(NamedTuple):
     who: str
     condition: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"not played: {' in '.join(filter(None, (self.who, self.condition)))}: {self.reason}"
+
+
+class Kept(NamedTuple):
+    """Where the episodes of a team in a condition are, relative to results.json; several may be in one file, where they
+    come to the same play. `judged`: "all" or "one" of the seats was the team's."""
+
+    who: str
+    condition: str
+    file: str
+    judged: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,18 +172,34 @@ class Results:
             "results": [{k: v for k, v in row.items() if v is not None} for row in rows if row["than_who"] is None],
             "differences": [row for row in rows if row["than_who"] is not None],
             "unplayed": [one._asdict() for one in self.unplayed],
-            "episodes": [
-                {
-                    "who": one.match.who,
-                    "condition": one.match.condition,
-                    "file": str(one.match.file.relative_to(folder)),
-                    "judged": "all" if one.match.seating.partner is None else "one",
-                }
-                for one in self.played
-            ],
+            "episodes": [_kept(one.match, folder)._asdict() for one in self.played],
         }
         (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _kept(match: Match, folder: Path) -> Kept:
+    judged = "all" if match.seating.partner is None else "one"
+    return Kept(match.who, match.condition, str(match.file.relative_to(folder)), judged)
+
+
+def read_results(folder: Path) -> tuple[Results, list[Kept]]:
+    """What `Results.write` wrote: all but what was played, and where that is.
+
+    Raises:
+        RunError: there is no results.json of an evaluation that can be read.
+    """
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = Results(
+            **{name: content[name] for name in ("who", "floor", "ceiling", "conditions")},
+            played=[],
+            rows=[ResultRow(**row) for kind in ("results", "differences") for row in content[kind]],
+            unplayed=[Unplayed(**one) for one in content["unplayed"]],
+        )
+        return results, [Kept(**one) for one in content["episodes"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{str(folder)!r} has no results.json of an evaluation that can be read") from error

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from envs.core.episode import Episode
+from envs.core.task import Seat
 from envs.core.tokens import one_line
 from marl_coop.runs.records import EpisodeRecord
 from marl_coop.runs.rundir import RunError
@@ -17,16 +18,19 @@ _UPDATE = re.compile(r"update-(\d+)(\.\d+)?")  # and of training the process tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayedEpisode:
-    """One episode of a run.
+    """One episode of a run, or of an evaluation by `marl-coop eval`.
 
     `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
     `training`, `evaluation` (on unseen tasks while it trained) or `after`, and `update` the number of the update in the
-    metrics, from 1, None before and after training.
+    metrics, from 1, None before and after training. Of an evaluation `phase` is the condition, `team` who was
+    evaluated, `judged` the seats that this team had (None: all), and `id` is `condition/team:line`.
     """
 
     id: str
     phase: str
     update: int | None = None
+    team: str | None = None
+    judged: tuple[Seat, ...] | None = None
     record: EpisodeRecord
 
     @property

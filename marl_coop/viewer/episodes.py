@@ -4,7 +4,7 @@ The data is what JSON can hold, all text of a model is `visible`, and numbers ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from envs.core.episode import AMBIGUOUS, Act, Episode, Merge, Stance, Turn
@@ -44,14 +44,15 @@ def row(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     terms = {name: rounded(value) or 0.0 for name, value in breakdown.by_term().items()} if breakdown else {}
     return {
         "id": played.id,
-        "phase": played.phase,
+        "phase": visible(played.phase),
+        "team": visible(played.team) if played.team is not None else None,
         "update": played.update,
         "task": visible(episode.task.id),
         "family": visible(episode.task.family),
         "told": [_told_right(episode, seat) for seat in episode.seats],
         "success": episode.outcome.success,
         "utility": rounded(episode.outcome.utility),
-        "kinds": kinds(episode),
+        "kinds": kinds(episode, played.judged),
         "said": sum(turn.message_tokens for turn in episode.turns),
         "written": sum(message_tokens(turn.reply) for turn in episode.turns),
         "reward": rounded(sum(terms.values())) if breakdown else None,
@@ -65,13 +66,18 @@ def _told_right(episode: Episode, seat: Seat) -> bool | None:
     return episode.task.cell.get(seat) if claims else None
 
 
-def kinds(episode: Episode) -> list[str]:
-    """Those of `KINDS` that an episode is of; a sandbox fault alone, where it met one."""
+def kinds(episode: Episode, judged: Collection[Seat] | None = None) -> list[str]:
+    """Those of `KINDS` that an episode is of; a sandbox fault alone, where it met one.
+
+    Args:
+        judged: the seats of which it is told who held, gave in or could not be read; None: of all.
+    """
     if faulted(episode):
         return ["fault"]
-    found = {kind_of(conflict) for conflict in conflicts(episode)}
+    seats = episode.seats if judged is None else judged
+    found = {kind_of(conflict) for conflict in conflicts(episode) if conflict.seat in seats}
     found |= {kind for kind, names in _MEASURED.items() if any(METRICS[name].addends(episode)[0] for name in names)}
-    found |= {"unreadable"} if any(turn.parse_error for turn in episode.turns) else set()
+    found |= {"unreadable"} if any(turn.parse_error for turn in episode.turns if turn.agent in seats) else set()
     return [kind for kind in KINDS if kind in found]
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from envs.core.episode import Episode
+from marl_coop.evaluation.battery_tables import Grid, grids
+from marl_coop.evaluation.results import Results
 from marl_coop.runs.played import AFTER, BEFORE, EVALUATION, TRAINING
 from marl_coop.viewer.episodes import rounded
 from marl_coop.viewer.source import Run
@@ -43,7 +45,7 @@ def overview(run: Run) -> Data:
         "folder": visible(run.folder.resolve().name),
         "finished": run.finished,
         "last_written": run.last_written.isoformat(sep=" ", timespec="seconds") if run.last_written else None,
-        "facts": _facts(run),
+        "facts": _evaluated(run.evaluation) if run.evaluation else _facts(run),
         "config": visible(run.config_text),
         "command": visible(shlex.join(map(str, run.starts[-1].get("command", ())))) if run.starts else "",
         "notices": [visible(notice) for notice in run.notices],
@@ -53,6 +55,7 @@ def overview(run: Run) -> Data:
         "curves": [*_curves(run, TRAINING, "team/"), *_curves(run, EVALUATION, "eval/")],
         "terms": _terms(run),
         "learning": _learning(run),
+        "tables": [_table(grid) for grid in grids(run.evaluation)] if run.evaluation else [],
     }
 
 
@@ -71,6 +74,12 @@ def _newest(run: Run) -> _Side:
         if updates := run.updates(phase):
             return _Side(f"update {max(updates)}, on {tasks}", updates[max(updates)])
     return _Side("after training", [])
+
+
+def _table(grid: Grid) -> Data:
+    """A grid of an evaluation, of which the names of teams are text of users."""
+    rows = [[visible(cell) for cell in row] for row in grid.rows]
+    return grid._asdict() | {"title": visible(grid.title), "heads": [*map(visible, grid.heads)], "rows": rows}
 
 
 def _alarms(run: Run) -> list[str]:
@@ -102,6 +111,14 @@ def _facts(run: Run) -> dict[str, str]:
         "version": versions.get("marl-coop"),
     }
     return {name: visible(str(value)) for name, value in facts.items() if value not in (None, "")}
+
+
+def _evaluated(results: Results) -> dict[str, str]:
+    """Who was evaluated where."""
+    places = dict.fromkeys(about["environment"]["name"].rpartition(":")[2] for about in results.conditions.values())
+    facts = {"teams": ", ".join(results.who), "floor": results.floor, "ceiling": results.ceiling}
+    facts |= {"environment": ", ".join(places)}
+    return {name: visible(value) for name, value in facts.items() if value}
 
 
 def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:

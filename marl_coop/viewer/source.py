@@ -1,11 +1,12 @@
-"""What a run's folder holds, read for a person: also of a run that is still going, that crashed, or that is empty.
+"""What a run's folder holds, read for a person: also of a run that is still going, that crashed, or that is empty. The
+folder of an evaluation by `marl-coop eval` is read too.
 
 What cannot be read is left out and said: each such thing is a line of `notices`.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from pydantic import ValidationError
 
 from envs.core.episode import Episode
 from envs.core.tokens import one_line
+from marl_coop.evaluation.comparison import BESIDE_PARTNERS
+from marl_coop.evaluation.results import Kept, Results, read_results
 from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
 from marl_coop.runs.records import lines_of, logged, of_numbers
 from marl_coop.runs.rundir import BEST, RunError
+from marl_coop.viewer.text import visible
 from rewards import RewardStack
 
 
@@ -33,6 +37,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()  # of each update
     results: Mapping[str, Any] = field(default_factory=dict)  # results.json
+    evaluation: Results | None = None  # what came of a battery; all but name, episodes and notices is then empty
     best: Mapping[str, Any] = field(default_factory=dict)  # best.json
     alarms: tuple[Mapping[str, Any], ...] = ()
     played: tuple[PlayedEpisode, ...] = ()
@@ -42,7 +47,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return bool(self.results)
+        return bool(self.results) or self.evaluation is not None
 
     def phase(self, name: str) -> list[Episode]:
         """The episodes of `before` or `after`."""
@@ -58,22 +63,25 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Everything that a run has written so far.
+    """Everything that a run, or an evaluation, has written so far.
 
     Raises:
-        RunError: there is no such folder, or it holds something else than a run.
+        RunError: there is no such folder, or it holds something else; an evaluation is one once it has results.
     """
     if not folder.is_dir():
-        raise RunError(f"{str(folder)!r} is no folder; name that of a run")
+        raise RunError(f"{str(folder)!r} is no folder; name that of a run or of an evaluation")
     files = episode_files(folder)
     known = [folder / name for name in ("run.json", "config.yaml", "metrics.jsonl", "results.json")] + files
     present = [file for file in known if file.is_file()]
     if not present and any(path.name != ".lock" for path in folder.iterdir()):
-        raise RunError(f"{str(folder)!r} is not the folder of a run: it has no run.json, no metrics and no episodes")
+        raise RunError(
+            f"{str(folder)!r} is not the folder of a run: it has no run.json, no metrics and no episodes; nor of an "
+            "evaluation that has ended: it has no results.json"
+        )
     notices: list[str] = []
     told, results = (_read_json(folder / name, notices) for name in ("run.json", "results.json"))
     if "who" in results:
-        raise RunError(f"{str(folder)!r} is of `marl-coop eval`; name the folder of a run")
+        return _evaluation(folder)
     starts = tuple(start for start in _listed(told.get("starts")) if isinstance(start, Mapping))
     config_text, config = _configuration(folder, starts, notices)
     played = tuple(one for file in files for one in _played(file, notices))
@@ -93,6 +101,32 @@ def read_run(folder: Path) -> Run:
         last_written=max((datetime.fromtimestamp(file.stat().st_mtime) for file in present), default=None),
         notices=tuple(notices),
     )
+
+
+def _evaluation(folder: Path) -> Run:
+    results, kept = read_results(folder)
+    notices = [*map(str, results.unplayed)]
+    return Run(
+        folder=folder,
+        name=folder.resolve().name,
+        evaluation=results,
+        played=tuple(one for match in kept for one in _of_match(folder, match, notices)),
+        last_written=datetime.fromtimestamp((folder / "results.json").stat().st_mtime),
+        notices=tuple(notices),
+    )
+
+
+def _of_match(folder: Path, match: Kept, notices: list[str]) -> Iterator[PlayedEpisode]:
+    """The episodes of a team in a condition."""
+    file = folder / match.file
+    if not file.is_file():
+        notices.append(f"{match.file} is not there: the episodes of {match.who} in {match.condition}")
+        return
+    for one in _played(file, notices):
+        episode, line = one.episode, one.id.rpartition(":")[2]
+        judged = BESIDE_PARTNERS.judged(episode.seats, episode.task.seed) if match.judged == "one" else None
+        name = visible(f"{match.condition}/{match.who}:{line}")
+        yield replace(one, id=name, phase=match.condition, team=match.who, judged=judged)
 
 
 def _played(file: Path, notices: list[str]) -> Iterator[PlayedEpisode]:

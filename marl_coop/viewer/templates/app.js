@@ -17,12 +17,21 @@ const KEYS = [
 function place() {
   const [path, query = ""] = location.hash.slice(1).split("?");
   const [view = "", ...rest] = path.split("/");
-  return { view, key: rest.join("/"), query: new URLSearchParams(query) };
+  return { view, key: decoded(rest.join("/")), query: new URLSearchParams(query) };
+}
+
+/** A key as `address` wrote it, or as a person typed it. */
+function decoded(key) {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
 }
 
 const address = (path, query = {}) => {
   const set = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return `#${path}${set.length ? `?${new URLSearchParams(set)}` : ""}`;
+  return `#${encodeURI(path).replaceAll("?", "%3F")}${set.length ? `?${new URLSearchParams(set)}` : ""}`;
 };
 
 function bar(view) {

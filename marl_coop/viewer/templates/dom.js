@@ -45,6 +45,23 @@ function verdict(right, title = null) {
   );
 }
 
+/** A table of numbers: names of its columns, and rows of cells or ready `tr`. */
+const numbers = (heads, rows) =>
+  el(
+    "table",
+    { class: "numbers" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        heads.map((name) => el("th", {}, name)),
+      ),
+    ),
+    el("tbody", {}, rows),
+  );
+
 /** The number of a seat's colour, by its place at the table. */
 const seatClass = (index) => `seat-${index % 8}`;
 

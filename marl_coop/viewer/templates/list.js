@@ -28,6 +28,7 @@ function selected(query) {
   const fits = (row) =>
     (!query.kind || row.kinds.includes(query.kind)) &&
     (!query.phase || row.phase === query.phase) &&
+    (!query.team || row.team === query.team) &&
     (!query.family || row.family === query.family) &&
     (!query.run || row.run === Number(query.run)) &&
     (!query.success || String(row.success) === query.success) &&
@@ -230,7 +231,14 @@ function filters(query, rows, change) {
         el("option", { value, selected: (query[name] ?? "") === String(value) }, text),
       ),
     );
-  const families = [...new Set(store.rows.map((row) => row.family))].sort();
+  const known = (name) => [...new Set(store.rows.map((row) => row[name]).filter((value) => value !== null))];
+  const every = (name, label, values) =>
+    choice(
+      name,
+      label,
+      values.map((value) => [value, value]),
+    );
+  const teams = known("team");
   const search = el("input", {
     type: "search",
     id: "search",
@@ -252,16 +260,9 @@ function filters(query, rows, change) {
           "all runs",
           store.overview.runs.map((_, i) => [i, runName(i)]),
         ),
-      choice(
-        "phase",
-        "all phases",
-        ["before", "training", "evaluation", "after"].map((phase) => [phase, phase]),
-      ),
-      choice(
-        "family",
-        "all families",
-        families.map((family) => [family, family]),
-      ),
+      every("phase", teams.length ? "all conditions" : "all phases", known("phase")),
+      teams.length > 0 && every("team", "all teams", teams),
+      every("family", "all families", known("family").sort()),
       choice("success", "solved or not", [
         ["true", "solved"],
         ["false", "not solved"],

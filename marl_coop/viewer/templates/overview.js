@@ -50,13 +50,34 @@ function aboutRun(run) {
       { class: "facts" },
       Object.entries(run.facts).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))),
     ),
-    tiles.length
-      ? el("div", { class: "tiles" }, tiles.map(tile))
-      : el("p", { class: "empty" }, "Nothing has been played yet."),
+    tiles.length > 0 && el("div", { class: "tiles" }, tiles.map(tile)),
+    run.tables.map(evaluationTable),
+    tiles.length + run.tables.length === 0 && el("p", { class: "empty" }, "Nothing has been played yet."),
   );
 }
 
+/** A table of `marl-coop eval`: of a condition, or of the differences of a team. */
+const evaluationTable = ({ title, heads, rows, labels, note }) => [
+  el("h2", {}, title),
+  note && el("p", { class: "note" }, note),
+  el(
+    "div",
+    { class: "scroll" },
+    numbers(
+      heads,
+      rows.map((row) =>
+        el(
+          "tr",
+          {},
+          row.map((cell, i) => el(i < labels ? "th" : "td", {}, cell)),
+        ),
+      ),
+    ),
+  ),
+];
+
 function cameOfIt(run) {
+  if (run.tables.length) return null;
   return el(
     "section",
     { class: "run" },
@@ -88,24 +109,7 @@ function outcome(run) {
     el(
       "div",
       {},
-      el(
-        "div",
-        { class: "scroll" },
-        el(
-          "table",
-          { class: "numbers" },
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              ["", ...labels, "change", "ceiling", "cases"].map((name) => el("th", {}, name)),
-            ),
-          ),
-          el("tbody", {}, rows.map(resultRow)),
-        ),
-      ),
+      el("div", { class: "scroll" }, numbers(["", ...labels, "change", "ceiling", "cases"], rows.map(resultRow))),
       chart(run.charts.results, "sides"),
     ),
   ];
@@ -234,29 +238,15 @@ function terms(run) {
       "div",
       { class: "beside" },
       chart(run.charts.terms),
-      el(
-        "table",
-        { class: "numbers" },
-        el(
-          "thead",
-          {},
+      numbers(
+        ["term", "share", "value before weight"],
+        run.terms.map((term) =>
           el(
             "tr",
-            {},
-            ["term", "share", "value before weight"].map((name) => el("th", {}, name)),
-          ),
-        ),
-        el(
-          "tbody",
-          {},
-          run.terms.map((term) =>
-            el(
-              "tr",
-              { title: term.doc },
-              el("th", {}, term.term),
-              el("td", {}, ends(term.share, 2)),
-              el("td", {}, ends(term.pay, 2)),
-            ),
+            { title: term.doc },
+            el("th", {}, term.term),
+            el("td", {}, ends(term.share, 2)),
+            el("td", {}, ends(term.pay, 2)),
           ),
         ),
       ),
