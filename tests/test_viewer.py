@@ -15,12 +15,13 @@ from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import charts, terminal
-from marl_coop.viewer.episodes import KINDS, detail, kinds, row
+from marl_coop.viewer.episodes import KINDS, detail, kind_of, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardStack
+from rewards.metrics import conflicts
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,20 @@ def test_beside_a_partner_an_episode_is_of_the_kinds_of_the_teams_own_seat(tmp_p
     assert any("capitulated" in kinds(one.episode) for one in run.played)  # the persuader, who was told right
     assert not any("capitulated" in row(one, None)["kinds"] for one in run.played)
     assert any("held" in row(one, None)["kinds"] for one in run.played)
+
+
+def test_in_a_run_beside_a_partner_an_episode_is_of_the_kinds_of_who_learns(tmp_path):
+    played = [
+        replace(one, players={"agent_0": "learner", "agent_1": "scripted:always-agree"})
+        for one in viewed.played(20, "always-agree")
+    ]
+    place = viewed.run_folder(tmp_path / "beside", after=played)
+    (place / "run.json").write_text(
+        json.dumps(json.loads((place / "run.json").read_text()) | {"learners": ["learner"]})
+    )
+    for one in read_run(place).played:
+        gave_in = [conflict.seat for conflict in conflicts(one.episode) if kind_of(conflict) == "capitulated"]
+        assert ("capitulated" in row(one, None)["kinds"]) == ("agent_0" in gave_in)
 
 
 def test_an_evaluation_of_which_episodes_are_gone_shows_its_tables_and_says_so(tmp_path):

@@ -23,7 +23,7 @@ class PlayedEpisode:
     `id` is `file:line`, the file without its ending and the line from 1, such as `after:3`; `phase` is `before`,
     `training`, `evaluation` (on unseen tasks while it trained) or `after`, and `update` the number of the update in the
     metrics, from 1, None before and after training. Of an evaluation `phase` is the condition, `team` who was
-    evaluated, `judged` the seats that this team had (None: all), and `id` is `condition/team:line`.
+    evaluated, and `id` is `condition/team:line`. `judged` are the seats of who is evaluated, or learns; None: all.
     """
 
     id: str

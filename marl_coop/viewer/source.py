@@ -23,6 +23,7 @@ from marl_coop.runs.records import lines_of, logged, of_numbers
 from marl_coop.runs.rundir import BEST, RunError
 from marl_coop.viewer.text import visible
 from rewards import RewardStack
+from rewards.metrics import seats_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +85,14 @@ def read_run(folder: Path) -> Run:
         return _evaluation(folder)
     starts = tuple(start for start in _listed(told.get("starts")) if isinstance(start, Mapping))
     config_text, config = _configuration(folder, starts, notices)
-    played = tuple(one for file in files for one in _played(file, notices))
+    learners = tuple(filter(lambda name: isinstance(name, str), _listed(told.get("learners"))))
+    played = tuple(
+        replace(one, judged=tuple(seats_of(learners, one.episode))) for file in files for one in _played(file, notices)
+    )
     return Run(
         folder=folder,
         name=str(told.get("name") or folder.resolve().name),
-        learners=tuple(filter(lambda name: isinstance(name, str), _listed(told.get("learners")))),
+        learners=learners,
         starts=starts,
         config_text=config_text,
         config=config,
