@@ -24,7 +24,8 @@ SMALL = (
     "training.save_updates=1 training.num_ppo_epochs=2 training.gradient_accumulation_steps=1 training.report_to=none"
 ).split()
 MEASURED = ("seconds/", "memory_gib")
-RESULTS = ("*/adapter_*", "critics.pt", "metrics.jsonl", "episodes/*", "before.jsonl", "after.jsonl", "results.json")
+RECORDS = ("metrics.jsonl", "episodes/*", "before.jsonl", "after.jsonl", "results.json")
+RESULTS = ("*/adapter_*", "critics.safetensors", *RECORDS)
 
 
 def main() -> int:

@@ -133,7 +133,7 @@ DAMAGES = [
     (Path.unlink, "rng_state.pth", "rng_state.pth is missing"),
     (cut, "agent_1/adapter_model.safetensors", "agent_1/adapter_model.safetensors has"),
     (turn, "agent_1/adapter_model.safetensors", "agent_1/adapter_model.safetensors is not what was written"),
-    (turn, "critics.pt", "critics.pt is not what was written"),
+    (turn, "critics.safetensors", "critics.safetensors is not what was written"),
     (Path.unlink, "manifest.json", "manifest.json is missing"),
     (cut, "manifest.json", None),  # the newline at its end
     (turn, "manifest.json", ""),

@@ -229,7 +229,7 @@ def test_a_hub_that_is_not_reached_is_one_line(tmp_path):
 
 
 def test_adapters_without_a_card_are_not_pushed(run, capsys):
-    (run / "critics.pt").touch()
+    (run / "critics.safetensors").touch()
     assert cli.main(["export", str(run), "--push-to-hub", "me/team"]) == 2
     assert "has no card" in capsys.readouterr().err
-    (run / "critics.pt").unlink()
+    (run / "critics.safetensors").unlink()

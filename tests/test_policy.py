@@ -219,7 +219,7 @@ def test_saved_is_loaded_is_saved_byte_for_byte(policy, tmp_path):
     assert set(first) == {
         "agent_0/adapter_model.safetensors",
         "agent_1/adapter_model.safetensors",
-        "critics.pt",
+        "critics.safetensors",
     }
     assert first == digests(tmp_path / "second")
     assert not set(first.values()) & set(digests(tmp_path / "other").values())

@@ -79,7 +79,7 @@ def test_what_is_saved(tmp_path):
     for folder in (tmp_path, tmp_path / "checkpoint-1"):
         names = {str(file.relative_to(folder)) for file in folder.rglob("*")}
         assert {
-            "critics.pt",
+            "critics.safetensors",
             *(f"{s}/{n}" for s in tiny.SEATS for n in ("adapter_model.safetensors", "adapter_config.json")),
         } <= names
     assert {"optimizer.pt", "scheduler.pt", "trainer_state.json"} <= {

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from marl_coop.runs import rundir
+from marl_coop.runs.checkpoints import CRITICS
 from marl_coop.runs.records import read_metrics
 
 CORES_PER_RUN = 2  # a run of a small model gains little from more
@@ -46,7 +47,7 @@ def measured(folder: Path, episodes: int) -> RunTime | None:
     if len(starts) > 1 or not records:
         return None
     begun = datetime.fromisoformat(starts[0]["time"]).timestamp()
-    written = [(folder / name).stat().st_mtime for name in ("before.jsonl", "critics.pt", "after.jsonl")]
+    written = [(folder / name).stat().st_mtime for name in ("before.jsonl", CRITICS, "after.jsonl")]
     before, trained, after = written
     episode_s = (after - trained) / episodes
     setup_s = max(0.0, before - begun - episodes * episode_s)

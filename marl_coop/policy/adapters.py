@@ -123,12 +123,12 @@ def _check_base(base: BaseIdentity, folder: Path) -> None:
         return
     try:
         made_on = json.loads(file.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"the adapter in {folder} cannot be read: {one_line(error)}") from error
-    if made_on["fingerprint"] != base.fingerprint:
+        name, made_by = made_on["name"], made_on["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"the adapter in {folder} cannot be read: {BASE_FILE}: {one_line(error)}") from error
+    if made_by != base.fingerprint:
         raise ValueError(
-            f"the adapter in {folder} is of another base, {made_on['name']!r}: give it the same model, in 4 bits if it "
-            "was that"
+            f"the adapter in {folder} is of another base, {name!r}: give it the same model, in 4 bits if it was that"
         )
 
 

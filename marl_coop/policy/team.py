@@ -12,10 +12,13 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
 
+from envs.core.tokens import one_line
 from marl_coop.policy import compat
 from marl_coop.policy.adapters import (
     check_names,
@@ -33,6 +36,7 @@ from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_pla
 from marl_coop.policy.token_scores import token_scores
 from marl_coop.policy.value_head import ValueHead
 
+CRITICS = "critics.safetensors"
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once: the vocabulary is large
 PREFIX_MODELS = ("llama", "mistral", "qwen2", "qwen3")  # decoders that are their layers one after the other, all alike
 
@@ -276,14 +280,14 @@ class TeamPolicy(nn.Module):
         return [parameter for factors in named if adapter in factors for parameter in factors[adapter].parameters()]
 
     def save(self, folder: Path) -> None:
-        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.pt`.
+        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.safetensors`.
 
         Raises:
             OSError: they are not on disk as they are here.
         """
         for adapter in self.adapters:
             self.save_adapter(adapter, folder / adapter)
-        torch.save(self.critics.state_dict(), folder / "critics.pt")
+        save_file(self.critics.state_dict(), folder / CRITICS)
 
     def save_adapter(self, adapter: str, folder: Path) -> None:
         """Write an adapter, trained or frozen, as a plain PEFT adapter.
@@ -297,11 +301,14 @@ class TeamPolicy(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: it is of another base or of adapters of another shape.
+            ValueError: it is of another base or of adapters or critics of another shape, or cannot be read.
         """
         for adapter in self.adapters:
             self.load_adapter(adapter, folder / adapter)
-        self.critics.load_state_dict(torch.load(folder / "critics.pt", weights_only=True))
+        try:
+            self.critics.load_state_dict(load_file(folder / CRITICS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"the critics in {folder} cannot be read: {one_line(error)}") from error
 
     def load_adapter(self, adapter: str, folder: Path) -> None:
         """Start `adapter` from a PEFT adapter on disk.

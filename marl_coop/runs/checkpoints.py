@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from envs.core.tokens import one_line
 
 ASIDE, MANIFEST = ".unfinished", "manifest.json"
-CRITICS = "critics.pt"  # of a whole policy: it is written last
-NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on as another one
+CRITICS = "critics.safetensors"  # of a whole policy: it is written last
+NEEDED = (CRITICS, "trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on otherwise
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
 
 

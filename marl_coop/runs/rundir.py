@@ -247,8 +247,10 @@ def newest_run(name: str) -> Path:
 
 
 def module_folders(folder: Path) -> list[Path]:
-    """Where modules that a run's configuration names may lie. Raises RunError where the folder is no run."""
-    return [(folder / place).resolve() for place in recorded(folder).get("modules", [])]
+    """Where modules that a run's configuration names may lie: never in the run's folder, which may come from elsewhere.
+    Raises RunError where the folder is no run."""
+    places = ((folder / place).resolve() for place in recorded(folder).get("modules", []))
+    return [place for place in places if not place.is_relative_to(folder.resolve())]
 
 
 def learners(folder: Path) -> tuple[str, ...]:
