@@ -53,11 +53,16 @@ PYTHON = (sys.executable, "-c", "import sys; exec(sys.argv[3])")  # after "train
 def test_published_studies_can_be_trained(file, tmp_path):
     study = read_as(file, Ablation)
     runs = ablation.plan(study, str(file), tmp_path)
-    assert len(runs) == len(study.arms) * len(study.seeds)
+    assert len(runs) == sum(len(study.seeds_of(arm)) for arm in study.arms)
 
 
 def test_every_arm_has_a_seed_before_any_has_two(tmp_path):
     assert [one.run.name for one in planned(tmp_path)] == ["a-seed-0", "b-seed-0", "a-seed-1", "b-seed-1"]
+
+
+def test_an_arm_may_have_fewer_seeds_than_the_ablation(tmp_path):
+    text = ARMS.replace("training.learning_rate=1e-4]", "training.learning_rate=1e-4], seeds: [1]")
+    assert [one.run.name for one in planned(tmp_path, text)] == ["a-seed-0", "b-seed-1", "a-seed-1"]
 
 
 def test_the_command_of_a_run_gives_the_configuration_that_was_judged(tmp_path):
@@ -75,6 +80,8 @@ def test_the_command_of_a_run_gives_the_configuration_that_was_judged(tmp_path):
         (ARMS.replace("arms", "amrs"), "amrs: unknown key; did you mean 'arms'?"),
         (ARMS.replace("reference: a", "reference: c"), "reference: there is no 'c'"),
         (ARMS.replace("[0, 1]", "[0, 0]"), "seeds: [0, 0] has a seed twice"),
+        (ARMS.replace("1e-4]", "1e-4], seeds: [1, 1]"), "arms.b.seeds: [1, 1] has a seed twice"),
+        (ARMS.replace("1e-4]", "1e-4], seeds: [2]"), "arms.b.seeds: 2 is none of the ablation's seeds, [0, 1]"),
         (ARMS + "metric: jj\n", "metric: there is no 'jj'"),
         (BASE + "arms: {a: {}}\n", "arms: {'a': {}} is refused"),
         (ARMS.replace("learning_rate", "lerning_rate"), "training.lerning_rate: unknown key"),

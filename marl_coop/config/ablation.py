@@ -9,6 +9,7 @@ arms:
   task_only: {config: [configs/presets/task_only.yaml]}
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -22,11 +23,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Seed = Annotated[int, Field(ge=0)]
 
 
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
 class Arm(Section):
-    """What one arm lays over what all arms have: files, from left to right, and then overrides."""
+    """What one arm lays over what all arms have: files, from left to right, and then overrides.
+
+    `seeds`: of the ablation's, those that the arm is trained with; null: all."""
 
     config: list[str] = []
     set: list[str] = []
+    seeds: Seeds | None = None
 
 
 class Ablation(Section):
@@ -39,7 +46,7 @@ class Ablation(Section):
     name: Name
     config: Annotated[list[str], Field(min_length=1)]
     set: list[str] = []
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    seeds: Seeds = [0, 1, 2, 3, 4]
     reference: str
     """The arm that all others are compared with."""
     metric: str = "j"
@@ -52,9 +59,22 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _names_lead_somewhere(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"{self.seeds} has a seed twice", ("seeds",))
+        for keys, seeds in self._all_seeds():
+            if len(set(seeds)) < len(seeds):
+                raise ConfigError(f"{seeds} has a seed twice", keys)
+            if others := [seed for seed in seeds if seed not in self.seeds]:
+                raise ConfigError(f"{others[0]} is none of the ablation's seeds, {self.seeds}", keys)
         for key, name, known in (("reference", self.reference, self.arms), ("metric", self.metric, METRICS)):
             if name not in known:
                 raise ConfigError(f"there is no {name!r}; did you mean {nearest(name, known)!r}?", (key,))
         return self
+
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds that an arm is trained with."""
+        return self.arms[arm].seeds or self.seeds
+
+    def _all_seeds(self) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+        yield ("seeds",), self.seeds
+        for name, arm in self.arms.items():
+            if arm.seeds is not None:
+                yield ("arms", name, "seeds"), arm.seeds

@@ -11,6 +11,7 @@ ablations/terms/
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.table import Table
@@ -87,7 +88,7 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
         ConfigError: an arm cannot be trained, is the same as another, or differs from the reference in episodes or in
             the tasks of the evaluation; or a run that is there was begun with something else.
     """
-    planned = {arm: [_planned(spec, arm, seed, folder) for seed in spec.seeds] for arm in spec.arms}
+    planned = {arm: [_planned(spec, arm, seed, folder) for seed in spec.seeds_of(arm)] for arm in spec.arms}
     first = {arm: runs[0] for arm, runs in planned.items()}
     for arm, one in first.items():
         try_rewards(one.config)
@@ -98,7 +99,7 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
         for one in runs:
             if one.run.begun:
                 _check_recorded(one)
-    return [one for runs in zip(*planned.values(), strict=True) for one in runs]
+    return [one for runs in zip_longest(*planned.values()) for one in runs if one is not None]
 
 
 def _planned(spec: Ablation, arm: str, seed: int, folder: Path) -> Planned:
@@ -150,7 +151,7 @@ def _check_other_arms(first: Mapping[str, Planned], arm: str, source: str) -> No
 
 
 def _settings(config: Config) -> dict:
-    return {key: value for key, value in config.model_dump().items() if key not in ("name", "output_dir")}
+    return {key: value for key, value in config.model_dump().items() if key not in ("name", "seed", "output_dir")}
 
 
 def _check_recorded(one: Planned) -> None:
