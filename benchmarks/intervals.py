@@ -18,10 +18,11 @@ import numpy as np
 from rich import print
 from rich.table import Table
 
+from rewards.metrics import METRICS
 from rewards.metrics.bayesian_bootstrap import interval
 from rewards.metrics.deference import j
 from rewards.metrics.rate import Formula, change, of_rates
-from rewards.metrics.synergy import synergy_gap
+from rewards.metrics.synergy import gap_to_best_member, synergy_gap
 
 SIZES = (20, 48, 200)
 NEAR_0, MIDDLE, NEAR_1 = (0.01, 0.1), (0.3, 0.7), (0.9, 0.99)
@@ -102,6 +103,32 @@ def gap(comparator: Range, follows: Range, without: Range) -> Case:
     return Case("gap", f"{_between(comparator)}, team {_between(follows)}", of_rates(synergy_gap), sample)
 
 
+def best_member() -> Case:
+    """Two seats that are right as often as each other, each beside the other's mistakes; the team is right more often.
+
+    Which of them was best is luck, so the interval must not be of luck twice.
+    """
+
+    def sample(rng: np.random.Generator, episodes: int) -> tuple[np.ndarray, float]:
+        worth = rng.uniform(0.75, 0.85)
+        first, team = rng.random(episodes) < 0.5, rng.random(episodes) < worth
+        one = np.ones(episodes)
+        sums = np.stack([team, one, first, one, ~first, one], axis=1).astype(float)
+        return sums, (0.5 - worth) / 0.5
+
+    return Case("gap to best member", "seats alike", gap_to_best_member.formula, sample)
+
+
+def price(solved: Range) -> Case:
+    """About 40 tokens an episode, for each that is solved."""
+
+    def sample(rng: np.random.Generator, episodes: int) -> tuple[np.ndarray, float]:
+        p = rng.uniform(*solved)
+        return np.stack([rng.poisson(40, episodes), rng.random(episodes) < p], axis=1).astype(float), 40 / p
+
+    return Case("tokens per solved task", _between(solved), METRICS["generated_tokens_per_solved"].formula, sample)
+
+
 def _conflicts(rng: np.random.Generator, episodes: int) -> np.ndarray:
     """[episode]: whether one seat alone is right."""
     return rng.random(episodes) < 0.5
@@ -127,6 +154,9 @@ CASES = (
     gap(MIDDLE, MIDDLE, MIDDLE),
     gap(MIDDLE, NEAR_1, NEAR_0),
     gap(NEAR_1, NEAR_1, MIDDLE),
+    best_member(),
+    price(MIDDLE),
+    price(NEAR_1),
 )
 
 

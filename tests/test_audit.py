@@ -159,8 +159,9 @@ def test_utility_and_j_are_those_of_the_metrics_with_about_the_same_intervals():
 
 def test_the_interval_of_a_mean_by_hand():
     mean = Mean.of(np.array([0.0, 0.0, 1.0, 1.0]))
-    assert (mean.value, mean.half) == pytest.approx((0.5, 1.96 * (1 / 3) ** 0.5 / 2))
-    assert f"{mean:.2f}" == "0.50 ± 0.57" and f"{Mean(-0.0001, 0):.2f}" == "0.00 ± 0.00"
+    assert (mean.value, mean.half) == pytest.approx((0.5, 3.182 * (1 / 3) ** 0.5 / 2), abs=0.01)  # t of 3 degrees
+    assert Mean.of(np.arange(200.0)).half == pytest.approx(1.972 * np.arange(200.0).std(ddof=1) / 200**0.5, rel=1e-3)
+    assert f"{mean:.2f}" == "0.50 ± 0.92" and f"{Mean(-0.0001, 0):.2f}" == "0.00 ± 0.00"
 
 
 def test_the_table_has_a_line_for_every_row():

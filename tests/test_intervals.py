@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from test_metrics import ends, mixed
 
-from benchmarks.intervals import MIDDLE, NEAR_0, NEAR_1, coverage, gap, rate, rate_change, youden, youden_change
+from benchmarks.intervals import (
+    MIDDLE,
+    NEAR_0,
+    NEAR_1,
+    best_member,
+    coverage,
+    gap,
+    price,
+    rate,
+    rate_change,
+    youden,
+    youden_change,
+)
 from rewards.metrics import compare, measure
 from rewards.metrics.bayesian_bootstrap import interval
 from rewards.metrics.rate import both_ways, no_prior, of_rates
@@ -19,6 +31,8 @@ CASES = [
     rate_change(MIDDLE, NEAR_1),
     youden_change((MIDDLE, MIDDLE), (NEAR_1, NEAR_0)),
     gap(MIDDLE, MIDDLE, MIDDLE),
+    best_member(),
+    price(NEAR_1),
 ]
 
 

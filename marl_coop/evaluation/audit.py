@@ -37,10 +37,28 @@ class Mean:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Self:
-        return cls(float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))))
+        """The interval is Student's.
+
+        >>> f"{Mean.of(np.array([0.0, 1.0, 2.0, 3.0])):.2f}"  # t = 3.18, standard error 0.645
+        '1.50 ± 2.05'
+        """
+        half = _student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        return cls(float(values.mean()), float(half))
 
     def __format__(self, spec: str) -> str:
         return f"{self.value:z{spec}} ± {self.half:{spec}}"
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t, to 0.01 from 3 degrees of freedom on (Abramowitz & Stegun 1964, 26.7.5)."""
+    z = 1.959964
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,7 +141,8 @@ def _resampled(formula: Formula, sums_RUK: np.ndarray, family: int) -> np.ndarra
         if len(prior_PK):
             rng = np.random.default_rng((2, family, run))
             totals_REK[run] += rng.standard_gamma(0.5, (RESAMPLES, len(prior_PK))) @ prior_PK
-    return formula.value(totals_REK).T
+    found = [formula.of_resamples(sums_RUK[run].sum(axis=0))(totals_REK[run]) for run in range(runs)]
+    return np.stack(found, axis=-1)
 
 
 @lru_cache(maxsize=64)  # metrics of the same cases share them

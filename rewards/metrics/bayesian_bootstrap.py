@@ -38,8 +38,11 @@ def interval(formula: Formula, sums: np.ndarray) -> tuple[float, float] | None:
     if len(units) + len(pseudo_cases) < 2:
         return None
     units = units[np.lexsort(units.T)]
-    resamples = formula.value(_weights(len(units)) @ units + _prior_weights(len(pseudo_cases)) @ pseudo_cases)
-    value = float(formula.value(sums.sum(axis=0)))
+    total = sums.sum(axis=0)
+    resamples = formula.of_resamples(total)(
+        _weights(len(units)) @ units + _prior_weights(len(pseudo_cases)) @ pseudo_cases
+    )
+    value = float(formula.value(total))
     low, high = np.percentile(resamples[~np.isnan(resamples)], LEVELS)
     return min(float(low), value), max(float(high), value)
 

@@ -52,8 +52,9 @@ def overconfidence(episode: Episode, seats: Seats = None) -> Sequence[float]:
 def _ece(sums: np.ndarray) -> np.ndarray:
     """Expected calibration error: |mean confidence - share right| in ten bins of equal width, weighted by their cases.
 
-    Range: [0, 1], less is better for the same answers; it is above 0 by chance alone where there are few cases. The
-    bins are [0, 10 %) to [90 %, 100 %]. Cases: readable final reports. Source: Naeini et al. (2015).
+    Range: [0, 1], less is better for the same answers; it is above 0 by chance alone where there are few cases, and so
+    is its interval, which does not hold 0 even of perfect calibration. The bins are [0, 10 %) to [90 %, 100 %]. Cases:
+    readable final reports. Source: Naeini et al. (2015).
     Example: 90 % and right, 60 % and wrong: (0.1 + 0.6) / 2 = 0.35.
     """
     return divide(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs.core.episode import Episode
 from envs.core.tokens import message_tokens
-from rewards.metrics.rate import Rate, Statistic, bounded, unbounded
+from rewards.metrics.rate import Rate, Statistic, bounded, for_each, unbounded
 from rewards.metrics.tokens import (
     duplicate_tokens_per_episode,
     generated_tokens,
@@ -133,15 +133,15 @@ def ledger(prices: PriceList) -> dict[str, Statistic]:
 
     return {
         "message_share": bounded(message_share),
-        "generated_tokens_per_solved": unbounded(generated_tokens_per_solved),
-        "tokens_per_solved": unbounded(tokens_per_solved),
+        "generated_tokens_per_solved": for_each(generated_tokens_per_solved),
+        "tokens_per_solved": for_each(tokens_per_solved),
         "rework_tokens_per_episode": unbounded(rework_tokens_per_episode),
         "duplicate_tokens_per_episode": unbounded(duplicate_tokens_per_episode),
         "price_of_messages": unbounded(written(message_tokens_per_episode)),
         "price_of_rework": unbounded(written(rework_tokens_per_episode)),
         "price_of_duplicates": unbounded(written(duplicate_tokens_per_episode)),
         "price_per_task": unbounded(price_per_task),
-        "price_per_solved": unbounded(price_per_solved),
+        "price_per_solved": for_each(price_per_solved),
         "month": unbounded(month),
-        "month_all_solved": unbounded(month_all_solved),
+        "month_all_solved": for_each(month_all_solved),
     }

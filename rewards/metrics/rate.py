@@ -45,12 +45,19 @@ class Formula:
 
     `value` turns sums [..., k] into numbers [...], nan where it is not defined, and `cases` counts the cases in sums
     [k]. `prior` makes of the sums of the units [unit, k] the pseudo-cases [p, k] that the interval adds to them
-    (`rewards.metrics.bayesian_bootstrap`).
+    (`rewards.metrics.bayesian_bootstrap`). `chosen` is there where `value` picks something by the sums, such as the
+    best of several: it gives `value` with what is picked on the sums [k] of all units. Resamples keep to that, as each
+    would else pick what its own luck favours, on top of the luck of the units.
     """
 
     value: Callable[[np.ndarray], np.ndarray]
     cases: Callable[[np.ndarray], float]
     prior: Callable[[np.ndarray], np.ndarray]
+    chosen: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]] | None = None
+
+    def of_resamples(self, sums: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """`value` for resamples of units whose sums [k] these are."""
+        return self.value if self.chosen is None else self.chosen(sums)
 
 
 class Statistic(NamedTuple):
@@ -87,6 +94,12 @@ def unbounded(rate: Callable[[Episode], Rate]) -> Statistic:
     return bounded(rate)._replace(formula=replace(of_rates(np.positive), prior=no_prior))
 
 
+def for_each(rate: Callable[[Episode], Rate]) -> Statistic:
+    """The value of one rate that may be any number, of which the cases are themselves 0 or 1 of a unit: tokens for each
+    task that was solved. Its pseudo-cases are of the share of units that are cases."""
+    return bounded(rate)._replace(formula=replace(of_rates(np.positive), prior=with_and_without))
+
+
 def doc(function: Callable) -> str:
     """The docstring in one line."""
     return " ".join((function.__doc__ or "").split())
@@ -110,10 +123,15 @@ def change(formula: Formula, width: int) -> Formula:
         rows[: len(before), :width], rows[len(before) :, width:] = before, after
         return rows
 
+    def chosen(sums: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        before, after = formula.of_resamples(sums[:width]), formula.of_resamples(sums[width:])
+        return lambda resamples: after(resamples[..., width:]) - before(resamples[..., :width])
+
     return Formula(
         lambda sums: formula.value(sums[..., width:]) - formula.value(sums[..., :width]),
         lambda sums: min(formula.cases(sums[:width]), formula.cases(sums[width:])),
         prior,
+        chosen,
     )
 
 
@@ -133,6 +151,17 @@ def both_ways(sums: np.ndarray) -> np.ndarray:
     rows[:, pairs, 2 * pairs + 1] = sizes
     rows[1, pairs, 2 * pairs] = sizes
     return rows.reshape(-1, sums.shape[1])
+
+
+def with_and_without(sums: np.ndarray) -> np.ndarray:
+    """A unit that is a case and one that is none, each with the mean numerator.
+
+    >>> with_and_without(np.array([[30.0, 1.0], [50.0, 0.0]]))
+    array([[40.,  1.],
+           [40.,  0.]])
+    """
+    numerator, cases = sums.sum(axis=0) / np.maximum(1, (sums > 0).sum(axis=0))
+    return np.array([[numerator, cases], [numerator, 0.0]])
 
 
 def no_prior(sums: np.ndarray) -> np.ndarray:

@@ -143,10 +143,21 @@ def _members(episode: Episode) -> Sequence[float]:
 def _best_member(sums: np.ndarray) -> np.ndarray:
     """Worth of the claims of the one seat that is best over all episodes.
 
-    The seat is picked on the episodes that it is judged on, so this is a little too high where seats are alike.
+    The seat is picked on the episodes that it is judged on, so this is a little too high where seats are alike; the
+    interval is that of the seat which was picked.
     Range: [0, 1]. Cases: episodes. Source: arXiv 2602.01011 and the strong synergy of team research.
     """
-    return divide(sums[..., 2::2].max(-1), sums[..., 3::2].max(-1))  # a seat that a team lacks is worth nothing to it
+    return _member(sums, _best_seat(sums))
+
+
+def _best_seat(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 2::2].argmax(-1)
+
+
+def _member(sums: np.ndarray, seat: np.ndarray) -> np.ndarray:
+    """Worth of a seat [...]; one that a team lacks is worth nothing to it."""
+    worth = np.take_along_axis(sums[..., 2::2], seat[..., None], axis=-1)[..., 0]
+    return divide(worth, sums[..., 3::2].max(-1))
 
 
 def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
@@ -154,12 +165,22 @@ def _gap_to_best_member(sums: np.ndarray) -> np.ndarray:
 
     Range: (-inf, 1], less is better. Cases: episodes. Source: as `worth_best_member`.
     """
-    return synergy_gap(_best_member(sums), divide(sums[..., 0], sums[..., 1]))
+    return _gap_to_member(sums, _best_seat(sums))
 
 
-def _of_members(value: Callable[[np.ndarray], np.ndarray]) -> Statistic:
-    return Statistic(_members, Formula(value, lambda sums: sums[3::2].max(), both_ways), doc(value))
+def _gap_to_member(sums: np.ndarray, seat: np.ndarray) -> np.ndarray:
+    return synergy_gap(_member(sums, seat), divide(sums[..., 0], sums[..., 1]))
 
 
-worth_best_member = _of_members(_best_member)
-gap_to_best_member = _of_members(_gap_to_best_member)
+def _of_members(
+    value: Callable[[np.ndarray], np.ndarray], of_seat: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Statistic:
+    def chosen(total: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        seat = _best_seat(total)
+        return lambda sums: of_seat(sums, np.broadcast_to(seat, sums.shape[:-1]))
+
+    return Statistic(_members, Formula(value, lambda sums: sums[3::2].max(), both_ways, chosen), doc(value))
+
+
+worth_best_member = _of_members(_best_member, _member)
+gap_to_best_member = _of_members(_gap_to_best_member, _gap_to_member)

@@ -74,7 +74,7 @@ from rewards.metrics.outcomes import (
     truncation_rate,
     utility,
 )
-from rewards.metrics.rate import Rate, Statistic, bounded, statistic, unbounded
+from rewards.metrics.rate import Rate, Statistic, bounded, for_each, statistic, unbounded
 from rewards.metrics.synergy import (
     elr,
     gap_to_best_member,
@@ -176,7 +176,6 @@ UNBOUNDED = (
     content_free_messages_per_episode,
     late_messages_per_episode,
     message_tokens_per_episode,
-    generated_tokens_per_solved,
     rework_tokens_per_episode,
     duplicate_tokens_per_episode,
     memory_tokens_per_episode,
@@ -200,6 +199,7 @@ Source: as `j`."""
 METRICS: dict[str, Statistic] = {
     **{rate.__name__: bounded(rate) for rate in BOUNDED},
     **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
+    "generated_tokens_per_solved": for_each(generated_tokens_per_solved),
     "j": statistic(j, cdr, cr),
     "j_stated": statistic(j, cdr_stated, cr_stated)._replace(doc=J_STATED),
     "kairos_f1": statistic(kairos_f1, kairos_utility, resistance),
