@@ -7,6 +7,8 @@ the quickstart, in which none rings.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from rewards.metrics import Metric
+
 Rows = Sequence[Mapping[str, float]]  # the records of updates, from the first on
 
 WINDOW = 3  # updates; one update's rates are as noisy as its episodes are few
@@ -30,6 +32,25 @@ def ringing(rows: Rows) -> dict[str, str]:
     {'silence': 'seats keep to themselves 80 % of what a partner needs'}
     """
     return {name: text for alarm in ALARMS for name, text in alarm(rows)}
+
+
+def worsened(change: Mapping[str, Metric]) -> list[str]:
+    """A line for success and J each, where the evaluation after training is below that before for certain. It rings in
+    runs of a few updates too, of which `ringing` knows nothing yet.
+
+    >>> worsened({"j": Metric(-0.83, -0.95, -0.6, n=20), "success": Metric(-0.1, -0.3, 0.1, n=48)})
+    ['J is lower after training than before: -0.83 [-0.95, -0.60]']
+
+    Args:
+        change: after - before, by metric.
+    """
+    names = {"success": "success", "j": "J"}
+    falls = {label: change[name] for name, label in names.items() if name in change}
+    return [
+        f"{label} is lower after training than before: {fall}"
+        for label, fall in falls.items()
+        if fall.high is not None and fall.high < 0
+    ]
 
 
 def _mean(rows: Rows, key: str) -> float | None:

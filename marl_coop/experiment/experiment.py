@@ -26,7 +26,7 @@ from marl_coop.config import policies
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
-from marl_coop.evaluation.alarms import ringing
+from marl_coop.evaluation.alarms import ringing, worsened
 from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
 from marl_coop.evaluation.report import learning_curve
@@ -388,7 +388,8 @@ class Experiment:
         if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
             title += f", the seats of {', '.join(learners)}"  # others play beside them
         self.console.print(table(results, title))
-        for text in ringing(read_metrics(self.run_folder / "metrics.jsonl")).values():
+        alarms = ringing(read_metrics(self.run_folder / "metrics.jsonl")).values()
+        for text in (*alarms, *worsened(results["change"])):
             self.console.print(f"alarm: {text}")
         self._write_cards(rows(results), len(after))
         if self.wandb:
