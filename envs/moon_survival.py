@@ -9,12 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from envs.core import posterior, prompts
-from envs.core.config import EnvConfig, Share
+from envs.core.config import EnvConfig, ExpertConfig, Share
 from envs.core.design import draw_expert
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.prompts import Nouns
 from envs.core.task import Decision, Numeric, Seat, Task
+from envs.families.base import pointer, shown
 
 # From the most to the least useful, as NASA's crew equipment research section ranked them for the exercise of
 # Hall & Watson, "The effects of a normative intervention on group decision-making performance", Human Relations 23 (4),
@@ -41,6 +42,7 @@ LETTERS = "ABCDEFGHIJKLMNO"
 SOURCES = {
     "strong": ("the flight manual", "a crew surgeon", "the rescue handbook", "a lunar geologist"),
     "weak": ("a comic", "an old film", "a pub quiz", "a passer-by"),
+    "unknown": ("a crewmate", "a lecture", "a notebook", "an article"),
 }
 
 
@@ -115,7 +117,7 @@ def rank_posterior(
     return np.tensordot(mass_Q / mass_Q.sum(), mass_QIR / total_QIR, axes=1)
 
 
-class MoonSurvivalConfig(EnvConfig, frozen=True):
+class MoonSurvivalConfig(ExpertConfig, frozen=True):
     agents: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of seats; one alone reads what a pair would."""
     cue_reliability: Share = 0.95
@@ -190,22 +192,26 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
         told = {s: ranks(np.array(key) + noise[s] * rng.standard_normal(self.config.items)) for s in readers}
         expert = readers[draw_expert(tuple(i == quiet for i in range(len(readers))), self.config.cue_reliability, rng)]
         cue = {seat: "strong" if seat == expert else "weak" for seat in readers}
-        lists = {s: self._list(cue[s], names, told[s], rng) for s in readers}
+        hidden = self.config.expert == "hidden"
+        lists = {s: self._list("unknown" if hidden else cue[s], names, told[s], rng) for s in readers}
         if len(self.seats) == 1:  # it believes the list that sounds reliable
             (alone,) = self.seats
             told, noise, cue = {alone: told[expert]}, {alone: noise[expert]}, {alone: "strong"}
             lists, expert = {alone: " ".join(lists.values())}, alone
         options = tuple(map(str, range(1, self.config.items + 1)))
         decisions = tuple(
-            Decision(
-                id=name,
-                options=options,
-                utility={option: 1 - abs(int(option) - key[i]) / (self.config.items - 1) for option in options},
-                belief={seat: str(told[seat][i]) for seat in self.seats},
-                expert=expert,
-                cue=cue,
-                blends=(str(round(np.mean([told[seat][i] for seat in self.seats]))),),
-                numeric=Numeric(truth=float(key[i]), tolerance=0.5, sigma=noise),
+            shown(
+                Decision(
+                    id=name,
+                    options=options,
+                    utility={option: 1 - abs(int(option) - key[i]) / (self.config.items - 1) for option in options},
+                    belief={seat: str(told[seat][i]) for seat in self.seats},
+                    expert=expert,
+                    cue=cue,
+                    blends=(str(round(np.mean([told[seat][i] for seat in self.seats]))),),
+                    numeric=Numeric(truth=float(key[i]), tolerance=0.5, sigma=noise),
+                ),
+                self.config.expert,
             )
             for i, name in enumerate(names)
         )
@@ -216,7 +222,7 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
             family="moon",
             seed=seed,
             seats=self.seats,
-            briefs={seat: f"{crash} {lists[seat]}" for seat in self.seats},
+            briefs={seat: f"{crash} {lists[seat]}{pointer(decisions[0], seat)}" for seat in self.seats},
             decisions=decisions,
             cell={seat: told[seat] == key for seat in self.seats},
             topics=self.config.items,

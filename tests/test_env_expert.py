@@ -11,7 +11,7 @@ from envs.scripted.exploits import NeverDefer
 from envs.scripted.play import play, replay
 from rewards.metrics import measure
 
-DESIGNS = ["DesignReview", "PairedFunctions", "PairedFeatures"]
+CUED = ["DesignReview", "PairedFunctions", "PairedFeatures", "MoonSurvival"]
 STRONG, WEAK = "the signed spec", "an old draft"
 
 
@@ -20,7 +20,7 @@ def tasks(name, count=24, **options):
     return [env.make_task(seed) for seed in range(count)]
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", CUED)
 def test_what_is_told_of_the_expert_changes_the_briefs_and_nothing_else(name):
     for expert in ("hidden", "revealed", "falsely_revealed"):
         for cued, other in zip(tasks(name), tasks(name, expert=expert), strict=True):
@@ -28,10 +28,11 @@ def test_what_is_told_of_the_expert_changes_the_briefs_and_nothing_else(name):
             assert replace(other, briefs=cued.briefs, decisions=tuple(same)) == cued
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", CUED)
 def test_a_hidden_expert_is_named_by_no_word_of_a_brief(name):
     """The names of sources are the same few, whoever is the expert."""
-    families = {} if name == "DesignReview" else {"families" if name == "PairedFunctions" else "contracts": ["offset"]}
+    one = {"PairedFunctions": {"families": ["offset"]}, "PairedFeatures": {"contracts": ["offset"]}}
+    families = one.get(name, {})
     named = {"strong": set(), "weak": set()}
     for cued, hidden in zip(*(tasks(name, 60, expert=e, **families) for e in ("cued", "hidden")), strict=True):
         for seat, cue in cued.decisions[0].cue.items():
@@ -78,6 +79,15 @@ def test_an_ideal_pair_hears_a_false_word_and_goes_by_its_sources_and_without_th
     assert ends["cued"]["j"].value > 0.8
     assert ends["hidden"]["j"].value == pytest.approx(0.0, abs=0.2)
     assert ends["hidden"]["success"].value > 0.35
+
+
+def test_an_ideal_team_on_the_moon_hears_a_false_word_and_goes_by_its_sources_and_weighs_all_alike_without_them():
+    worth = {}
+    for expert in ("cued", "falsely_revealed", "hidden"):
+        env = envs.make("MoonSurvival", items=6, expert=expert)
+        ended = [play(env, dict.fromkeys(env.seats, Calibrated()), seed).outcome.utility for seed in range(40)]
+        worth[expert] = sum(ended) / len(ended)
+    assert worth["falsely_revealed"] == worth["cued"] > worth["hidden"] + 0.05
 
 
 def test_a_seat_alone_has_no_expert_to_hear_of():

@@ -80,7 +80,22 @@ class DesignConfig(EnvConfig, frozen=True):
     back. Makes the task easier."""
 
 
-class FamilyConfig(DesignConfig, frozen=True):
+class ExpertConfig(EnvConfig, frozen=True):
+    """Of an environment in which one seat has a source that sounds reliable."""
+
+    expert: Literal["cued", "hidden", "revealed", "falsely_revealed"] = "cued"
+    """How a seat learns who has the reliable source. "cued": by what its own source is called; "hidden": not at all;
+    "revealed": cued, and every brief names the seat that has it; "falsely_revealed": cued, and every brief names a seat
+    that has it not. Estimates tell their standard errors in any case, and name nobody."""
+
+    @model_validator(mode="after")
+    def _somebody_to_point_to(self) -> Self:
+        if self.expert != "cued" and self.agents < 2:
+            raise ArgumentError(f"expert is {self.expert!r}; a seat alone is cued, as there is no other.", ("expert",))
+        return self
+
+
+class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     """Of an environment of the 2x2 design whose tasks are drawn from families (`envs.families`)."""
 
     FAMILIES: ClassVar[tuple[Any, ...]] = ()  # what `families` are chosen from, each with a `name`
@@ -90,10 +105,6 @@ class FamilyConfig(DesignConfig, frozen=True):
     families: str | Sequence[str] = "train"
     """Task families to draw from: "train" (all that may be trained on), "held_out" (the others), "all", or a list of
     names or dotted paths (`package.module:object`)."""
-    expert: Literal["cued", "hidden", "revealed", "falsely_revealed"] = "cued"
-    """How a seat learns who has the reliable source. "cued": by what its own source is called; "hidden": not at all;
-    "revealed": cued, and every brief names the seat that has it; "falsely_revealed": cued, and every brief names a seat
-    that has it not. Estimates tell their standard errors in any case, and name nobody."""
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
@@ -102,12 +113,6 @@ class FamilyConfig(DesignConfig, frozen=True):
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
         """The families of a choice. Raises ValueError where there is no such family, or none at all."""
         return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family", further=cls.FURTHER)
-
-    @model_validator(mode="after")
-    def _somebody_to_point_to(self) -> Self:
-        if self.expert != "cued" and self.agents < 2:
-            raise ArgumentError(f"expert is {self.expert!r}; a seat alone is cued, as there is no other.", ("expert",))
-        return self
 
     @field_validator("families")
     @classmethod

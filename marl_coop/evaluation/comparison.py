@@ -6,7 +6,7 @@ of methods (`rewards.metrics.across_seeds`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -256,17 +256,7 @@ def _rows_of_checkpoints(
         if name != reference
     }
     return [
-        ComparedRow(
-            condition=condition,
-            method=method,
-            than=than,
-            metric=metric,
-            value=number.value,
-            low=number.low,
-            high=number.high,
-            seeds=1,
-            n=number.n,
-        )
+        ComparedRow(condition=condition, method=method, than=than, metric=metric, seeds=1, **asdict(number))
         for (method, than), numbers in found.items()
         for metric, number in numbers.items()
         if number.value is not None
@@ -289,11 +279,7 @@ def _rows_of_methods(
                             method=method,
                             than=than,
                             metric=metric,
-                            value=estimate.value,
-                            low=estimate.low,
-                            high=estimate.high,
-                            seeds=estimate.seeds,
-                            families=estimate.families,
+                            **asdict(estimate),
                             improvement=(better.value, better.low, better.high) if than and better else None,
                         )
                     )
