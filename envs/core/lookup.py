@@ -82,7 +82,7 @@ def choose(
     names = splits.get(choice, ()) if isinstance(choice, str) else choice
     if not names and named:
         words = [*splits, *further]
-        near = alike(choice, [*words, *named]) if isinstance(choice, str) else None
+        near = alike(choice, [*words, *named]) if isinstance(choice, str) and choice not in splits else None
         hint = "" if near is None else f" Did you mean {near if near in words else f'[{near}]'}?"
         raise ValueError(
             f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(words)}.{hint} "
