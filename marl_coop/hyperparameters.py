@@ -4,7 +4,7 @@
 come from there. Its other fields are refused: `WITHOUT_EFFECT` and `ELSEWHERE` say what to do instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from envs.core.lookup import did_you_mean
+
+GROUP = 8  # plays of a task that are compared, as in TRL
 
 TRACKERS = (
     "none all azure_ml clearml codecarbon comet_ml dagshub dvclive flyte kubeflow mlflow neptune swanlab tensorboard "
@@ -93,7 +95,9 @@ class Hyperparameters(TypedDict, total=False):
     kl_coef: NotNegative
     kl_reference: Literal["base", "start"]
     entropy_coef: NotNegative
-    advantage: Literal["gae", "counterfactual"]
+    advantage: Literal["gae", "counterfactual", "group"]
+    num_generations: Count | None
+    scale_rewards: Literal["none", "group", "batch"]
     critic: Literal["central", "local"]
     loraplus_lr_ratio: Positive
     critic_learning_rate: NotNegative
@@ -137,6 +141,27 @@ class Hyperparameters(TypedDict, total=False):
     ddp_find_unused_parameters: bool | None
     ddp_bucket_cap_mb: Count | None
     ddp_broadcast_buffers: bool | None
+
+
+def refused_together(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A field of this section that does not go with the others, and why; None: all do. What is left out has its
+    default.
+
+    >>> refused_together({"advantage": "group", "num_generations": 1})
+    ('num_generations', "1 is refused: advantage='group' compares several plays of a task, so give at least 2")
+    """
+    advantage, scale = values.get("advantage", "gae"), values.get("scale_rewards", "none")
+    plays = values.get("num_generations") or (GROUP if advantage == "group" else 1)
+    if advantage == "group" and plays < 2:
+        return (
+            "num_generations",
+            f"{plays} is refused: {advantage=} compares several plays of a task, so give at least 2",
+        )
+    if advantage != "group" and scale != "none":
+        return "scale_rewards", f"{scale!r} has no effect with {advantage=}, which whitens: leave it out"
+    if (episodes := values.get("episodes_per_update", plays)) % plays:
+        return "episodes_per_update", f"{episodes} is no multiple of the {plays} plays of each task (num_generations)"
+    return None
 
 
 def _told(reasons: dict[str, str]) -> dict[str, str]:

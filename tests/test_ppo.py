@@ -119,13 +119,13 @@ def test_shares_of_terms_are_those_of_their_parts_of_the_advantage():
     for part in parts:
         columns = [part[mask[:, k] > 0, k] for k in range(4)]
         sizes.append(sum((column - column.mean()).abs().sum().item() for column in columns))
-    shares = losses.advantage_shares(terms, mask, 0.9, 0.7)
+    shares = losses.advantage_shares(torch.stack(parts), mask)
     assert shares.tolist() == approx([size / sum(sizes) for size in sizes], rel=1e-5)
 
 
 def test_a_term_that_never_varies_has_no_share():
     terms = torch.stack([torch.full((5, 2), 3.0), torch.randn(5, 2, generator=torch.Generator().manual_seed(1))])
-    assert losses.advantage_shares(terms, torch.ones(5, 2), 1.0, 0.95).tolist() == approx([0.0, 1.0], abs=1e-6)
+    assert losses.advantage_shares(terms, torch.ones(5, 2)).tolist() == approx([0.0, 1.0], abs=1e-6)
 
 
 def test_k3_is_zero_at_equality_and_positive_elsewhere():
@@ -238,9 +238,9 @@ def test_whitening_in_two_processes_is_whitening_at_once():
 def test_shares_and_explained_variance_of_two_processes_are_those_of_all_rows():
     values, mask = some_advantages(rows=10)
     mask, terms = mask.float(), torch.stack([values, values.flip(0) ** 2])
-    shares = losses.advantage_shares(terms, mask, 0.9, 0.7)
+    shares = losses.advantage_shares(terms, mask)
     explained = losses.explained_variance(values, values + terms[1] / 100, mask)
-    for mine in in_two_processes(lambda rows, t: losses.advantage_shares(terms[:, rows], mask[rows], 0.9, 0.7, t)):
+    for mine in in_two_processes(lambda rows, t: losses.advantage_shares(terms[:, rows], mask[rows], t)):
         assert mine.tolist() == approx(shares.tolist(), rel=1e-4)
     returns = values + terms[1] / 100
     for mine in in_two_processes(lambda r, t: losses.explained_variance(values[r], returns[r], mask[r], t)):

@@ -35,7 +35,7 @@ def test_a_budget_of_tokens_bounds_every_forward_and_changes_no_update(tmp_path,
         sizes.append((made := collate(rows, *args)).input_ids_RT.numel())
         return made
 
-    for module in ("trainer", "experience", "importance"):
+    for module in ("objective", "experience", "importance"):
         monkeypatch.setattr(f"marl_coop.ppo.{module}.collate", collate_and_count)
     parts, _ = trained(tmp_path, **options, micro_batch_tokens=100)
     assert max(sizes) <= 100 and len(sizes) > 8

@@ -243,8 +243,7 @@ def cue_trainer(
     tokenizer = word_tokenizer(WORDS)
     args = arguments(folder, **training)
     if policy is None:
-        critic_seats = len(seats) if args.critic == "central" else 1
-        policy = team(base_model(len(tokenizer)), adapters=seats, critic_seats=critic_seats)
+        policy = team(base_model(len(tokenizer)), adapters=seats, critic_seats=args.critic_seats(len(seats)))
     trainer = MultiAgentPPOTrainer(
         model=policy,
         args=args,

@@ -26,7 +26,7 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
-from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters
+from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters, refused_together
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
@@ -147,6 +147,12 @@ class Config(Section):
             if reason := (ELSEWHERE | WITHOUT_EFFECT).get(key):
                 raise ConfigError(reason, ("training", key))
         return section
+
+    @model_validator(mode="after")
+    def _training_goes_together(self) -> Self:
+        if refused := refused_together(self.training):
+            raise ConfigError(refused[1], ("training", refused[0]))
+        return self
 
     @model_validator(mode="after")
     def _rewards_exist(self) -> Self:

@@ -156,7 +156,7 @@ class Experiment:
     @cached_property
     def policy(self) -> TeamPolicy:
         """The team on its base; made when it is first asked for, because a warm-up wants the base bare."""
-        return setup.make_policy(self.config, self.base, self.args.critic).to(self.args.device)
+        return setup.make_policy(self.config, self.base, self.args).to(self.args.device)
 
     @cached_property
     def engine(self) -> Engine:

@@ -101,7 +101,7 @@ def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig,
             model, dtype=dtype, attn_implementation=config.model.attn_implementation
         )
         linear = [m.weight for m in base.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
-        policy = setup.make_shapes(config, base, args.critic)
+        policy = setup.make_shapes(config, base, args)
     found = footprint(policy, rows=work.batch, chat=work.chat, told=work.told, written=work.written)
     if not on_gpu:
         steps = ("score_row", "score", "learn_row", "learn")

@@ -257,23 +257,19 @@ def starting_points(config: Config, base: PreTrainedModel) -> dict[str, Path]:
     return folders
 
 
-def make_shapes(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
-    """The team on its base without the frozen adapters that play too, whose weights are on disk: all that is trained.
-
-    Args:
-        critic: "central" or "local", as `MultiAgentPPOConfig.critic`.
-    """
-    seats = len(config.policies) if critic == "central" else 1
+def make_shapes(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> TeamPolicy:
+    """The team on its base without the frozen adapters that play too, whose weights are on disk: all that is trained."""
+    seats = args.critic_seats(len(config.policies))
     return TeamPolicy(base, lora_config(config, base), policies.learners(config.policies), critic_seats=seats)
 
 
-def make_policy(config: Config, base: PreTrainedModel, critic: str) -> TeamPolicy:
+def make_policy(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> TeamPolicy:
     """The team on its base: what `make_shapes` gives, and the frozen adapters that play too.
 
     Raises:
         ConfigError: a frozen adapter has another shape.
     """
-    policy = make_shapes(config, base, critic)
+    policy = make_shapes(config, base, args)
     for name, saved in policies.frozen(config.policies).items():
         try:
             policy.add_frozen(name, saved)

@@ -56,7 +56,7 @@ class TeamPolicy(nn.Module):
         lora: shape of every adapter.
         adapters: names of the adapters, in the order of the rows of a batch.
         critic_seats: seats whose features the critic reads together (the team's size for a central critic, 1 for a
-            local one).
+            local one); 0: there are no critics.
     """
 
     def __init__(self, base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str], critic_seats: int):
@@ -77,7 +77,8 @@ class TeamPolicy(nn.Module):
         self._keeping: RemovableHandle | None = None
         self._keep_the_prefix()
         hidden = base.config.get_text_config().hidden_size
-        self.critics = nn.ModuleDict({a: ValueHead(critic_seats * hidden) for a in self.adapters})
+        heads = {a: ValueHead(critic_seats * hidden) for a in self.adapters} if critic_seats else {}
+        self.critics = nn.ModuleDict(heads)
 
     def _lora(self, adapter: str) -> LoraConfig:
         return cast(LoraConfig, self.lm.peft_config[adapter])
@@ -279,8 +280,13 @@ class TeamPolicy(nn.Module):
         named = [getattr(layer, f"lora_{matrix}") for layer in layers for matrix in matrices]
         return [parameter for factors in named if adapter in factors for parameter in factors[adapter].parameters()]
 
+    def trained_by(self, adapter: str) -> list[nn.Parameter]:
+        """All that learning as an adapter changes: its weights, and those of its critic where it has one."""
+        critic = self.critics[adapter].parameters() if adapter in self.critics else ()
+        return [*self.adapter_parameters(adapter), *critic]
+
     def save(self, folder: Path) -> None:
-        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.safetensors`.
+        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.safetensors`, empty where there are none.
 
         Raises:
             OSError: they are not on disk as they are here.

@@ -11,6 +11,7 @@ from envs.core.episode import Phase
 from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
+from marl_coop.hyperparameters import GROUP, refused_together
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
@@ -82,8 +83,14 @@ class MultiAgentPPOConfig(TrainingConfig):
             knows nothing of the format of replies; the start does, and a KL to it keeps what the warm-up taught.
         advantage: "gae", or "counterfactual": a message's advantage is what the seat was paid from there on, minus what
             it would have been paid had it said nothing, by a replay with frozen partners (one more round of play per
-            seat). Other turns keep GAE.
-        critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO).
+            seat). Other turns keep GAE. Or "group": no critic; each turn's return is compared with its mean over the
+            plays of the same task, for the same seat and turn (GRPO; MAGRPO, arXiv 2508.04652).
+        num_generations: plays of each task in an update, with the same players and other random numbers; None: 8 for
+            "group" as in TRL, else 1.
+        scale_rewards: of "group", as in TRL: "none" (Dr. GRPO, arXiv 2503.20783), "group" divides each advantage by the
+            standard deviation of the returns that it was compared with, "batch" by that of all advantages of the seat
+            in the update.
+        critic: "central" reads the features of all seats (MAPPO), "local" the seat's own (IPPO); "group" has none.
         loraplus_lr_ratio: `learning_rate` is that of the A matrices, and this times as much that of the B matrices
             (LoRA+, arXiv 2402.12354, recommends about 16); > 0.
         critic_learning_rate: the critics' own rate; the schedule is shared.
@@ -127,7 +134,9 @@ class MultiAgentPPOConfig(TrainingConfig):
     kl_coef: float = 0.0
     kl_reference: Literal["base", "start"] = "base"
     entropy_coef: float = 0.0
-    advantage: Literal["gae", "counterfactual"] = "gae"
+    advantage: Literal["gae", "counterfactual", "group"] = "gae"
+    num_generations: int | None = None
+    scale_rewards: Literal["none", "group", "batch"] = "none"
     critic: Literal["central", "local"] = "central"
     loraplus_lr_ratio: float = 1.0
     critic_learning_rate: float = 1e-3
@@ -173,10 +182,14 @@ class MultiAgentPPOConfig(TrainingConfig):
             self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
         for name in ("gamma", "lam", "max_fault_rate"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        self._check("num_generations", self.plays > 0, "positive")
+        if refused := refused_together(vars(self)):
+            raise ValueError("training.{}: {}".format(*refused))
         if self.importance is None:
             self.importance = "truncated" if self.engine in ("vllm", "vllm_server") else "sampler"
         choices = {
-            "advantage": ("gae", "counterfactual"),
+            "advantage": ("gae", "counterfactual", "group"),
+            "scale_rewards": ("none", "group", "batch"),
             "critic": ("central", "local"),
             "kl_reference": ("base", "start"),
             "importance": ("sampler", "recompute", "truncated"),
@@ -211,14 +224,32 @@ class MultiAgentPPOConfig(TrainingConfig):
             raise ValueError(f"training.{name} must be {must_be}, got {getattr(self, name)!r}")
 
     def check_shares(self, processes: int) -> None:
-        """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly."""
+        """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly, all
+        plays of a task together."""
         parts = math.lcm(processes, self.num_mini_batches * self.gradient_accumulation_steps)
-        if self.episodes_per_update % parts:
+        plays = self.plays
+        if self.episodes_per_update % (parts * plays):
+            tasks = f", with {plays} plays of each task together" if plays > 1 else ""
             raise ValueError(
                 f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes "
-                f"and {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps: "
-                f"use a multiple of {parts}"
+                f"and {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps"
+                f"{tasks}: use a multiple of {parts * plays}"
             )
+
+    @property
+    def plays(self) -> int:
+        """Of each task in an update."""
+        default = GROUP if self.advantage == "group" else 1
+        return default if self.num_generations is None else self.num_generations
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether values are learned."""
+        return self.advantage != "group"
+
+    def critic_seats(self, seats: int) -> int:
+        """Seats of a team of so many whose features a critic reads together; 0: there is no critic."""
+        return (seats if self.critic == "central" else 1) if self.has_critic else 0
 
     @property
     def steps_per_update(self) -> int:

@@ -51,7 +51,7 @@ def replay_muted(
         }
         given |= {(seat, k): silent for k in _talk_turns(episode, seat)}
         seated = {s: t.player if s == seat else frozen(t.player) for s, t in rollout.traces.items()}
-        specs.append(ReplaySpec(task=episode.task, policies=seated, given=given, muted=(seat,)))
+        specs.append(ReplaySpec(task=episode.task, policies=seated, given=given, muted=(seat,), play=rollout.play))
     for i, rollout in zip(could_speak, players.replay(specs, sampling_seed), strict=True):
         played[i] = rollout
     return played
@@ -100,6 +100,7 @@ def with_solo(
                 task=with_all_briefs(rollout.episode.task),
                 policies=dict.fromkeys(rollout.episode.seats, adapter),
                 given={(s, k): silent for s in rollout.episode.seats for k in _talk_turns(rollout.episode, s)},
+                play=rollout.play,
             )
             for rollout in rollouts
         ]

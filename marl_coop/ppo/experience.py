@@ -3,7 +3,7 @@
     play       every process plays its share of the episodes with the current adapters
     score      reward terms on the episodes -> one number per turn
     value      one pass through the frozen reference: features for the critics, log-probabilities for the KL
-    advantage  GAE over turns, or credit against a silent replay; whitened per agent over all processes
+    advantage  GAE, the other plays of the task, or a silent replay: `marl_coop.ppo.advantages`
 
 Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
 """
@@ -17,7 +17,7 @@ from typing import TypeGuard
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
 from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
@@ -26,12 +26,14 @@ from marl_coop.players import BASE, Mix, Player
 from marl_coop.policy.allocator import give_back_freed_memory
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy, reference_name
-from marl_coop.ppo import counterfactual, losses
-from marl_coop.ppo.batch import SeatSample, collate, micro_batches, stack_turns
+from marl_coop.ppo import counterfactual
+from marl_coop.ppo.advantages import add_advantages
+from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.engine_weights import Ahead, EngineWeights
 from marl_coop.ppo.importance import add_old_logprobs
 from marl_coop.ppo.metrics import MeanMetrics
+from marl_coop.ppo.processes import most, total
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.profiling import phase
 from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
@@ -42,16 +44,6 @@ from rewards.schedules import Schedule
 from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
-
-
-def total(accelerator: Accelerator, values: Tensor) -> Tensor:
-    """Sum over all processes."""
-    return torch.as_tensor(accelerator.reduce(values.to(accelerator.device), reduction="sum")).to(values.device)
-
-
-def most(accelerator: Accelerator, count: int) -> int:
-    """The largest count of all processes."""
-    return int(torch.as_tensor(accelerator.gather(torch.tensor(count, device=accelerator.device))).max())
 
 
 class Collector:
@@ -145,9 +137,10 @@ class Collector:
         self.players.engine.sleep()
         give_back_freed_memory()  # the caches of the chats
         started = time.perf_counter()
-        with phase("reference", tokens=sum(len(r.trace.ids) for rows in episodes for r in rows.values())):
-            self._add_reference_and_values(episodes)
-        self.metrics.add("seconds/reference", time.perf_counter() - started)
+        if args.has_critic or args.kl_coef:
+            with phase("reference", tokens=sum(len(r.trace.ids) for rows in episodes for r in rows.values())):
+                self._add_reference_and_values(episodes)
+            self.metrics.add("seconds/reference", time.perf_counter() - started)
         if args.importance != "sampler":
             started = time.perf_counter()
             learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
@@ -157,7 +150,8 @@ class Collector:
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
-        self._add_advantages([row for rows in episodes for row in rows.values()], terms)
+        logged = {term for term in terms if term in self._trained_on}
+        add_advantages(episodes, args, rewards.names, logged, self.metrics, self.accelerator)
         self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
         self._record_play(played, rollouts, breakdowns, terms)
         if self.on_rollouts:
@@ -170,13 +164,15 @@ class Collector:
 
     def _seeds(self, update: int) -> tuple[list[int], int]:
         """Of the tasks of this process's share of an update, and of their sampling."""
-        share = self.args.episodes_per_update // self.accelerator.num_processes
-        first = update * self.args.episodes_per_update + self.accelerator.process_index * share
+        plays = self.args.plays
+        tasks = self.args.episodes_per_update // plays
+        share = tasks // self.accelerator.num_processes
+        first = update * tasks + self.accelerator.process_index * share
         seeds = [task_seed(Stream.TRAINING, self.args.seed, first + i) for i in range(share)]
-        return seeds, stable_seed(self.args.seed, update)
+        return [seed for seed in seeds for _ in range(plays)], stable_seed(self.args.seed, update)
 
     def _add_reference_and_values(self, episodes: list[dict[Seat, SeatSample]]) -> None:
-        """One pass through the reference: hidden states for the critics, log-probabilities for the KL where it counts.
+        """One pass through the reference: hidden states for the critics, log-probabilities for the KL, if they count.
 
         Features of the reference do not move while the adapters learn, so the critics read them as often as they need
         without another pass.
@@ -207,7 +203,7 @@ class Collector:
             features_JH = hidden_RTH[batch.prompt_ends_J].float()
             for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
                 own[id(row)] = features_KH
-        for rows in episodes:
+        for rows in episodes if self.args.has_critic else ():
             for seat, row in rows.items():
                 others = [r for s, r in rows.items() if s != seat] if self.args.critic == "central" else []
                 # turn -1, of who has had none yet, reads as zeros
@@ -278,35 +274,6 @@ class Collector:
             )
         return Credit(turns=turns, muted=muted)
 
-    def _add_advantages(self, rows: list[SeatSample], terms: Sequence[str]) -> None:
-        """Fill the advantages and returns of rows; the shares of the `terms` are logged."""
-        longest = most(self.accelerator, max([1, *(len(row.rewards_K) for row in rows)]))
-        rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
-        terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
-        values_RK, _ = stack_turns(rows, "values_K", longest)
-        advantages_RK, returns_RK = losses.gae(rewards_RK, values_RK, mask_RK, self.args.gamma, self.args.lam)
-        credit_RK = torch.full_like(rewards_RK, torch.nan)
-        if self.args.advantage == "counterfactual":
-            baselines_RK, _ = stack_turns(rows, "baseline_K", longest)
-            credit_RK = losses.returns_to_go(rewards_RK, self.args.gamma) - baselines_RK
-            credit_RK = credit_RK.masked_fill(mask_RK == 0, torch.nan)
-            advantages_RK = torch.where(credit_RK.isnan(), advantages_RK, credit_RK)
-        for seat in self.policies:
-            mine = torch.tensor([row.seat == seat for row in rows])
-            explained = losses.explained_variance(values_RK[mine], returns_RK[mine], mask_RK[mine], self._total)
-            self.metrics.add(f"{seat}/explained_variance", explained)
-            terms_MRK = terms_RMK[mine].transpose(0, 1)
-            shares_M = losses.advantage_shares(terms_MRK, mask_RK[mine], self.args.gamma, self.args.lam, self._total)
-            for term, share in zip(self.rewards.names, shares_M.tolist(), strict=True):
-                if term in terms and term in self._trained_on:
-                    self.metrics.add(f"{seat}/advantage_share/{term}", share)
-            messages = int((~credit_RK[mine].isnan()).sum())
-            self.metrics.add(f"{seat}/message_credit", float(credit_RK[mine].nanmean()), cases=messages)
-            advantages_RK[mine] = losses.whiten(advantages_RK[mine], mask_RK[mine], self._total)
-        for row, advantages_K, returns_K in zip(rows, advantages_RK, returns_RK, strict=True):
-            row.advantages_K = advantages_K[: len(row.rewards_K)]
-            row.returns_K = returns_K[: len(row.rewards_K)]
-
     def _record_play(
         self, played: list[Episode], rollouts: list[Rollout], breakdowns: list, terms: Sequence[str]
     ) -> None:
@@ -322,6 +289,10 @@ class Collector:
         for other in sorted(others):
             beside = [episode for episode in played if other in episode.players.values()]
             self._add_rates(f"with/{other}", rates(beside, {name: metrics[name] for name in ("success", "j")}))
+        if self.args.advantage == "group":
+            plays = self.args.plays
+            left = [sum(not r.fault for r in rollouts[i : i + plays]) for i in range(0, len(rollouts), plays)]
+            self.metrics.add("lost_groups", sum(n < 2 for n in left) / len(left), cases=len(left))
         for term in self.rewards.scheduled:
             self.metrics.add(f"weight/{term}", breakdowns[0].weights[term])
         for seat in self.policies:

@@ -1,6 +1,7 @@
 """The arithmetic of multi-agent PPO as pure tensor functions, without a model in sight.
 
-Axes in names: R rows (one seat of one episode), K turns of a row, N action tokens, flat over rows, M reward terms.
+Axes in names: R rows (one seat of one episode), K turns of a row, G groups of P rows, N action tokens, flat over rows,
+M reward terms.
 """
 
 import math
@@ -56,6 +57,29 @@ def returns_to_go(rewards_RK: Tensor, gamma: float) -> Tensor:
     return gae(rewards_RK, torch.zeros_like(rewards_RK), torch.ones_like(rewards_RK), gamma, lam=1.0)[0]
 
 
+def group_advantages(returns_RK: Tensor, mask_RK: Tensor, size: int, scale: bool = False) -> Tensor:
+    """Return of each turn minus the mean over the plays of its task, (R, K), 0 where the mask is false.
+
+    Every `size` rows are the plays of one task by one seat, and each turn has the mean over those plays that have it
+    (GRPO, DeepSeekMath, arXiv 2402.03300, section 4.1, with the return from each turn on, as in MAGRPO, arXiv
+    2508.04652). A turn of one play alone, or of equal returns, becomes 0. With `scale` each is divided by the standard
+    deviation over those plays (the unbiased one, and 1e-4, as in TRL); Dr. GRPO (arXiv 2503.20783, section 3.1) argues
+    against it, for it gives tasks that nearly always end alike the largest weight.
+
+    >>> group_advantages(torch.tensor([[1.0, 5.0], [3.0, 7.0]]), torch.tensor([[1, 1], [1, 0]]), size=2)
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
+    """
+    returns_GPK, mask_GPK = (x.double().unflatten(0, (-1, size)) for x in (returns_RK, mask_RK))  # equal: exactly 0
+    count_GK = mask_GPK.sum(1, keepdim=True)
+    mean_GK = (returns_GPK * mask_GPK).sum(1, keepdim=True) / count_GK.clamp(min=1)
+    centred_GPK = (returns_GPK - mean_GK) * mask_GPK
+    if scale:
+        variance_GK = (centred_GPK**2).sum(1, keepdim=True) / (count_GK - 1).clamp(min=1)
+        centred_GPK = centred_GPK / (variance_GK.sqrt() + 1e-4)
+    return centred_GPK.flatten(0, 1).to(returns_RK.dtype)
+
+
 def whiten(values_RK: Tensor, mask_RK: Tensor, total: Total) -> Tensor:
     """Centre each turn's column and scale all of them to variance 1 where the mask is true; 0 elsewhere.
 
@@ -75,22 +99,19 @@ def whiten(values_RK: Tensor, mask_RK: Tensor, total: Total) -> Tensor:
     return centred_RK * torch.rsqrt(square / count.clamp(min=1) + 1e-8)
 
 
-def advantage_shares(
-    terms_MRK: Tensor, mask_RK: Tensor, gamma: float, lam: float, total: Total = one_process
-) -> Tensor:
+def advantage_shares(parts_MRK: Tensor, mask_RK: Tensor, total: Total = one_process) -> Tensor:
     """How much of what an agent is taught comes from each reward term: (M,), each in [0, 1], together 1.
 
-    GAE is linear in the rewards, so an advantage is a sum with one part per term (and one of the critic, left out
+    Advantages are linear in the rewards, so each is a sum with one part per term (and one of the critic, left out
     here). A term's share is the mean absolute deviation of its part from the mean of its turn's column, over that of
     all terms together, in all processes; a term that never varies teaches nothing. All are nan where nothing varies.
 
-    >>> terms = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[5.0], [5.0]]])
-    >>> advantage_shares(terms, torch.ones(2, 1), gamma=1.0, lam=1.0)
+    >>> parts = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[5.0], [5.0]]])
+    >>> advantage_shares(parts, torch.ones(2, 1))
     tensor([0.2500, 0.7500, 0.0000])
     """
     sizes = []
-    for term_RK in terms_MRK:
-        part_RK, _ = gae(term_RK, torch.zeros_like(term_RK), mask_RK, gamma, lam)
+    for part_RK in parts_MRK:
         count_K, sum_K = total(torch.stack([mask_RK.sum(0), (part_RK * mask_RK).sum(0)]))
         sizes.append(((part_RK - sum_K / count_K.clamp(min=1)).abs() * mask_RK).sum())
     sizes_M = total(torch.stack(sizes))

@@ -1,15 +1,12 @@
 """Multi-agent PPO in TRL's idiom; read from top to bottom.
 
     collect    play, score, value, advantage: `marl_coop.ppo.experience`
-    learn      epochs x minibatches: clipped ratio per token, value loss, k3 KL to the reference, entropy
+    learn      epochs x minibatches of clipped ratio per token, value loss, k3 KL to the reference, entropy:
+               `marl_coop.ppo.objective`
 
 TRL 1.x no longer ships a PPO trainer, and the one that it had knew one agent and one turn; its trainer and config
 bases are used here, so callbacks, schedulers, trackers, checkpoints and accelerate are the ones that users know. The
 trainer's "dataset" is the schedule: item i is the i-th micro-batch of the run, and the first of each update plays.
-
-The loss of an agent is a sum over its action tokens divided by their number in the whole minibatch, over all
-processes: never by turn or by length, so no reply counts less for being long. Agents share no parameter, so the sum
-of their losses trains each as if it were alone.
 """
 
 import shutil
@@ -35,13 +32,12 @@ from marl_coop.players import Mix, Player
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainerBase
 from marl_coop.policy.loading import stop_ids
-from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.ppo import losses
-from marl_coop.ppo.batch import SeatSample, collate, micro_batches
+from marl_coop.ppo.batch import SeatSample, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
-from marl_coop.ppo.experience import Collector, most, total
-from marl_coop.ppo.importance import add_gap
+from marl_coop.ppo.experience import Collector
+from marl_coop.ppo.objective import Objective
+from marl_coop.ppo.processes import most, total
 from marl_coop.profiling import phase
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
@@ -100,11 +96,11 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.add_callback(self.collector.reward_weights)
         self.add_callback(self.collector.engine_weights)
         self.metrics = self.collector.metrics
+        self.loss = Objective(model, args, self.accelerator, self.metrics, pad=chat.eos)
         self.rows: list[dict[Seat, SeatSample]] = []  # of the running update, an entry per episode
         self._dropped = False  # the running step has met a loss that is not finite
         self._non_finite_losses = 0
         self.kept_step: int | None = None  # of a checkpoint that stays, however many come after it
-        self._fresh = False  # the adapters are still those that sampled
         args.check_shares(self.accelerator.num_processes)
 
     # ------------------------------------------------------------------------------------------------ schedule
@@ -123,7 +119,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         update, step_of_update = divmod(step, self.args.steps_per_update)
         if step_of_update == micro == 0 or not self.rows:  # none after a resume within an update: it plays again
             self.play(update)
-        self._fresh = step_of_update == 0
+        self.loss.fresh = step_of_update == 0
         rows, whole = self.minibatch(update, step_of_update, micro)
         counts = self.token_counts(whole)
         model.train()
@@ -162,9 +158,11 @@ class MultiAgentPPOTrainer(TrainerBase):
         adapter. Minibatches are dealt from the episodes of all processes, so they are the same however many there are.
         """
         epoch, index = divmod(step_of_update, self.args.num_mini_batches)
-        order = np.random.default_rng((self.args.seed, update, epoch)).permutation(self.args.episodes_per_update)
-        whole = np.array_split(order, self.args.num_mini_batches)[index]
+        plays = np.arange(self.args.episodes_per_update).reshape(-1, self.args.plays)  # a row for each task
+        tasks = np.random.default_rng((self.args.seed, update, epoch)).permutation(len(plays))
+        whole = np.array_split(tasks, self.args.num_mini_batches)[index]
         part = np.array_split(whole, self.args.gradient_accumulation_steps)[micro]
+        part, whole = plays[part].flatten(), plays[whole].flatten()
         return self._sorted(part), self._sorted(whole)
 
     def _sorted(self, episodes: Iterable[int]) -> list[SeatSample]:
@@ -175,94 +173,6 @@ class MultiAgentPPOTrainer(TrainerBase):
         return sorted(rows, key=lambda row: self.model.adapters.index(row.trace.adapter))
 
     # --------------------------------------------------------------------------------------------------- learn
-
-    def loss(self, model, rows: Sequence[SeatSample], counts: Mapping[str, tuple[float, float]]) -> Tensor:
-        """Loss of a micro-batch.
-
-        Args:
-            model: the team's policy, or what accelerate has put around it.
-            rows: sorted by adapter, as `minibatch` gives them.
-            counts: what `token_counts` gives for the whole minibatch that the rows are a part of.
-        """
-        args, device = self.args, self.accelerator.device
-        if not rows:
-            return self._dummy_loss(model)
-        batch = collate(rows, self.players.chat.eos, device)
-        zero = self._zero_loss([adapter for adapter in self.model.adapters if adapter not in batch.tokens])
-        join = lambda name: torch.cat([getattr(row, name) for row in rows]).to(device)  # noqa: E731
-        advantages_J, features_JF = join("advantages_K"), join("features_KF")
-        returns_J, old_values_J = join("returns_K"), join("values_K")
-        trainable_J = torch.cat([torch.full((len(r.trace.turns),), float(r.trainable)) for r in rows]).to(device)
-        features = {adapter: features_JF[turns] for adapter, turns in batch.turns.items()}
-        scores, values = model(
-            features,
-            spans=batch.spans,
-            input_ids_RT=batch.input_ids_RT,
-            attention_mask_RT=batch.attention_mask_RT,
-            rows_N=batch.rows_N,
-            columns_N=batch.columns_N,
-            temperature=args.temperature,
-            prefix_hidden_RTH=batch.prefix_hidden_RTH,
-        )
-        sampler_N = batch.sampler_logprobs_N
-        old_N = sampler_N if args.importance == "sampler" else join("old_logprobs_N")
-        policy_N, clipped_N = losses.policy_loss(
-            scores.logprobs_N, old_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
-        )
-        if args.importance == "truncated":
-            policy_N = policy_N * losses.importance_weights(old_N, sampler_N)
-        measured = {
-            "policy_loss": policy_N,
-            "clip_fraction": clipped_N.float(),
-            "entropy": scores.entropy_N,
-            "approx_kl": losses.approx_kl(scores.logprobs_N, old_N),
-            "ratio": (scores.logprobs_N - old_N).exp(),
-        }
-        token_loss_N = policy_N
-        if args.entropy_coef:
-            token_loss_N = token_loss_N - args.entropy_coef * scores.entropy_N
-        if args.kl_coef:
-            measured["kl_to_reference"] = losses.k3_kl(scores.logprobs_N, join("reference_N"))
-            token_loss_N = token_loss_N + args.kl_coef * measured["kl_to_reference"]
-        loss = zero
-        for adapter, tokens in batch.tokens.items():
-            turns = batch.turns[adapter]
-            tokens_total, turns_total = (max(1.0, count) for count in counts[adapter])
-            trainable_N = trainable_J[batch.turn_N][tokens]
-            value_J = losses.value_loss(values[adapter], old_values_J[turns], returns_J[turns], args.cliprange_value)
-            loss = loss + (token_loss_N[tokens] * trainable_N).sum() / tokens_total
-            loss = loss + args.vf_coef * (value_J * trainable_J[turns]).sum() / turns_total
-            if self._fresh and args.importance == "sampler":  # else it was measured before learning
-                counted_N = trainable_N > 0
-                own_N = scores.logprobs_N[tokens].detach()
-                add_gap(self.metrics, adapter, own_N[counted_N], sampler_N[tokens][counted_N])
-            for name, values_N in measured.items():
-                mean = losses.masked_mean(values_N[tokens].detach(), trainable_N)
-                self.metrics.add(f"{adapter}/{name}", float(mean), cases=float(trainable_N.sum()))
-            mean = losses.masked_mean(value_J.detach(), trainable_J[turns])
-            self.metrics.add(f"{adapter}/value_loss", float(mean), cases=float(trainable_J[turns].sum()))
-        return loss * self.accelerator.num_processes  # DDP takes the mean over processes; the loss is a global sum
-
-    def _dummy_loss(self, model) -> Tensor:
-        """The loss of a micro-batch in which nobody learns: one token goes forward and backward, in step with the other
-        processes, and teaches nothing."""
-        ids_RT = torch.full((1, 2), self.players.chat.eos, device=self.accelerator.device)
-        scores, _ = model(
-            {},
-            spans=spans_of(self.model.adapters[:1]),
-            input_ids_RT=ids_RT,
-            attention_mask_RT=torch.ones_like(ids_RT),
-            rows_N=ids_RT.new_tensor([0]),
-            columns_N=ids_RT.new_tensor([1]),
-            temperature=self.args.temperature,
-        )
-        return 0.0 * scores.logprobs_N.sum() + self._zero_loss(self.model.adapters)
-
-    def _zero_loss(self, adapters: Sequence[str]) -> Tensor:
-        """0, with a gradient of 0 for the adapters that have no row here: processes exchange every gradient."""
-        parts = (self.model.adapter_parameters(a) + [*self.model.critics[a].parameters()] for a in adapters)
-        zeros = [0.0 * parameter.sum() for part in parts for parameter in part]
-        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.accelerator.device)
 
     def token_counts(self, rows: Sequence[SeatSample]) -> dict[str, tuple[float, float]]:
         """Action tokens and turns of a minibatch that count, by adapter, over all processes."""
@@ -276,7 +186,7 @@ class MultiAgentPPOTrainer(TrainerBase):
     def _rest(self, adapters: Sequence[str]) -> None:
         """Keep the optimiser from moving adapters that this step teaches nothing, by momentum or by weight decay."""
         for adapter in adapters:
-            for parameter in (*self.model.adapter_parameters(adapter), *self.model.critics[adapter].parameters()):
+            for parameter in self.model.trained_by(adapter):
                 parameter.grad = None
 
     @phase("optimiser")
@@ -284,7 +194,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         """Clip each adapter and the critics on their own: one agent's spike must not shrink another's step."""
         groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
         groups.append(list(self.model.critics.parameters()))
-        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
+        norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups if group]
         return torch.stack([torch.as_tensor(norm) for norm in norms]).norm()
 
     def create_optimizer(self, model=None):
@@ -298,7 +208,8 @@ class MultiAgentPPOTrainer(TrainerBase):
                 {"params": b, "lr": rate * self.args.loraplus_lr_ratio},
                 {"params": list(self.model.critics.parameters()), "lr": self.args.critic_learning_rate},
             ]
-            self.optimizer = optimizer_class([g | {"weight_decay": self.args.weight_decay} for g in groups], **options)
+            decay = {"weight_decay": self.args.weight_decay}
+            self.optimizer = optimizer_class([group | decay for group in groups if group["params"]], **options)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,11 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
+    """A played episode; `play` is its number among those of one task, from 0."""
+
     episode: Episode
     traces: Mapping[Seat, Trajectory]
+    play: int = 0
 
     @property
     def fault(self) -> bool:
@@ -84,12 +88,14 @@ class ReplaySpec:
     """An episode to play with something changed: another task text, others in the seats, replies that are given.
 
     `given` maps (seat, index of its turn) to the ids of a reply that is not sampled; nobody hears the `muted` seats.
+    `play` is that of the rollout whose random numbers it shares.
     """
 
     task: Task
     policies: Mapping[Seat, Player | Mix]
     given: Mapping[tuple[Seat, int], list[int]]
     muted: tuple[Seat, ...] = ()
+    play: int = 0
 
 
 def stable_seed(*key: int) -> int:
@@ -136,18 +142,20 @@ class RolloutRunner:
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
-        """One episode per task seed. The same arguments and weights give the same episodes, in any batch."""
-        return self._play([_EpisodeSlot(self, i, seed, sampling_seed) for i, seed in enumerate(task_seeds)])
+        """One episode per task seed. The same arguments and weights give the same episodes, in any batch.
+
+        A seed that comes again is another play of the task, with the same players and other random numbers.
+        """
+        return self._play(self._slots(task_seeds, sampling_seed))
 
     def replay(self, specs: Sequence[ReplaySpec], sampling_seed: int) -> list[Rollout]:
-        """One episode per spec, with the random numbers that `play` gives to its task's seed."""
-        return self._play([_EpisodeSlot(self, i, s.task.seed, sampling_seed, s) for i, s in enumerate(specs)])
+        """One episode per spec, with the random numbers that `play` gives to that play of its task's seed."""
+        return self._play([_EpisodeSlot(self, i, s.task.seed, sampling_seed, s.play, s) for i, s in enumerate(specs)])
 
     def play_ahead(self, task_seeds: Sequence[int], sampling_seed: int) -> Future[list[Rollout]]:
         """As `play`, in a thread of its own from the first requests on: what these make an engine do with the model,
         such as comparing log-probabilities, is done when this returns. Nothing else may be played meanwhile."""
-        slots = [_EpisodeSlot(self, i, seed, sampling_seed) for i, seed in enumerate(task_seeds)]
-        session, played = self._begin(slots), Future[list[Rollout]]()
+        session, played = self._begin(self._slots(task_seeds, sampling_seed)), Future[list[Rollout]]()
 
         def run() -> None:
             try:
@@ -157,6 +165,10 @@ class RolloutRunner:
 
         threading.Thread(target=run, daemon=True).start()  # an interrupted run does not wait for it
         return played
+
+    def _slots(self, task_seeds: Sequence[int], sampling_seed: int) -> "list[_EpisodeSlot]":
+        plays = {seed: count() for seed in task_seeds}
+        return [_EpisodeSlot(self, i, seed, sampling_seed, next(plays[seed])) for i, seed in enumerate(task_seeds)]
 
     @phase("environments")
     def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
@@ -286,9 +298,15 @@ class _EpisodeSlot:
     """
 
     def __init__(
-        self, runner: RolloutRunner, index: int, task_seed: int, sampling_seed: int, spec: ReplaySpec | None = None
+        self,
+        runner: RolloutRunner,
+        index: int,
+        task_seed: int,
+        sampling_seed: int,
+        play: int,
+        spec: ReplaySpec | None = None,
     ):
-        self.runner, self.index, self.key = runner, index, (sampling_seed, task_seed)
+        self.runner, self.index, self.key, self.play = runner, index, (sampling_seed, task_seed), play
         self.env = runner.make_env()
         self.given = spec.given if spec else {}
         policies = spec.policies if spec else runner.policies
@@ -327,6 +345,7 @@ class _EpisodeSlot:
     def request(self, seat: Seat) -> Request:
         trace, runner, phase = self.traces[seat], self.runner, self.env.phase
         assert phase is not None, "a seat is asked only while the episode runs"
+        again = (self.play,) if self.play else ()  # the first play has the random numbers of an only one
         return Request(
             chat=(self.index, seat),
             ids=trace.ids,
@@ -334,7 +353,7 @@ class _EpisodeSlot:
             max_tokens=runner.max_tokens[phase],
             temperature=runner.temperature,
             stop_ids=runner.chat.stops,
-            seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(trace.turns)),
+            seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(trace.turns), *again),
         )
 
     def take_sample(self, seat: Seat, sample: Generation) -> None:
@@ -375,7 +394,8 @@ class _EpisodeSlot:
         episode = self.env.episode
         turns = (replace(t, truncated=self._truncated(t)) for t in episode.turns)
         players = {seat: player_name(trace.player) for seat, trace in self.traces.items()}
-        return Rollout(episode=replace(episode, turns=tuple(turns), players=players), traces=self.traces)
+        episode = replace(episode, turns=tuple(turns), players=players)
+        return Rollout(episode=episode, traces=self.traces, play=self.play)
 
     def _truncated(self, turn: Turn) -> bool:
         return self.traces[turn.agent].turns[turn.index].finish_reason is FinishReason.LENGTH

@@ -22,9 +22,9 @@ from rewards import RewardBreakdown
 class TurnCredit:
     """What an update learns from one turn.
 
-    `value` is what the critic expected from the turn on, `target` the return that it is taught, `advantage` the
-    whitened weight of the turn's tokens in the loss. `logprobs` are in nats, to two decimals, of `tokens`: the texts of
-    the sampled tokens, of which half a character is a replacement character.
+    `value` is what was expected from the turn on, by the critic or as the mean over the plays of its task; `target` the
+    return, which a critic is taught; `advantage` the weight of the turn's tokens in the loss. `logprobs` are in nats,
+    to two decimals, of `tokens`: the texts of the sampled tokens, of which half a character is a replacement character.
     """
 
     value: float

@@ -289,7 +289,7 @@ function credit(turn) {
     turn.advantage !== null &&
     el(
       "span",
-      { class: "learned", title: "what the critic expected, and the whitened weight of the turn in the loss" },
+      { class: "learned", title: "what was expected, and the weight of the turn in the loss" },
       `value ${number(turn.value)} · advantage ${signed(turn.advantage)}`,
     );
   return paid.length || learned ? el("footer", {}, paid, learned) : null;
