@@ -258,7 +258,7 @@ def starting_points(config: Config, base: PreTrainedModel) -> dict[str, Path]:
 
 
 def make_shapes(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> TeamPolicy:
-    """The team on its base without the frozen adapters that play too, whose weights are on disk: all that is trained."""
+    """The team on its base without the frozen adapters that play too, whose weights are on disk."""
     seats = args.critic_seats(len(config.policies))
     return TeamPolicy(base, lora_config(config, base), policies.learners(config.policies), critic_seats=seats)
 
