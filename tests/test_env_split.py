@@ -16,7 +16,8 @@ from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
 OTHER = ("accelerate", "batteries", "prices", "studies", "sweeps")  # files of another kind
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHER)
+PLAYED = [path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHER]
+CONFIGS = sorted(path for path in PLAYED if path.name != "battery.yaml")
 HELD_OUT_NAMES = {family.name for family in HELD_OUT}
 
 

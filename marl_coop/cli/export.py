@@ -1,4 +1,4 @@
-"""`marl-coop export`: a run's episodes as other libraries open them, its adapters to the Hub."""
+"""`marl-coop export`: a run's episodes as other libraries open them, its adapters to the Hub, its curves in a view."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from marl_coop.config import policies
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.played import saved_episodes
+from marl_coop.runs.records import read_metrics
 from marl_coop.runs.rundir import RunError
 
 KINDS = {  # kind -> module and function that writes it
@@ -20,10 +21,11 @@ KINDS = {  # kind -> module and function that writes it
 
 
 def export(argv: Sequence[str]) -> int:
-    """Write a run's episodes as other libraries open them, or push its adapters to the Hub."""
+    """Write a run's episodes as other libraries open them, push its adapters, or save a view of its curves."""
     parser = argparse.ArgumentParser(
         prog="marl-coop export",
-        description="Write a run's episodes so that other libraries open them, or push its adapters with their cards.",
+        description="Write a run's episodes so that other libraries open them, push its adapters with their cards, or "
+        "save a view at wandb in which its curves are grouped.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -31,10 +33,15 @@ def export(argv: Sequence[str]) -> int:
         "--to", choices=KINDS, help="the episodes as a Hugging Face dataset, logs of Inspect or traces of trackio"
     )
     what.add_argument("--push-to-hub", metavar="OWNER/NAME", help="the adapters, each to OWNER/NAME-<adapter>")
+    what.add_argument(
+        "--wandb-view", metavar="PROJECT", help="a new saved view of that project at wandb, NAME or ENTITY/NAME"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: <RUN>/export/<kind>")
     args = parser.parse_args(argv)
     if args.push_to_hub:
         return _push(args.run, args.push_to_hub)
+    if args.wandb_view:
+        return _save_view(args.run, args.wandb_view)
     return _write(args.run, args.to, args.output or args.run / "export" / args.to)
 
 
@@ -49,6 +56,24 @@ def _write(run: Path, kind: str, folder: Path) -> int:
     except (NotADirectoryError, FileExistsError, PermissionError, ValueError) as error:
         raise RunError(f"{str(run)!r} cannot be exported to {str(folder)!r}: {one_line(error)}") from error
     print(f"{folder}: {sum(map(len, parts.values()))} episodes of {', '.join(parts)}")
+    return 0
+
+
+def _save_view(run: Path, project: str) -> int:
+    logged = {name for record in read_metrics(run / "metrics.jsonl") for name in record}
+    if not logged:
+        raise RunError(f"{str(run)!r} has logged no update yet, so there is nothing to show")
+    from marl_coop.experiment.tracking import wandb_mode  # loads wandb
+    from marl_coop.export.wandb_view import save_view
+
+    if wandb_mode() == "offline":
+        raise RunError("a view is saved at wandb's server, and nobody is logged in here: wandb login")
+    try:
+        print(save_view(project, logged))
+    except ModuleNotFoundError as error:
+        raise RunError(f"--wandb-view needs {error.name}: pip install 'marl-coop[export]'") from error
+    except ValueError as error:
+        raise RunError(str(error)) from error
     return 0
 
 
