@@ -111,6 +111,8 @@ class Hyperparameters(TypedDict, total=False):
     engine_options: dict[str, Any]
     importance: Literal["sampler", "recompute", "truncated"] | None
     save_updates: Count
+    past_updates: Count
+    past_limit: Count
 
     max_steps: Annotated[int, AfterValidator(_run_length)]
     gradient_accumulation_steps: Count

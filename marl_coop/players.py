@@ -1,6 +1,7 @@
 """Who sits in a seat: an adapter, the frozen base, a partner that writes text, or one of several for each episode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -9,18 +10,63 @@ from envs.scripted.base import Partner
 BASE = None  # the player that is the frozen base alone
 
 
-Player = str | None | Partner  # name of an adapter, the base, or who writes the seat's replies
+@dataclass(frozen=True, slots=True)
+class PastSelf:
+    """An earlier self of an adapter that is trained: the frozen adapter `copy` has its weights after some updates."""
+
+    adapter: str
+    updates: int
+    copy: str
+
+    @property
+    def name(self) -> str:
+        return f"past:{self.adapter}@{self.updates}"
+
+
+@dataclass(slots=True)
+class PastSelves:
+    """The latest snapshots of an adapter that is trained; an episode gets any of them, each as likely as another.
+
+    Best responses to the average of what a partner has been are fictitious play (Brown 1951), and drawing from past
+    selves keeps a team from fitting its partner of today alone (Bansal et al. 2018, arXiv 1710.03748, section 3.2).
+
+    Args:
+        adapter: who is trained.
+        copies: names of the frozen adapters that hold snapshots, the latest so many.
+        every: a snapshot is due after every so many updates, and before the first.
+    """
+
+    adapter: str
+    copies: tuple[str, ...]
+    every: int
+    selves: tuple[PastSelf, ...] = field(default=(), init=False)  # from the oldest on
+
+    def take(self, updates: int) -> PastSelf:
+        """Make the adapter as it is after some updates, a multiple of `every`, the newest; the oldest may go."""
+        copy = self.copies[updates // self.every % len(self.copies)]
+        newest = PastSelf(self.adapter, updates, copy)
+        self.selves = (*(self_ for self_ in self.selves if self_.copy != copy), newest)
+        return newest
+
+    def draw(self, rng: np.random.Generator) -> PastSelf:
+        """One of the snapshots. Raises RuntimeError where none was taken yet."""
+        if not self.selves:
+            raise RuntimeError(f"there is no snapshot of {self.adapter} yet: call snapshot_past(0) of its policy")
+        return self.selves[rng.integers(len(self.selves))]
+
+
+Player = str | None | PastSelf | Partner  # an adapter's name, the base, a snapshot, or who writes the seat's replies
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """One of several players for each episode.
+    """One of several players for each episode; past selves stand for any of them.
 
     Raises:
         ValueError: no player, not a weight for each, or a weight that is not a positive number.
     """
 
-    players: tuple[Player, ...]
+    players: tuple[Player | PastSelves, ...]
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -36,8 +82,9 @@ class Mix:
 
     def draw(self, seed: int) -> Player:
         """The player of the episode of this seed (>= 0)."""
-        share = np.cumsum(self.weights) / sum(self.weights)
-        return self.players[int(np.searchsorted(share, np.random.default_rng(seed).random(), side="right"))]
+        share, rng = np.cumsum(self.weights) / sum(self.weights), np.random.default_rng(seed)
+        player = self.players[int(np.searchsorted(share, rng.random(), side="right"))]
+        return player.draw(rng) if isinstance(player, PastSelves) else player
 
 
 def player_name(player: Player) -> str:
@@ -45,3 +92,18 @@ def player_name(player: Player) -> str:
     if isinstance(player, str):
         return player
     return "base" if player is BASE else str(getattr(player, "name", type(player).__name__))
+
+
+def partner_name(name: str) -> str:
+    """What a player's name is called in metrics: all snapshots of an adapter alike.
+
+    >>> partner_name("past:agent_1@10"), partner_name("scripted")
+    ('past:agent_1', 'scripted')
+    """
+    return name.rpartition("@")[0] if name.startswith("past:") else name
+
+
+def past_folders(folder: Path, adapter: str) -> dict[int, Path]:
+    """Where a saved policy has snapshots of an adapter, by the updates that made each, from the oldest on."""
+    found = {int(place.name.removeprefix("update-")): place for place in (folder / "past" / adapter).glob("update-*")}
+    return dict(sorted(found.items()))

@@ -5,6 +5,7 @@ In YAML, under `policies`, a seat is given to
     agent_0                        an adapter of that name, which is trained; two seats may share one
     base                           the base model, frozen
     frozen:runs/first/agent_1      a PEFT adapter on disk, frozen
+    past:agent_0                   one of the latest frozen snapshots of agent_0, an adapter that is trained here
     scripted:persuader             a scripted partner (`envs.scripted.registry`), or scripted:package.module:Class
     https://host/v1#model          a model behind an OpenAI-compatible endpoint
     {agent_1: 0.5, scripted:silent: 0.3, base: 0.2}     one of these, drawn by weight for each episode
@@ -20,12 +21,12 @@ from envs import CoopEnv
 from envs.scripted.base import Partner
 from envs.scripted.partners import PARTNERS
 from envs.scripted.registry import find_partner
-from marl_coop.players import BASE, Mix, Player
+from marl_coop.players import BASE, Mix, PastSelves, Player, past_folders
 
 # ------------------------------------------------------------------------------------ what a configuration says
 
 Entry = str | Mapping[str, float]  # a player in words, or a mix of them
-_FOLDERS_OF_A_RUN = r"episodes|evaluations|tensorboard|wandb|checkpoint-\d+"  # adapters are saved beside these
+_FOLDERS_OF_A_RUN = r"past|episodes|evaluations|tensorboard|wandb|checkpoint-\d+"  # adapters are saved beside these
 
 
 def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
@@ -39,8 +40,34 @@ def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
     return {adapter: Path(_value(name)) for name, adapter in frozen_names(policies).items()}
 
 
+def past(policies: Mapping[str, Entry]) -> tuple[str, ...]:
+    """The adapters whose past selves play, each once."""
+    names = (_value(name) for entry in policies.values() for name in _names(entry) if _kind(name) == "past")
+    return tuple(dict.fromkeys(names))
+
+
+def with_snapshots(entry: Entry, saved: Path) -> Entry:
+    """An entry with the snapshots that a policy was saved with, as frozen adapters, in the place of past selves.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not past({"": entry}):
+        return entry
+    weights: dict[str, float] = {}
+    for name, weight in (entry if isinstance(entry, Mapping) else {entry: 1.0}).items():
+        if _kind(name) == "past":
+            folders = past_folders(saved, _value(name)).values()
+            if not folders:
+                raise ValueError(f"{str(saved)!r} has no snapshots of {_value(name)!r}")
+            weights |= {f"frozen:{folder}": weight / len(folders) for folder in folders}
+        else:
+            weights[name] = weight
+    return weights
+
+
 def is_no_adapter(name: str) -> bool:
-    """Whether a name is that of the base, a frozen adapter, a scripted partner or an endpoint."""
+    """Whether a name is that of the base, a frozen adapter, a past self, a scripted partner or an endpoint."""
     return _kind(name) != "adapter"
 
 
@@ -50,32 +77,51 @@ def is_scripted(entry: Entry) -> bool:
 
 
 def build_players(
-    policies: Mapping[str, Entry], env: CoopEnv, endpoint: Callable[[str, str], Partner]
+    policies: Mapping[str, Entry],
+    env: CoopEnv,
+    endpoint: Callable[[str, str], Partner],
+    past: Mapping[str, PastSelves] | None = None,
 ) -> dict[str, Player | Mix]:
-    """Who sits in each seat of an environment; `endpoint` makes a partner of a url and the name of a model."""
+    """Who sits in each seat of an environment.
+
+    Args:
+        endpoint: makes a partner of a url and the name of a model.
+        past: the past selves of each adapter that has some.
+    """
     adapters = frozen_names(policies)
 
-    def player(name: str) -> Player:
+    def player(name: str) -> Player | PastSelves:
         match _kind(name):
             case "base":
                 return BASE
             case "frozen":
                 return adapters[name]
+            case "past":
+                return (past or {})[_value(name)]
             case "scripted":
                 return find_partner(_value(name), env)
             case "endpoint":
                 return endpoint(*name.split("#"))
         return name
 
-    return {
-        seat: Mix(tuple(map(player, entry)), tuple(entry.values())) if isinstance(entry, Mapping) else player(entry)
-        for seat, entry in policies.items()
-    }
+    def seated(entry: Entry) -> Player | Mix:
+        if isinstance(entry, Mapping):
+            return Mix(tuple(map(player, entry)), tuple(entry.values()))
+        found = player(entry)
+        return Mix((found,), (1.0,)) if isinstance(found, PastSelves) else found
+
+    return {seat: seated(entry) for seat, entry in policies.items()}
 
 
-def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]]) -> None:
+def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Sequence[str] = ()) -> None:
     """Raises ValueError where an entry of a configuration names nobody, or a scripted partner that cannot play one of
-    the environments, and says who or what it could be. An environment is made only for a partner to look at."""
+    the environments, and says who or what it could be. An environment is made only for a partner to look at.
+
+    Args:
+        entry: what a seat is given to.
+        make_envs: the environments that are played.
+        trained: the adapters that are trained there, whose past selves can play.
+    """
     if isinstance(entry, Mapping):
         Mix(tuple(entry), tuple(entry.values()))
     for name in _names(entry):
@@ -88,6 +134,9 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]]) -> None:
                 raise ValueError(f"{name!r} must end with # and the name of a model")
             case "endpoint" if find_spec("openai") is None:
                 raise ValueError(f"{name!r} needs the openai client: pip install --editable '.[endpoint]'")
+            case "past" if _value(name) not in trained:
+                known = ", ".join(f"past:{adapter}" for adapter in trained) or "none"
+                raise ValueError(f"{name!r} is no past self of an adapter that is trained here; there is {known}")
             case "adapter" if not re.fullmatch(r"[A-Za-z0-9_-]+", name):  # it becomes a folder
                 raise ValueError(
                     f"{name!r} is refused: an adapter's name has letters, digits, _ and - only; "
@@ -108,7 +157,8 @@ def _kind(name: str) -> str:
     if name == "base":
         return "base"
     head = name.partition(":")[0]
-    return {"frozen": "frozen", "scripted": "scripted", "http": "endpoint", "https": "endpoint"}.get(head, "adapter")
+    kinds = {"frozen": "frozen", "past": "past", "scripted": "scripted", "http": "endpoint", "https": "endpoint"}
+    return kinds.get(head, "adapter")
 
 
 def _value(name: str) -> str:

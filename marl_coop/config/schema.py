@@ -182,11 +182,12 @@ class Config(Section):
     def _seats_match(self) -> Self:
         """Compares the seats, and who can play the environments, with `policies`, and fills these."""
         seats = self._env.config.seats
+        trained = policies.learners({seat: self.policies.get(seat, seat) for seat in seats})
         for seat, policy in self.policies.items():
             if seat not in seats:
                 raise ConfigError(f"the environment has no such seat; its seats are {list(seats)}", ("policies", seat))
             try:
-                policies.check(policy, (self._env, self._evaluation_env, *self._levels))
+                policies.check(policy, (self._env, self._evaluation_env, *self._levels), trained)
             except ValueError as error:
                 raise ConfigError(str(error), ("policies", seat)) from error
         for name, term in zip(self.rewards, self._rewards.terms, strict=True):
@@ -194,8 +195,11 @@ class Config(Section):
                 problem = f"{term.agent!r} is no seat of the environment; its seats are {list(seats)}"
                 raise ConfigError(problem, ("rewards", name, "agent"))
         self._filled(policies={seat: self.policies.get(seat, seat) for seat in seats})
-        if not policies.learners(self.policies):
+        if not trained:
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
+        for key in () if policies.past(self.policies) else ("past_updates", "past_limit"):
+            if key in self.training:
+                raise ConfigError("it has no effect: no seat is given to past:ADAPTER", ("training", key))
         return self
 
     def _filled(self, **sections: Any) -> Self:

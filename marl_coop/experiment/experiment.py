@@ -167,7 +167,8 @@ class Experiment:
     def evaluator(self) -> RolloutRunner:
         """Plays the environment of the section `evaluation`."""
         chat = setup.make_chat(self.config, self.base, self.tokenizer, self.evaluation_env)
-        return setup.make_evaluator(self.config, self.evaluation_env, self.engine, chat, self.args)
+        past = self.policy.past
+        return setup.make_evaluator(self.config, self.evaluation_env, self.engine, chat, self.args, past)
 
     # --------------------------------------------------------------------------------------------------- a run
 
@@ -260,7 +261,7 @@ class Experiment:
     @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:
         """Teach every adapter the format of replies, which comes from the cache where that has it; or begin with saved
-        adapters, which know it.
+        adapters, which know it. These are the first of the past selves.
 
         Raises:
             ConfigError: there are no such adapters, or they do not fit.
@@ -275,6 +276,7 @@ class Experiment:
             warm = setup.warm_up(self.config, self.base, self.tokenizer, self.chat)
             for adapter in self.policy.adapters:
                 self.policy.load_adapter(adapter, warm)
+        self.policy.snapshot_past(0)
 
     def evaluate(self, label: str = "evaluation") -> list[Episode]:
         """Play the unseen instances of the section `evaluation`; every process gets all episodes, in order.
@@ -321,7 +323,7 @@ class Experiment:
             make_env=setup.training_env(self.config, self.config.curriculum),
             rewards=self.rewards,
             processing_class=self.tokenizer,
-            policies=setup.make_players(self.config, self.env, self.args),
+            policies=setup.make_players(self.config, self.env, self.args, self.policy.past),
             system=self.chat.system,
             chat=self.chat,
             engine=engine,

@@ -6,7 +6,7 @@ becomes here a ConfigError that names the key and the file.
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine, EngineError, selftest, vllm_server
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
-from marl_coop.players import Mix, Player
+from marl_coop.players import Mix, PastSelves, Player
 from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids
@@ -264,17 +264,19 @@ def make_shapes(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig
 
 
 def make_policy(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> TeamPolicy:
-    """The team on its base: what `make_shapes` gives, and the frozen adapters that play too.
+    """The team on its base: what `make_shapes` gives, and the frozen adapters and the past selves that play too.
 
     Raises:
         ConfigError: a frozen adapter has another shape.
     """
     policy = make_shapes(config, base, args)
-    for name, saved in policies.frozen(config.policies).items():
-        try:
+    try:
+        for name, saved in policies.frozen(config.policies).items():
             policy.add_frozen(name, saved)
-        except ValueError as error:
-            raise config.error(("policies",), str(error)) from error
+        for adapter in policies.past(config.policies):
+            policy.keep_past(adapter, args.past_updates, args.past_limit)
+    except ValueError as error:
+        raise config.error(("policies",), str(error)) from error
     return policy
 
 
@@ -289,10 +291,12 @@ def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenize
     )
 
 
-def make_players(config: Config, env: CoopEnv, args: MultiAgentPPOConfig) -> dict[str, Player | Mix]:
-    """Who sits in each seat of an environment."""
+def make_players(
+    config: Config, env: CoopEnv, args: MultiAgentPPOConfig, past: Mapping[str, PastSelves] | None = None
+) -> dict[str, Player | Mix]:
+    """Who sits in each seat of an environment; `past` has the past selves of each adapter, where these play."""
     chats = {"system": env.system_prompt, "temperature": args.temperature, "max_tokens": args.max_tokens}
-    return policies.build_players(config.policies, env, partial(Endpoint, **chats))
+    return policies.build_players(config.policies, env, partial(Endpoint, **chats), past)
 
 
 def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
@@ -303,10 +307,10 @@ def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
 
 
 def make_evaluator(
-    config: Config, env: CoopEnv, engine: Engine, chat: Chat, args: MultiAgentPPOConfig
+    config: Config, env: CoopEnv, engine: Engine, chat: Chat, args: MultiAgentPPOConfig, past: Mapping[str, PastSelves]
 ) -> RolloutRunner:
     """Plays the environment of the section `evaluation`, which `env` is one of, wherever a curriculum stands."""
-    players = make_players(config, env, args)
+    players = make_players(config, env, args, past)
     return RolloutRunner(config.make_evaluation_env, players, engine, chat, args.max_tokens, args.temperature)
 
 

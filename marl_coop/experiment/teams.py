@@ -54,7 +54,10 @@ def find_team(who: str) -> Team:
     trained = policies.learners(config.policies)
     frozen = {adapter: f"frozen:{saved / adapter}" for adapter in trained}
     seats = config.make_env.config.seats
-    entries = (config.policies[seat] for seat in seats)
+    try:
+        entries = [policies.with_snapshots(config.policies[seat], saved) for seat in seats]
+    except ValueError as error:
+        raise RunError(str(error)) from error
     return Team(name=who, policies=tuple(renamed(entry, frozen) for entry in entries), configuration=configuration)
 
 

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
 
 from envs.core.tokens import one_line
+from marl_coop.players import PastSelves, past_folders
 from marl_coop.policy import compat
 from marl_coop.policy.adapters import (
     check_names,
@@ -77,6 +78,7 @@ class TeamPolicy(nn.Module):
         self._keeping: RemovableHandle | None = None
         self._keep_the_prefix()
         hidden = base.config.get_text_config().hidden_size
+        self.past: dict[str, PastSelves] = {}
         heads = {a: ValueHead(critic_seats * hidden) for a in self.adapters} if critic_seats else {}
         self.critics = nn.ModuleDict(heads)
 
@@ -252,11 +254,37 @@ class TeamPolicy(nn.Module):
         """Keep a frozen copy of every adapter as it is now, under the name that `reference_name` gives."""
         for adapter in self.adapters:
             self._add_adapter(reference_name(adapter), self._lora(adapter))
-            copies, weights = (weights_of(self.lm, name) for name in (reference_name(adapter), adapter))
-            with torch.no_grad():
-                for name, weight in weights.items():
-                    copies[name].copy_(weight)
+            self._copy(adapter, reference_name(adapter))
         self._settle_adapters()
+
+    def keep_past(self, adapter: str, every: int, limit: int) -> None:
+        """Make room for the `limit` latest snapshots of an adapter, of which `snapshot_past` takes one after `every` so
+        many updates.
+
+        Raises:
+            ValueError: no such adapter is trained, or another has the name of a snapshot.
+        """
+        copies = tuple(f"{adapter}_past_{i}" for i in range(limit))
+        if adapter not in self.adapters:
+            raise ValueError(f"there are no past selves of {adapter!r}; trained are {list(self.adapters)}")
+        if taken := set(copies) & set(self.all_adapters):
+            raise ValueError(f"{min(taken)!r} is the name of a snapshot of {adapter!r}; call the adapter otherwise")
+        for copy in copies:
+            self._add_adapter(copy, self._lora(adapter))
+        self._settle_adapters()
+        self.past[adapter] = PastSelves(adapter, copies, every)
+
+    def snapshot_past(self, updates: int) -> None:
+        """Keep frozen copies of adapters as they are after some updates, where these are due."""
+        for adapter, past in self.past.items():
+            if updates % past.every == 0:
+                self._copy(adapter, past.take(updates).copy)
+
+    @torch.no_grad()
+    def _copy(self, adapter: str, to: str) -> None:
+        copies, weights = (weights_of(self.lm, name) for name in (to, adapter))
+        for name, weight in weights.items():
+            copies[name].copy_(weight)
 
     def add_frozen(self, adapter: str, folder: Path) -> None:
         """Add a frozen adapter from a PEFT adapter on disk, with its own rank, scale and layers, for a seat that does
@@ -286,13 +314,16 @@ class TeamPolicy(nn.Module):
         return [*self.adapter_parameters(adapter), *critic]
 
     def save(self, folder: Path) -> None:
-        """Write `folder/<adapter>/` (plain PEFT adapters) and `folder/critics.safetensors`, empty where there are none.
+        """Write `folder/<adapter>/` and `folder/past/<adapter>/update-<updates>/` (plain PEFT adapters), and
+        `folder/critics.safetensors`, empty where there are none.
 
         Raises:
             OSError: they are not on disk as they are here.
         """
         for adapter in self.adapters:
             self.save_adapter(adapter, folder / adapter)
+        for past in (past for selves in self.past.values() for past in selves.selves):
+            self.save_adapter(past.copy, folder / "past" / past.adapter / f"update-{past.updates}")
         save_file(self.critics.state_dict(), folder / CRITICS)
 
     def save_adapter(self, adapter: str, folder: Path) -> None:
@@ -311,6 +342,10 @@ class TeamPolicy(nn.Module):
         """
         for adapter in self.adapters:
             self.load_adapter(adapter, folder / adapter)
+        for adapter, past in self.past.items():
+            past.selves = ()
+            for updates, place in past_folders(folder, adapter).items():
+                read_weights(self.lm, past.take(updates).copy, self._base_identity, place)
         try:
             self.critics.load_state_dict(load_file(folder / CRITICS))
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -111,6 +111,9 @@ class MultiAgentPPOConfig(TrainingConfig):
             sampler's, 2 at most (TRL's `vllm_importance_sampling_correction`). None: "sampler" for an engine that
             samples with the training model, "truncated" for vLLM.
         save_updates: a checkpoint every so many updates.
+        past_updates: a snapshot of each adapter whose past selves play (`past:ADAPTER` in `policies`) is taken every so
+            many updates, and before the first.
+        past_limit: the latest snapshots, so many, of an adapter are kept.
         max_fault_rate: share of an update's episodes that may meet a sandbox fault, and of its steps whose loss may not
             be finite, in [0, 1]. Nothing is learned from them, the log counts them, and beyond it training stops.
         async_play: play an update while the one before is learned from, with weights that are one update old, which
@@ -151,6 +154,8 @@ class MultiAgentPPOConfig(TrainingConfig):
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None
     save_updates: int = 5
+    past_updates: int = 5
+    past_limit: int = 4
     max_fault_rate: float = 0.5
     async_play: bool = False
     shard_base: bool = False

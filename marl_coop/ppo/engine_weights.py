@@ -1,4 +1,4 @@
-"""Which weights an engine samples from while the trainer changes them."""
+"""Which weights an engine samples from while the trainer changes them, and which a past self keeps."""
 
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from marl_coop.engines import Engine
+from marl_coop.policy.team import TeamPolicy
 from marl_coop.rollout.runner import Rollout
 
 
@@ -18,6 +19,18 @@ class Ahead:
     update: int
     version: int
     rollouts: Future[list[Rollout]]
+
+
+class PastSnapshots(TrainerCallback):
+    """Lets a policy take the snapshots that are due, before an engine is told of them."""
+
+    def __init__(self, policy: TeamPolicy):
+        self.policy = policy
+
+    def on_step_end(self, args: Any, state, control, **kwargs):
+        update, step = divmod(state.global_step, args.steps_per_update)
+        if step == 0:
+            self.policy.snapshot_past(update)
 
 
 class EngineWeights(TrainerCallback):

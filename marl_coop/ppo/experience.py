@@ -22,7 +22,7 @@ from torch import nn
 from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
-from marl_coop.players import BASE, Mix, Player
+from marl_coop.players import BASE, Mix, Player, partner_name
 from marl_coop.policy.allocator import give_back_freed_memory
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy, reference_name
@@ -84,6 +84,8 @@ class Collector:
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
+        if not all(past.selves for past in model.past.values()):
+            model.snapshot_past(0)
         self.engine_weights = EngineWeights(players.engine)  # is told of the copies as well
 
     def learns(self, player: Player) -> TypeGuard[str]:
@@ -285,9 +287,9 @@ class Collector:
         self._add_rates("detail", {name: rate for name, rate in found.items() if name not in HEADLINES})
         for name in ("j", "j_stated"):
             self.metrics.add(f"team/{name}_cases", cases(played, name, metrics))
-        others = {player for episode in played for player in episode.players.values()} - set(self.model.adapters)
-        for other in sorted(others):
-            beside = [episode for episode in played if other in episode.players.values()]
+        partners = [set(map(partner_name, episode.players.values())) for episode in played]
+        for other in sorted(set().union(*partners) - set(self.model.adapters)):
+            beside = [episode for episode, there in zip(played, partners, strict=True) if other in there]
             self._add_rates(f"with/{other}", rates(beside, {name: metrics[name] for name in ("success", "j")}))
         if self.args.advantage == "group":
             plays = self.args.plays

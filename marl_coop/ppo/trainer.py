@@ -35,6 +35,7 @@ from marl_coop.policy.loading import stop_ids
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.batch import SeatSample, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
+from marl_coop.ppo.engine_weights import PastSnapshots
 from marl_coop.ppo.experience import Collector
 from marl_coop.ppo.objective import Objective
 from marl_coop.ppo.processes import most, total
@@ -94,6 +95,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         self.players = RolloutRunner(make_env, policies, engine, chat, max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)
         self.add_callback(self.collector.reward_weights)
+        self.add_callback(PastSnapshots(model))
         self.add_callback(self.collector.engine_weights)
         self.metrics = self.collector.metrics
         self.loss = Objective(model, args, self.accelerator, self.metrics, pad=chat.eos)

@@ -21,7 +21,7 @@ from envs.core.episode import Episode, Phase, StopReason, Turn
 from envs.core.task import Seat, Task
 from envs.core.tokens import written
 from marl_coop.engines import Engine, EngineError, FinishReason, Generation, Request
-from marl_coop.players import Mix, Player, player_name
+from marl_coop.players import Mix, PastSelf, Player, player_name
 from marl_coop.profiling import phase
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Answer, Endpoint
@@ -61,6 +61,8 @@ class Trajectory:
     @property
     def adapter(self) -> str | None:
         """The adapter that the chat goes through; None for the base, and for a partner that writes text."""
+        if isinstance(self.player, PastSelf):
+            return self.player.copy
         return self.player if isinstance(self.player, str) else None
 
     def latest(self, other: "Trajectory") -> list[int]:
@@ -325,7 +327,7 @@ class _EpisodeSlot:
         self.scripted = {}
         for seat in self.env.acting:
             player = self.traces[seat].player
-            if not isinstance(player, str | Endpoint | None) and self.given_ids(seat) is None:
+            if not isinstance(player, str | PastSelf | Endpoint | None) and self.given_ids(seat) is None:
                 self.scripted[seat] = player.reply(self.env, seat)
 
     def step(self) -> None:
