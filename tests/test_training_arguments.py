@@ -55,7 +55,7 @@ def test_the_training_section_becomes_arguments():
         ("training.num_updates=true", "training.num_updates: True is refused: input should be a valid integer"),
         ("training.save_updates=0", "training.save_updates: 0 is refused"),
         ("training.weight_decay=-1", "training.weight_decay: -1 is refused"),
-        ("training.advantage=gea", "training.advantage: 'gea' is refused: input should be 'gae' or"),
+        ("training.advantage=gea", "training.advantage: 'gea' is refused: input should be 'gae', 'counterfactual' or"),
         (
             "training.optim=adamw8",
             "training.optim: 'adamw8' is refused: it is not supported. Did you mean 'adamw_8bit'",
