@@ -308,6 +308,15 @@ def test_every_condition_has_the_floor_and_the_ceiling_and_differences_are_paire
     assert "mixed: differences, paired by task" in [table.title for table in printed]
 
 
+def test_what_training_began_with_is_a_second_floor_where_there_was_a_warm_up():
+    for steps, bars in ((5, {"base", "warm"}), (0, {"base"})):
+        config = load_config([CONFIG], [f"warmup.steps={steps}"])
+        plan = planned({"name": "unseen"}, {"name": "more", "seed": 1}, floor="base", start="warm", config=config)
+        assert {match.who for match in plan.matches} == {"scripted:ideal", *bars}
+        ideal = {(condition, than) for (who, condition), (than, _) in plan.pairs() if who == "scripted:ideal"}
+        assert ideal == {(condition, bar) for condition in ("unseen", "more") for bar in bars}
+
+
 def test_conditions_with_other_tasks_are_not_compared_and_the_results_say_so(tmp_path):
     conditions = [{"name": "unseen"}, {"name": "more", "seed": 1, "against": "unseen"}]
     _, results = played(tmp_path, *conditions, floor=None, ceiling=None)

@@ -72,6 +72,8 @@ class Battery(Section):
     """Episodes that are played at a time."""
     floor: str | None = "base"
     """The team that is to be bettered; null: none."""
+    start: str | None = None
+    """A second floor: what reinforcement began with, such as `warm`, which is left out where there is no warm-up."""
     ceiling: str | None = "scripted:ideal"
     """The team that no other can be expected to better by what seats are told; null: none."""
     conditions: Annotated[list[Condition], Field(min_length=1)]

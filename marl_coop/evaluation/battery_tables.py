@@ -61,7 +61,7 @@ def tables(results: Results) -> Iterator[Table]:
 def _condition(results: Results, name: str, rows: Sequence[ResultRow]) -> Grid:
     about, found = results.conditions[name], {(row.who, row.metric): row for row in rows}
     present = list(dict.fromkeys(row.who for row in rows))
-    bars = {results.floor: "floor", results.ceiling: "ceiling"}
+    bars = {results.floor: "floor", results.start: "start", results.ceiling: "ceiling"}
     seats = "one seat" if about["partner"] is not None else "all seats"
     cells = {label: [found.get((who, metric)) for who in present] for metric, label in SHOWN.items()}
     return Grid(

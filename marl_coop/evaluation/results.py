@@ -2,7 +2,7 @@
 
 `results.json` has
 
-    who             the teams that are evaluated, in order; `floor` and `ceiling` name two further ones, or null
+    who             the teams that are evaluated, in order; `floor`, `start` and `ceiling` name further ones, or null
     conditions      name -> environment (class and arguments), number and seed of the tasks
     results         rows {who, condition, metric, value, low, high, n}: a value with its 95 % interval and its number of
                     cases, the denominator of a rate
@@ -115,6 +115,7 @@ class Results:
 
     who: Sequence[str]
     floor: str | None
+    start: str | None
     ceiling: str | None
     conditions: Mapping[str, Mapping[str, Any]]
     played: Sequence[PlayedMatch]
@@ -127,6 +128,7 @@ class Results:
         *,
         who: Sequence[str],
         floor: str | None,
+        start: str | None,
         ceiling: str | None,
         conditions: Mapping[str, Mapping[str, Any]],
         played: Sequence[PlayedMatch],
@@ -154,6 +156,7 @@ class Results:
         return cls(
             who=who,
             floor=floor,
+            start=start,
             ceiling=ceiling,
             conditions=conditions,
             played=played,
@@ -167,6 +170,7 @@ class Results:
         content = {
             "who": list(self.who),
             "floor": self.floor,
+            "start": self.start,
             "ceiling": self.ceiling,
             "conditions": self.conditions,
             "results": [{k: v for k, v in row.items() if v is not None} for row in rows if row["than_who"] is None],
@@ -196,6 +200,7 @@ def read_results(folder: Path) -> tuple[Results, list[Kept]]:
         content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         results = Results(
             **{name: content[name] for name in ("who", "floor", "ceiling", "conditions")},
+            start=content.get("start"),  # a version that had none wrote others
             played=[],
             rows=[ResultRow(**row) for kind in ("results", "differences") for row in content[kind]],
             unplayed=[Unplayed(**one) for one in content["unplayed"]],

@@ -60,6 +60,7 @@ def play_battery(plan: Plan, folder: Path) -> Results:
             results = Results.of(
                 who=[team.name for team in plan.teams],
                 floor=plan.floor and plan.floor.name,
+                start=plan.start and plan.start.name,
                 ceiling=plan.ceiling and plan.ceiling.name,
                 conditions={p.condition: _described(p, m) for p, m in matches},
                 played=played,

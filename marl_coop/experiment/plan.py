@@ -44,13 +44,14 @@ class PlannedMatch:
 class Plan:
     """All matches of a battery, in the order of its conditions, and what cannot be played.
 
-    `teams` are those that are evaluated, `floor` and `ceiling` what stands beside them.
+    `teams` are those that are evaluated; `floor`, `start` and `ceiling` are the bars that stand beside them.
     """
 
     battery: Battery
     config: Config
     teams: Sequence[Team]
     floor: Team | None
+    start: Team | None
     ceiling: Team | None
     matches: Sequence[PlannedMatch]
     unplayed: Sequence[Unplayed]
@@ -58,15 +59,16 @@ class Plan:
     def pairs(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
         """The differences to take, as (who, condition) minus (who, condition).
 
-        In each condition every team minus the floor, and each condition minus the one that it is `against`: of every
-        team, or where the condition has a team of its own, every other team in the one that it is against minus that.
+        In each condition every team minus the floor and minus the start, and each condition minus the one that it is
+        `against`: of every team, or where the condition has a team of its own, every other team in the one that it is
+        against minus that.
         """
         teams = [team.name for team in self.teams]
         played = {(match.who, match.condition): match for match in self.matches}
         for (who, condition), match in played.items():
-            floor = (self.floor.name, condition) if self.floor else None
-            if floor in played and who in teams and who != floor[0]:
-                yield (who, condition), floor
+            for bar in (self.floor, self.start):
+                if bar and (bar.name, condition) in played and who in teams and who != bar.name:
+                    yield (who, condition), (bar.name, condition)
             against, own = match.setting.against, match.setting.team
             if against is None:
                 continue
@@ -90,7 +92,9 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
         RunError: it names nobody.
     """
     roster = _Roster(teams)
-    floor, ceiling = (None if name is None else roster.team(name) for name in (battery.floor, battery.ceiling))
+    begun = None if battery.start == WARM and not config.warmup.steps else battery.start  # it would be the base again
+    names = battery.floor, begun, battery.ceiling
+    floor, start, ceiling = (None if name is None else roster.team(name) for name in names)
     for team in teams:
         if reason := _who_cannot_play(team.policies, config.make_evaluation_env):
             raise RunError(f"{team.name!r} cannot be evaluated: {reason}")
@@ -109,7 +113,7 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
         if reason := _lacks(make_env(), setting):
             unplayed.append(Unplayed("", setting.name, reason))
             continue
-        for name, team, partner in roster.sides(setting, floor, ceiling):
+        for name, team, partner in roster.sides(setting, floor, [bar for bar in (floor, start, ceiling) if bar]):
             if partner is not None and (reason := _who_cannot_play(partner.policies, make_env)):
                 if Unplayed("", name, reason) not in unplayed:
                     unplayed.append(Unplayed("", name, reason))
@@ -125,6 +129,7 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
         config=config,
         teams=teams,
         floor=floor,
+        start=start,
         ceiling=ceiling,
         matches=matches,
         unplayed=unplayed,
@@ -144,7 +149,7 @@ class _Roster:
         return self._known[name]
 
     def sides(
-        self, setting: Condition, floor: Team | None, ceiling: Team | None
+        self, setting: Condition, floor: Team | None, bars: Sequence[Team]
     ) -> Iterator[tuple[str, Team, Team | None]]:
         """Name of the condition, team and partner of each match: of all teams, or the condition's own, and the bars."""
         partners: dict[str, Team | None] = {setting.name: None}
@@ -155,7 +160,7 @@ class _Roster:
             partners = {setting.name: self.team(setting.partner)}
         found = [self.team(setting.team)] if setting.team else self.evaluated
         for name, partner in partners.items():
-            for team in _each_once([*found, *(bar for bar in (floor, ceiling) if bar)]):
+            for team in _each_once([*found, *bars]):
                 if setting.partner != OTHERS or team is not partner:
                     yield name, team, partner
 

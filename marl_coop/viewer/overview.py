@@ -116,7 +116,12 @@ def _facts(run: Run) -> dict[str, str]:
 def _evaluated(results: Results) -> dict[str, str]:
     """Who was evaluated where."""
     places = dict.fromkeys(about["environment"]["name"].rpartition(":")[2] for about in results.conditions.values())
-    facts = {"teams": ", ".join(results.who), "floor": results.floor, "ceiling": results.ceiling}
+    facts = {
+        "teams": ", ".join(results.who),
+        "floor": results.floor,
+        "start": results.start,
+        "ceiling": results.ceiling,
+    }
     facts |= {"environment": ", ".join(places)}
     return {name: visible(value) for name, value in facts.items() if value}
 
