@@ -16,6 +16,7 @@ from viewed import HOSTILE, REWARDS, played
 
 from envs.core.env import SEATS
 from envs.core.episode import StopReason
+from envs.core.seeds import Stream, task_seed
 from marl_coop import cli
 from marl_coop.export import card as cards
 from marl_coop.export.card import About, model_card, peft_snippet
@@ -49,7 +50,10 @@ def run(tmp_path_factory) -> Path:
     folder.mkdir()
     record_start(folder, "paired", "env: {name: PairedFunctions}\n", seed=0)
     stack, trained = RewardStack.from_config(REWARDS), played(3, says=HOSTILE[2])
-    write_episodes(folder / "before.jsonl", played(2, says=HOSTILE[0]))
+    far = task_seed(Stream.EVALUATION, 2**32 - 1, 0)  # of the largest seed of a run
+    assert far > 2**64
+    first, second = played(2, says=HOSTILE[0])
+    write_episodes(folder / "before.jsonl", [first, replace(second, task=replace(second.task, seed=far))])
     write_episodes(folder / "episodes" / "update-0001.0.jsonl", trained, [*map(stack.score, trained)])
     return folder
 
@@ -72,6 +76,7 @@ def test_a_dataset_is_read_back_with_every_turn_and_the_whole_record(run, tmp_pa
             assert EpisodeRecord.from_json(row["record"]).episode == episode
             said = [turn.reply.replace("\ud800", "?") for turn in episode.turns]
             assert [turn["reply"] for turn in row["turns"]] == said
+            assert int(row["seed"]) == episode.task.seed
             assert row["update"] == (1 if part == "training" else None)
     paid, one = found["training"][0], saved["training"][0].record
     for seat in one.episode.seats:

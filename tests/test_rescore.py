@@ -100,6 +100,9 @@ def test_seats_that_do_not_learn_earn_nothing_here():
     saved = {"after": [*map(evaluated, played)]}
     total = rescore(saved, stack, stack, ["agent_0"])[-1]
     assert total.earned.value == pytest.approx(sum(stack.score(e).total("agent_0") for e in played) / 8)
+    without = [replace(e, players=dict.fromkeys(e.seats, "Echo")) for e in played]
+    mixed = {"after": [*saved["after"], *map(evaluated, without)]}  # by a mix in both seats, say
+    assert rescore(mixed, stack, stack, ["agent_0"])[-1] == total
 
 
 def test_what_the_machine_spoiled_counts_for_nothing():

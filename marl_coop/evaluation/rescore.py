@@ -13,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from envs.core.episode import Episode, StopReason
-from envs.core.task import Seat
 from marl_coop.evaluation.audit import Mean
 from marl_coop.runs.played import TRAINING, PlayedEpisode
 from rewards import RewardBreakdown, RewardStack
+from rewards.metrics import seats_of
 
 ALL = "all terms"
 
@@ -55,15 +55,17 @@ def rescore(
     '0.40 0.80 0.40'
 
     Args:
-        saved: the episodes; those in which the sandbox failed count for nothing.
+        saved: the episodes; those in which the sandbox failed, or no learner sat, count for nothing.
         own, other: the rewards of the run, and those that it did not have.
-        learners: adapters that are trained. Seats of others are left out, unless no seat is known to be theirs.
+        learners: adapters that are trained. Seats of others are left out; none: all seats count.
     """
     changes = []
     for part, episodes in saved.items():
         sound = [one for one in episodes if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
+        sound = [one for one in sound if seats_of(learners, one.episode)]
         if len(sound) < 2:
-            raise ValueError(f"{part}: {len(sound)} episodes without a sandbox fault; an interval needs at least 2")
+            problem = "without a sandbox fault, in which an adapter that is trained played"
+            raise ValueError(f"{part}: {len(sound)} episodes {problem}; an interval needs at least 2")
         paid = [_paid(one, own, learners) for one in sound]
         would = [_scored(one.episode, other.at(_update(one)), learners) for one in sound]
         for term in [*dict.fromkeys([*own.names, *other.names]), ALL]:
@@ -101,8 +103,7 @@ def _scored(episode: Episode, stack: RewardStack, learners: Collection[str]) -> 
 
 def _per_seat(episode: Episode, breakdown: RewardBreakdown, learners: Collection[str]) -> dict[str, float]:
     """The weighted sum of each term, and of all, as means over the seats that learn."""
-    seats: list[Seat] = [seat for seat in episode.seats if episode.players.get(seat) in learners]
-    paid = [breakdown.weighted(seat) for seat in seats or episode.seats]
+    paid = [breakdown.weighted(seat) for seat in seats_of(learners, episode)]
     terms = {name: float(np.mean([sum(turns[name]) for turns in paid])) for name in breakdown.weights}
     return terms | {ALL: sum(terms.values())}
 

@@ -27,7 +27,7 @@ FEATURES = Features(
         "update": Value("int64"),  # from 1; null before and after training
         "task": Value("string"),
         "family": Value("string"),
-        "seed": Value("int64"),
+        "seed": Value("string"),  # a number that may have more than 64 bits
         "success": Value("bool"),
         "utility": Value("float64"),
         "stop_reason": Value("string"),

@@ -13,6 +13,7 @@ Row = dict[str, Any]
 
 def row(played: PlayedEpisode) -> Row:
     """The row of an episode; halves of surrogate pairs, for which no file has a form, become question marks.
+    The seed of a task is text, as of a run with a large seed it has more than 64 bits.
 
     `id` is what `marl-coop show` calls it, a turn's `reward` what training paid for it, None where nobody is paid.
     `record` holds all of the episode: the line of `marl_coop.runs.records`, as JSON.
@@ -25,7 +26,7 @@ def row(played: PlayedEpisode) -> Row:
         "update": played.update,
         "task": written(episode.task.id),
         "family": written(episode.task.family),
-        "seed": episode.task.seed,
+        "seed": str(episode.task.seed),
         "success": episode.outcome.success,
         "utility": episode.outcome.utility,
         "stop_reason": str(episode.stop_reason),
