@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 SMALL = (
     "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 training.num_updates=4 "
@@ -59,11 +60,12 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def start(run: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A run that begins, or that goes on where its folder has something to go on with."""
+def start(run: Path, overrides: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+    """A run that begins, or that goes on where its folder has something to go on with; its output goes to a file, by
+    default beside it."""
     begin = ["--config", "configs/quickstart.yaml", *SMALL, f"output_dir={run}", *overrides]
     words = ["--resume", str(run)] if (run / "run.json").exists() else begin
-    log = (run.parent / f"{run.name}.log").open("ab")
+    log = log or (run.parent / f"{run.name}.log").open("ab")
     return subprocess.Popen([sys.executable, "train.py", *words], stdout=log, stderr=log, start_new_session=True)
 
 

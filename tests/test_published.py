@@ -5,6 +5,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from marl_coop.engines import EngineError
 from marl_coop.engines.published import PublishedAdapters
 from marl_coop.players import BASE
 
@@ -70,7 +71,7 @@ def test_a_folder_appears_whole(policy, monkeypatch):
     write = policy.save_adapter
     monkeypatch.setattr(policy, "save_adapter", fails)
     change(policy, A)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(EngineError, match="no space"):
         published.publish()
     appeared = {*published.folder.iterdir()} - before
     assert [folder.name[0] for folder in appeared] == ["."]

@@ -88,7 +88,7 @@ def run_in_tree(
         raise ValueError(f"tree is {str(tree)!r}, which is no directory.")
     if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
         raise ValueError(f"command is {command!r}; it must be a list of a program and its arguments, such as ['ls'].")
-    used = tier()
+    began, used = time.monotonic(), None
     limits = {
         "AS": memory_mb * 2**20,
         "NPROC": processes,
@@ -96,9 +96,19 @@ def run_in_tree(
         "CPU": math.ceil(timeout_s) * (os.cpu_count() or 1) + 1,  # of one process with all its threads
         "CORE": 0,
     }
-    if "memory" in used.missing:
-        del limits["AS"]
-    return _run(tree, tuple(command), used, timeout_s, limits, readable, read_back, environment or {})
+    try:
+        used = tier()
+        if "memory" in used.missing:
+            del limits["AS"]
+        return _run(tree, tuple(command), used, timeout_s, limits, readable, read_back, environment or {})
+    except OSError as error:  # of this machine, which has no room for the copy, or for a process
+        return TreeRun(
+            status=Status.FAULT,
+            exit_code=None,
+            output=f"it could not be run: {error}".encode()[-MAX_OUTPUT:],
+            seconds=time.monotonic() - began,
+            tier=used.name if used else "",
+        )
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from marl_coop.cli.terminal import wide_console
 from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
 from marl_coop.runs import rundir
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics.ledger import PriceList
@@ -46,6 +47,6 @@ def ledger(argv: Sequence[str]) -> int:
     if args.output:
         lines = {part: {line: asdict(metric) for line, metric in metrics.items()} for part, metrics in found.items()}
         content = {"prices": prices.model_dump(), "ledger": lines}
-        args.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.output, json.dumps(content, indent=1) + "\n")
         console.print(f"results: {args.output}")
     return 0

@@ -16,6 +16,7 @@ from marl_coop.evaluation.rescore import rescore as score_again
 from marl_coop.evaluation.rescore import table
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 
@@ -45,7 +46,7 @@ def rescore(argv: Sequence[str]) -> int:
     console = wide_console()
     console.print(table(changes, f"{args.run} under other rewards"))
     if args.output:
-        args.output.write_text(json.dumps([asdict(change) for change in changes], indent=1) + "\n", encoding="utf-8")
+        write_whole(args.output, json.dumps([asdict(change) for change in changes], indent=1) + "\n")
         console.print(f"results: {args.output}")
     return 0
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from marl_coop.runs.files import write_whole
+
 
 def view(argv: Sequence[str]) -> int:
     """Write one HTML page of some runs, and its JSON twin."""
@@ -31,8 +33,8 @@ def view(argv: Sequence[str]) -> int:
     data = twin([read_run(run) for run in args.runs])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".json").write_text(json.dumps(data), encoding="utf-8")
-        file.write_text(page(data), encoding="utf-8")
+        write_whole(file.with_suffix(".json"), json.dumps(data))
+        write_whole(file, page(data))
     except OSError as error:
         parser.error(f"{file} cannot be written: {error.strerror}; name another file with --output")
     for run in data["runs"]:

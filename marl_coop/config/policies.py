@@ -21,6 +21,7 @@ from envs import CoopEnv
 from envs.scripted.base import Partner
 from envs.scripted.partners import PARTNERS
 from envs.scripted.registry import find_partner
+from marl_coop.credentials import check_address
 from marl_coop.players import BASE, Mix, PastSelves, Player, past_folders
 
 # ------------------------------------------------------------------------------------ what a configuration says
@@ -130,10 +131,8 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Seq
                 find_partner(_value(name), *(make() for make in make_envs))
             case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
                 raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
-            case "endpoint" if not re.fullmatch(r"[^#]+#[^#]+", name):
-                raise ValueError(f"{name!r} must end with # and the name of a model")
-            case "endpoint" if find_spec("openai") is None:
-                raise ValueError(f"{name!r} needs the openai client: pip install --editable '.[endpoint]'")
+            case "endpoint":
+                _check_endpoint(name)
             case "past" if _value(name) not in trained:
                 known = ", ".join(f"past:{adapter}" for adapter in trained) or "none"
                 raise ValueError(f"{name!r} is no past self of an adapter that is trained here; there is {known}")
@@ -147,6 +146,14 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Seq
             case "adapter" if name in PARTNERS or name.casefold() == "base":  # else a slip would train an adapter
                 meant = "base" if name.casefold() == "base" else f"scripted:{name}"
                 raise ValueError(f"{name!r} is no name for an adapter. Did you mean {meant!r}?")
+
+
+def _check_endpoint(name: str) -> None:
+    check_address(name)
+    if not re.fullmatch(r"[^#]+#[^#]+", name):
+        raise ValueError(f"{name!r} must end with # and the name of a model")
+    if find_spec("openai") is None:
+        raise ValueError(f"{name!r} needs the openai client: pip install --editable '.[endpoint]'")
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

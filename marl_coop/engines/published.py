@@ -6,11 +6,16 @@ import re
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from envs.core.tokens import one_line
+from marl_coop.engines.base import EngineError
 from marl_coop.players import BASE
 from marl_coop.policy.adapters import WEIGHTS
 from marl_coop.policy.loading import move_into_place
@@ -33,6 +38,9 @@ class PublishedAdapters:
         parent: folder to publish in, in a folder of its own that goes when the process ends; None: the system's place
             for temporary files.
         prefix: begins every name, so that teams that share a server do not share names.
+
+    Raises:
+        EngineError: the folder cannot take them, here or in `publish`.
     """
 
     def __init__(self, policy: TeamPolicy, parent: Path | None = None, prefix: str = ""):
@@ -55,16 +63,24 @@ class PublishedAdapters:
         return now
 
     def _write(self, adapter: str) -> Path:
-        unfinished = self.folder / ".unfinished"
-        self.policy.save_adapter(adapter, unfinished)
-        return self._publish(unfinished, adapter)
+        with self._unfinished() as unfinished:
+            self.policy.save_adapter(adapter, unfinished)
+            return self._publish(unfinished, adapter)
 
     def _write_base(self) -> Path:
-        unfinished = self.folder / ".unfinished"
-        self.policy.save_adapter(self.policy.adapters[0], unfinished)
-        weights = load_file(unfinished / WEIGHTS)
-        save_file({name: torch.zeros_like(weight) for name, weight in weights.items()}, unfinished / WEIGHTS)
-        return self._publish(unfinished, "base")
+        with self._unfinished() as unfinished:
+            self.policy.save_adapter(self.policy.adapters[0], unfinished)
+            weights = load_file(unfinished / WEIGHTS)
+            save_file({name: torch.zeros_like(weight) for name, weight in weights.items()}, unfinished / WEIGHTS)
+            return self._publish(unfinished, "base")
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        try:
+            yield self.folder / ".unfinished"
+        except (OSError, SafetensorError) as error:
+            where = str(self.folder.parent)
+            raise EngineError(f"adapters cannot be published in {where!r}: {one_line(error)}") from error
 
     def _publish(self, unfinished: Path, adapter: str) -> Path:
         content = hashlib.sha256((unfinished / WEIGHTS).read_bytes()).hexdigest()[:16]

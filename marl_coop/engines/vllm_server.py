@@ -7,7 +7,6 @@ ends the run with one line; what is running elsewhere is cancelled.
 """
 
 import asyncio
-import os
 import secrets
 import threading
 import weakref
@@ -22,12 +21,14 @@ from accelerate.utils import broadcast_object_list
 
 from envs.core.lookup import nearest
 from envs.core.tokens import one_line
+from marl_coop.credentials import check_address, key_of, masked
 from marl_coop.engines.base import EngineError, FinishReason, Generation, Request
 from marl_coop.engines.published import PublishedAdapters
 from marl_coop.engines.served import ServedEngine, sampling_parameters
 from marl_coop.policy.team import TeamPolicy
 
 CONNECT_S = 10.0
+KEY = "VLLM_API_KEY"
 OPTIONS = ("urls", "adapter_folder", "timeout_s")
 
 
@@ -47,6 +48,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     addresses = [str(url).rstrip("/") for url in urls] if isinstance(urls, list | tuple) else []
     if not addresses or not all(url.startswith(("http://", "https://")) for url in addresses):
         raise ValueError(f"urls must be a list of addresses such as ['http://localhost:8000/v1'], got {urls!r}")
+    for url in addresses:
+        check_address(url)
     if len({*addresses}) < len(addresses):
         raise ValueError(f"urls names a server twice: {urls!r}")
     if not isinstance(options.get("adapter_folder"), str | None):
@@ -138,7 +141,7 @@ class Servers:
 
     def __init__(self, urls: Sequence[str], timeout_s: float):
         self.urls = [url.rstrip("/") for url in urls]
-        key = os.environ.get("VLLM_API_KEY")
+        key = key_of(KEY)
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
@@ -213,7 +216,7 @@ class Servers:
         try:
             return await sent
         except httpx.HTTPError as error:
-            said = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+            said = masked(f"{type(error).__name__}: {one_line(error)}".removesuffix(": "), KEY)
             raise EngineError(f"the vLLM server {url} does not answer ({said}). Does it run?") from error
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -236,4 +239,4 @@ def _stop(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
 
 
 def _said(response: httpx.Response) -> str:
-    return f"{response.status_code}: {one_line(response.text)[:200]}"
+    return f"{response.status_code}: {one_line(masked(response.text, KEY))[:200]}"

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from marl_coop.evaluation.comparison import ComparedRow, Comparison, speaks_of
+from marl_coop.runs.files import write_whole
 from rewards.metrics import METRICS, Metric
 
 SHOWN = {  # metric -> how tables and plots call it
@@ -88,7 +89,7 @@ def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str
     content = [
         asdict(one) | {"speaks_of": speaks_of(one), "rows": plain} for one, plain in zip(comparisons, rows, strict=True)
     ]
-    (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "comparison.json", json.dumps(content, indent=1) + "\n")
     with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*(field.name for field in fields(ComparedRow)), "verdict"])
         writer.writeheader()

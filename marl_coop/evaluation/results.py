@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from envs.core.episode import Episode
 from marl_coop.evaluation.matches import Match
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import METRICS, Metric, compare, coordination, measure, of_seats
 
@@ -178,7 +179,7 @@ class Results:
             "unplayed": [one._asdict() for one in self.unplayed],
             "episodes": [_kept(one.match, folder)._asdict() for one in self.played],
         }
-        (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / "results.json", json.dumps(content, indent=1) + "\n")
         with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

@@ -25,6 +25,7 @@ from marl_coop.config.trial import try_rewards
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import setup
 from marl_coop.runs import rundir
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.records import read_metrics
 
 TOLERANCE = 0.1  # how far apart budgets may be and be called equal
@@ -246,4 +247,4 @@ def write_record(
         "failed": dict(failed),
         "budgets": {arm: asdict(budget) for arm, budget in found.items()},
     }
-    (folder / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "ablation.json", json.dumps(content, indent=1) + "\n")

@@ -15,6 +15,7 @@ from marl_coop.policy.compat import ExportableState
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.runs.checkpoints import step_of
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.progress import Progress
 from marl_coop.runs.records import append_metrics, forget_metrics_after, read_metrics
 from marl_coop.runs.rundir import BEST
@@ -167,9 +168,7 @@ class HeldOut(TrainerCallback, ExportableState):
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero and self.best:
-            unfinished = self.file.with_suffix(".part")
-            unfinished.write_text(json.dumps(self.best, indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(self.file)
+            write_whole(self.file, json.dumps(self.best, indent=1) + "\n")
 
     def _keep(self, best: Mapping[str, Any]) -> None:
         self.best = dict(best)

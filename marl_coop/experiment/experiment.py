@@ -50,6 +50,7 @@ from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
+from marl_coop.runs.files import write_whole
 from marl_coop.runs.records import Credit, read_episodes, read_metrics, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates, seats_of
@@ -385,7 +386,7 @@ class Experiment:
         asked = self.evaluation_env.config.confidences
         results = before_and_after(before, after, ideal, learners, confidences=asked)
         plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
-        (self.run_folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        write_whole(self.run_folder / "results.json", json.dumps(plain, indent=2) + "\n")
         title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
         if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
             title += f", the seats of {', '.join(learners)}"  # others play beside them
@@ -417,4 +418,4 @@ class Experiment:
         )
         for adapter in self.policy.adapters:
             card = model_card(adapter, about, first["command"], COLUMNS, results)
-            (self.run_folder / adapter / "README.md").write_text(str(card), encoding="utf-8")
+            write_whole(self.run_folder / adapter / "README.md", str(card))

@@ -8,7 +8,6 @@ it depends on: weights, tokens, numbers; not of where they lie.
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -31,9 +30,10 @@ from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
 from marl_coop.policy.compat import keep_to_one_gpu, with_layer_class
-from marl_coop.policy.loading import cache_folder, move_into_place
+from marl_coop.policy.loading import cache_folder, filled
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, spans_of
 from marl_coop.rollout.chat import Chat
+from marl_coop.runs.checkpoints import writing
 
 ADAPTER = "default"  # the name that PEFT writes without a folder of its own
 
@@ -114,6 +114,9 @@ def warm_adapter(
         steps: optimisation steps.
         batch_size: chats of a step over all processes, a multiple of processes x `micro_batch_size`.
         micro_batch_size: chats that are in memory at once.
+
+    Raises:
+        CheckpointError: the cache cannot take it.
     """
     state = PartialState()
     sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "processes": state.num_processes}
@@ -148,9 +151,8 @@ def warm_adapter(
             show_progress(trainer, StepProgress("warm-up"))
             trainer.train()
         if state.is_main_process:
-            finished = folder.with_name(f"{folder.name}.{os.getpid()}")
-            adapted.save_pretrained(str(finished))
-            move_into_place(finished, folder)
+            with writing("the warmed-up adapter", folder.parent), filled(folder) as finished:
+                adapted.save_pretrained(str(finished))
         adapted.unload()
     state.wait_for_everyone()
     set_seed(seed)

@@ -59,7 +59,10 @@ def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: BaseIdent
     """
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights_of(lm, adapter).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it says of a full disk
+        raise OSError(f"{folder / WEIGHTS} cannot be written: {one_line(error)}") from error
     (folder / BASE_FILE).write_text(json.dumps(base._asdict()) + "\n", encoding="utf-8")
     written = copy.deepcopy(lora)
     if isinstance(written.target_modules, set):  # in any order, and the file is to be the same each time

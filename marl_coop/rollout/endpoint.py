@@ -1,15 +1,16 @@
 """A model behind an OpenAI-compatible endpoint (vLLM, llama.cpp, a provider) in a seat that does not learn."""
 
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Seat
-from envs.core.tokens import first_tokens, message_tokens
+from envs.core.tokens import first_tokens, message_tokens, one_line
+from marl_coop.credentials import key_of, masked
 from marl_coop.engines import FinishReason
 
+KEY = "OPENAI_API_KEY"
 TIMEOUT_S = 120.0  # for one reply
 DENSEST = 2  # words and symbols in a token, over a whole reply: no tokenizer in use has more
 RETRIES = 4  # of a reply, where there is no connection or the server is busy; the client waits longer each time
@@ -56,7 +57,7 @@ class Endpoint:
             raise EndpointError("an endpoint needs the openai client: pip install --editable '.[endpoint]'") from error
         self.url, self.model, self.name = url, model, model
         self.system, self.temperature, self.max_tokens = system, temperature, max_tokens
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # the client wants one, and local servers read none
+        key = key_of(KEY) or "none"  # the client wants one, and local servers read none
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT_S, max_retries=retries)
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
@@ -98,13 +99,13 @@ class Endpoint:
                 text, cut = first_tokens(text, length * limit // tokens), True
             return Answer(text, FinishReason.LENGTH if cut else FinishReason.STOP)
         except openai.APIStatusError as error:
-            said = f"{error.status_code}: {error.response.text[:200]}"
+            said = f"{error.status_code}: {masked(error.response.text, KEY)[:200]}"
         except openai.APIError as error:
             said = f"{type(error).__name__}: {error.message} {error.__cause__ or ''}".rstrip()
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             said = f"no chat completion ({type(error).__name__}: {error})"
         raise EndpointError(
-            f"{self.url}, asked for model {self.model!r}, gave {' '.join(said.split())}. "
+            f"{self.url}, asked for model {self.model!r}, gave {one_line(masked(said, KEY))}. "
             "Does it run, and serve that model?"
         )
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.core.episode import Episode
 from envs.core.task import Seat
+from marl_coop.runs.files import replaced, write_whole
 from marl_coop.runs.rundir import RunError
 from rewards import RewardBreakdown
 
@@ -90,8 +91,7 @@ def write_episodes(
 ) -> None:
     """One line per episode, with its reward breakdown and credit where there are any; there are as many or none."""
     file.parent.mkdir(exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.part")
-    with unfinished.open("w", encoding="utf-8") as out:
+    with replaced(file) as out:
         for i, episode in enumerate(episodes):
             line = {"episode": json.loads(episode.to_json())}
             if breakdowns:
@@ -99,7 +99,6 @@ def write_episodes(
             if credits:
                 line["credit"] = _adapter(Credit).dump_python(credits[i], mode="json")
             out.write(json.dumps(line) + "\n")
-    unfinished.replace(file)  # a run that is killed leaves no half of a file
 
 
 def read_episodes(file: Path) -> list[Episode]:
@@ -163,6 +162,4 @@ def forget_metrics_after(file: Path, step: int) -> None:
     steps = ((line, (logged(line) or {}).get("step")) for line in lines_of(file))
     kept = [line + "\n" for line, logged_step in steps if isinstance(logged_step, int) and logged_step <= step]
     if kept or file.exists():
-        unfinished = file.with_name(f"{file.name}.part")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        unfinished.replace(file)
+        write_whole(file, "".join(kept))

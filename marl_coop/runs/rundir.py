@@ -32,6 +32,7 @@ from typing_extensions import TypedDict
 from envs import sandbox
 from envs.core.tokens import one_line
 from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.files import write_whole
 
 RUNS = Path("runs")
 BEST = "best.json"  # which checkpoint had the best evaluation while training
@@ -296,10 +297,12 @@ def record_start(
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         }
     )
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (folder / config_file).write_text(configuration, encoding="utf-8")
-    unfinished.replace(file)
+    write_whole(folder / config_file, configuration)
+    try:
+        write_whole(file, json.dumps(record, indent=2) + "\n")
+    except OSError:
+        (folder / config_file).unlink()  # a folder of no run is to be empty, so that the same command can begin again
+        raise
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,38 @@
+"""Keys stay in the environment: no configuration, record or message has one."""
+
+import os
+from urllib.parse import urlsplit
+
+
+def check_address(url: str) -> None:
+    """Refuse an address with a secret in it: a run's address is in its records, tables and messages.
+
+    >>> check_address("https://me:password@host/v1")
+    Traceback (most recent call last):
+    ...
+    ValueError: the address of 'host' has a user, a password or a query in it, which a run's records would show: ...
+
+    Raises:
+        ValueError: it has a user, a password or a query; the message does not have them.
+    """
+    try:
+        parts = urlsplit(url)
+        host, secret = parts.hostname, "@" in parts.netloc or parts.query
+    except ValueError as error:
+        raise ValueError(f"an address is none: {error}") from None
+    if secret:
+        raise ValueError(
+            f"the address of {host!r} has a user, a password or a query in it, which a run's records would show: give "
+            "the key by the environment ($OPENAI_API_KEY for an endpoint, $VLLM_API_KEY for a vLLM server)"
+        )
+
+
+def key_of(variable: str) -> str | None:
+    """The key that a variable of the environment has, without space around it, which no header may have; None: none."""
+    return os.environ.get(variable, "").strip() or None
+
+
+def masked(text: str, variable: str) -> str:
+    """A text of a server, some of which quote the key that they were sent, with the variable's name in its place."""
+    key = key_of(variable)
+    return text.replace(key, f"${variable}") if key else text

@@ -1,0 +1,86 @@
+"""Keys and passwords of a user are in no record, message, export or page of a run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_py import ROOT, command, environment, make_place
+
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.credentials import key_of, masked
+from marl_coop.engines.vllm_server import check_options
+
+MARL_COOP = [sys.executable, "-m", "marl_coop"]
+NAMES = "WANDB_API_KEY HF_TOKEN OPENAI_API_KEY VLLM_API_KEY AWS_SECRET_ACCESS_KEY MY_PASSWORD NETRC HF_TOKEN_PATH"
+PLANTED = {name: f"planted{i}{i:032}" for i, name in enumerate(NAMES.split())}  # as long as keys of wandb
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run with keys in its environment, in netrc and in the file of the Hub's token, which was also
+    exported and made a page of; and all that was said on the way."""
+    place = make_place(tmp_path_factory.mktemp("keys"))
+    (place / "home").mkdir()
+    netrc, token = place / "home" / "netrc", place / "home" / "token"
+    netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {PLANTED['NETRC']}\n")
+    token.write_text(PLANTED["HF_TOKEN_PATH"])
+    keys = PLANTED | {"NETRC": str(netrc), "HF_TOKEN_PATH": str(token), "WANDB_MODE": "offline"}
+    small = "training.num_updates=1 training.episodes_per_update=2 training.num_mini_batches=1 evaluation.episodes=2"
+    folder = place / "run"
+    commands = [
+        command(place, "run", *small.split(), "training.report_to=[wandb,tensorboard]"),
+        [*MARL_COOP, "export", folder, "--to", "dataset"],
+        [*MARL_COOP, "view", folder],
+    ]
+    said = ""
+    for words in commands:
+        done = subprocess.run(words, env=environment(place) | keys, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said += done.stdout + done.stderr
+    return folder, said
+
+
+def test_a_run_its_export_and_its_page_have_no_key(told):
+    folder, said = told
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    names = {file.name for file in files}
+    assert {"run.json", "config.yaml", "view.json", "view.html", "README.md", "metrics.jsonl"} <= names
+    assert any(file.suffix == ".wandb" for file in files) and any("tfevents" in name for name in names)
+    for name, key in PLANTED.items():
+        assert key not in said, name
+        assert [file for file in files if key.encode() in file.read_bytes()] == [], name
+
+
+@pytest.mark.parametrize("address", ["https://me:{key}@host/v1", "https://{key}@host/v1", "http://host/v1?key={key}"])
+def test_an_address_with_a_key_in_it_is_refused_without_saying_the_key(address):
+    address = address.format(key="planted-key")
+    for error, refused in (
+        (ConfigError, lambda: load_config([ROOT / "configs/quickstart.yaml"], [f"policies.agent_1={address}#model"])),
+        (ValueError, lambda: check_options({"urls": [address]})),
+    ):
+        with pytest.raises(error, match="'host' has a user, a password or a query in it") as caught:
+            refused()
+        assert "planted-key" not in str(caught.value)
+
+
+def test_a_token_of_the_hub_is_no_part_of_a_configuration():
+    with pytest.raises(ConfigError, match="training.hub_token: .*nothing is uploaded") as caught:
+        load_config([ROOT / "configs/quickstart.yaml"], ["training.hub_token=planted-key"])
+    assert "planted-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["planted-key", "planted-key\n"])
+def test_a_server_that_quotes_the_key_is_quoted_without_it(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert masked("401: bad key planted-key", "OPENAI_API_KEY") == "401: bad key $OPENAI_API_KEY"
+    assert key_of("OPENAI_API_KEY") == "planted-key"
+
+
+@pytest.mark.parametrize("key", ["", " ", None])
+def test_without_a_key_nothing_is_masked(monkeypatch, key):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert masked("there is none", "OPENAI_API_KEY") == "there is none" and key_of("OPENAI_API_KEY") is None
