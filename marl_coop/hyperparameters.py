@@ -113,6 +113,7 @@ class Hyperparameters(TypedDict, total=False):
     save_updates: Count
     past_updates: Count
     past_limit: Count
+    alternate_updates: Count | None
 
     max_steps: Annotated[int, AfterValidator(_run_length)]
     gradient_accumulation_steps: Count
@@ -164,6 +165,14 @@ def refused_together(values: Mapping[str, Any]) -> tuple[str, str] | None:
     if (episodes := values.get("episodes_per_update", plays)) % plays:
         return "episodes_per_update", f"{episodes} is no multiple of the {plays} plays of each task (num_generations)"
     return None
+
+
+def refused_turns(values: Mapping[str, Any], adapters: Sequence[str]) -> str | None:
+    """Why so many adapters do not take turns as this section says; None: they do."""
+    updates = values.get("alternate_updates")
+    if updates is None or len(adapters) > 1:
+        return None
+    return f"{updates} is refused: {', '.join(adapters)} alone is trained, and there is none to take turns with"
 
 
 def _told(reasons: dict[str, str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
-from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters, refused_together
+from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters, refused_together, refused_turns
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
@@ -197,6 +197,8 @@ class Config(Section):
         self._filled(policies={seat: self.policies.get(seat, seat) for seat in seats})
         if not trained:
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
+        if refused := refused_turns(self.training, trained):
+            raise ConfigError(refused, ("training", "alternate_updates"))
         for key in () if policies.past(self.policies) else ("past_updates", "past_limit"):
             if key in self.training:
                 raise ConfigError("it has no effect: no seat is given to past:ADAPTER", ("training", key))

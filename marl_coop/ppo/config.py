@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,6 +114,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         past_updates: a snapshot of each adapter whose past selves play (`past:ADAPTER` in `policies`) is taken every so
             many updates, and before the first.
         past_limit: the latest snapshots, so many, of an adapter are kept.
+        alternate_updates: one of the adapters learns for so many updates while the others stand still, then the next
+            (iterated best response); None: all learn in every update.
         max_fault_rate: share of an update's episodes that may meet a sandbox fault, and of its steps whose loss may not
             be finite, in [0, 1]. Nothing is learned from them, the log counts them, and beyond it training stops.
         async_play: play an update while the one before is learned from, with weights that are one update old, which
@@ -156,6 +158,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     save_updates: int = 5
     past_updates: int = 5
     past_limit: int = 4
+    alternate_updates: int | None = None
     max_fault_rate: float = 0.5
     async_play: bool = False
     shard_base: bool = False
@@ -188,6 +191,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name in ("gamma", "lam", "max_fault_rate"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         self._check("num_generations", self.plays > 0, "positive")
+        self._check("alternate_updates", self.alternate_updates is None or self.alternate_updates > 0, "positive")
         if refused := refused_together(vars(self)):
             raise ValueError("training.{}: {}".format(*refused))
         if self.importance is None:
@@ -240,6 +244,12 @@ class MultiAgentPPOConfig(TrainingConfig):
                 f"and {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps"
                 f"{tasks}: use a multiple of {parts * plays}"
             )
+
+    def learners(self, adapters: Sequence[str], update: int) -> tuple[str, ...]:
+        """Those of the adapters that learn in an update, from 0."""
+        if self.alternate_updates is None:
+            return tuple(adapters)
+        return (adapters[update // self.alternate_updates % len(adapters)],)
 
     @property
     def plays(self) -> int:

@@ -80,7 +80,8 @@ class Collector:
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
         self._trained_on = {term.name for term in rewards.terms if isinstance(term.weight, Schedule) or term.weight}
-        self._compared = False  # the adapters with the base, after the first update
+        self._learners = args.learners(model.adapters, 0)
+        self._compared = False  # the adapters with the base, once each has learned
         self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
         if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
             model.snapshot_reference()
@@ -89,20 +90,24 @@ class Collector:
         self.engine_weights = EngineWeights(players.engine)  # is told of the copies as well
 
     def learns(self, player: Player) -> TypeGuard[str]:
-        """Whether a player is an adapter that is trained."""
+        """Whether a player is an adapter that learns in the update that was collected last."""
+        return player in self._learners
+
+    def _is_trained(self, player: Player) -> TypeGuard[str]:
         return player in self.model.adapters
 
     def _reference(self, player: Player) -> str | None:
         """The adapter of a chat in the reference pass."""
-        return reference_name(player) if self.args.kl_reference == "start" and self.learns(player) else BASE
+        return reference_name(player) if self.args.kl_reference == "start" and self._is_trained(player) else BASE
 
     def _frozen(self, player: Player) -> Player:
-        return reference_name(player) if self.learns(player) else player
+        return reference_name(player) if self._is_trained(player) else player
 
     @torch.no_grad()
     def collect(self, update: int) -> list[dict[Seat, SeatSample]]:
         """Play this process's share of an update; rows with rewards, values and advantages."""
         args, weights = self.args, self.engine_weights
+        self._learners = args.learners(self.model.adapters, update)
         give_back_freed_memory()
         started = time.perf_counter()
         seeds, sampling_seed = self._seeds(update)
@@ -154,7 +159,8 @@ class Collector:
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
         logged = {term for term in terms if term in self._trained_on}
         add_advantages(episodes, args, rewards.names, logged, self.metrics, self.accelerator)
-        self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
+        if update > (args.alternate_updates or 0) * (len(self.model.adapters) - 1):
+            self._warn_of_idle_adapters([row for rows in episodes for row in rows.values()])
         self._record_play(played, rollouts, breakdowns, terms)
         if self.on_rollouts:
             credits = [self._credit(rows, replays) for rows, replays in zip(episodes, muted, strict=True)]
@@ -223,8 +229,8 @@ class Collector:
         return parts + [[]] * (most(self.accelerator, len(parts)) - len(parts)) if self.args.shard_base else parts
 
     def _warn_of_idle_adapters(self, rows: list[SeatSample]) -> None:
-        """Say, once, which adapters still compute what the base does after the first update. Sampling and learning
-        share their forward, so no ratio shows it."""
+        """Say, once, which adapters still compute what the base does after they learned. Sampling and learning share
+        their forward, so no ratio shows it."""
         if self._compared or not self.engine_weights.version:
             return
         self._compared = True

@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from envs.core.env import CoopEnv
 from envs.core.task import Seat
 from marl_coop.engines import Engine
+from marl_coop.hyperparameters import refused_turns
 from marl_coop.players import Mix, Player
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainerBase
@@ -104,6 +105,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         self._non_finite_losses = 0
         self.kept_step: int | None = None  # of a checkpoint that stays, however many come after it
         args.check_shares(self.accelerator.num_processes)
+        if refused := refused_turns(vars(args), model.adapters):
+            raise ValueError(f"training.alternate_updates: {refused}")
 
     # ------------------------------------------------------------------------------------------------ schedule
 
