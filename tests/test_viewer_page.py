@@ -128,6 +128,15 @@ def test_only_the_rows_in_sight_exist_and_the_last_one_is_reached(opened):
     tab.locator("a", has_text="git after:1").wait_for()
 
 
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_the_list_fills_what_its_filters_leave_of_the_screen(opened, width):
+    tab = opened("episodes", viewport={"width": width, "height": 844})
+    tab.wait_for_selector(".episodes tbody tr:not(.spacer)")
+    assert tab.evaluate("document.documentElement.scrollHeight") == 844
+    bottom = tab.locator(".list").evaluate("list => list.getBoundingClientRect().bottom")
+    assert 800 < bottom < 844
+
+
 def test_a_page_of_5000_episodes_is_small_and_its_last_one_opens(opened, tmp_path):
     run = viewed.run_folder(tmp_path / "large", updates=[viewed.played(25)])
     data = twin([read_run(run)])
