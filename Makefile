@@ -7,6 +7,8 @@
 #   make hooks      from now on git runs `make check` before each commit
 #
 #   make lock         write the lock anew: the newest releases that pyproject.toml allows
+#   make audit-dependencies   known vulnerabilities of the locked releases, by pip-audit in a folder of its own
+#   make licences     the licences of what the library needs, as docs/dependencies.md has them
 #   make test-vllm    the tests that want vLLM, with its build for a CPU, in a folder of its own
 #   make test-newest  the suite without the lock, and make test-lowest with the lowest releases, each in a folder of its own
 #   make clean        remove the virtual environments and what tools have cached; runs/ stays
@@ -30,7 +32,7 @@ PIP += $(if $(LOCK),--constraint $(LOCK))
 # A few tests at a time, with one thread each: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: install train test check hooks lock test-newest test-lowest install-vllm test-vllm clean
+.PHONY: install train test check hooks lock audit-dependencies licences test-newest test-lowest install-vllm test-vllm clean
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
@@ -62,6 +64,20 @@ lock:
 	(echo "# Made by make lock."; $(VENV)-lock/cooperbench/bin/python $(FREEZE)) > constraints-cooperbench.txt
 	(echo "# Made by make lock."; $(VENV)-lock-vllm/bin/python $(FREEZE)) > constraints-vllm.txt
 
+# Two minutes at most, and no failure where the service does not answer: it says so.
+AUDIT := $(VENV)-audit
+audit-dependencies: | $(BIN)/python
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	(cat constraints.txt; echo "torch==$(TORCH_VERSION)") > $(AUDIT)/releases.txt
+	rm -f $(AUDIT)/report.json
+	-timeout 120 $(AUDIT)/bin/pip-audit --requirement $(AUDIT)/releases.txt --no-deps --disable-pip \
+		--progress-spinner off --format json --output $(AUDIT)/report.json >/dev/null 2>&1
+	@$(BIN)/python .ci/audit_dependencies.py $(AUDIT)/report.json
+
+licences: $(TRAINS)
+	@$(BIN)/python .ci/licences.py
+
 test-newest:
 	rm -rf $(VENV)-newest
 	$(MAKE) test VENV=$(VENV)-newest LOCK=
@@ -78,7 +94,7 @@ test-vllm: install-vllm
 	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-lock-vllm $(VENV)-newest $(VENV)-lowest $(VENV)-vllm .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-lock-vllm $(VENV)-newest $(VENV)-lowest $(VENV)-vllm $(AUDIT) .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %s, and 3.11 or newer is \
