@@ -15,7 +15,7 @@ SIZES = Footprint(
     base=1000, layers=800, layer=100, trained=10, cache_row=5, prefix_row=1, feed=40, score_row=6, score=3,
     learn_row=20, learn=9,
 )  # fmt: skip
-WORK = memory.Work(chat=64, told=32, written=16, chats=8, batch=4, warm=2, micro=3, adapters=2, references=True)
+WORK = memory.Work(chat=64, told=32, written=16, chats=8, batch=4, warm=2, micro=3, adapters=2, copies=2)
 
 
 @pytest.fixture(scope="module")

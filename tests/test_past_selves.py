@@ -16,11 +16,12 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.policies import build_players, with_snapshots
 from marl_coop.config.schema import load_config
 from marl_coop.engines.published import PublishedAdapters
-from marl_coop.experiment import setup
+from marl_coop.experiment import memory, setup
 from marl_coop.experiment.teams import find_team
 from marl_coop.players import Mix, PastSelves, past_folders
 from marl_coop.policy.adapters import weights_of
 from marl_coop.policy.routed_lora import spans_of
+from marl_coop.rollout import limits
 from marl_coop.runs.records import read_episodes
 
 A, B = tiny.SEATS
@@ -220,3 +221,13 @@ def test_a_run_plays_and_leaves_its_past_selves(tmp_path):
     assert [*folders] == [1, 2]
     _, second = find_team(str(place / "run")).policies
     assert second == {f"frozen:{place / 'run' / B}": 0.2} | {f"frozen:{folder}": 0.4 for folder in folders.values()}
+
+
+def test_the_memory_of_snapshots_is_foreseen():
+    base = ["training.report_to=none", "training.use_cpu=true", "training.max_message_tokens=8"]
+    lengths = limits.Lengths(told=8, turns={}, replies={}, heard=0)
+    work = [
+        memory.work_of(config, setup.training_arguments(config), lengths)
+        for config in (load_config([], [*base, *words]) for words in ([], ["policies.agent_1=past:agent_0"]))
+    ]
+    assert [(of.adapters, of.copies) for of in work] == [(2, 0), (1, 4)]

@@ -38,8 +38,8 @@ class Work:
     """What a run plays and learns: chats of `chat` tokens, of which `told` are read at once and `written` sampled.
 
     `chats` are played at once by one process, `batch` of them in one batch; `warm` are in one micro-batch of the
-    warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained, and `references` says
-    whether each has a frozen copy beside it.
+    warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained, and beside them lie
+    `copies` of some, frozen: references and past selves.
     """
 
     chat: int
@@ -50,7 +50,7 @@ class Work:
     warm: int
     micro: int
     adapters: int
-    references: bool
+    copies: int
     plays: bool = True  # on the trainer's device
 
 
@@ -78,6 +78,8 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
     seats = sum(not policies.is_scripted(policy) for policy in config.policies.values())
     chats = -(-max(args.episodes_per_update, config.evaluation.batch_size) // processes) * seats
     warms = config.warmup.steps > 0 and config.lora.start_from is None
+    adapters = len(policies.learners(config.policies))
+    references = adapters if args.kl_reference == "start" or args.advantage == "counterfactual" else 0
     return Work(
         chat=chat,
         told=lengths.told,
@@ -86,8 +88,8 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
         batch=min(args.max_rows, chats),
         warm=config.warmup.micro_batch_size if warms else 0,
         micro=max(1, args.micro_batch_tokens // chat),
-        adapters=len(policies.learners(config.policies)),
-        references=args.kl_reference == "start" or args.advantage == "counterfactual",
+        adapters=adapters,
+        copies=references + args.past_limit * len(policies.past(config.policies)),
         plays=args.engine == "embedded",
     )
 
@@ -124,7 +126,7 @@ def phases(sizes: Footprint, work: Work, processes: int = 1, shared: bool = Fals
     resident = sizes.base
     if shared:  # what is in no layer stays whole, and two layers are whole at a time: one runs, one is fetched
         resident = sizes.base - sizes.layers + sizes.layers // processes + 2 * sizes.layer
-    adapters = sizes.trained * (2 if work.references else 1)
+    adapters = sizes.trained * (1 + work.copies / work.adapters)
     learner = sizes.trained * (1 + MOMENTS)
     prefixes = work.chats * sizes.prefix_row
     found = [PhaseMemory("loading", sizes.base, 0)]
