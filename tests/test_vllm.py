@@ -195,6 +195,7 @@ def test_the_engine_sleeps_while_adapters_learn_and_is_probed_when_it_wakes(colo
     told.clear()
     colocated.sleep()
     colocated.sleep()
+    colocated.load_adapters(9)
     tiny.sample(colocated, [ask(chat=0, ids=[300], seed=1)])
     assert told[:3] == ["sleep 1", "wake", "ask"] and "wake" not in told[2:]
     assert len(told[2:]) > 3  # the probe, and the reply that was asked for

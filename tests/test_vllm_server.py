@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from processes import launch
 from trained import Log
 from transformers import TrainerCallback
 
@@ -186,9 +187,8 @@ def test_what_was_asked_before_a_reset_never_arrives(policy, servers):
 )
 def test_a_server_that_samples_from_something_else_is_refused(policy, servers, wrong, told):
     servers[1].behave(**wrong)
-    engine = engine_of(policy, servers[1:])
     with pytest.raises(EngineError, match=f"VLLMServerEngine does not sample from what is trained: {told}") as caught:
-        tiny.sample(engine, requests())
+        engine_of(policy, servers[1:])
     assert "\n" not in str(caught.value)
 
 
@@ -198,13 +198,12 @@ def test_an_adapter_that_is_ignored_is_found_where_it_has_learned_little(policy,
             for parameter in policy.adapter_parameters(adapter, "B"):
                 parameter.mul_(0.02)
     servers[0].behave(serves={A: "base"})
-    engine = engine_of(policy, servers[:1])
     with pytest.raises(EngineError, match="its replies of 'agent_0' are those of the base"):
-        tiny.sample(engine, requests())
+        engine_of(policy, servers[:1])
 
 
 def test_weights_are_probed_once_and_again_after_a_change(policy, servers):
-    engine = engine_of(policy, servers)
+    engine = VLLMServerEngine(policy, [server.url for server in servers])
     counts = []
     for version in (0, 1, 2):
         since = sum(server.now() for server in servers)
@@ -216,6 +215,38 @@ def test_weights_are_probed_once_and_again_after_a_change(policy, servers):
         counts.append(sum(server.now() for server in servers) - since)
     assert counts[1] == 1 < counts[0]  # the reply alone: nothing has changed
     assert counts[2] > 6
+
+
+SHARED_BASE = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import tiny
+from accelerate import PartialState
+from marl_coop.engines import Request
+from marl_coop.engines.vllm_server import VLLMServerEngine
+from marl_coop.policy import sharding
+from marl_coop.policy.loading import load_base
+
+folder, state = Path(sys.argv[1]), PartialState(cpu=True)
+policy = tiny.team(load_base("BASE", "float32")[0])
+sharding.shard(policy, state.device)
+engine = VLLMServerEngine(policy, ["URL"], adapter_folder=str(folder))
+engine.load_adapters(1)
+request = Request(
+    chat=0, ids=[3, 4], adapter="agent_0", max_tokens=4, temperature=0.7, stop_ids=frozenset(), seed=0
+)
+replies = tiny.sample(engine, [request] if state.is_main_process else [])
+state.wait_for_everyone()
+(folder / f"rank-{state.process_index}.json").write_text(json.dumps([reply.ids for reply in replies]))
+"""
+
+
+def test_of_processes_that_share_out_a_base_one_may_ask_for_nothing(folder, tmp_path, servers):
+    script = SHARED_BASE.replace("BASE", str(folder)).replace("URL", servers[0].url)
+    first, second = launch(script, tmp_path / "two", 2)
+    assert len(first) == 1 and second == []
 
 
 def test_a_chat_that_a_server_has_no_room_for_is_refused(policy, servers):

@@ -83,7 +83,7 @@ class Engine(Protocol):
     def load_adapters(self, version: int) -> None:
         """Sample from the adapters as they are now, which are the weights number `version`, and not from older ones.
 
-        Called before the first request, and whenever the adapters have changed.
+        All processes call it before the first request, and whenever the adapters have changed.
         """
         ...
 

@@ -1,8 +1,9 @@
 """What engines share that run a model of their own and read adapters from disk: vLLM, in process or as servers.
 
 The trainer publishes its adapters as PEFT folders; a request names one by the name that says its content
-(`marl_coop.engines.published`). Before the first request after each change of weights, and after each sleep, a few
-tokens show that the engine samples from what is trained (`marl_coop.engines.parity`).
+(`marl_coop.engines.published`). When it is told of them after a change or a sleep, a few tokens show that it samples
+from what is trained (`marl_coop.engines.parity`). All processes are told together, as those must be that share out a
+base and score on it, and then some of them may ask for nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -60,9 +61,6 @@ class ServedEngine(ABC):
         """Take up adapters, by their names, and give up those that nobody will ask for again."""
 
     def submit(self, request: Request) -> None:
-        if not self._ready:
-            self._ready = True
-            check_parity(self, self.policy, [adapter for adapter in self._served if adapter])
         if request.chat in self._asked:
             raise ValueError(f"submit: the chat {request.chat!r} was asked already; collect its reply first")
         longest, most = len(request.ids) + request.max_tokens, min(self.max_positions, self.policy.max_positions)
@@ -91,6 +89,9 @@ class ServedEngine(ABC):
                 {name: folder for name, folder in names.items() if name not in old},
                 {name: folder for name, folder in old.items() if name not in names},
             )
+        if not self._ready:
+            check_parity(self, self.policy, [adapter for adapter in self._served if adapter])
+            self._ready = True
 
     def reset_cache(self) -> None:
         if self._asked:
