@@ -140,6 +140,12 @@ def test_a_run_that_fails_stops_no_other_and_its_last_line_is_told(tmp_path):
     assert failed == {"bad-seed-0": "out of memory"} and len(ended) == 2
 
 
+def test_a_run_that_is_killed_is_told_by_the_signal_and_not_by_what_it_said_before(tmp_path):
+    code = "import os, signal; print('update 3', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    failed = executors.run_here([script(tmp_path, "a", code)], PYTHON, tmp_path / "logs", 1, (), lambda: None)
+    assert failed == {"a-seed-0": "killed by SIGKILL, as where memory runs out"}
+
+
 def test_jobs_of_a_cluster_do_the_runs_and_tell_what_failed(tmp_path):
     runs = [script(tmp_path, "bad", "sys.exit(3)"), script(tmp_path, "good", f"open({str(tmp_path / 'did')!r}, 'w')")]
     failed = executors.run_on_cluster(

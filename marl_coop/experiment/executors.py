@@ -35,7 +35,7 @@ def lines(runs: Sequence[ArmRun], launcher: Sequence[str]) -> list[str]:
 def run_here(
     runs: Sequence[ArmRun], launcher: Sequence[str], logs: Path, jobs: int, gpus: Sequence[str], advance: Advance
 ) -> dict[str, str]:
-    """Do the runs in processes of their own, and return the last line of each that failed.
+    """Do the runs in processes of their own, and return why each failed that did: its last line, or what killed it.
 
     Whatever stops this stops them too, as Ctrl-C would, and waits until they have.
 
@@ -58,7 +58,7 @@ def run_here(
                     del running[name]
                     free.append(gpu)
                     if process.returncode:
-                        failed[name] = _last_line(logs / f"{name}.log")
+                        failed[name] = _why(process.returncode, logs / f"{name}.log")
                     advance()
     finally:
         for process, _ in running.values():
@@ -78,7 +78,11 @@ def _start(run: ArmRun, launcher: Sequence[str], logs: Path, gpu: str | None, jo
         return subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def _last_line(log: Path) -> str:
+def _why(code: int, log: Path) -> str:
+    """Why a process ended: its last words, but where a signal killed it, for it could say nothing then."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}{', as where memory runs out' if -code == signal.SIGKILL else ''}"
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return said[-1] if said else "it said nothing"
 
