@@ -250,3 +250,13 @@ def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys)
     assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
     out = capsys.readouterr().out
     assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
+
+
+def test_names_with_brackets_and_colons_are_shown_as_they_are(tmp_path, capsys):
+    for name, partner in (("[/INST] :key:", "ideal"), ("[red]b[/red]", "silent")):
+        (tmp_path / partner).mkdir()
+        rundir.record_start(tmp_path / partner, name, "{}", 0)
+        write_episodes(tmp_path / partner / "after.jsonl", played(partner, range(3)))
+    assert cli.main(["compare", str(tmp_path / "ideal"), str(tmp_path / "silent")]) == 0
+    said = capsys.readouterr().out
+    assert "minus [/INST] :key:" in said and "[red]b[/red]" in said

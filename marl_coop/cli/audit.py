@@ -3,11 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from envs import ENVIRONMENTS, CoopEnv
 from envs.core.episode import Phase
 from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.cli.terminal import plain_console
 from marl_coop.config.builders import env_maker, laid_over
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
@@ -32,7 +31,7 @@ def audit(argv: Sequence[str]) -> int:
     config = load_config(args.config, args.overrides)
     if args.episodes < 2:
         raise ConfigError(f"--episodes {args.episodes}: an interval needs at least 2", source=COMMAND_LINE)
-    console, beaten = Console(width=100), False
+    console, beaten = plain_console(width=100), False
     for name, (env, differs) in _audited(config).items():
         played = audits.play_exploits(env, args.episodes, label=f"{config.title}: {name}")
         rows = audits.audit(config.reward_stack, played)

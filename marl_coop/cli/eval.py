@@ -36,7 +36,7 @@ def evaluate(argv: Sequence[str]) -> int:
     for table in tables(results):
         console.print(table)
     for one in results.unplayed:
-        console.print(str(one), style="yellow", markup=False)
+        console.print(str(one), style="yellow")
     console.print(f"results: {folder / 'results.json'}")
     return 0
 

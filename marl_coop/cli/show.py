@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from marl_coop.cli.terminal import plain_console
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import terminal
 from marl_coop.viewer.episodes import detail, row
@@ -29,6 +28,6 @@ def show(argv: Sequence[str]) -> int:
         unread = [notice for notice in run.notices if args.episode.partition(":")[0] in notice]
         raise RunError("; ".join([f"{str(args.run)!r} has no episode {args.episode!r}; {known}", *unread]))
     one = played[args.episode]
-    console = Console()
+    console = plain_console()
     console.print(terminal.episode(row(one, run.stack), detail(one, run.stack), console.width))
     return 0

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rich.markup import escape
 from rich.table import Table
 
 from marl_coop.evaluation.results import ResultRow, Results
@@ -50,11 +49,11 @@ def grids(results: Results) -> Iterator[Grid]:
 def tables(results: Results) -> Iterator[Table]:
     """The grids for the terminal."""
     for grid in grids(results):
-        out = Table(title=escape(grid.title), title_justify="left", caption=grid.note or None)
+        out = Table(title=grid.title, title_justify="left", caption=grid.note or None)
         for i, head in enumerate(grid.heads):
-            out.add_column(escape(head), justify="left" if i < grid.labels else "right", overflow="fold")
+            out.add_column(head, justify="left" if i < grid.labels else "right", overflow="fold")
         for row in grid.rows:
-            out.add_row(*map(escape, row))
+            out.add_row(*row)
         yield out
 
 

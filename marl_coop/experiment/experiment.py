@@ -100,7 +100,7 @@ class Experiment:
         self.longest_chat = lengths.chat(self.args.max_tokens)
         self.rewards = config.reward_stack
         self.main = self.args.process_index == 0
-        self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True)
+        self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True, markup=False, emoji=False)
         self.console.width = max(self.console.width, 112)  # of the table; a line of text is never broken
 
     @classmethod
