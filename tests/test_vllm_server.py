@@ -21,7 +21,7 @@ from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError, FinishReason, Request
 from marl_coop.engines.vllm_server import VLLMServerEngine, check_options
 from marl_coop.experiment import setup
-from marl_coop.players import BASE
+from marl_coop.players import BASE, Mix
 from marl_coop.policy.loading import load_base
 
 A, B = tiny.SEATS
@@ -337,6 +337,26 @@ def test_play_goes_on_one_update_ahead_with_weights_that_are_one_update_old(fold
     assert updates[0][f"{A}/sampling_gap_max"] < 1e-4 < 1e-2 < updates[1][f"{A}/sampling_gap_max"]
     _, _, untaught = run(num_updates=4, learning_rate=1e-30)
     assert played[:2] == untaught[:2] and played[2:] != untaught[2:]
+
+
+def test_a_server_plays_past_selves_one_update_ahead_too(folder, tmp_path, servers):
+    """A past self is what its name says: the adapter was asked for by the same weights when it played itself."""
+    policy, played, before = tiny.team(load_base(str(folder), "float32")[0]), [], servers[0].now()
+    policy.keep_past(B, every=1, limit=1)
+    tiny.cue_trainer(
+        tmp_path,
+        policy=policy,
+        policies={A: A, B: Mix((B, policy.past[B]), (0.5, 0.5))},
+        on_rollouts=lambda update, episodes, *_: played.append({episode.players[B] for episode in episodes}),
+        engine="vllm_server",
+        engine_options={"urls": [servers[0].url]},
+        async_play=True,
+        num_updates=4,
+    ).train()
+    assert played == [{B, f"past:agent_1@{updates}"} for updates in (0, 0, 1, 2)]
+    asked = {request["model"].rpartition("-")[::2] for request in servers[0].seen("completions", before)}
+    contents = {name: {digest for of, digest in asked if of.endswith(name)} for name in (B, "agent_1_past_0")}
+    assert len(contents["agent_1_past_0"]) > 2 and contents["agent_1_past_0"] <= contents[B]
 
 
 @pytest.mark.parametrize("engine", ["embedded", "vllm"])
