@@ -5,17 +5,25 @@
 prints a run after a pause and, from the best of several repeats: runs per second with one caller and with two at a
 time, the same with the cache, the CPU time of one run, steps per second of `PairedFunctions`, and a whole tree with an
 empty command.
+
+    python benchmarks/sandbox.py --leaks 10000
+
+runs as many, one in twenty of them hostile, and says whether processes, files, descriptors or memory are left over;
+exit code 1 where they are. Files are counted where temporary ones go (TMPDIR), which nothing else may use meanwhile.
 """
 
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+
+import psutil
 
 from envs import sandbox
 from envs.paired_functions import PairedFunctions
@@ -74,14 +82,59 @@ def cpu_per_run(runs: int) -> float:
     return (spent() - before) / runs
 
 
-def main() -> None:
+HOSTILE = (  # what such a run may leave behind
+    "def f(n):\n    while True: pass",
+    "def f(n):\n    return 'x' * 10**9",
+    "def f(n):\n    kept = []\n    while True: kept.append(bytearray(10**6))",
+    "import os\ndef f(n):\n    while True: os.fork()",
+    f"def f(n):\n    open({str(Path(tempfile.gettempdir(), 'left_by_a_run'))!r}, 'w').write('x')",
+)
+
+
+def run_hostile(number: int) -> None:
+    """A run that is ended by its limits, or refused. No two numbers are the same content."""
+    part = Part("f", f"{HOSTILE[number % len(HOSTILE)]}\n# {number}")
+    assert run_expressions((part,), (f"f({number}) == {number}",), timeout_s=0.2).passed == (False,)
+
+
+def left_over() -> dict[str, float]:
+    """What runs could leave: descriptors of this process, processes below it, files in /tmp, memory of it and of its
+    servers in MiB."""
+    me = psutil.Process()
+    others = me.children(recursive=True)
+    resident = me.memory_info().rss + sum(one.memory_info().rss for one in others if one.ppid() == me.pid)
+    files = len(list(Path(tempfile.gettempdir()).glob("*")))
+    return {"descriptors": me.num_fds(), "processes": len(others), "files": files, "memory, MiB": resident / 2**20}
+
+
+def leaks(runs: int) -> int:
+    """Run, one in twenty hostile, and say what was left over after a tenth and at the end; how much has grown."""
+    looks = []
+    for number in range(runs):
+        (run_hostile if number % 20 == 0 else run)(100_000_000 + number)
+        if number + 1 in (max(1, runs // 10), runs):
+            run(0)
+            time.sleep(1.0)  # the server ends what is over and makes the next ones
+            looks.append(left_over())
+    early, late = looks
+    for name in early:
+        print(f"{name:12} after {runs // 10} runs {early[name]:8.1f}, after {runs} {late[name]:8.1f}")
+    grown = [name for name in early if late[name] > early[name] * (1.05 if name == "memory, MiB" else 1)]
+    print(f"left over: {', '.join(grown)}" if grown else "nothing is left over")
+    return len(grown)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="small runs in a repeat (default: 200)")
     parser.add_argument("--episodes", type=int, default=60, help="episodes in a repeat (default: 60)")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--leaks", type=int, metavar="RUNS", help="look for what so many runs leave over, and stop")
     args = parser.parse_args()
     runs, episodes, repeats = args.runs, args.episodes, args.repeats
     print(sandbox.describe())
+    if args.leaks:
+        return int(leaks(args.leaks) > 0)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeats}")
     run(0)
     print(f"a small run after a pause {1000 * after_pauses(runs):6.1f} ms, the median")
@@ -99,7 +152,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as empty:
         whole = best(lambda base: run_in_tree(Path(empty), ["true"], timeout_s=20), repeats)
     print(f"a tree around `true`      {1000 * whole:6.0f} ms")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -78,6 +78,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
     v0: first version.
     """
 
+    RUNS_CODE: ClassVar[bool] = True
     metadata: ClassVar[dict[str, Any]] = {**CoopEnv.metadata, "name": "paired_functions_v0"}
     Config: ClassVar[type[EnvConfig]] = PairedFunctionsConfig
     WORK: ClassVar[str] = "write one module"

@@ -48,6 +48,7 @@ def test_help_says_how_to_start_it_and_starts_nothing(script, tmp_path):
         ("intervals.py", "--repeats 2", "standard error at most"),
         ("ranking.py", "--tasks 2", "| 0.5, 6 | 8 |"),
         ("sandbox.py", "--runs 2 --episodes 2 --repeats 1", "a tree around `true`"),
+        ("sandbox.py", "--leaks 20", "processes    after 2 runs"),
         ("scoring.py", "--episodes 2", "MoonSurvival"),
     ],
 )

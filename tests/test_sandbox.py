@@ -231,6 +231,13 @@ def test_a_layer_can_be_demanded(monkeypatch):
         run_expressions((GOOD,), ("f(1) == 2",))
 
 
+@pytest.mark.parametrize(
+    ("layers", "confined"), [(("memory",), False), (("user", "memory"), False), (("seccomp",), True)]
+)
+def test_code_is_confined_where_a_layer_of_the_kernel_keeps_it_from_files(layers, confined):
+    assert tiers.Tier(kind="forks", layers=layers, missing={}).confined is confined
+
+
 def test_the_description_names_both_tiers():
     small, whole = sandbox.describe().splitlines()
     assert small.startswith("small tests: forks") and whole.startswith("whole trees: tree")

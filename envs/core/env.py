@@ -77,6 +77,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
     LADDER: ClassVar[Sequence[Mapping[str, Any]]] = LADDER  # levels of a curriculum that names none of its own
     WORK: ClassVar[str] = "settle one task"  # what the system message says that the team does
     NOUNS: ClassVar[Nouns] = Nouns()
+    RUNS_CODE: ClassVar[bool] = False  # whether code that seats write is run by `envs.sandbox.run_expressions`
     VISIBLE_TESTS: ClassVar[bool] = False  # whether outcomes tell of tests that the seats can read and run
 
     def __init__(self, config: C | None = None, **fields: Any):

@@ -101,6 +101,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     metadata: ClassVar[dict[str, Any]] = {**BranchEnv.metadata, "name": "paired_features_v0"}
     Config: ClassVar[type[EnvConfig]] = PairedFeaturesConfig
     WORK: ClassVar[str] = "build two features of one package"
+    RUNS_CODE: ClassVar[bool] = True
     VISIBLE_TESTS: ClassVar[bool] = True
 
     def __init__(self, config: PairedFeaturesConfig | None = None, **fields: Any):

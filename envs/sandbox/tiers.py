@@ -35,6 +35,12 @@ class Tier:
     def name(self) -> str:
         return "+".join((self.kind, *self.layers))
 
+    @property
+    def confined(self) -> bool:
+        """Whether the kernel keeps code from files: without either layer there is what the interpreter refuses, which
+        code can get around."""
+        return not {"landlock", "seccomp", "bubblewrap"}.isdisjoint(self.layers)
+
     def __str__(self) -> str:
         missing = "; ".join(f"without {layer}: {why}" for layer, why in self.missing.items())
         return f"{self.name} ({missing})" if missing else self.name

@@ -33,6 +33,7 @@ from rewards.baselines.approval import Approval
 MAY_CHANGE = (  # when a run is resumed
     "name",
     "output_dir",
+    "allow_unconfined_code",
     "env.curriculum",
     "evaluation.batch_size",
     "evaluation.every",
@@ -123,6 +124,7 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "base"
     output_dir: str | None = None  # null: runs/<name>-<time>
     seed: Seed = 0
+    allow_unconfined_code: bool = False
     model: Model = Model()
     lora: Lora = Lora()
     policies: dict[str, str | dict[str, float]] = {}  # a seat left out has an adapter of its own, of the seat's name

@@ -20,6 +20,7 @@ from envs import CoopEnv
 from envs.core.curriculum import Curriculum
 from envs.core.lookup import nearest
 from envs.core.tokens import one_line
+from envs.sandbox import SandboxError, forks
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import ConfigError, dotted
@@ -178,11 +179,31 @@ def checks_of_start(
 ) -> dict[str, Callable[[], object]]:
     """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
     return {
+        "confinement of code that a model writes": partial(check_confinement, config),
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_engine, config, args),
         "saved adapters to start from": partial(starting_points, config, base),
         "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
     }
+
+
+def check_confinement(config: Config) -> None:
+    """Refuse to run code that a model writes where no layer of the kernel holds it, but for `allow_unconfined_code`.
+
+    Raises:
+        ConfigError: none does, or what MARL_COOP_SANDBOX demands does not hold.
+    """
+    makers = (config.make_env, config.make_evaluation_env, *config.levels)
+    if config.allow_unconfined_code or not any(make.cls.RUNS_CODE for make in makers):
+        return
+    keys = ("allow_unconfined_code",)
+    try:
+        tier = forks.tier()
+    except SandboxError as error:
+        raise config.error(keys, str(error)) from error
+    if not tier.confined:
+        problem = f"code that a model writes would run with nothing but the interpreter around it: {tier}"
+        raise config.error(keys, f"{problem}. Run it on Linux with Landlock or seccomp, or set this to true")
 
 
 def check_model(config: Config, base: PreTrainedModel, device: torch.device, longest: int) -> None:
