@@ -17,6 +17,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -105,7 +106,8 @@ def warm_adapter(
     learning_rate: float,
     seed: int,
 ) -> Path:
-    """Folder of the warmed-up adapter: from the cache, or trained now. `model` comes back without an adapter.
+    """Folder of the warmed-up adapter: from the cache, or trained now where a machine has it not. `model` comes back
+    without an adapter.
 
     The random state afterwards depends on the seed alone, so a run repeats whether or not the cache served it.
 
@@ -122,9 +124,7 @@ def warm_adapter(
     sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "processes": state.num_processes}
     numbers = {"steps": steps, "learning_rate": learning_rate, "seed": seed} | sizes
     folder = cache_folder() / f"warmup-{cache_key(model, lora, rows, numbers)}"
-    found = folder.exists()
-    state.wait_for_everyone()  # nobody may look after somebody has written
-    if not found:
+    if not all(gather_object([folder.exists()])):  # nobody may look after somebody has written
         with tempfile.TemporaryDirectory() as scratch:
             arguments = SFTConfig(
                 output_dir=scratch,
@@ -150,7 +150,7 @@ def warm_adapter(
             trainer = FormatTrainer(model=adapted, args=arguments, train_dataset=dataset, processing_class=tokenizer)
             show_progress(trainer, StepProgress("warm-up"))
             trainer.train()
-        if state.is_main_process:
+        if state.is_local_main_process:  # a cache of each machine, unless they share one
             with writing("the warmed-up adapter", folder.parent), filled(folder) as finished:
                 adapted.save_pretrained(str(finished))
         adapted.unload()

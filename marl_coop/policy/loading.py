@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def filled(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    unfinished = folder.with_name(f"{folder.name}.{platform.node()}.{os.getpid()}")  # machines may share a disk
     try:
         yield unfinished
         move_into_place(unfinished, folder)

@@ -1,0 +1,96 @@
+"""The examples for SLURM, with programs in place of a cluster's that do what those would."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_py import ROOT, command, environment, make_place, start
+
+from marl_coop.runs.records import read_episodes
+
+SLURM = ROOT / "configs" / "slurm"
+SRUN = """#!/bin/bash
+set -e
+shift  # an option
+for ((node = 1; node < SLURM_NNODES; node++)); do
+    SLURM_NODEID=$node "$@" &
+done
+SLURM_NODEID=0 "$@"
+wait
+"""
+
+
+def put(folder: Path, **programs: str) -> str:
+    """Programs in a folder that comes first on PATH, which is returned."""
+    folder.mkdir()
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def sbatch(place: Path, name: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", str(SLURM / name), *words]
+    return subprocess.run(command, cwd=ROOT, env=environment(place) | variables, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("file", sorted(SLURM.glob("*.sbatch")), ids=lambda file: file.stem)
+def test_bash_reads_the_examples(file):
+    subprocess.run(["bash", "-n", file], check=True)
+
+
+def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes_on(tmp_path):
+    place = make_place(tmp_path)
+    sizes = ["warmup.batch_size=8", "training.num_updates=1"]
+    alone = start(place, "alone", *sizes)
+    _, errors = alone.communicate(timeout=250)
+    assert alone.returncode == 0, errors[-2000:]
+    words = [str(word) for word in command(place, "two", *sizes)[2:] if not str(word).startswith("output_dir")]
+    accelerate = f'#!/bin/bash\nexec {sys.executable} -m accelerate.commands.accelerate_cli "$@"\n'
+    scontrol = "#!/bin/bash\nprintf 'localhost\\nlocalhost\\n'\n"
+    job = {
+        "PATH": put(tmp_path / "bin", srun=SRUN, scontrol=scontrol, accelerate=accelerate),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node[0-1]",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
+    first = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
+    assert first.returncode == 0, first.stderr[-3000:]
+    for name in ("before.jsonl", "after.jsonl"):
+        assert read_episodes(place / "two" / name) == read_episodes(place / "alone" / name)
+    one, two = (load_file(place / run / "agent_0" / "adapter_model.safetensors") for run in ("alone", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4)
+    assert {path.suffixes[0] for path in (place / "two/episodes").iterdir()} == {".0", ".1"}
+    starts = json.loads((place / "two/run.json").read_text())["starts"]
+    again = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert len(json.loads((place / "two/run.json").read_text())["starts"]) == len(starts) + 1
+
+
+def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path):
+    note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
+    programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n"}
+    job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "4", "NOTES": str(tmp_path / "notes")}
+    result = sbatch(tmp_path, "servers.sbatch", "some/model", "--config", "my.yaml", **job)
+    assert result.returncode == 0, result.stderr
+    *serving, learning = sorted((tmp_path / "notes").read_text().splitlines(), reverse=True)
+    assert {re.match(r"vllm (\d) serve some/model --port (\d+)", line).groups() for line in serving} == {
+        ("0", "8000"),
+        ("1", "8001"),
+    }
+    assert learning.startswith("accelerate 2,3 launch --config_file configs/accelerate/ddp.yaml --num_processes 2")
+    assert learning.endswith("training.engine_options.urls=[http://localhost:8000/v1,http://localhost:8001/v1]")
+
+
+def test_a_server_that_does_not_start_ends_the_job(tmp_path):
+    programs = {"vllm": "#!/bin/bash\nexit 1\n", "curl": "#!/bin/bash\nexit 7\n", "sleep": "#!/bin/bash\n"}
+    job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "2"}
+    assert sbatch(tmp_path, "servers.sbatch", "some/model", **job).returncode != 0
