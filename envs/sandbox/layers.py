@@ -1,6 +1,6 @@
 """Which layers of protection this machine has, and how to look again."""
 
-from envs.sandbox import forks, tree, verdicts
+from envs.sandbox import executor, forks, tree, verdicts
 
 
 def describe() -> str:
@@ -9,7 +9,7 @@ def describe() -> str:
     Raises:
         SandboxError: nothing can be run here, or a layer that MARL_COOP_SANDBOX demands does not hold.
     """
-    return f"small tests: {forks.tier()}\nwhole trees: {tree.tier()}"
+    return f"small tests: {executor.place()}\nwhole trees: {tree.tier()}"
 
 
 def reset() -> None:

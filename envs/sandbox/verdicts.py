@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from envs.sandbox import wire
+from envs.sandbox.executor import ask
 from envs.sandbox.expressions import NoValue, Question, take_apart
-from envs.sandbox.forks import Body, Lost, ask
+from envs.sandbox.forks import Body, Lost
 
 
 class Status(StrEnum):
