@@ -11,14 +11,12 @@ from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, PartTests, Provenance, StopReason, Turn
 from envs.core.hidden_tests import HiddenSuite
 from envs.core.lookup import find
-from envs.core.task import HiddenTest, Seat, Task
+from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
 from envs.families.base import FunctionFamily, alone, claim, pointer, shown
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
-
-BOTH = " and "  # between the names of what one seat writes
 
 
 class PairedFunctionsConfig(FamilyConfig, frozen=True):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Seat = str  # "agent_0", "agent_1", ...
+BOTH = " and "  # between the names of what one seat writes
 QUALITY = {"strong": "reliable", "weak": "doubtful", "unknown": "unrated"}  # a cue in one word
 
 

@@ -1,10 +1,10 @@
 """Two features of one generated package: each seat builds one on a branch of its own, both suites decide."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from envs.core.config import EnvConfig, FamilyConfig
 from envs.core.env import SEATS
@@ -27,6 +27,8 @@ class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
     FAMILIES: ClassVar[tuple[RepoFamily, ...]] = FAMILIES
     CONTRACTS: ClassVar[tuple[FunctionFamily, ...]] = PairedFunctionsConfig.FAMILIES
 
+    agents: Annotated[int, Field(ge=1, le=2)] = 2
+    """Number of seats; one alone builds both features on one branch."""
     contracts: str | Sequence[str] = "train"
     """What `families` are to `PairedFunctions`: "train", "held_out", "held_out_contracts", "all", or names or dotted
     paths."""
@@ -55,7 +57,8 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     natural places of both are the same line. `keywords`, `defaults` and `returns` conflict in meaning. In `keywords`
     both extend one signature: git reports that too, as it is one line, but keeping both sides' lines mends nothing. In
     `defaults` and `returns` each relies on what the other changes: git merges the branches without a conflict, each
-    passes its own tests alone, and some of those fail on the merged tree.
+    passes its own tests alone, and some of those fail on the merged tree. A single seat (`agents=1`) is the solo
+    baseline: it plays the tasks of a pair, reads both briefs and builds both features on one branch.
 
     ## Action space, observation space, state, infos
     As in `CoopEnv`. `envs.repository.actions` has the grammar of a phase of work; a reply that breaks it counts for
@@ -116,7 +119,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = shown(contract.decide(right, SEATS, rng, **knobs), self.config.expert)
-        return generator.make(place, contract, decision, right, seed, SEATS, rng)
+        return generator.make(place, contract, decision, right, seed, self.seats, rng)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         return scoring.score_branches(

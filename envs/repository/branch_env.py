@@ -9,7 +9,7 @@ from pydantic import Field
 
 from envs.core import prompts
 from envs.core.config import EnvConfig
-from envs.core.env import SEATS, CoopEnv
+from envs.core.env import CoopEnv
 from envs.core.episode import Forecast, ParseError, Phase, Turn
 from envs.core.grammar import ParsedReply
 from envs.core.prompts import GAP
@@ -55,7 +55,7 @@ class BranchConfig(EnvConfig, frozen=True):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        steps = self.rounds if self.order == "simultaneous" else 2 * self.rounds
+        steps = self.rounds if self.order == "simultaneous" else self.agents * self.rounds
         return (*self.BEFORE, *[Phase.WORK] * steps, *self.AFTER)
 
 
@@ -95,7 +95,7 @@ class BranchEnv(CoopEnv[B]):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
         self._schedule, self._forecasts = self.config.phases, []
-        self._desks = {seat: Desk({}, self.config.rounds, self.config.tokens) for seat in SEATS}
+        self._desks = {seat: Desk({}, self.config.rounds, self.config.tokens) for seat in self.seats}
         observations, infos = super().reset(seed, options)
         if not self.task.files:
             raise ValueError(
@@ -110,11 +110,11 @@ class BranchEnv(CoopEnv[B]):
     def acting(self) -> tuple[Seat, ...]:
         if self.phase is not Phase.WORK:
             return super().acting
-        working = tuple(seat for seat in SEATS if self._desks[seat].working)
+        working = tuple(seat for seat in self.seats if self._desks[seat].working)
         if self.config.order == "simultaneous" or len(working) < 2:
             return working
         last = next((turn.agent for turn in reversed(self._turns) if turn.phase is Phase.WORK), None)
-        return (SEATS[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
+        return (self.seats[self.task.seed % 2],) if last is None else tuple(seat for seat in working if seat != last)
 
     def branch(self, seat: Seat) -> Files:
         """The files of a seat's branch as they are now."""
@@ -127,15 +127,21 @@ class BranchEnv(CoopEnv[B]):
     def instruction(self, seat: Seat, phase: Phase) -> str:
         if phase is not Phase.WORK:  # the code is on the branch: the end asks for none
             ask = prompts.instruction(self.view(seat), phase, self.NOUNS)
-            return f"{ask}\n{EXPECT_MERGE}" if self.config.acts and phase is Phase.FINAL else ask
+            return f"{ask}\n{EXPECT_MERGE}" if self._merges and self.config.acts and phase is Phase.FINAL else ask
         desk = self._desks[seat]
         left = f"{desk.turns_left} turns and {desk.tokens_left} tokens left."
         if desk.turns_left < self.config.rounds:
             return left
         acts = [prompts.acts(self.view(seat), self.NOUNS)] if self.config.acts and self.task.decisions else []
-        acts += [EXPECT_MERGE] if self.config.acts else []
+        acts += [EXPECT_MERGE] if self._merges and self.config.acts else []
         gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
-        return "\n".join([self.GRAMMAR, *acts, *gap, left])
+        grammar = self.GRAMMAR if self._merges else self.GRAMMAR.replace("Say: <text to your partner>\n", "")
+        return "\n".join([grammar, *acts, *gap, left])
+
+    @property
+    def _merges(self) -> bool:
+        """Whether there is a partner, to talk to and to merge with."""
+        return len(self.seats) > 1
 
     def _read(self, seat: Seat, phase: Phase, reply: str) -> Turn:
         if phase is not Phase.WORK:
@@ -158,7 +164,8 @@ class BranchEnv(CoopEnv[B]):
 
     def resolve(self, turns: dict[Seat, Turn]) -> dict[Seat, Turn]:
         if self.phase is Phase.WORK:
-            self._foresee()
+            if self._merges:
+                self._foresee()
             for turn in turns.values():
                 self._tell_partners(turn)
             if not any(desk.working for desk in self._desks.values()):
@@ -171,7 +178,7 @@ class BranchEnv(CoopEnv[B]):
         if self._forecasts and edits == self._foreseen:
             self._forecasts.append(replace(self._forecasts[-1], round=self._step))
         else:
-            branches = (self._desks[seat].files for seat in SEATS)
+            branches = (self._desks[seat].files for seat in self.seats)
             self._forecasts.append(forecast(self._step, self.task.files, *branches))
         self._foreseen = edits
 
@@ -179,7 +186,7 @@ class BranchEnv(CoopEnv[B]):
         """Put on the partner's desk what a turn of work said, and whether it was the last."""
         heard = [f"Partner: {turn.message}"] if turn.message else []
         heard += ["Your partner has submitted."] if self._desks[turn.agent].submitted else []
-        for seat in SEATS:
+        for seat in self.seats:
             if seat != turn.agent:
                 self._desks[seat].news += heard
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from envs.core.episode import Forecast, Merge, Outcome, PartTests, Provenance, StopReason
 from envs.core.hidden_tests import HiddenSuite, Judgement
-from envs.core.task import Seat, Task
+from envs.core.task import BOTH, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.repository.merge import MergePolicy, MergeResult, merge_branches
 from envs.repository.tree_tests import TreeVerdict, judge, kept_tests
@@ -57,7 +57,7 @@ def score_branches(
     policy: MergePolicy,
     timeout_s: float,
 ) -> tuple[Outcome, StopReason]:
-    """What comes of the branches of two seats, the first of whom leads.
+    """What comes of the branches of two seats, the first of whom leads, or of the one branch of a seat alone.
 
     Args:
         task: the task; `task.files` is the base of both branches.
@@ -68,8 +68,7 @@ def score_branches(
         timeout_s: wall time in seconds for the tests of one tree.
     """
     suites = Suites(task, timeout_s)
-    first, second = (branches[seat] for seat in task.seats)
-    merged = merge_branches(task.files, first, second, policy)
+    merged = merge_branches(task.files, branches[task.seats[0]], branches[task.seats[-1]], policy)
     alone = {seat: suites.judge(branches[seat]) for seat in task.seats}
     whole = suites.judge(merged.final, tuple(alone.values()))
     committed = {
@@ -88,7 +87,7 @@ def score_branches(
         visible_passed=sum(whole.visible),
         visible_total=len(whole.visible),
         detail=_detail(merged, whole.verdict, whole.visible),
-        provenance=ledger(task, branches, authored, merged.final),
+        provenance=ledger(task, branches, authored, merged.final) if len(task.seats) > 1 else None,
         parts={
             seat: PartTests(alone=alone[seat].hidden.of_part(seat), merged=whole.hidden.of_part(seat))
             for seat in task.seats
@@ -156,7 +155,7 @@ def _unused(task: Task, final: Files, new: Set[tuple[str, str]]) -> set[tuple[st
 
     Those that the task asks for are used by its tests. Where it does not name them, only private names are judged.
     """
-    stubs = set(task.stubs.values())
+    stubs = {name for written in task.stubs.values() for name in written.split(BOTH)}
     judged = {(path, name) for path, name in new if (name not in stubs if stubs else name.startswith("_"))}
     defined = {path: nodes(final[path]).keys() for path in {path for path, _ in judged}}
     judged = {(path, name) for path, name in judged if name in defined[path]}

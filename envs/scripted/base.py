@@ -81,6 +81,8 @@ class Scripted:
     def act(self, env: BranchEnv, seat: Seat) -> str:
         """A turn of work: what it has to say in the first, its part and `Submit` in the next."""
         (decision,) = env.task.decisions
+        if len(env.seats) == 1:
+            return f"{self.work(env, seat, self.realise(env, seat, decision)[0])}\nSubmit"
         words = self.message(env, seat, decision).splitlines()
         said = "\n".join(w if env.config.acts and parse_acts(w, [decision]) else f"Say: {w}" for w in words) or "Pass"
         first, last = env.turns_left(seat) == env.config.rounds, env.turns_left(seat) == 1
