@@ -36,7 +36,7 @@ def server():
             self.send_header("Content-Type", "application/json")
             self.send_header("Retry-After", "0.01")
             self.end_headers()
-            self.wfile.write(answer.encode())
+            self.wfile.write(answer if isinstance(answer, bytes) else answer.encode())
 
         def log_message(self, *_):
             pass
@@ -95,6 +95,7 @@ def test_an_endpoint_plays_a_whole_episode(server, tmp_path, monkeypatch):
         ((200, '{"choices": []}'), "no chat completion"),
         ((200, '{"choices": [{}]}'), "no chat completion"),
         ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
+        ((200, b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'), "no chat completion"),
     ],
 )
 def test_an_endpoint_without_a_reply_says_what_it_gave(server, env, answer, message):
@@ -103,6 +104,16 @@ def test_an_endpoint_without_a_reply_says_what_it_gave(server, env, answer, mess
         endpoint_at(server.url).reply(env, A)
     assert "\n" not in str(caught.value)
     assert len(server.asked) == 1
+
+
+def test_an_endpoint_that_hangs_is_given_up_in_time(server, env, monkeypatch):
+    monkeypatch.setattr("marl_coop.rollout.endpoint.TIMEOUT_S", 0.2)
+    over = threading.Event()
+    server.hold = lambda body: over.wait(timeout=20)
+    with pytest.raises(EndpointError, match="gave APITimeoutError"):
+        endpoint_at(server.url, retries=1).reply(env, A)
+    over.set()
+    assert len(server.asked) == 2
 
 
 def test_an_endpoint_that_is_not_there_is_named(env):

@@ -1,9 +1,13 @@
 """Faults in training are left out and counted; too many stop it, with a reason."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
-from trained import Log
+import torch
+from trained import Log, same
 
+from marl_coop.engines import EngineError
 from marl_coop.runs.rundir import TrainingError
 
 
@@ -40,3 +44,29 @@ def test_losses_that_are_not_finite_stop_training_where_they_are_most(tmp_path, 
     else:
         trainer.train()
     assert [record["non_finite_losses"] for record in log.updates] == [len(bad)] + ([] if stops else [0])
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_counted(tmp_path):
+    log = Log()
+    trainer = tiny.cue_trainer(tmp_path, callbacks=[log], num_updates=2, num_mini_batches=2, episodes_per_update=4)
+    before, seen = tiny.weights(trainer.model), []
+    parameter = trainer.model.adapter_parameters("agent_0")[0]
+
+    def spoil(gradient):
+        seen.append(same(tiny.weights(trainer.model), before))
+        return gradient * (float("nan") if trainer.state.global_step == 0 else 1.0)
+
+    parameter.register_hook(spoil)
+    trainer.train()
+    assert seen[:3] == [True, True, False]  # nothing had changed after the first step
+    assert [record["non_finite_losses"] for record in log.updates] == [1, 0]
+    assert all(torch.isfinite(weight).all() for weight in tiny.weights(trainer.model).values())
+
+
+def test_log_probabilities_of_the_engine_that_are_no_numbers_stop_training_with_the_reason(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, num_updates=2)
+    engine = trainer.players.engine
+    collect = engine.collect
+    engine.collect = lambda: [replace(reply, logprobs=[float("nan")] * len(reply.ids)) for reply in collect()]
+    with pytest.raises(EngineError, match="gave a log-probability that is not finite for"):
+        trainer.train()

@@ -200,7 +200,12 @@ class MultiAgentPPOTrainer(TrainerBase):
         groups = [self.model.adapter_parameters(adapter) for adapter in self.model.adapters]
         groups.append(list(self.model.critics.parameters()))
         norms = [self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups if group]
-        return torch.stack([torch.as_tensor(norm) for norm in norms]).norm()
+        norm = torch.stack([torch.as_tensor(norm) for norm in norms]).norm()
+        if not torch.isfinite(norm):  # one that is not would end every weight
+            self._non_finite_losses += 1
+            self.model.zero_grad()
+            return torch.zeros_like(norm)
+        return norm
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
@@ -260,7 +265,8 @@ class MultiAgentPPOTrainer(TrainerBase):
         """Raises TrainingError where an update met more faults than `max_fault_rate`."""
         rates = {
             "episodes met a sandbox fault": logs.get("team/sandbox_fault_rate", 0.0),
-            "steps had a loss that is not finite": logs.get("non_finite_losses", 0.0) / self.args.steps_per_update,
+            "steps had a loss that is not finite, or a gradient": logs.get("non_finite_losses", 0.0)
+            / self.args.steps_per_update,
         }
         for what, rate in rates.items():
             if rate > self.args.max_fault_rate:
