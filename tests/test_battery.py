@@ -147,6 +147,16 @@ def test_a_partner_that_cannot_play_is_told_once():
     assert (who, condition) == ("", "echo") and reason.startswith("'scripted:echo' cannot play Handover")
 
 
+def test_a_bar_that_cannot_play_the_environment_is_told_once_and_left_out():
+    config = load_config([ROOT / "configs/examples/handover.yaml"])
+    plan = planned({"name": "unseen"}, {"name": "swapped", "swapped": True}, config=config)
+    ((who, condition, reason),) = plan.unplayed
+    assert (who, condition) == ("scripted:averager", "") and reason.startswith(
+        "'scripted:averager' cannot play Handover"
+    )
+    assert plan.floor is None and {match.who for match in plan.matches} == {"scripted:ideal"}
+
+
 # ------------------------------------------------------------------------------------------- what is special in each
 
 

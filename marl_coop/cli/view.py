@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marl_coop.runs.files import write_whole
+from marl_coop.runs.rundir import RunError
 
 
 def view(argv: Sequence[str]) -> int:
@@ -26,7 +27,7 @@ def view(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     file = args.output or (args.runs[0] if len(args.runs) == 1 else Path()) / "view.html"
     if file.suffix == ".json":
-        parser.error(f"--output {file}: that is the name of its twin; end it in .html")
+        raise RunError(f"--output {file}: that is the name of its twin; end it in .html")
     from marl_coop.viewer.page import page, twin  # load Vega
     from marl_coop.viewer.source import read_run
 
@@ -36,7 +37,7 @@ def view(argv: Sequence[str]) -> int:
         write_whole(file.with_suffix(".json"), json.dumps(data))
         write_whole(file, page(data))
     except OSError as error:
-        parser.error(f"{file} cannot be written: {error.strerror}; name another file with --output")
+        raise RunError(f"{file} cannot be written: {error.strerror}; name another file with --output") from error
     for run in data["runs"]:
         for notice in run["notices"]:
             print(f"{run['folder']}: {notice}")

@@ -39,7 +39,7 @@ class PlayedMatch(NamedTuple):
 
 
 class Unplayed(NamedTuple):
-    """What could not be played, or not be compared, and why; `who` is "" where nobody could."""
+    """What could not be played, or not be compared, and why; `who` is "" for nobody, `condition` for none."""
 
     who: str
     condition: str

@@ -94,12 +94,17 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
     roster = _Roster(teams)
     begun = None if battery.start == WARM and not config.warmup.steps else battery.start  # it would be the base again
     names = battery.floor, begun, battery.ceiling
-    floor, start, ceiling = (None if name is None else roster.team(name) for name in names)
+    bars = [None if name is None else roster.team(name) for name in names]
+    unplayed: list[Unplayed] = []
+    for place, bar in enumerate(bars):
+        if bar and (reason := _who_cannot_play(bar.policies, config.make_evaluation_env)):
+            unplayed.append(Unplayed(bar.name, "", reason))
+            bars[place] = None
+    floor, start, ceiling = bars
     for team in teams:
         if reason := _who_cannot_play(team.policies, config.make_evaluation_env):
             raise RunError(f"{team.name!r} cannot be evaluated: {reason}")
     matches: list[PlannedMatch] = []
-    unplayed: list[Unplayed] = []
     for index, setting in enumerate(battery.conditions):
         try:
             _check(setting, config)
@@ -113,7 +118,7 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
         if reason := _lacks(make_env(), setting):
             unplayed.append(Unplayed("", setting.name, reason))
             continue
-        for name, team, partner in roster.sides(setting, floor, [bar for bar in (floor, start, ceiling) if bar]):
+        for name, team, partner in roster.sides(setting, floor, [bar for bar in bars if bar]):
             if partner is not None and (reason := _who_cannot_play(partner.policies, make_env)):
                 if Unplayed("", name, reason) not in unplayed:
                     unplayed.append(Unplayed("", name, reason))
