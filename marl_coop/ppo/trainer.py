@@ -258,6 +258,7 @@ class MultiAgentPPOTrainer(TrainerBase):
             logs["non_finite_losses"], self._non_finite_losses = float(self._non_finite_losses), 0
             logs["update"] = self.state.global_step // self.args.steps_per_update
         super().log(logs, start_time)
+        del self.state.log_history[:-1]  # metrics.jsonl has all; in every checkpoint it would be written again
         self._check_sampling(logs)
         self._check_faults(logs)
 
