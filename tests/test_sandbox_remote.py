@@ -90,7 +90,7 @@ def test_an_episode_ends_as_on_this_machine(remote, monkeypatch, name):
 
 
 def test_code_runs_there_and_leaves_no_order_behind(remote):
-    assert sandbox.describe().startswith(f"small tests: at {remote[0]}: forks")
+    assert sandbox.describe().startswith(f"small tests: {remote[0]} forks")
     assert run_expressions((GOOD,), ("f(1) == 2",)).passed == (True,)
     assert not list(Path("/tmp").glob("marl-coop-*.json"))
 

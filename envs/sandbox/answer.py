@@ -3,6 +3,7 @@
 python -m envs.sandbox.answer ORDER_FILE
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
     """`tier`, and `replies` where there are processes to run; else `refused`, or `lost` and whether code `started`."""
     os.environ[tiers.DEMAND] = order["demand"]
     try:
-        said: dict[str, Any] = {"tier": str(forks.tier())}
+        said: dict[str, Any] = {"tier": dataclasses.asdict(forks.tier())}
         if "processes" in order:
             bodies = [forks.Body(part and tuple(part), tuple(texts)) for part, texts in order["processes"]]
             replies = forks.ask(bodies, timeout_s=order["timeout_s"], memory_mb=order["memory_mb"])

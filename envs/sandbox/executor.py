@@ -36,14 +36,15 @@ def ask(processes: Sequence[Body], *, timeout_s: float, memory_mb: int) -> list[
     return replies
 
 
-def place() -> str:
-    """What protects small tests, where they run. SandboxError where nothing can be run, or less than is demanded."""
+def tier() -> tiers.Tier:
+    """What holds for small tests where they run. SandboxError where nothing can be run, or less than is demanded."""
     if not (url := os.environ.get(URL)):
-        return str(forks.tier())
+        return forks.tier()
     try:
-        return f"at {url}: {_remote(url, {}, 2 * wire.START_S)['tier']}"
+        found = _remote(url, {}, 2 * wire.START_S)["tier"]
     except Lost as lost:
         raise tiers.SandboxError(f"no code can be run ({URL}): {lost}") from lost
+    return tiers.Tier(kind=f"{url} {found['kind']}", layers=tuple(found["layers"]), missing=found["missing"])
 
 
 def _remote(url: str, order: dict[str, Any], timeout_s: float) -> dict[str, Any]:

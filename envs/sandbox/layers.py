@@ -9,7 +9,7 @@ def describe() -> str:
     Raises:
         SandboxError: nothing can be run here, or a layer that MARL_COOP_SANDBOX demands does not hold.
     """
-    return f"small tests: {executor.place()}\nwhole trees: {tree.tier()}"
+    return f"small tests: {executor.tier()}\nwhole trees: {tree.tier()}"
 
 
 def reset() -> None:

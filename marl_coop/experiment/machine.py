@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from envs.core.tokens import one_line
 from envs.repository.git import need_git
-from envs.sandbox import forks, tree
+from envs.sandbox import executor, tree
 from envs.sandbox.tiers import LAYERS, SandboxError
 from marl_coop.config.schema import Config
 from marl_coop.policy.loading import cache_folder
@@ -58,7 +58,7 @@ def check_machine(config: Config) -> Iterator[Check]:
 
 
 def _check_sandbox() -> Iterator[Check]:
-    for name, tier_of in (("sandbox, small tests", forks.tier), ("sandbox, whole trees", tree.tier)):
+    for name, tier_of in (("sandbox, small tests", executor.tier), ("sandbox, whole trees", tree.tier)):
         try:
             tier = tier_of()
         except SandboxError as error:

@@ -20,7 +20,7 @@ from envs import CoopEnv
 from envs.core.curriculum import Curriculum
 from envs.core.lookup import nearest
 from envs.core.tokens import one_line
-from envs.sandbox import SandboxError, forks
+from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import ConfigError, dotted
@@ -198,7 +198,7 @@ def check_confinement(config: Config) -> None:
         return
     keys = ("allow_unconfined_code",)
     try:
-        tier = forks.tier()
+        tier = executor.tier()
     except SandboxError as error:
         raise config.error(keys, str(error)) from error
     if not tier.confined:
