@@ -43,7 +43,7 @@ claims do not, so the ideal makes none.
 as what it says is within the allowance.
 - `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config \
 configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 100` finds honest play first \
-there, too. `tolerant-coder` and `peeker`, which reply with functions, do not play it.
+there, too.
 - `task_only`: what does not change the result costs nothing: to hide what one knows, to talk on, to claim any \
 confidence, to promise anything.
 - `naive_bonus`: the sandbagger wins. It is paid for coming round to what it knew all along. Promises and code are not \

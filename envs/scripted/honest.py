@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from envs.core.env import CoopEnv
-from envs.core.episode import Phase
 from envs.core.task import Decision, Seat
 from envs.scripted.base import Calibrated, Partner
 
@@ -24,7 +23,6 @@ ACTS = Need("acts", lambda env: env.config.acts)
 CONFIDENCES = Need("confidences", lambda env: env.config.confidences)
 BLENDS = Need("options that are blends", lambda env: all(d.blends for d in env.make_task(0).decisions))
 CODE = Need("code", lambda env: bool(env.make_task(0).stubs))
-FUNCTIONS = Need("functions as replies", lambda env: CODE.met(env) and Phase.WORK not in env.schedule)
 
 
 class Auditable(Partner, Protocol):
