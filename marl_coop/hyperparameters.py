@@ -4,6 +4,7 @@
 come from there. Its other fields are refused: `WITHOUT_EFFECT` and `ELSEWHERE` say what to do instead.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -11,7 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from envs.core.lookup import did_you_mean
+from envs.core.lookup import did_you_mean, nearest
+from marl_coop.credentials import check_address
+
+EPISODES_PER_UPDATE, NUM_MINI_BATCHES = 32, 2  # where nothing else is said
+ENGINES = ("embedded", "vllm", "vllm_server")  # and any by its dotted path
+SERVER_OPTIONS = ("urls", "adapter_folder", "timeout_s")
 
 GROUP = 8  # plays of a task that are compared, as in TRL
 
@@ -35,6 +41,8 @@ def _one_of(names: str) -> AfterValidator:
 def _trackers(names: str | list[str]) -> str | list[str]:
     for name in [names] if isinstance(names, str) else names:
         _known(TRACKERS, name)
+    if isinstance(names, list) and len(names) > 1 and {"none", "all"} & {*names}:
+        raise ValueError(f"{names} is refused: none and all stand alone")
     return names
 
 
@@ -61,6 +69,19 @@ OPTIMIZERS = _one_of(  # those that take any parameters, and want nothing but `s
 )
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+SCHEDULE_KEYWORDS = {  # of each of the SCHEDULES that takes any: `lr_scheduler_kwargs`
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "cosine_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate", "warmup_lr_rate"),
+    "inverse_sqrt": ("timescale",),
+    "polynomial": ("lr_end", "power"),
+    "warmup_stable_decay": (
+        "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles",
+    ),
+}  # fmt: skip
 
 
 @with_config(STRICT)
@@ -154,7 +175,7 @@ def refused_together(values: Mapping[str, Any]) -> tuple[str, str] | None:
     ('num_generations', "1 is refused: advantage='group' compares several plays of a task, so give at least 2")
     """
     advantage, scale = values.get("advantage", "gae"), values.get("scale_rewards", "none")
-    plays = values.get("num_generations") or (GROUP if advantage == "group" else 1)
+    plays = plays_of_task(advantage, values.get("num_generations"))
     if advantage == "group" and plays < 2:
         return (
             "num_generations",
@@ -238,3 +259,45 @@ WITHOUT_EFFECT = _told(  # names of all versions of transformers that this libra
         ),
     }
 )
+
+
+def plays_of_task(advantage: str, num_generations: int | None) -> int:
+    """Plays of each task in an update."""
+    return num_generations or (GROUP if advantage == "group" else 1)
+
+
+def check_shares(episodes: int, minibatches: int, accumulation: int, processes: int, plays: int) -> None:
+    """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly, all
+    plays of a task together."""
+    parts = math.lcm(processes, minibatches * accumulation)
+    if episodes % (parts * plays):
+        tasks = f", with {plays} plays of each task together" if plays > 1 else ""
+        raise ValueError(
+            f"{episodes} cannot be shared by {processes} processes and {minibatches} minibatches x {accumulation} "
+            f"accumulation steps{tasks}: use a multiple of {parts * plays}"
+        )
+
+
+def check_server_options(options: Mapping[str, Any]) -> None:
+    """Check the options of the engine "vllm_server" (`marl_coop.engines.vllm_server.VLLMServerEngine`) without asking a
+    server.
+
+    Raises:
+        ValueError: one is unknown, missing or of another kind.
+    """
+    for name in options:
+        if name not in SERVER_OPTIONS:
+            raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, SERVER_OPTIONS)!r}?")
+    urls: Any = options.get("urls")
+    addresses = [str(url).rstrip("/") for url in urls] if isinstance(urls, list | tuple) else []
+    if not addresses or not all(url.startswith(("http://", "https://")) for url in addresses):
+        raise ValueError(f"urls must be a list of addresses such as ['http://localhost:8000/v1'], got {urls!r}")
+    for url in addresses:
+        check_address(url)
+    if len({*addresses}) < len(addresses):
+        raise ValueError(f"urls names a server twice: {urls!r}")
+    if not isinstance(options.get("adapter_folder"), str | None):
+        raise ValueError(f"adapter_folder must be a folder, got {options['adapter_folder']!r}")
+    timeout = options.get("timeout_s", 1.0)
+    if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout_s must be a positive number of seconds, got {timeout!r}")

@@ -300,7 +300,7 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
             "training: {report_to: wnadb}",
             "training.report_to: 'wnadb' is refused: it is not supported. Did you mean 'wan",
         ),
-        ("training: {lr: '???'}", "mine.yaml: training.lr: Missing mandatory value: lr"),
+        ("training: {lr: '???'}", "mine.yaml: training.lr: ??? was left to fill: give it a value in a later file"),
         ("seed: ${nothing}", "mine.yaml: seed: Interpolation key 'nothing' not found"),
         ("seed: 1\nseed: 2", "mine.yaml: not valid YAML: line 2: found duplicate key seed"),
         ("seed: [1", "mine.yaml: not valid YAML: line 2: "),

@@ -10,7 +10,7 @@ from train_py import ROOT, command, environment, make_place
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.credentials import key_of, masked
-from marl_coop.engines.vllm_server import check_options
+from marl_coop.hyperparameters import check_server_options
 
 MARL_COOP = [sys.executable, "-m", "marl_coop"]
 NAMES = "WANDB_API_KEY HF_TOKEN OPENAI_API_KEY VLLM_API_KEY AWS_SECRET_ACCESS_KEY MY_PASSWORD NETRC HF_TOKEN_PATH"
@@ -58,7 +58,7 @@ def test_an_address_with_a_key_in_it_is_refused_without_saying_the_key(address):
     address = address.format(key="planted-key")
     for error, refused in (
         (ConfigError, lambda: load_config([ROOT / "configs/quickstart.yaml"], [f"policies.agent_1={address}#model"])),
-        (ValueError, lambda: check_options({"urls": [address]})),
+        (ValueError, lambda: check_server_options({"urls": [address]})),
     ):
         with pytest.raises(error, match="'host' has a user, a password or a query in it") as caught:
             refused()

@@ -86,7 +86,7 @@ def test_a_wrong_training_key_is_one_clear_line(override, message):
 )
 def test_episodes_that_cannot_be_shared(tmp_path, options):
     parts = options["num_mini_batches"] * options.get("gradient_accumulation_steps", 1)
-    with pytest.raises(ValueError, match=rf"episodes_per_update=8 cannot be shared by .* use a multiple of {parts}"):
+    with pytest.raises(ValueError, match=rf"episodes_per_update: 8 cannot be shared by .* use a multiple of {parts}"):
         tiny.cue_trainer(tmp_path, **options)
 
 

@@ -19,8 +19,9 @@ from transformers import TrainerCallback
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError, FinishReason, Request
-from marl_coop.engines.vllm_server import VLLMServerEngine, check_options
+from marl_coop.engines.vllm_server import VLLMServerEngine
 from marl_coop.experiment import setup
+from marl_coop.hyperparameters import check_server_options
 from marl_coop.players import BASE, Mix
 from marl_coop.policy.loading import load_base
 
@@ -379,7 +380,7 @@ def test_an_engine_that_sleeps_while_adapters_learn_does_not_play_ahead(tmp_path
 )
 def test_options_that_cannot_be_used_are_refused_by_name(tmp_path, options, told):
     with pytest.raises(ValueError, match=told):
-        check_options(options)
+        check_server_options(options)
     with pytest.raises(ValueError, match=f"training.engine_options: {told}"):
         tiny.arguments(tmp_path, engine="vllm_server", engine_options=options)
 

@@ -29,7 +29,7 @@ class EnvConfig(Fields, frozen=True):
         pydantic.ValidationError: a field that does not exist, or is of another type or out of range.
     """
 
-    rounds: Annotated[int, Field(ge=0)] = 1
+    rounds: Annotated[int, Field(ge=0, le=100)] = 1
     """Messages of each seat."""
     confidences: bool = True
     """Ask for a confidence with every stance. Where none is asked for, every stance and act is held for certain,

@@ -37,7 +37,7 @@ class HandoverConfig(EnvConfig, frozen=True):
     """Facts of all seats together, a multiple of agents."""
     probes: Annotated[int, Field(ge=1)] = 2
     """Facts of each seat that all others are asked for."""
-    rounds: Annotated[int, Field(ge=2)] = 2
+    rounds: Annotated[int, Field(ge=2, le=100)] = 2
     """Messages of each seat: one to write and one to read, or more."""
     room: int | None = None
     """Tokens (`envs.core.tokens`) of what partners say and what is read that fit into a context; enough for the reads

@@ -1,14 +1,15 @@
 """`marl-coop train`; train.py is the same."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from marl_coop.cli.arguments import add_configuration, find_modules_beside, set_environment
+from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
-from marl_coop.config.trial import try_rewards
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 
@@ -28,11 +29,16 @@ def train(argv: Sequence[str]) -> int:
         recorded = recorded_config(run)
         config = load_config(args.config or [rundir.configuration_of(run)], args.overrides)
         config.refuse_changes(recorded)
+    check_config(config)
+    if place is None:
+        try:
+            rundir.check_free(config.output_dir)
+        except rundir.RunError as error:
+            raise config.error(("output_dir",), str(error)) from error
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0
 
-    try_rewards(config)
     set_environment()
     from marl_coop.experiment.experiment import Experiment  # loads torch
 
@@ -93,5 +99,5 @@ def _place(args: argparse.Namespace) -> Path:
 
 
 def _checkpoint_of(place: Path) -> Path:
-    folder, checkpoint = rundir.locate(place.expanduser())
+    folder, checkpoint = rundir.locate(Path(os.path.expanduser(place)))
     return checkpoint or folder

@@ -50,7 +50,7 @@ def env_maker(section: Mapping[str, Any], keys: Keys) -> EnvMaker:
     Args:
         keys: where the section stands, for errors.
     """
-    cls = _env_class(section.get("name"))
+    cls = _env_class(section.get("name"), keys)
     fields = {key: value for key, value in section.items() if key != "name"}
     try:
         return EnvMaker(cls, cls.configure(fields))
@@ -60,14 +60,18 @@ def env_maker(section: Mapping[str, Any], keys: Keys) -> EnvMaker:
         raise ConfigError(str(error), (*keys, *error.loc)) from error
 
 
-def laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(section: Mapping[str, Any], changes: Mapping[str, Any], keys: Keys = ("env",)) -> dict[str, Any]:
     """A section `env` with changes. Where these name another environment, it starts from the defaults of that one; what
     the section says beside the defaults of its own goes on to hold if all environments have it. Families and the levels
     of a curriculum belong to one environment.
+
+    Args:
+        keys: where the changes stand, for errors.
     """
     if changes.get("name", section.get("name")) == section.get("name"):
         return {**section, **changes}
-    before, after = (_env_class(named["name"]).Config.model_fields for named in (section, changes))
+    before = _env_class(section["name"]).Config.model_fields
+    after = _env_class(changes["name"], keys).Config.model_fields
     shared = (FamilyConfig.model_fields.keys() & before.keys() & after.keys()) - {"families"}
     defaults = {key: to_jsonable_python(before[key].get_default(call_default_factory=True)) for key in shared}
     kept = {key: value for key, value in section.items() if key in shared and value != defaults[key]}
@@ -93,10 +97,10 @@ def make_curriculum(section: Mapping[str, Any]) -> Curriculum | None:
         raise explain(error, Curriculum, fields, keys) from error
 
 
-def _env_class(name: object) -> type[CoopEnv]:
+def _env_class(name: object, keys: Keys = ("env",)) -> type[CoopEnv]:
     if not isinstance(name, str):
-        raise ConfigError(f"{name!r} is refused: input should be the name of an environment", ("env", "name"))
+        raise ConfigError(f"{name!r} is refused: input should be the name of an environment", (*keys, "name"))
     try:
         return find_environment(name)
     except ValueError as error:
-        raise ConfigError(str(error), ("env", "name")) from error
+        raise ConfigError(str(error), (*keys, "name")) from error

@@ -4,6 +4,7 @@ import reprlib
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
 
 from envs.core.lookup import alike, nearest
@@ -35,8 +36,13 @@ def dotted(keys: Keys) -> str:
 
 
 def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: Keys = ()) -> ConfigError:
-    """What pydantic found wrong with `data`, in our words: a misspelt key before the one that it leaves out."""
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    """What pydantic found wrong with `data`, in our words: a misspelt key before the one that it leaves out, and of a
+    value that may be of several kinds, what is wrong deepest in it."""
+
+    def order(found: ErrorDetails) -> tuple[bool, int]:
+        return found["type"] != "extra_forbidden", -len(_keys_in(data, found["loc"]))
+
+    first = min(error.errors(), key=order)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         return cause
@@ -57,7 +63,8 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
     if cause is not None:
         return ConfigError(str(cause), (*keys, *getattr(cause, "loc", ())))
-    problem = first["msg"][0].lower() + first["msg"][1:]
+    of_keys = first["type"] in ("dict_type", "model_type", "dataclass_type")  # of a class that no user knows
+    problem = "input should be keys" if of_keys else first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
 
 

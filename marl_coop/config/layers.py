@@ -17,6 +17,7 @@ from marl_coop.config.builders import laid_over
 from marl_coop.config.errors import ConfigError, Keys, contains, explain
 
 COMMAND_LINE = "command line"
+UNFILLED = "???"  # what a file leaves to later ones
 OTHERS = "*"  # in the section `rewards`: every term that a file does not name
 
 Layer = tuple[str, dict]  # (source, what it says)
@@ -30,8 +31,12 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
         ConfigError: a list meets keys, a reference leads nowhere, or a ??? was left to fill.
     """
     merged = OmegaConf.create(defaults)
+    unfilled: dict[Keys, str] = {}  # by ???, and in which file
     try:
         for source, content in layers:
+            said = leaves(content)
+            unfilled = {keys: file for keys, file in unfilled.items() if keys not in said}
+            unfilled |= {keys: source for keys, value in said.items() if value == UNFILLED}
             below = _plain(merged)
             content = _with_other_terms(below, content, source)
             if (clash := _clash(below, content)) is not None:
@@ -42,6 +47,8 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
             _clear_other_environment(below, content)
             _clear_mixes(below.get("policies"), content.get("policies"))
             merged = OmegaConf.merge(below, content)
+        for keys, source in unfilled.items():
+            raise ConfigError(f"{UNFILLED} was left to fill: give it a value in a later file or override", keys, source)
         return _plain(merged, finished=True)
     except OmegaConfBaseException as error:
         keys = tuple(str(error.full_key or "").split("."))

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain, count
+from os.path import expanduser
 from pathlib import Path
 
 from envs import CoopEnv
@@ -38,7 +39,16 @@ def learners(policies: Mapping[str, Entry]) -> tuple[str, ...]:
 
 def frozen(policies: Mapping[str, Entry]) -> dict[str, Path]:
     """The frozen adapters: the name that the team has for each, and its folder."""
-    return {adapter: Path(_value(name)) for name, adapter in frozen_names(policies).items()}
+    return {adapter: Path(expanduser(_value(name))) for name, adapter in frozen_names(policies).items()}
+
+
+def starting_points(policies: Mapping[str, Entry], start_from: str | None) -> dict[str, Path]:
+    """The folder of the saved adapter that each adapter begins as, by `lora.start_from`; empty where that is None."""
+    if start_from is None:
+        return {}
+    place = Path(expanduser(start_from))
+    alone = (place / "adapter_config.json").is_file()
+    return {adapter: place if alone else place / adapter for adapter in learners(policies)}
 
 
 def past(policies: Mapping[str, Entry]) -> tuple[str, ...]:
@@ -129,7 +139,7 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Seq
         match _kind(name):
             case "scripted":
                 find_partner(_value(name), *(make() for make in make_envs))
-            case "frozen" if not (Path(_value(name)) / "adapter_config.json").is_file():
+            case "frozen" if not (Path(expanduser(_value(name))) / "adapter_config.json").is_file():
                 raise ValueError(f"{name!r}: {_value(name)!r} is not the folder of a PEFT adapter")
             case "endpoint":
                 _check_endpoint(name)

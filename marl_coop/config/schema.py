@@ -78,7 +78,7 @@ class Lora(Section):
     r: Count = 16
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[list[str], Field(min_length=1)] = [
+    target_modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     ]  # fmt: skip
     upper_layers: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -171,11 +171,13 @@ class Config(Section):
         """Keeps every environment that is asked for, and fills the section with all fields of the first."""
         section = {key: value for key, value in self.env.items() if key != "curriculum"}
         self._env = env_maker(section, ("env",))
-        self._evaluation_env = env_maker(laid_over(section, self.evaluation.env), ("evaluation", "env"))
+        keys: Keys = ("evaluation", "env")
+        self._evaluation_env = env_maker(laid_over(section, self.evaluation.env, keys), keys)
         self._curriculum = make_curriculum(self.env)
+        levels = self._curriculum.levels if self._curriculum else ()
+        places: list[Keys] = [("env", "curriculum", "levels", i) for i in range(len(levels))]
         self._levels = tuple(
-            env_maker(laid_over(section, level), ("env", "curriculum", "levels", i))
-            for i, level in enumerate(self._curriculum.levels if self._curriculum else ())
+            env_maker(laid_over(section, level, keys), keys) for level, keys in zip(levels, places, strict=True)
         )
         fields = self._env.config.model_dump(mode="json")
         return self._filled(env=self.env | fields | {"curriculum": self.env.get("curriculum")})

@@ -56,8 +56,9 @@ def _word(keys: Keys, value: Any) -> tuple[str, bool]:
     >>> _word(("warmup", "learning_rate"), 1e-4)
     ('warmup.learning_rate=0.0001', True)
     """
-    shown = keys[1:] if keys[0] in PLAIN and len(keys) > 1 else keys
-    if keys[0] == "rewards" and keys[-1] == "weight":
+    section, last = keys[0], keys[-1]
+    shown = keys[1:] if section in PLAIN and len(keys) > 1 else keys
+    if section == "rewards" and last == "weight":
         shown = shown[:-1]
     key = SHORT.get(dotted(keys), ".".join(str(part) for part in shown))
     exact = (key, _text(value))

@@ -19,9 +19,8 @@ from typing import Any
 import httpx
 from accelerate.utils import broadcast_object_list
 
-from envs.core.lookup import nearest
 from envs.core.tokens import one_line
-from marl_coop.credentials import check_address, key_of, masked
+from marl_coop.credentials import key_of, masked
 from marl_coop.engines.base import EngineError, FinishReason, Generation, Request
 from marl_coop.engines.published import PublishedAdapters
 from marl_coop.engines.served import ServedEngine, sampling_parameters
@@ -29,34 +28,6 @@ from marl_coop.policy.team import TeamPolicy
 
 CONNECT_S = 10.0
 KEY = "VLLM_API_KEY"
-OPTIONS = ("urls", "adapter_folder", "timeout_s")
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Check the options of the engine, without asking a server.
-
-    Args:
-        options: see `VLLMServerEngine`.
-
-    Raises:
-        ValueError: one is unknown, missing or of another kind.
-    """
-    for name in options:
-        if name not in OPTIONS:
-            raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, OPTIONS)!r}?")
-    urls: Any = options.get("urls")
-    addresses = [str(url).rstrip("/") for url in urls] if isinstance(urls, list | tuple) else []
-    if not addresses or not all(url.startswith(("http://", "https://")) for url in addresses):
-        raise ValueError(f"urls must be a list of addresses such as ['http://localhost:8000/v1'], got {urls!r}")
-    for url in addresses:
-        check_address(url)
-    if len({*addresses}) < len(addresses):
-        raise ValueError(f"urls names a server twice: {urls!r}")
-    if not isinstance(options.get("adapter_folder"), str | None):
-        raise ValueError(f"adapter_folder must be a folder, got {options['adapter_folder']!r}")
-    timeout = options.get("timeout_s", 1.0)
-    if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout_s must be a positive number of seconds, got {timeout!r}")
 
 
 class VLLMServerEngine(ServedEngine):

@@ -265,11 +265,7 @@ def starting_points(config: Config, base: PreTrainedModel) -> dict[str, Path]:
     Raises:
         ConfigError: one is not there, or is not of the configuration's shape on this base.
     """
-    if config.lora.start_from is None:
-        return {}
-    place = Path(config.lora.start_from).expanduser()
-    alone = (place / "adapter_config.json").is_file()
-    folders = {adapter: place if alone else place / adapter for adapter in policies.learners(config.policies)}
+    folders = policies.starting_points(config.policies, config.lora.start_from)
     try:
         for folder in folders.values():
             check_adapter(lora_config(config, base), base, folder)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def find_team(who: str) -> Team:
     """
     if who == WARM or policies.is_no_adapter(who):
         return Team(name=who, policies=(who,))
-    place = Path(who).expanduser()
+    place = Path(expanduser(who))
     is_checkpoint = place in all_checkpoints(place.parent)
     if not is_checkpoint and not (place / "run.json").is_file():
         kinds = "base, warm, scripted:NAME, frozen:FOLDER or URL#MODEL"

@@ -118,7 +118,7 @@ def load_base(
 
 def _located(name_or_path: str) -> str:
     """A folder that is there, or what may be a Hub id. Raises OSError where it is neither."""
-    folder = Path(name_or_path).expanduser()
+    folder = Path(os.path.expanduser(name_or_path))
     if folder.is_dir():
         return str(folder)
     try:

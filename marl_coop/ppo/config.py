@@ -11,7 +11,14 @@ from envs.core.episode import Phase
 from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.hyperparameters import GROUP, refused_together
+from marl_coop.hyperparameters import (
+    EPISODES_PER_UPDATE,
+    NUM_MINI_BATCHES,
+    check_server_options,
+    check_shares,
+    plays_of_task,
+    refused_together,
+)
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
@@ -55,7 +62,7 @@ def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engi
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Check `training.engine_options` of an engine. Raises ValueError where they are not for it."""
-    checks = {"vllm": vllm.check_options, "vllm_server": vllm_server.check_options}
+    checks = {"vllm": vllm.check_options, "vllm_server": check_server_options}
     try:
         if name in checks:
             checks[name](options)
@@ -127,9 +134,9 @@ class MultiAgentPPOConfig(TrainingConfig):
     """
 
     num_updates: int = 30
-    episodes_per_update: int = 32
+    episodes_per_update: int = EPISODES_PER_UPDATE
     num_ppo_epochs: int = 1
-    num_mini_batches: int = 2
+    num_mini_batches: int = NUM_MINI_BATCHES
     gamma: float = 1.0
     lam: float = 0.95
     clip_low: float = 0.2
@@ -235,15 +242,11 @@ class MultiAgentPPOConfig(TrainingConfig):
     def check_shares(self, processes: int) -> None:
         """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly, all
         plays of a task together."""
-        parts = math.lcm(processes, self.num_mini_batches * self.gradient_accumulation_steps)
-        plays = self.plays
-        if self.episodes_per_update % (parts * plays):
-            tasks = f", with {plays} plays of each task together" if plays > 1 else ""
-            raise ValueError(
-                f"training.episodes_per_update={self.episodes_per_update} cannot be shared by {processes} processes "
-                f"and {self.num_mini_batches} minibatches x {self.gradient_accumulation_steps} accumulation steps"
-                f"{tasks}: use a multiple of {parts * plays}"
-            )
+        parts = (self.num_mini_batches, self.gradient_accumulation_steps, processes, self.plays)
+        try:
+            check_shares(self.episodes_per_update, *parts)
+        except ValueError as error:
+            raise ValueError(f"training.episodes_per_update: {error}") from error
 
     def learners(self, adapters: Sequence[str], update: int) -> tuple[str, ...]:
         """Those of the adapters that learn in an update, from 0."""
@@ -254,8 +257,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     @property
     def plays(self) -> int:
         """Of each task in an update."""
-        default = GROUP if self.advantage == "group" else 1
-        return default if self.num_generations is None else self.num_generations
+        return plays_of_task(self.advantage, self.num_generations)
 
     @property
     def has_critic(self) -> bool:

@@ -1,10 +1,11 @@
 """How far a long piece of work is: a bar in a terminal, lines elsewhere, with the time left in both."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -26,7 +27,8 @@ class Progress:
         self._before, self._started, self._pause_s = done, time.monotonic(), pause_s
         self._written = self._started
         self._lines = shown and not sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, disable=not shown or self._lines)
+        hidden = not shown or self._lines
+        self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, disable=hidden, **_size())
 
     def __enter__(self) -> Self:
         return self
@@ -50,3 +52,11 @@ class Progress:
         times = f"{tqdm.format_interval(elapsed_s)}<{tqdm.format_interval(left_s)}"  # as tqdm writes them
         said = "".join(f", {name}={number}" for name, number in numbers.items())
         return f"{self.label}: {self.done}/{self.total} {self.unit}s [{times}{said}]"
+
+
+def _size() -> dict[str, Any]:
+    """The terminal's, where it does not say it, as in some containers: tqdm would show nothing."""
+    try:
+        return {} if all(os.get_terminal_size(sys.stderr.fileno())) else {"ncols": 80, "nrows": 24}
+    except (OSError, ValueError):  # no terminal
+        return {}

@@ -88,12 +88,9 @@ def new_folder(name: str, output_dir: str | None = None) -> Path:
     """
     try:
         if output_dir is not None:
-            folder = Path(output_dir).expanduser()
+            check_free(output_dir)
+            folder = Path(os.path.expanduser(output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            if any(path.name != LOCK for path in folder.iterdir()):
-                raise RunError(
-                    f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir"
-                )
             return folder
         stem = f"{_file_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
         attempt = 1
@@ -107,6 +104,25 @@ def new_folder(name: str, output_dir: str | None = None) -> Path:
                 return folder
     except OSError as error:
         raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {error.strerror}; name another folder") from error
+
+
+def check_free(output_dir: str | None) -> None:
+    """Say whether a new run could have a folder, without making it; None: a folder of its own.
+
+    Raises:
+        RunError: it could not.
+    """
+    folder = RUNS if output_dir is None else Path(os.path.expanduser(output_dir))
+    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        raise RunError(
+            f"{output_dir!r} cannot be made: there is no home folder {folder.parts[0]!r}; name another folder"
+        )
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is no folder"
+        raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {str(there)!r} {why}; name another folder")
+    if output_dir is not None and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+        raise RunError(f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir")
 
 
 def _file_name(name: str) -> str:
