@@ -1,10 +1,12 @@
 """Kill train.py at random moments, go on, and compare with a run that nothing stopped.
 
     python benchmarks/resume.py --kills 20 model.name_or_path=FOLDER model.dtype=float32
+    python benchmarks/resume.py --kills 20 --signal INT model.name_or_path=FOLDER model.dtype=float32
 
 plays the quickstart in small (more words as for train.py) once straight, then once per kill: SIGKILL falls at a moment
 drawn from the straight run's length, and the run goes on until it is finished. Adapters, metrics, episodes and tables
-must then be the same to the byte, clocks and memory apart. Exit code 1 where one is not.
+must then be the same to the byte, clocks and memory apart. INT and TERM are signals that a run hears: it must also end
+by itself with exit code 130 and without a traceback, once Python has loaded it. Exit code 1 where something is not so.
 """
 
 import argparse
@@ -26,17 +28,20 @@ SMALL = (
 ).split()
 MEASURED = ("seconds/", "memory_gib")
 RECORDS = ("metrics.jsonl", "episodes/*", "before.jsonl", "after.jsonl", "results.json")
-RESULTS = ("*/adapter_*", "critics.safetensors", *RECORDS)
+RESULTS = ("*/adapter_*", "past/*/*/adapter_*", "critics.safetensors", *RECORDS)
+LOADING_S = 2.0  # until the command line hears signals
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--runs", type=Path, default=Path("runs/resume"), help="where the runs are put")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     args.runs.mkdir(parents=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so do its own
     straight, rng = args.runs / "straight", random.Random(args.seed)
     started = time.monotonic()
     go_on_until_finished(straight, args.overrides)
@@ -48,16 +53,31 @@ def main() -> int:
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
-            process.wait()
-        had = progress(run)
+            stop(process, args.signal)
+        had, faults = progress(run), [] if args.signal == "KILL" or moment < LOADING_S else ending(process, run)
         go_on_until_finished(run, args.overrides)
         found = results_of(run)
-        differs = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        wrong += bool(differs)
-        print(f"killed after {moment:5.1f} s, with {had}: {'differs in ' + ', '.join(differs) if differs else 'equal'}")
-    print(f"{args.kills - wrong} of {args.kills} runs end as the one that was not killed, in {len(wanted)} files")
+        faults += sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        wrong += bool(faults)
+        print(f"stopped after {moment:5.1f} s, with {had}: {'wrong: ' + ', '.join(faults) if faults else 'equal'}")
+    print(f"{args.kills - wrong} of {args.kills} runs end as the one that was not stopped, in {len(wanted)} files")
     return int(wrong > 0)
+
+
+def stop(process: subprocess.Popen[bytes], name: str) -> None:
+    """Kill a run with whatever it has started, or tell it to stop and wait."""
+    if name == "KILL":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.send_signal(getattr(signal, f"SIG{name}"))
+    process.wait()
+
+
+def ending(process: subprocess.Popen[bytes], run: Path) -> list[str]:
+    """What is wrong with how a run ended that was told to stop, or had finished."""
+    said = (run.parent / f"{run.name}.log").read_text(errors="replace")
+    code = [] if process.returncode in (0, 130) else [f"exit code {process.returncode}"]
+    return code + (["a traceback"] if "Traceback" in said else [])
 
 
 def start(run: Path, overrides: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:

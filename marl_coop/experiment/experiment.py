@@ -8,6 +8,7 @@ Experiment.from_run("runs/first")           opens a run to look at it, without a
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -399,6 +400,7 @@ class Experiment:
             values = {side: {name: m.value for name, m in metrics.items()} for side, metrics in results.items()}
             self.wandb.report(values, COLUMNS, rows(results))
         self.console.print(f"run directory: {self.folder}")
+        self.console.print(f"to look at it: marl-coop view {shlex.quote(str(self.folder))}")
 
     def _write_cards(self, results: Sequence[Sequence[str]], episodes: int) -> None:
         """Put a model card beside each trained adapter."""
