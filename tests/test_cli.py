@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from train_py import hear_interrupts
 
 import marl_coop
 from envs import sandbox
@@ -362,5 +363,6 @@ def test_a_stop_while_a_command_is_loaded_is_one_line(signal_number, tmp_path):
     code = "import os, sys; from marl_coop.cli import main; assert 'marl_coop.cli.entry' not in sys.modules\n"
     code += "sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: name == 'marl_coop.cli.entry' and "
     code += f"os.kill(os.getpid(), {signal_number}) or None}}))\nsys.exit(main(['audit', '--help']))"
-    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    options = {"capture_output": True, "text": True, "check": False, "preexec_fn": hear_interrupts}
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)
     assert (process.returncode, process.stderr) == (130, "stopped\n")

@@ -84,13 +84,14 @@ def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_withou
     assert result.returncode == 0, result.stderr
     everything = "bwrap chromium docker uv uvx git "
     vllm = [f"install-vllm: {everything}", f"test-vllm: {everything}"]
-    assert asked == [f"check: {everything}", *[f"test: {everything}"] * 2, *vllm, "test: git "]
+    first = [f"check: {everything}", f"audit-dependencies: {everything}"]
+    assert asked == [*first, *[f"test: {everything}"] * 2, *vllm, "test: git "]
 
 
 @pytest.mark.parametrize("fails", ["check", "test", "test-vllm"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 6
+    assert result.returncode == 1 and len(asked) == 7
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="
 
 
