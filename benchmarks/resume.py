@@ -74,9 +74,11 @@ def stop(process: subprocess.Popen[bytes], name: str) -> None:
 
 
 def ending(process: subprocess.Popen[bytes], run: Path) -> list[str]:
-    """What is wrong with how a run ended that was told to stop, or had finished."""
+    """What is wrong with how a run ended that was told to stop; one that has its table had nothing left to do but to
+    leave Python."""
     said = (run.parent / f"{run.name}.log").read_text(errors="replace")
-    code = [] if process.returncode in (0, 130) else [f"exit code {process.returncode}"]
+    finished = (run / "results.json").exists()
+    code = [] if finished or process.returncode == 130 else [f"exit code {process.returncode}"]
     return code + (["a traceback"] if "Traceback" in said else [])
 
 
