@@ -278,6 +278,14 @@ def check_shares(episodes: int, minibatches: int, accumulation: int, processes: 
         )
 
 
+def check_engine_options(engine: str, options: Mapping[str, Any]) -> None:
+    """Check the options of an engine that can be judged without it. Raises ValueError where they are not for it."""
+    if engine == "embedded" and options:
+        raise ValueError(f"the embedded engine has none, got {sorted(options)}")
+    if engine == "vllm_server":
+        check_server_options(options)
+
+
 def check_server_options(options: Mapping[str, Any]) -> None:
     """Check the options of the engine "vllm_server" (`marl_coop.engines.vllm_server.VLLMServerEngine`) without asking a
     server.

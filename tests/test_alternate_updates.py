@@ -93,12 +93,12 @@ def test_a_resumed_run_goes_on_with_whose_turn_it_is(tmp_path, stopped):
 
 
 SCRIPT = """
-import json, sys
+import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import tiny
-from trained import Log, repeatable
+from trained import Log, record_rank
 
 folder = Path(sys.argv[1])
 trainer = tiny.cue_trainer(
@@ -106,9 +106,7 @@ trainer = tiny.cue_trainer(
     optim="sgd", learning_rate=1.0, critic_learning_rate=1.0, weight_decay=0.01,
 )
 trainer.train()
-weights = {name: weight.tolist() for name, weight in tiny.weights(trainer.model).items()}
-record = {"weights": weights, "updates": repeatable(log.updates)}
-(folder / f"rank-{trainer.args.process_index}.json").write_text(json.dumps(record))
+record_rank(folder, trainer, log)
 """
 
 

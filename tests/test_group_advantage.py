@@ -141,12 +141,12 @@ def test_without_a_critic_and_a_kl_nothing_is_asked_of_the_reference(tmp_path):
 
 
 SCRIPT = """
-import json, sys
+import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import tiny
-from trained import Log, repeatable
+from trained import Log, record_rank
 
 folder = Path(sys.argv[1])
 trainer = tiny.cue_trainer(
@@ -154,9 +154,7 @@ trainer = tiny.cue_trainer(
     scale_rewards="batch", env={"fault_every": 3}, optim="sgd", learning_rate=1.0,
 )
 trainer.train()
-weights = {name: weight.tolist() for name, weight in tiny.weights(trainer.model).items()}
-record = {"weights": weights, "updates": repeatable(log.updates)}
-(folder / f"rank-{trainer.args.process_index}.json").write_text(json.dumps(record))
+record_rank(folder, trainer, log)
 """
 
 

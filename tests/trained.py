@@ -1,5 +1,7 @@
 """Tiny trainers that have trained, what they logged, and the rows that they learned from."""
 
+import json
+
 import tiny
 import torch
 from transformers import TrainerCallback
@@ -54,3 +56,10 @@ def nudge(policy, size=0.02, seed=7):
 def repeatable(records):
     """Records without what depends on the machine."""
     return [{k: v for k, v in r.items() if not k.startswith(("seconds/", "memory"))} for r in records]
+
+
+def record_rank(folder, trainer, log):
+    """Write what one of some processes ended with where `processes.launch` reads it."""
+    weights = {name: weight.tolist() for name, weight in tiny.weights(trainer.model).items()}
+    record = {"weights": weights, "updates": repeatable(log.updates)}
+    (folder / f"rank-{trainer.args.process_index}.json").write_text(json.dumps(record))

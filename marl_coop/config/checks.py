@@ -19,7 +19,7 @@ from marl_coop.hyperparameters import (
     EPISODES_PER_UPDATE,
     NUM_MINI_BATCHES,
     SCHEDULE_KEYWORDS,
-    check_server_options,
+    check_engine_options,
     check_shares,
     plays_of_task,
 )
@@ -66,10 +66,7 @@ def _check_engine(config: Config) -> None:
         if engine == "vllm" and find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
         keys = ("training", "engine_options")
-        if engine == "embedded" and options:
-            raise ValueError(f"the embedded engine has none, got {sorted(options)}")
-        if engine == "vllm_server":
-            check_server_options(options)
+        check_engine_options(engine, options)
         keys = ("training", "async_play")
         if config.training.get("async_play") and engine in ("embedded", "vllm"):
             raise ValueError(

@@ -55,12 +55,8 @@ def _by_group(
     rewards_RK, mask_RK = stack_turns(rows, "rewards_K", longest)
     terms_RMK, _ = stack_turns(rows, "terms_MK", longest)
     size = args.plays
-
-    def compared(rewards_RK: Tensor) -> Tensor:
-        return losses.group_advantages(losses.returns_to_go(rewards_RK, args.gamma), mask_RK, size)
-
-    centred_RK = compared(rewards_RK)
     returns_RK = losses.returns_to_go(rewards_RK, args.gamma) * mask_RK
+    centred_RK = losses.group_advantages(returns_RK, mask_RK, size)
     match args.scale_rewards:
         case "group":
             advantages_RK = losses.group_advantages(returns_RK, mask_RK, size, scale=True)
@@ -72,7 +68,8 @@ def _by_group(
     equal = (centred_RK == 0).unflatten(0, (-1, size)).all(1).all(1)
     metrics.add(f"{rows[0].seat}/frac_zero_std", float(losses.masked_mean(equal.float(), played)), float(played.sum()))
     _put(rows, advantages_RK, returns_RK, returns_RK - centred_RK)
-    return torch.stack([compared(term_RK) for term_RK in terms_RMK.transpose(0, 1)]), mask_RK
+    of_terms = (losses.returns_to_go(term_RK, args.gamma) for term_RK in terms_RMK.transpose(0, 1))
+    return torch.stack([losses.group_advantages(term_RK, mask_RK, size) for term_RK in of_terms]), mask_RK
 
 
 def _by_critic(

@@ -14,7 +14,7 @@ from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.hyperparameters import (
     EPISODES_PER_UPDATE,
     NUM_MINI_BATCHES,
-    check_server_options,
+    check_engine_options,
     check_shares,
     plays_of_task,
     refused_together,
@@ -62,12 +62,10 @@ def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engi
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Check `training.engine_options` of an engine. Raises ValueError where they are not for it."""
-    checks = {"vllm": vllm.check_options, "vllm_server": check_server_options}
     try:
-        if name in checks:
-            checks[name](options)
-        elif name == "embedded" and options:
-            raise ValueError(f"the embedded engine has none, got {sorted(options)}")
+        check_engine_options(name, options)
+        if name == "vllm":
+            vllm.check_options(options)
     except ValueError as error:
         raise ValueError(f"training.engine_options: {error}") from error
 

@@ -305,9 +305,9 @@ class Collector:
             self.metrics.add(f"weight/{term}", breakdowns[0].weights[term])
         for seat in self.policies:
             for rollout, breakdown in zip(rollouts, breakdowns, strict=True):
-                for term in terms if not rollout.fault else ():
-                    self.metrics.add(f"{seat}/reward/{term}", breakdown.term_total(seat, term))
                 if not rollout.fault:
+                    for term in terms:
+                        self.metrics.add(f"{seat}/reward/{term}", breakdown.term_total(seat, term))
                     self.metrics.add(f"{seat}/reward", breakdown.total(seat))
                 tokens = sum(turn.stop - turn.start for turn in rollout.traces[seat].turns)
                 self.metrics.add(f"{seat}/generated_tokens", tokens)
