@@ -53,7 +53,7 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
     assert alone.returncode == 0, errors[-2000:]
     words = [str(word) for word in command(place, "two", *sizes)[2:] if not str(word).startswith("output_dir")]
     accelerate = f'#!/bin/bash\nexec {sys.executable} -m accelerate.commands.accelerate_cli "$@"\n'
-    scontrol = "#!/bin/bash\nprintf 'localhost\\nlocalhost\\n'\n"
+    scontrol = "#!/bin/bash\nfor _ in {1..20000}; do echo localhost; done\n"  # more than a pipe holds unread
     job = {
         "PATH": put(tmp_path / "bin", srun=SRUN, scontrol=scontrol, accelerate=accelerate),
         "SLURM_JOB_ID": str(os.getpid()),

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeGuard
 
+from envs.core.syntax import parse
 from envs.source.text import SourceText
 
 _FLIPPED = {
@@ -81,7 +82,7 @@ def twins_of(source: str, rng: random.Random, *, literals: int = 2) -> dict[str,
     """
     lines = SourceText(source)
     functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
-    for function in _test_functions(ast.parse(source)):
+    for function in _test_functions(parse(source)):
         functions.setdefault(function.name, []).append(function)
     return {
         name: tuple(twin for twin in _twins(lines, same, rng, literals) if _parses(rewrite(source, {name: twin.edits})))
@@ -106,7 +107,7 @@ def rewrite(source: str, edits: Mapping[str, tuple[TestEdit, ...]]) -> str:
 
 def _parses(source: str) -> bool:
     try:
-        ast.parse(source)
+        parse(source)
     except SyntaxError:
         return False
     return True

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from envs.core.syntax import parse
 from envs.repository.working_copy import TESTS, Files
 from envs.sandbox import Part, Status, run_expressions
 
@@ -100,7 +101,7 @@ def visible_tests(source: str) -> Mapping[str, str]:
     >>> visible_tests("from shop import core\\ndef test_double():\\n    assert core.double(2) == 4")
     {'test_double': 'tree("shop.core").double(2) == 4'}
     """
-    body = ast.parse(source).body
+    body = parse(source).body
     imports = [node for node in body if isinstance(node, ast.ImportFrom)]
     names = {alias.name: f'tree("{node.module}.{alias.name}")' for node in imports for alias in node.names}
     tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
+from envs.core.syntax import parse
 from envs.repository.actions import CodeEdit, Function, Insert, Replace
 
 Files = Mapping[str, str]
@@ -135,7 +136,7 @@ def _lines(lines: list[str], edit: Insert | Replace) -> tuple[int, int] | str:
 def _definition(source: str, edit: Function) -> tuple[int, int] | str:
     """The lines [first, last) of the definition that an edit names, with its decorators where the new text has some."""
     try:
-        scopes: Sequence[ast.Module | _Definition] = [ast.parse(source)]
+        scopes: Sequence[ast.Module | _Definition] = [parse(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"{edit.path} is not Python now: {error}. Use Replace."
     found: list[_Definition] = []
@@ -156,7 +157,7 @@ def _definition(source: str, edit: Function) -> tuple[int, int] | str:
 def _first(text: str) -> ast.AST | None:
     """The first statement of a text; None where it is not Python."""
     try:
-        return next(iter(ast.parse(_at_depth(text, "")).body), None)
+        return next(iter(parse(_at_depth(text, "")).body), None)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

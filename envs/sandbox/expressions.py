@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from envs.core.syntax import parse
+
 _COMPARISONS = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -130,7 +132,7 @@ class Question:
 def take_apart(expression: str) -> Question:
     """Raises ValueError if it is no Python expression."""
     try:
-        tree = ast.parse(expression, mode="eval").body
+        tree = parse(expression, mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{expression!r} is no Python expression: {error}") from None
     plain = expression.isascii() and "\n" not in expression  # then columns are indices

@@ -12,6 +12,7 @@ from operator import or_
 from typing import NamedTuple
 
 from envs.core.episode import Merge
+from envs.core.syntax import parse
 from envs.core.task import Seat
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -101,7 +102,7 @@ def _pieces(code: Mapping[str, str]) -> Counter[tuple[str, str, str]]:
 @lru_cache(maxsize=64)  # each seat and each metric reads the same sources
 def _found(source: str) -> tuple[tuple[str, str], ...]:
     """(symbol, piece) of all that is in a module."""
-    tree = ast.parse(source)
+    tree = parse(source)
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from envs.core.episode import Provenance
+from envs.core.syntax import parse
 from envs.core.task import Seat
 from envs.core.tokens import message_tokens
 from envs.source.text import SourceText
@@ -77,7 +78,7 @@ def nodes(source: str) -> dict[str, ast.stmt]:
 def statements(source: str) -> tuple[ast.stmt, ...]:
     """The statements at the top level; none of what is not Python."""
     try:
-        return tuple(ast.parse(source).body)
+        return tuple(parse(source).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever a model wrote
         return ()
 
@@ -105,7 +106,7 @@ def used_names(source: str) -> frozenset[str]:
     What is not Python uses every word that it holds.
     """
     try:
-        body = ast.parse(source).body
+        body = parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset(_WORD.findall(source))
     return frozenset().union(*(_mentioned(statement) - set(names_of(statement)) for statement in body))
