@@ -98,6 +98,27 @@ def test_an_attention_that_is_not_there_is_refused_under_its_own_key(whole, name
     assert "\n" not in str(caught.value)
 
 
+def test_an_attention_that_a_model_looks_up_in_vain_is_refused(tmp_path):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    falcon = transformers.FalconConfig(vocab_size=len(tokenizer), **sizes)
+    transformers.FalconForCausalLM(falcon).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="model.attn_implementation: 'grouped' cannot be used: this model has none"):
+        load_model(configured(tmp_path, "model.attn_implementation=grouped"))
+
+
+def test_an_attention_that_computes_less_than_the_models_own_is_refused_under_its_own_key(tmp_path):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    gemma = transformers.Gemma2Config(vocab_size=len(tokenizer), intermediate_size=16, head_dim=8, **sizes)
+    transformers.Gemma2ForCausalLM(gemma).save_pretrained(tmp_path)
+    config = configured(tmp_path, "model.attn_implementation=grouped")
+    with pytest.raises(ConfigError, match="model.attn_implementation: .* does not compute softcap, .*: use 'eager'"):
+        check_model(config, load_model(config)[0], torch.device("cpu"), longest=64)
+
+
 @pytest.mark.parametrize("target", ["lm_head", "all-linear", "mlp"])
 def test_what_carries_no_adapter_is_refused_under_the_key_of_the_targets(whole, target):
     config = configured(whole, f"lora.target_modules=[{target}]")

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from marl_coop.engines import Request, embedded
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.engines.selftest import check_model, score_chats
-from marl_coop.policy import compat
+from marl_coop.policy import attention, compat
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 
@@ -149,6 +149,37 @@ def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family,
     check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS, 64)
     assert [type(m) for m in base.modules()] == modules
     assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma2"])
+def test_grouped_attention_is_eager_attention_in_every_family(family):
+    attention.register()
+    model, _ = model_of(family)
+    ids = torch.randint(2, VOCABULARY, (2, 30), generator=torch.Generator().manual_seed(0))
+    found = []
+    for name in ("eager", "grouped"):
+        model.set_attn_implementation(name)
+        with torch.no_grad():
+            found.append(model(ids, use_cache=False).logits)
+    assert torch.allclose(*found, atol=1e-4)
+
+
+GPT_OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": MIXED, "sliding_window": WINDOW}
+
+
+@pytest.mark.parametrize(
+    "name, changes, more", [("Gemma2Config", CAPS, "softcap"), ("GptOssConfig", GPT_OSS, "s_aux")], ids=["caps", "sinks"]
+)
+def test_grouped_attention_is_refused_where_a_models_own_does_more(name, changes, more):
+    """Sampling, learning and the forward with it would leave out the same."""
+    attention.register()
+    config = getattr(transformers, name)(**SMALL | changes)
+    base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="grouped")
+    lora = LoraConfig(r=2, target_modules=ATTENTION, task_type="CAUSAL_LM")
+    with pytest.raises(ValueError, match=f"'grouped' does not compute {more}, which this model has: use 'eager'"):
+        check_model(base.eval(), lora, tiny.SEATS, longest=64)
+    base.set_attn_implementation("eager")
+    check_model(base, lora, tiny.SEATS, longest=64)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

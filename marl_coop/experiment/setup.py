@@ -217,8 +217,12 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device, lon
     try:
         selftest.check_model(base, lora_config(config, base), policies.learners(config.policies), longest)
     except ValueError as error:
-        keys = ("lora", "target_modules") if "cannot carry these adapters" in str(error) else ("model", "name_or_path")
-        raise config.error(keys, str(error)) from error
+        said, keys = str(error), ("model", "name_or_path")
+        if "cannot carry these adapters" in said:
+            keys = ("lora", "target_modules")
+        elif "attn_implementation" in said:
+            keys = ("model", "attn_implementation")
+        raise config.error(keys, said) from error
 
 
 def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:

@@ -9,11 +9,15 @@ speed and output).
 Axes: B rows, H query heads, G key-value heads, Q queries, T keys, D head size.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from marl_coop.policy.compat import eager_mask
+
+IN_THE_MASK = ("position_ids", "cache_position", "sliding_window", "is_causal")  # what a mask has been made of already
 
 
 def grouped_attention(
@@ -24,14 +28,19 @@ def grouped_attention(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """Softmax attention of query (B, H, Q, D) over key and value (B, G, T, D), H a multiple of G: (B, Q, H, D).
 
-    `attention_mask` (B, 1, Q, T) is added to the scores. Dropout is not offered.
+    `attention_mask` (B, 1, Q, T) is added to the scores.
+
+    Raises:
+        ValueError: the model asks for more than that, such as dropout, sinks or capped scores.
     """
-    if dropout:
-        raise ValueError(f"attn_implementation 'grouped' has no attention dropout, got {dropout}; use 'eager'")
+    asked = [name for name, value in more.items() if name not in IN_THE_MASK and not isinstance(value, bool | None)]
+    if dropout or asked:
+        what = ", ".join(["dropout"] * bool(dropout) + asked)
+        raise ValueError(f"attn_implementation 'grouped' does not compute {what}, which this model has: use 'eager'")
     if attention_mask is not None:
         attention_mask = attention_mask[..., : key.shape[2]]
     output = scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)

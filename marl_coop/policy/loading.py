@@ -173,8 +173,9 @@ def _check_attention(config: PreTrainedConfig, name: str) -> None:
     try:
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(config, attn_implementation=name)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{name!r} cannot be used: {one_line(str(error))[:300]}") from error
+    except (ImportError, ValueError, LookupError) as error:  # a model may look it up in a table of its own
+        said = f"this model has none of that name: {error}" if isinstance(error, LookupError) else str(error)
+        raise ValueError(f"{name!r} cannot be used: {one_line(said)[:300]}") from error
 
 
 def stop_ids(model: PreTrainedModel) -> frozenset[int]:
