@@ -75,6 +75,28 @@ def test_a_cut_adapter_is_refused(tmp_path):
         policy.load(tmp_path)
 
 
+def test_an_adapter_with_values_that_are_not_finite_is_refused(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    policy = tiny.team(tiny.base_model(words))
+    with torch.no_grad():
+        policy.adapter_parameters(A)[3][0, 0] = float("nan")
+    policy.save(tmp_path)
+    with pytest.raises(ValueError, match=r"is damaged: \S+lora_\S+ has values that are not finite"):
+        policy.add_frozen("old", tmp_path / A)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"task_type": "SEQ_CLS"}],
+    ids=str,
+)
+def test_an_adapter_on_disk_of_a_kind_that_is_not_routed_is_refused_with_its_folder(tmp_path, variant):
+    lora = LoraConfig(**{"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"} | variant)
+    lora.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"the adapter in {tmp_path} cannot be routed: LoraConfig: {[*variant][0]}="):
+        tiny.team(tiny.base_model(40)).add_frozen("old", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["mlp", "0", "layers", "model", "self", "l", "lora_A", "weight", "default"])
 def test_an_adapter_of_any_name_comes_back_whole(tmp_path, name):
     words, other = len(tiny.word_tokenizer(tiny.WORDS)), f"{name}0"
@@ -105,6 +127,16 @@ def test_a_target_that_no_module_has_is_refused_by_name(wanted, hint):
     lora = LoraConfig(r=2, target_modules=["q_proj", wanted], task_type="CAUSAL_LM")
     with pytest.raises(ValueError, match=f"target_modules: llama has no '{wanted}'.*{hint}"):
         TeamPolicy(tiny.base_model(40), lora, (A,), critic_seats=1)
+
+
+def test_a_target_that_is_in_no_layer_with_adapters_is_refused():
+    """As in a mixture of experts whose first layer alone has a plain projection of that name."""
+    base = tiny.base_model(40)
+    base.model.layers[0].mlp.dense = torch.nn.Linear(32, 32)
+    fields = {"r": 2, "target_modules": ["q_proj", "dense"], "task_type": "CAUSAL_LM"}
+    with pytest.raises(ValueError, match=r"in llama 'dense' is model.layers.0.mlp.dense, which layers_to_transform or"):
+        TeamPolicy(base, LoraConfig(**fields, layers_to_transform=[1]), (A,), critic_seats=1)
+    TeamPolicy(base, LoraConfig(**fields, layers_to_transform=[0, 1]), (A,), critic_seats=1)
 
 
 def test_what_is_saved_names_no_place_of_this_machine(tmp_path):

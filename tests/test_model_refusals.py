@@ -7,13 +7,14 @@ import pytest
 import tiny
 import torch
 import transformers
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.setup import check_model, load_model
+from marl_coop.experiment.setup import check_model, checks_of_start, load_model, make_chat, training_arguments
 
-WEIGHT = "model.layers.0.mlp.up_proj.weight"
+WEIGHT, BIAS = "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,14 @@ def without_a_weight(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def with_a_weight(name):
+    def change(folder):
+        weights = load_file(folder / "model.safetensors") | {name: torch.ones(32)}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
 def without_an_end(folder):
     changed(eos_token=None, pad_token=None)(folder, "tokenizer_config.json")
 
@@ -74,6 +83,8 @@ def without_files(folder):
         (changed(intermediate_size=80), r"mlp.down_proj.weight has the shape \(32, 64\), and its .* says \(32, 80\)"),
         (cut, "SafetensorError: "),
         (without_a_weight, f"its weights are not whole: {WEIGHT} is not there"),
+        (with_a_weight(BIAS), f"its weight {BIAS} has no place in the model that its config.json describes"),
+        (with_a_weight(f"{WEIGHT}_scale_inv"), f"its weight {WEIGHT}_scale_inv has no place"),
         (without_an_end, "its tokenizer has no token that ends a text"),
         (without_files, "it has no config.json"),
     ],
@@ -83,6 +94,28 @@ def test_a_checkpoint_that_cannot_be_trained_is_refused(whole, tmp_path, change,
     with pytest.raises(ConfigError, match=f"model.name_or_path: '{folder}' cannot be loaded: .*{problem}") as caught:
         load_model(configured(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_parts_that_a_language_model_does_without_are_left_alone(whole, tmp_path):
+    shutil.copytree(whole, folder := tmp_path / "model")
+    for name in ("vision_tower.layers.0.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"):
+        with_a_weight(name)(folder)
+    load_model(configured(folder))
+
+
+def test_a_tokenizer_that_writes_tokens_which_the_model_does_not_know_is_refused(whole, tmp_path):
+    shutil.copytree(whole, folder := tmp_path / "model")
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|fin|>"]})
+    tokenizer.save_pretrained(folder)  # one more token than the model has, which is never used
+    config = configured(folder)
+    base, loaded = load_model(config)
+    make_chat(config, base, loaded, config.make_env())
+    loaded.chat_template = tiny.CHATML.replace("<|im_end|>", "<|fin|>")
+    with pytest.raises(
+        ConfigError, match=r"model.name_or_path: .* writes '<\|fin\|>' as token 259, and the model knows 259"
+    ):
+        make_chat(config, base, loaded, config.make_env())
 
 
 @pytest.mark.parametrize("place", ["./nope", "~/nope", "a/b/c"])
@@ -117,6 +150,22 @@ def test_an_attention_that_computes_less_than_the_models_own_is_refused_under_it
     config = configured(tmp_path, "model.attn_implementation=grouped")
     with pytest.raises(ConfigError, match="model.attn_implementation: .* does not compute softcap, .*: use 'eager'"):
         check_model(config, load_model(config)[0], torch.device("cpu"), longest=64)
+
+
+def test_a_frozen_adapter_that_cannot_play_is_found_at_the_start(whole, tmp_path):
+    base, _ = load_model(configured(whole))
+    tiny.team(load_model(configured(whole))[0]).save_adapter("agent_0", tmp_path / "plain")
+    LoraConfig(target_modules=["q_proj"], use_dora=True).save_pretrained(tmp_path / "variant")
+    modules = [type(module) for module in base.modules()]
+
+    def check(name):
+        config = configured(whole, f"policies.agent_1=frozen:{tmp_path / name}", "training.report_to=none")
+        checks_of_start(config, training_arguments(config), base, longest=64)["frozen adapters"]()
+
+    check("plain")
+    assert [type(module) for module in base.modules()] == modules
+    with pytest.raises(ConfigError, match=r"policies: the adapter in \S+variant cannot be routed: .* use_dora=True"):
+        check("variant")
 
 
 @pytest.mark.parametrize("target", ["lm_head", "all-linear", "mlp"])

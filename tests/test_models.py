@@ -151,6 +151,12 @@ def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family,
     assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
 
 
+def test_nothing_of_a_team_that_is_unloaded_stays_on_the_base():
+    base = tiny.base_model(VOCABULARY)
+    check_model(base, tiny.lora_config(layers=[1]), tiny.SEATS, 64)  # which keeps what goes into layer 1
+    assert not any(module._forward_pre_hooks for module in base.modules())
+
+
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma2"])
 def test_grouped_attention_is_eager_attention_in_every_family(family):
     attention.register()
@@ -168,7 +174,9 @@ GPT_OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": MIXE
 
 
 @pytest.mark.parametrize(
-    "name, changes, more", [("Gemma2Config", CAPS, "softcap"), ("GptOssConfig", GPT_OSS, "s_aux")], ids=["caps", "sinks"]
+    "name, changes, more",
+    [("Gemma2Config", CAPS, "softcap"), ("GptOssConfig", GPT_OSS, "s_aux")],
+    ids=["caps", "sinks"],
 )
 def test_grouped_attention_is_refused_where_a_models_own_does_more(name, changes, more):
     """Sampling, learning and the forward with it would leave out the same."""

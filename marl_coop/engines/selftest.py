@@ -51,7 +51,7 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     finally:
-        policy.lm.unload()
+        policy.unload()
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, PastSelves, Player
 from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.compat import get_reporting_integration_callbacks
-from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids
+from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids, vocabulary
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine
 from marl_coop.rollout import limits
@@ -135,6 +135,7 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
             stops=stop_ids(base),
             end_of_turn=section.end_of_turn,
             template_options=section.chat_template_kwargs,
+            vocabulary=vocabulary(base),
         )
     except ValueError as error:
         key = "end_of_turn" if "end_of_turn is" in str(error) else "name_or_path"
@@ -183,6 +184,7 @@ def checks_of_start(
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_engine, config, args),
         "saved adapters to start from": partial(starting_points, config, base),
+        "frozen adapters": partial(check_frozen, config, base, args),
         "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
     }
 
@@ -299,6 +301,16 @@ def make_policy(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig
     except ValueError as error:
         raise config.error(("policies",), str(error)) from error
     return policy
+
+
+def check_frozen(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> None:
+    """Read the frozen adapters that play, before a warm-up is made; `base` comes back without any.
+
+    Raises:
+        ConfigError: one is not there, or cannot play on this base.
+    """
+    if policies.frozen(config.policies):
+        make_policy(config, base, args).unload()
 
 
 def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: Chat) -> Path:

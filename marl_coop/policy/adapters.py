@@ -87,7 +87,10 @@ def read_config(folder: Path) -> LoraConfig:
         raise ValueError(f"{folder} is not the folder of a PEFT adapter: {one_line(error)}") from error
     if not isinstance(lora, LoraConfig):
         raise ValueError(f"the adapter in {folder} is a {type(lora).__name__}, not LoRA")
-    check_plain(lora)
+    try:
+        check_plain(lora)
+    except ValueError as error:
+        raise ValueError(f"the adapter in {folder} cannot be routed: {error}") from error
     return lora
 
 
@@ -105,6 +108,8 @@ def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) 
         theirs, ours = (tuple(w[name].shape) if name in w else None for w in (weights, own))
         if theirs != ours:
             raise ValueError(f"the adapter in {folder} does not fit: {name} is {theirs or 'not there'}, not {ours}")
+        if not weights[name].isfinite().all():
+            raise ValueError(f"the adapter in {folder} is damaged: {name} has values that are not finite")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
@@ -178,7 +183,7 @@ def check_names(adapters: Sequence[str]) -> None:
 
 
 def check_targets(base: PreTrainedModel, lora: LoraConfig) -> None:
-    """Check that every name in `target_modules` is that of a module.
+    """Check that every name in `target_modules` is that of a module that gets an adapter.
 
     Raises:
         ValueError: one is not; the message has the nearest, or all there are.
@@ -187,10 +192,14 @@ def check_targets(base: PreTrainedModel, lora: LoraConfig) -> None:
         return  # a pattern, or PEFT's own choice
     modules = {n.removesuffix(".base_layer"): m for n, m in base.named_modules() if ".lora_" not in n}
     for wanted in sorted(lora.target_modules):
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
+        named = [name for name in modules if name == wanted or name.endswith(f".{wanted}")]
+        if not named:
             linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
             hint = did_you_mean(wanted, sorted(linear))
             raise ValueError(f"target_modules: {base.config.model_type} has no {wanted!r}.{hint}")
+        if not any(check_target_module_exists(lora, name) for name in named):
+            where = f"in {base.config.model_type} {wanted!r} is {named[0]}"
+            raise ValueError(f"target_modules: {where}, which layers_to_transform or exclude_modules leaves out")
 
 
 def identify(base: PreTrainedModel) -> BaseIdentity:

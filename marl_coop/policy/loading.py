@@ -110,6 +110,8 @@ def load_base(
             raise ValueError(f"its weight {name} has the shape {tuple(saved)}, and its config.json says {tuple(own)}")
         for name in sorted(found["missing_keys"]):
             raise ValueError(f"its weights are not whole: {name} is not there; save or download it again")
+        for name in sorted(found["unexpected_keys"]):
+            _check_leftover(model, name)
     model.requires_grad_(False)
     # what adapters say they were made on: never where this machine keeps it
     model.config.name_or_path = Path(path).name if name_or_path != WHEEL and Path(path).exists() else name_or_path
@@ -138,6 +140,14 @@ def _told_in_one_line(name_or_path: str) -> Iterator[None]:
         hint = f" (a folder, a Hub id, or {WHEEL!r})" if isinstance(error, OSError) else ""
         said = one_line(str(error).strip().split("\n")[0])[:300]
         raise OSError(f"{name_or_path!r} cannot be loaded: {kind}{said}{hint}") from error
+
+
+def _check_leftover(model: PreTrainedModel, name: str) -> None:
+    """Raise ValueError where a weight that has no place in a model belongs to a layer that is there: its bias, or the
+    scale of its rounded weights. (Others are of parts that a language model does without.)"""
+    owner = dict(model.named_modules()).get(name.rpartition(".")[0])
+    if owner is not None and "weight" in dict(owner.named_parameters(recurse=False)):
+        raise ValueError(f"its weight {name} has no place in the model that its config.json describes")
 
 
 def _read_config(path: str) -> PreTrainedConfig:
@@ -182,6 +192,11 @@ def stop_ids(model: PreTrainedModel) -> frozenset[int]:
     """Tokens that end a reply, as the model's `generation_config` declares them."""
     declared = getattr(model.generation_config, "eos_token_id", None)
     return frozenset([declared] if isinstance(declared, int) else declared or [])
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """Tokens that a model knows; their ids are below that."""
+    return model.config.get_text_config().vocab_size
 
 
 def max_positions(config: PreTrainedConfig) -> int:

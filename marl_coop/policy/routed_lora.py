@@ -195,6 +195,8 @@ def check_plain(lora: LoraConfig) -> None:
         value = getattr(lora, field.name)
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
+        if field.name == "task_type" and value not in (None, "CAUSAL_LM"):  # PEFT trains a head of its own with others
+            raise ValueError(f"LoraConfig: task_type={value!r} must be 'CAUSAL_LM'")
         if field.name not in PLAIN_FIELDS and value != default:
             raise ValueError(f"LoraConfig: {field.name}={value!r} is a variant that routed adapters do not compute")
     if lora.init_lora_weights not in PLAIN_STARTS:

@@ -106,6 +106,11 @@ class TeamPolicy(nn.Module):
         if self._keeping is not None:
             self._keeping.remove()
 
+    def unload(self) -> None:
+        """Leave the base as it was before; the team is of no use from then on."""
+        self.keep_no_prefix()
+        self.lm.unload()
+
     def _refuse_layers_that_cannot_be_routed(self) -> None:
         routed = {id(module) for module in self.decoder.modules() if isinstance(module, RoutedLinear)}
         for name, module in self.base.named_modules():
@@ -295,7 +300,6 @@ class TeamPolicy(nn.Module):
         """
         lora = read_config(folder)
         check_names([adapter])
-        check_targets(self.base, lora)
         self._add_adapter(adapter, lora)
         self._refuse_layers_that_cannot_be_routed()
         read_weights(self.lm, adapter, self._base_identity, folder)

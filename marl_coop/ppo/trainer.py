@@ -32,7 +32,7 @@ from marl_coop.hyperparameters import refused_turns
 from marl_coop.players import Mix, Player
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainerBase
-from marl_coop.policy.loading import stop_ids
+from marl_coop.policy.loading import stop_ids, vocabulary
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.batch import SeatSample, micro_batches
 from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
@@ -90,7 +90,7 @@ class MultiAgentPPOTrainer(TrainerBase):
             sharding.shard(model, args.device)
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
-        chat = chat or Chat(processing_class, system, stops=stop_ids(model.base))
+        chat = chat or Chat(processing_class, system, stops=stop_ids(model.base), vocabulary=vocabulary(model.base))
         engine = engine or find_engine(args.engine)(model, args)
         max_tokens = limits.settled(args.max_tokens, make_env(), chat)
         self.players = RolloutRunner(make_env, policies, engine, chat, max_tokens, args.temperature)

@@ -29,11 +29,12 @@ class Chat:
         stops: ids that end a reply beside the tokenizer's `eos_token_id`, as a model's `generation_config` has them.
         end_of_turn: the token to put after a reply that has none; None: the one that the template puts there.
         template_options: further arguments of the template, such as {"enable_thinking": False}.
+        vocabulary: tokens that the model knows; None: all that the tokenizer has.
 
     Raises:
         ValueError: the tokenizer has no chat template, or one that fails, that does not repeat the texts that it is
-            given, that does not open the reply which is asked for, or whose end of turn is no token; the message is
-            one line.
+            given, that does not open the reply which is asked for, or whose end of turn is no token, or it writes
+            tokens that the model does not know; the message is one line.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Chat:
         stops: Iterable[int] = (),
         end_of_turn: str | None = None,
         template_options: Mapping[str, Any] | None = None,
+        vocabulary: int | None = None,
     ):
         self.tokenizer, self.system = tokenizer, system
         self._name = f"the chat template of {tokenizer.name_or_path!r}"
@@ -71,6 +73,8 @@ class Chat:
         self._cut_at = {mark: self._inside(mark) for mark in self._role_marks(to_user, to_reply)}
         shortest_first = "|".join(map(re.escape, sorted(self._cut_at, key=len)))
         self._spelt_out = re.compile(f"(?=({shortest_first}))") if shortest_first else None
+        if vocabulary is not None:
+            self._check_known(vocabulary)
 
     # ------------------------------------------------------------------------------------------------ what is written
 
@@ -140,6 +144,15 @@ class Chat:
             raise ValueError(f"{self._name} does not keep the messages as they are")
         before, after = text.split(mark)
         return before, after
+
+    def _check_known(self, vocabulary: int) -> None:
+        highest = max(self.tokenizer.vocab_size - 1, *self.follow([*self.open(""), self.eos], ""))
+        if highest >= vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(
+                f"the tokenizer {self.tokenizer.name_or_path!r} writes {token!r} as token {highest}, and the model "
+                f"knows {vocabulary} tokens: use the tokenizer that it was trained with"
+            )
 
     def _end_of_turn(self, to_user: str, wanted: str | None) -> tuple[int, str]:
         """Id and text of the token that ends a reply."""
