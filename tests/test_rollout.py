@@ -9,10 +9,11 @@ import tiny
 import torch
 
 from envs.core.episode import Phase
+from envs.core.seeds import stable_seed
 from marl_coop.engines import FinishReason
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo.batch import SeatSample, collate, stack_turns
-from marl_coop.rollout.runner import Trajectory, Transition, stable_seed
+from marl_coop.rollout.trajectory import Trajectory, Transition
 
 TASKS = range(20, 26)
 

@@ -44,4 +44,4 @@ def test_what_has_no_place_in_a_stream_is_refused(seed, index, message):
 
 
 def test_the_worked_example():
-    assert doctest.testmod(seeds) == doctest.TestResults(failed=0, attempted=2)
+    assert doctest.testmod(seeds) == doctest.TestResults(failed=0, attempted=3)

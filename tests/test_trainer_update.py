@@ -11,7 +11,7 @@ from marl_coop.players import BASE
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate, micro_batches
-from marl_coop.rollout.runner import Trajectory
+from marl_coop.rollout.trajectory import Trajectory
 
 
 def test_accumulating_gradients_is_the_same_update(tmp_path):

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.core.seeds import Stream, task_seed
+from envs.core.seeds import Stream, stable_seed, task_seed
 from marl_coop.config.schema import load_config
-from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
+from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.rollout.trajectory import Rollout
 
 UPDATE = 0  # the one that is played
 

@@ -91,7 +91,7 @@ MOVED: dict[str, tuple[str, ...]] = {  # a module that became several: in the or
     "marl_coop.ppo_config": ("marl_coop.ppo.config",),
     "marl_coop.report": ("marl_coop.evaluation.report",),
     "marl_coop.reward_weights": ("marl_coop.ppo.reward_weights",),
-    "marl_coop.rollout": ("marl_coop.rollout.runner",),
+    "marl_coop.rollout": ("marl_coop.rollout.runner", "marl_coop.rollout.trajectory"),
     "marl_coop.rundir": ("marl_coop.runs.rundir",),
     "marl_coop.seating": ("marl_coop.config.policies", "marl_coop.players"),
     "marl_coop.trainer": ("marl_coop.ppo.trainer",),

@@ -5,8 +5,6 @@ Experiment.resume("runs/first").run()       goes on from the last checkpoint
 Experiment.from_run("runs/first")           opens a run to look at it, without a trainer
 """
 
-import dataclasses
-import json
 import os
 import shlex
 import signal
@@ -27,9 +25,7 @@ from marl_coop.config import policies
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
-from marl_coop.evaluation.alarms import ringing, worsened
-from marl_coop.evaluation.ceiling import ceiling
-from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, evaluate, rows, table
+from marl_coop.evaluation.evaluate import COLUMNS, evaluate
 from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import setup
 from marl_coop.experiment.callbacks import (
@@ -41,20 +37,20 @@ from marl_coop.experiment.callbacks import (
     show_progress,
 )
 from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
+from marl_coop.experiment.outcome import RunOutcome
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_config
-from marl_coop.export.card import About, model_card
+from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, flaw, set_aside, step_of, writing
-from marl_coop.runs.files import write_whole
-from marl_coop.runs.records import Credit, read_episodes, read_metrics, write_episodes
+from marl_coop.runs.checkpoints import set_later_aside, writing
+from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
-from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates, seats_of
+from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
 
 if TYPE_CHECKING:
     from marl_coop.experiment.tracking import WandbRun
@@ -236,7 +232,9 @@ class Experiment:
             trackers.remove("wandb")  # ours, in the place of the one of transformers
             self.args.report_to = trackers
             self.wandb = stack.enter_context(self._open_wandb()) if self.main else None
-        self._set_later_checkpoints_aside()
+        if self.checkpoint and self.main:
+            for line in set_later_aside(folder, self.checkpoint):
+                self.console.print(line)
 
     def _open_wandb(self) -> "WandbRun":
         from marl_coop.experiment.tracking import WandbRun  # loads wandb, which takes a second
@@ -249,16 +247,6 @@ class Experiment:
             config=self.config.model_dump(mode="json") | {"training": self.args.to_dict()},
             say=self.console.print,
         )
-
-    def _set_later_checkpoints_aside(self) -> None:
-        """Rename what a resumed run makes anew, each with one line; their records in the metrics go."""
-        if self.checkpoint is None or not self.main:
-            return
-        for later in all_checkpoints(self.run_folder):
-            if step_of(later) > step_of(self.checkpoint):
-                why = flaw(later) or "it comes after"
-                aside = set_aside(later).name
-                self.console.print(f"{later.name} is now {aside}, {why}: the run goes on from {self.checkpoint.name}")
 
     @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:
@@ -380,33 +368,28 @@ class Experiment:
         write_episodes(file, episodes, breakdowns, credits)
 
     def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:
-        """Write `results.json` and the learning curve, and print the table of what changed."""
+        """Say what came of the run: in the table that it prints, `results.json`, model cards and the trackers."""
         if not self.main:
             return
-        ideal, learners = ceiling(self.evaluation_env, after), self.policy.adapters
-        asked = self.evaluation_env.config.confidences
-        results = before_and_after(before, after, ideal, learners, confidences=asked)
-        plain = {side: {n: dataclasses.asdict(m) for n, m in metrics.items()} for side, metrics in results.items()}
-        write_whole(self.run_folder / "results.json", json.dumps(plain, indent=2) + "\n")
-        title = f"{self.name}, seed {self.config.seed}: {len(after)} unseen instances"
-        if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
-            title += f", the seats of {', '.join(learners)}"  # others play beside them
-        self.console.print(table(results, title))
-        alarms = ringing(read_metrics(self.run_folder / "metrics.jsonl")).values()
-        for text in (*alarms, *worsened(results["change"])):
+        folder, learners = self.run_folder, self.policy.adapters
+        run = f"{self.name}, seed {self.config.seed}"
+        outcome = RunOutcome.of(run, self.evaluation_env, learners, before, after)
+        outcome.write(folder / "results.json")
+        self.console.print(outcome.table)
+        for text in outcome.alarms(folder / "metrics.jsonl"):
             self.console.print(f"alarm: {text}")
-        self._write_cards(rows(results), len(after))
+        start = rundir.recorded(folder)["starts"][0]
+        outcome.write_cards(
+            folder, self._about(outcome.episodes, (start["git"] or {}).get("commit")), learners, start["command"]
+        )
         if self.wandb:
-            values = {side: {name: m.value for name, m in metrics.items()} for side, metrics in results.items()}
-            self.wandb.report(values, COLUMNS, rows(results))
-        self.console.print(f"run directory: {self.folder}")
-        self.console.print(f"to look at it: marl-coop view {shlex.quote(str(self.folder))}")
+            self.wandb.report(outcome.values, COLUMNS, outcome.rows)
+        self.console.print(f"run directory: {folder}")
+        self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
 
-    def _write_cards(self, results: Sequence[Sequence[str]], episodes: int) -> None:
-        """Put a model card beside each trained adapter."""
-        config, first = self.config, rundir.recorded(self.run_folder)["starts"][0]
-        families = config.env.get("families")
-        about = About(
+    def _about(self, episodes: int, commit: str | None) -> About:
+        config, families = self.config, self.config.env.get("families")
+        return About(
             run=self.name,
             base=str(self.base.config.name_or_path),
             rank=config.lora.r,
@@ -416,8 +399,5 @@ class Experiment:
             phases=[str(phase) for phase in self.env.config.phases],
             seed=config.seed,
             episodes=episodes,
-            commit=first["git"] and first["git"]["commit"],
+            commit=commit,
         )
-        for adapter in self.policy.adapters:
-            card = model_card(adapter, about, first["command"], COLUMNS, results)
-            write_whole(self.run_folder / adapter / "README.md", str(card))

@@ -23,7 +23,8 @@ from marl_coop.policy.team import TeamPolicy
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
-from marl_coop.rollout.runner import ReplaySpec, RolloutRunner
+from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.rollout.trajectory import ReplaySpec
 from marl_coop.runs.rundir import RunError
 
 

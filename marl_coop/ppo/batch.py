@@ -14,7 +14,7 @@ from torch import Tensor
 
 from envs.core.task import Seat
 from marl_coop.policy.routed_lora import Span, spans_of
-from marl_coop.rollout.runner import Trajectory
+from marl_coop.rollout.trajectory import Trajectory
 
 PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory of CPU kernels flat
 

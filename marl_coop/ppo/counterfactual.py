@@ -17,7 +17,8 @@ from envs.core.episode import Episode, Phase
 from envs.core.task import Seat, Task
 from marl_coop.players import Player
 from marl_coop.ppo import losses
-from marl_coop.rollout.runner import ReplaySpec, Rollout, RolloutRunner
+from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.rollout.trajectory import ReplaySpec, Rollout
 from rewards import RewardBreakdown
 
 NO_MESSAGE = "PASS"

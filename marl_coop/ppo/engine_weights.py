@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from marl_coop.engines import Engine
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.rollout.runner import Rollout
+from marl_coop.rollout.trajectory import Rollout
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from envs.core.episode import Episode
-from envs.core.seeds import Stream, task_seed
+from envs.core.seeds import Stream, stable_seed, task_seed
 from envs.core.task import Seat
 from marl_coop.players import BASE, Mix, Player, partner_name
 from marl_coop.policy.allocator import give_back_freed_memory
@@ -36,7 +36,8 @@ from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.processes import most, total
 from marl_coop.ppo.reward_weights import RewardWeights
 from marl_coop.profiling import phase
-from marl_coop.rollout.runner import Rollout, RolloutRunner, stable_seed
+from marl_coop.rollout.runner import RolloutRunner
+from marl_coop.rollout.trajectory import Rollout
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, cases, of_players, rates

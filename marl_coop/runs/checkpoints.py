@@ -143,6 +143,14 @@ def set_aside(checkpoint: Path) -> Path:
     return checkpoint.rename(place)
 
 
+def set_later_aside(folder: Path, checkpoint: Path) -> Iterator[str]:
+    """Set aside each checkpoint of a run after the one where it goes on, and makes them anew; a line of each."""
+    for later in all_checkpoints(folder):
+        if step_of(later) > step_of(checkpoint):
+            why = flaw(later) or "it comes after"
+            yield f"{later.name} is now {set_aside(later).name}, {why}: the run goes on from {checkpoint.name}"
+
+
 def drop(place: Path) -> None:
     """Delete a checkpoint or an adapter in a way that leaves no part of it under its name."""
     aside = place.parent / ASIDE / f"dropped-{place.name}"

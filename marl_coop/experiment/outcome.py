@@ -1,0 +1,83 @@
+"""What came of a run: the table of before and after, what rings in it, and the files in the run's folder of it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from rich.table import Table
+
+from envs.core.env import CoopEnv
+from envs.core.episode import Episode
+from marl_coop.evaluation.alarms import ringing, worsened
+from marl_coop.evaluation.ceiling import ceiling
+from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, rows, table
+from marl_coop.export.card import About, model_card
+from marl_coop.runs.files import write_whole
+from marl_coop.runs.records import read_metrics
+from rewards.metrics import Metric, seats_of
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """Metrics of the same unseen instances before and after training.
+
+    Attributes:
+        title: of the table.
+        results: metrics by name for each side of the table.
+        episodes: instances that were played.
+    """
+
+    title: str
+    results: dict[str, dict[str, Metric]]
+    episodes: int
+
+    @classmethod
+    def of(
+        cls, run: str, env: CoopEnv, learners: Sequence[str], before: Sequence[Episode], after: Sequence[Episode]
+    ) -> Self:
+        """The outcome of what was played.
+
+        Args:
+            run: what the table calls the run.
+            env: the environment of the evaluation.
+            learners: adapters that were trained, whose seats count.
+            before, after: episodes of the same tasks, in the same order.
+        """
+        results = before_and_after(before, after, ceiling(env, after), learners, confidences=env.config.confidences)
+        title = f"{run}: {len(after)} unseen instances"
+        if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
+            title += f", the seats of {', '.join(learners)}"  # others play beside them
+        return cls(title, results, len(after))
+
+    @cached_property
+    def rows(self) -> list[list[str]]:
+        """The table as text, a row per metric."""
+        return rows(self.results)
+
+    @property
+    def table(self) -> Table:
+        """The table as a terminal shows it."""
+        return table(self.results, self.title)
+
+    def alarms(self, metrics: Path) -> list[str]:
+        """What rings at the end of a run, given the records of its updates."""
+        return [*ringing(read_metrics(metrics)).values(), *worsened(self.results["change"])]
+
+    def write(self, file: Path) -> None:
+        """Put the metrics into a JSON file."""
+        plain = {side: {n: dataclasses.asdict(m) for n, m in found.items()} for side, found in self.results.items()}
+        write_whole(file, json.dumps(plain, indent=2) + "\n")
+
+    def write_cards(self, folder: Path, about: About, learners: Sequence[str], command: Sequence[str]) -> None:
+        """Put a model card beside each trained adapter of a run's folder."""
+        for adapter in learners:
+            write_whole(folder / adapter / "README.md", str(model_card(adapter, about, command, COLUMNS, self.rows)))
+
+    @property
+    def values(self) -> dict[str, dict[str, float | None]]:
+        """The bare numbers, as trackers take them."""
+        return {side: {name: metric.value for name, metric in found.items()} for side, found in self.results.items()}
