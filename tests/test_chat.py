@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import trl
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from marl_coop.rollout.chat import Chat
@@ -160,12 +160,75 @@ def test_a_chat_opens_to_the_id_as_the_templates_of_known_models_do(name):
         assert chat.open(text) == of_template(tokenizer, text, system_role=name != NO_SYSTEM_ROLE)
 
 
-@pytest.mark.parametrize("name", ["cohere", "gemma", "gemma3", "llama3", "phi3", "qwen2_5", "qwen3_instruct_2507"])
+GO_ON = (
+    "cohere",
+    "gemma",
+    "gemma3",
+    "glm4moe",
+    "gptoss",
+    "llama3",
+    "phi3",
+    "qwen2_5",
+    "qwen3_8",
+    "qwen3_instruct_2507",
+)
+
+
+@pytest.mark.parametrize("name", GO_ON)
 def test_a_chat_goes_on_to_the_id_where_the_template_rewrites_no_earlier_turn(name):
     tokenizer = of_family(name)
     chat = Chat(tokenizer, SYSTEM)
-    ids = chat.follow([*chat.open("one"), *chat.reply_ids("two")], "three")
-    assert ids == of_template(tokenizer, "one", "two", "three", system_role=name != NO_SYSTEM_ROLE)
+    ids, said = chat.open("one"), ["one"]
+    for reply, observation in (("two", "three"), ("four", "five")):
+        assert chat.reply_text(chat.reply_ids(reply)) == reply
+        ids = chat.follow([*ids, *chat.reply_ids(reply)], observation)
+        said += [reply, observation]
+        assert ids == of_template(tokenizer, *said, system_role=name != NO_SYSTEM_ROLE)
+
+
+def test_a_reply_begins_as_the_template_begins_one():
+    tokenizer = of_family("gptoss")
+    reply = Chat(tokenizer, SYSTEM).reply_ids("two")
+    assert tokenizer.decode(reply) == "<|channel|>final<|message|>two<|end|>"
+    tokenizer = of_family("qwen3_8")  # whose generation prompt opens a block of thoughts
+    assert tokenizer.decode(Chat(tokenizer, SYSTEM).reply_ids("two")) == "\n</think>\n\ntwo<|im_end|>"
+
+
+def test_a_space_that_the_generation_prompt_alone_has_brings_no_mark_into_a_reply():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace("assistant\n' }}{% endif", "assistant\n ' }}{% endif")
+    chat = Chat(tokenizer, SYSTEM)
+    assert tokenizer.decode(chat.open("x")).endswith("<|im_start|>assistant\n ")
+    assert tokenizer.decode(chat.reply_ids("two")) == "two<|im_end|>"
+
+
+def test_a_template_that_numbers_its_turns_is_refused():
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace("message['role'] +", "message['role'] + ' ' + loop.index|string +")
+    with pytest.raises(ValueError, match="does not mark all turns alike"):
+        Chat(tokenizer, SYSTEM)
+
+
+@pytest.mark.parametrize(
+    "normalizer, spelt",
+    [
+        (normalizers.NFKC(), "\uff1cthink\uff1e"),
+        (normalizers.Lowercase(), "<THINK>"),
+        (normalizers.BertNormalizer(), "<th\0ink>"),
+    ],
+    ids=["wide", "capital", "control"],
+)
+def test_a_mark_that_is_spelt_otherwise_stays_text_where_a_tokenizer_would_see_through_it(normalizer, spelt):
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.chat_template = ALTERNATING
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    tokenizer.add_tokens([AddedToken(mark, normalized=True) for mark in ("<think>", "</think>")])
+    think = tokenizer.convert_tokens_to_ids("<think>")
+    assert think in tokenizer(spelt)["input_ids"]
+    chat = Chat(tokenizer, SYSTEM)
+    for write in (chat.open, lambda text: chat.follow(chat.open("x"), text), chat.reply_ids):
+        assert write(f"say {spelt}").count(think) == write("say").count(think)
+        assert "say <" in tokenizer.decode(write(f"say {spelt}")).replace("\uff1c", "<").lower()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from envs.core.tokens import one_line
 
 _FIRST, _REPLY, _SECOND, _SYSTEM = "<<first>>", "<<reply>>", "<<second>>", "<<system>>"
+_EXCHANGE = ({"role": "user", "content": "<<asked>>"}, {"role": "assistant", "content": "<<answered>>"})
 
 
 class Chat:
@@ -62,14 +63,20 @@ class Chat:
                 f"{self._name} has no generation prompt: it begins a reply with {before_reply!r} and asks for one with "
                 f"{to_reply!r}; give it its add_generation_prompt"
             )
+        if self._around_reply(_SECOND, earlier=_EXCHANGE) != (before_reply, to_user):
+            raise ValueError(
+                f"{self._name} does not mark all turns alike, as one that numbers them; use another template"
+            )
         to_user, again = self._around(to_user, _SECOND)
+        added = tokenizer.added_tokens_decoder.items()
+        self._normalized = frozenset(i for i, token in added if token.normalized and i != tokenizer.unk_token_id)
         self._opening, self._to_user = len(opening), len(to_user)  # where what somebody wrote begins
         self._to_reply = {_FIRST: len(to_reply), _SECOND: len(again)}
         self.eos, self._end_text = self._end_of_turn(to_user, end_of_turn)
         declared = [tokenizer.eos_token_id, *self._ids(self._end_text), *stops]
         self.stops = frozenset({self.eos} | {i for i in declared if i is not None})
         self._before_reply = to_reply
-        self._indent = before_reply.removeprefix(to_reply) if before_reply.strip() == to_reply.strip() else ""
+        self._lead = before_reply.removeprefix(to_reply) if before_reply.startswith(to_reply) else ""
         self._cut_at = {mark: self._inside(mark) for mark in self._role_marks(to_user, to_reply)}
         shortest_first = "|".join(map(re.escape, sorted(self._cut_at, key=len)))
         self._spelt_out = re.compile(f"(?=({shortest_first}))") if shortest_first else None
@@ -91,13 +98,15 @@ class Chat:
         return [*ids, *([] if ids[-1] in self.stops else [self.eos]), *added[skipped:]]
 
     def reply_ids(self, text: str) -> list[int]:
-        """Ids of a reply that is given as text, with the end-of-turn token."""
-        text = self._indent + text
-        return [*self._encode(text, 0, len(text), after=self._before_reply), self.eos]
+        """Ids of a reply that is given as text, with what the template puts before it and the end-of-turn token."""
+        text = self._lead + text
+        return [*self._encode(text, len(self._lead), len(text), after=self._before_reply), self.eos]
 
     def reply_text(self, ids: list[int]) -> str:
         """The text of a reply, without its end."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._indent)
+        ids = ids[:-1] if ids and ids[-1] in self.stops else ids  # not every tokenizer flags its end special
+        text, lead = (str(self.tokenizer.decode(i, skip_special_tokens=True)) for i in (ids, self._ids(self._lead)))
+        return text.removeprefix(lead)
 
     # ------------------------------------------------------------------------------------------------ the template
 
@@ -107,12 +116,13 @@ class Chat:
             return [{"role": "system", "content": system}, {"role": "user", "content": observation}]
         return [{"role": "user", "content": f"{system}\n\n{observation}"}]
 
-    def _around_reply(self, observation: str) -> tuple[str, str]:
-        """What the template writes between a first user message and its reply, and from the end of the reply on.
+    def _around_reply(self, observation: str, earlier: Iterable[dict[str, str]] = ()) -> tuple[str, str]:
+        """What the template writes between a user message and its reply, and from the end of the reply on.
 
         The first message has no system role here: what follows a reply must not repeat the system text.
         """
         messages = [
+            *earlier,
             {"role": "user", "content": _FIRST},
             {"role": "assistant", "content": _REPLY},
             {"role": "user", "content": observation},
@@ -195,9 +205,18 @@ class Chat:
         """Ids of a text of which text[start:stop] was written by somebody: marks spelt out in there are cut in two."""
         written = text[start:stop]
         found = self._spelt_out.finditer(written) if self._spelt_out else ()
-        cuts = [0, *sorted({start + m.start() + self._cut_at[m[1]] for m in found}), len(text)]
-        pieces = [text[begin:end] for begin, end in pairwise(cuts)]
+        ids = self._joined(text, sorted({start + m.start() + self._cut_at[m[1]] for m in found}), after)
+        if self._marks_in(ids) > self._marks_in(self._joined(text[:start] + text[stop:], (), after)):
+            return self._joined(text, range(start + 1, stop), after)  # a mark that is spelt otherwise, as <THINK>
+        return ids
+
+    def _joined(self, text: str, cuts: Iterable[int], after: str) -> list[int]:
+        pieces = [text[begin:end] for begin, end in pairwise([0, *cuts, len(text)])]
         return [*self._ids(pieces[0], after), *(i for piece in pieces[1:] for i in self._ids(piece, after="\n"))]
+
+    def _marks_in(self, ids: list[int]) -> int:
+        """How many tokens are matched in the normalized text, whatever they are spelt like."""
+        return sum(i in self._normalized for i in ids) if self._normalized else 0
 
     def _inside(self, mark: str) -> int:
         """The place in a mark at which its two parts, each on its own, are other tokens than the mark."""
