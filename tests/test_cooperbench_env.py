@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from test_repo_actions import REPLIES
 
 import envs
-from envs.cooperbench import Evaluator, Refused
+from envs.cooperbench import Evaluator, Refused, pair_log
 from envs.cooperbench.env import CooperBench
+from envs.cooperbench.submission import submit
 from envs.core.env import SEATS
 from envs.core.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
@@ -78,6 +79,22 @@ def test_gold_in_fences_or_with_other_line_ends_is_written_as_it_is():
     old = "x = 1\r\ny = 2\r\n"
     (edit,) = hunks({CORE: old}, CORE, old.replace("y", "z"))
     assert edited({CORE: old}, *parse_actions(written(edit)).actions) == {CORE: "x = 1\r\nz = 2\r\n"}
+
+
+def test_what_looks_like_a_shells_quotes_or_a_header_is_merged_as_the_seats_wrote_it(make, toy):
+    bench = toy[1].bench(toy[0])
+    odd = r"""QUOTE, TWICE = '\'', '\'''\''""" + "\nODD = '''\x0cdiff --git a/tests/t.py b/tests/t.py'''"
+
+    def quoting(env, seat):
+        added = f"Insert {CORE} before: def label(width, height):\n{odd}\nEnd\nSubmit"
+        return gold(env, seat).replace("Submit", added if seat == "agent_1" else "Submit")
+
+    env = make(pairs=["shapes_task/7/1-3"])
+    episode = played(env, quoting)
+    assert episode.outcome.success and odd in episode.outcome.merge.final[CORE]
+    for seat, patch in zip(SEATS, pair_log(episode).patches, strict=True):
+        sent = submit(bench.repository, bench.base, patch, bench.packages)
+        assert bench.repository.read(sent.tree, CORE).decode() == env.branch(seat)[CORE]
 
 
 def test_gold_patches_of_one_signature_conflict_and_pay_nothing(make):

@@ -213,5 +213,6 @@ def _targets(runner: str) -> tuple[str, ...]:
 
 def patched_paths(patch: str) -> tuple[str, ...]:
     """Paths that a patch writes, from its `diff --git` headers, in their order."""
-    headers = filter(None, map(_HEADER.match, patch.splitlines()))
+    lines = (line.rstrip("\r") for line in patch.split("\n"))  # the form feed of an old source ends no line of a patch
+    headers = filter(None, map(_HEADER.match, lines))
     return tuple(dict.fromkeys(header[2] for header in headers))

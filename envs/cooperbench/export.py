@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from envs.cooperbench.logs import AgentLog, Message, PairLog, write_log
+from envs.cooperbench.submission import handed_in
 from envs.core.episode import Episode, Merge
 from envs.core.task import Seat
 from envs.repository.actions import Reply, Submit, parse_actions
@@ -99,7 +100,7 @@ def _patches(merge: Merge, seats: Iterable[Seat]) -> list[str]:
             repository.write({path: text.encode("utf-8") for path, text in files.items()})
             for files in (merge.base, *(merge.proposals[seat] for seat in seats))
         )
-        return [repository.diff(base, side) for side in sides]
+        return [handed_in(repository.diff(base, side)) for side in sides]
 
 
 def _chat(episode: Episode, seat: Seat) -> tuple[dict[str, object], ...]:

@@ -13,6 +13,7 @@ _TEST_FOLDERS = frozenset(("test", "tests", "__tests__", "spec", "testdata"))
 _TEST_FILE = re.compile(r"test_.+|.+_test\.\w+|.+\.(test|spec)\.\w+|.*Tests?\.(java|kt|cs|scala)|tests?\.py")
 _SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
 _SOURCES = frozenset((".py", ".pyi"))
+_QUOTED = "'\\''"  # what a shell makes of an apostrophe, and Python's own literal of one
 
 
 class Applied(StrEnum):
@@ -40,7 +41,7 @@ def submit(repository: Repository, base: str, patch: str, packages: Sequence[str
     official evaluator cannot read: it then ends without a verdict. What is changed outside of the packages is merged
     (so that it can conflict, as in the benchmark) and then does not count.
     """
-    text = patch.replace("'\\''", "'")  # what a shell made of an apostrophe
+    text = patch.replace(_QUOTED, "'")
     sections = _SECTION.split(text if text.endswith("\n") else text + "\n")
     kept = "".join(section for section in sections if not any(map(is_test_path, patched_paths(section))))
     tests = tuple(path for path in patched_paths(text) if is_test_path(path))
@@ -52,6 +53,19 @@ def submit(repository: Repository, base: str, patch: str, packages: Sequence[str
         return Submission(status=Applied.FAILED, tree=base, ignored=tests, detail=str(error))
     outside = tuple(path for path in repository.changed(base, tree) if not counts(path, packages))
     return Submission(status=Applied.APPLIED, tree=tree, ignored=tests + outside)
+
+
+def handed_in(diff: str) -> str:
+    r"""The patch that `submit` and the benchmark take for a diff: both undo a shell's quotes, wherever they stand.
+
+    So a diff that looks quoted, as one with the literal of an apostrophe does, is quoted once more.
+
+    >>> print(handed_in("+QUOTE = '\\''"))
+    +QUOTE = '\''\'\'''\''
+    >>> handed_in("+QUOTE = '\\''").replace("'\\''", "'") == "+QUOTE = '\\''"
+    True
+    """
+    return diff.replace("'", _QUOTED) if _QUOTED in diff else diff
 
 
 def is_test_path(path: str) -> bool:

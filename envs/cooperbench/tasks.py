@@ -8,7 +8,7 @@ from envs.cooperbench.dataset import BenchTask, Pair
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.grading import FeatureVerdict, Workbench
 from envs.cooperbench.runner import RunStatus
-from envs.cooperbench.submission import counts
+from envs.cooperbench.submission import counts, handed_in
 from envs.core.episode import Forecast, Outcome, PartTests, StopReason
 from envs.core.task import Seat, Task
 from envs.core.tokens import message_tokens
@@ -79,7 +79,7 @@ def grade_branches(
     """What comes of two branches, the first of which leads: graded as merged, and each of them alone."""
     bench = evaluator.bench(bench_task)
     trees = [_tree(bench, task.files, branches[seat]) for seat in task.seats]
-    patches = [bench.repository.diff(bench.base, tree) for tree in trees]
+    patches = [handed_in(bench.repository.diff(bench.base, tree)) for tree in trees]
     verdict = evaluator.evaluate(bench_task, pair.features, (patches[0], patches[1]), policy)
     alone = {
         seat: [evaluator.grade(bench_task, feature, tree) for feature in pair.features]
