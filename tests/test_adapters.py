@@ -1,5 +1,7 @@
 """Adapters on disk: of any name, of their own shape, whole, and of the base that they were made on."""
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -59,6 +61,21 @@ def test_an_adapter_of_another_shape_is_told_before_one_is_made(tmp_path, other,
     check_adapter(LoraConfig(**fields), base(), tmp_path / A)
     with pytest.raises(ValueError, match=said):
         check_adapter(LoraConfig(**fields | other), base(), tmp_path / A)
+
+
+@pytest.mark.parametrize("ours, theirs", [("Tiny-1B", "org/tiny-1b"), ("org/Tiny", "/disk/Tiny"), ("Tiny", None)])
+def test_an_adapter_from_elsewhere_is_compared_by_the_name_of_its_base(tmp_path, ours, theirs):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words)).save(tmp_path)
+    (tmp_path / A / "base.json").unlink()  # which no other library writes
+    file, base = tmp_path / A / "adapter_config.json", tiny.base_model(words)
+    base.config.name_or_path = ours
+    policy, written = tiny.team(base), json.loads(file.read_text())
+    file.write_text(json.dumps(written | {"base_model_name_or_path": theirs}))
+    policy.add_frozen("same", tmp_path / A)
+    file.write_text(json.dumps(written | {"base_model_name_or_path": "org/Other"}))
+    with pytest.raises(ValueError, match=rf"was made on 'org/Other', and the base is '{ours}': give it that model, or"):
+        policy.add_frozen("other", tmp_path / A)
 
 
 def test_a_cut_adapter_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from envs.core.task import Seat
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.experiment.callbacks import StepProgress, show_progress
+from marl_coop.policy.adapters import identify, write_adapter
 from marl_coop.policy.compat import keep_to_one_gpu, with_layer_class
 from marl_coop.policy.loading import cache_folder, filled
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, spans_of
@@ -152,7 +153,9 @@ def warm_adapter(
             trainer.train()
         if state.is_local_main_process:  # a cache of each machine, unless they share one
             with writing("the warmed-up adapter", folder.parent), filled(folder) as finished:
-                adapted.save_pretrained(str(finished))
+                write_adapter(
+                    adapted, ADAPTER, cast(LoraConfig, adapted.peft_config[ADAPTER]), identify(model), finished
+                )
         adapted.unload()
     state.wait_for_everyone()
     set_seed(seed)

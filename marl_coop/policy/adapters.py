@@ -127,7 +127,13 @@ def _opened(folder: Path) -> Iterator[Any]:
 
 def _check_base(base: BaseIdentity, folder: Path) -> None:
     file = folder / BASE_FILE
-    if not file.exists():  # an adapter from elsewhere does not say
+    if not file.exists():  # an adapter from elsewhere, which has a name alone
+        made_on = read_config(folder).base_model_name_or_path
+        if base.name and made_on and Path(base.name).name.lower() != Path(made_on).name.lower():
+            raise ValueError(
+                f"the adapter in {folder} was made on {made_on!r}, and the base is {base.name!r}: give it that model, "
+                "or, if they are the same, put the base's name into its adapter_config.json"
+            )
         return
     try:
         made_on = json.loads(file.read_text("utf-8"))
