@@ -8,9 +8,12 @@ import transformers
 from peft import LoraConfig, PeftModel
 from transformers import LlamaConfig
 
+from marl_coop.config.schema import load_config
 from marl_coop.engines import Request, embedded
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.engines.selftest import check_model, score_chats
+from marl_coop.experiment.setup import check_model as check_plan
+from marl_coop.experiment.setup import lora_config
 from marl_coop.policy import attention, compat
 from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
@@ -149,6 +152,31 @@ def test_a_supported_model_passes_the_self_test_and_comes_back_as_it_was(family,
     check_model(base, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"), tiny.SEATS, 64)
     assert [type(m) for m in base.modules()] == modules
     assert all(torch.equal(before[name], p) for name, p in base.named_parameters())
+
+
+def test_a_model_that_sees_is_adapted_in_its_language_model_alone(tmp_path):
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    text = transformers.Gemma3TextConfig(**SMALL | SLIDING | {"vocab_size": 300})
+    sees = {"vision_config": vision | {"image_size": 16, "patch_size": 8}, "mm_tokens_per_image": 4}
+    config = transformers.Gemma3Config(text_config=text.to_dict(), **sees, image_token_index=299)
+
+    def model():
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+    base, settings = model(), load_config([], ["lora.r=2"])
+    check_plan(settings, base, torch.device("cpu"), longest=64)
+    policy = TeamPolicy(base, lora_config(settings, base), tiny.SEATS, critic_seats=1)
+    adapted = {n for n, m in policy.base.named_modules() if isinstance(m, compat.LoraLayer)}
+    assert adapted and all(name.startswith("model.language_model.layers.") for name in adapted)
+    for weight in policy.adapter_parameters("agent_0", "B"):
+        torch.nn.init.normal_(weight, std=0.3)
+    policy.save(tmp_path)
+    chat, ids = [("agent_0", [*range(2, 30)], [(i, 0.0) for i in range(1, 28)])], torch.arange(2, 30)
+    with torch.no_grad():
+        logprobs_TV = PeftModel.from_pretrained(model(), tmp_path / "agent_0")(ids[None]).logits[0].log_softmax(-1)
+        found = score_chats(policy, chat, temperature=1.0)
+    assert torch.allclose(found, logprobs_TV[:-1].gather(-1, ids[1:, None])[:, 0], atol=1e-4)
 
 
 def test_nothing_of_a_team_that_is_unloaded_stays_on_the_base():

@@ -30,7 +30,14 @@ from marl_coop.experiment.warmup import demonstrate, warm_adapter
 from marl_coop.players import Mix, PastSelves, Player
 from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.compat import get_reporting_integration_callbacks
-from marl_coop.policy.loading import adapted_layers, load_base, max_positions, stop_ids, vocabulary
+from marl_coop.policy.loading import (
+    adapted_layers,
+    load_base,
+    max_positions,
+    outside_decoder,
+    stop_ids,
+    vocabulary,
+)
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine
 from marl_coop.rollout import limits
@@ -247,6 +254,7 @@ def lora_config(config: Config, base: PreTrainedModel) -> LoraConfig:
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
         target_modules=config.lora.target_modules,
+        exclude_modules=outside_decoder(base, config.lora.target_modules),
         layers_to_transform=adapted_layers(base, config.lora.upper_layers),
         task_type="CAUSAL_LM",
     )

@@ -4,9 +4,10 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,18 @@ def adapted_layers(model: PreTrainedModel, upper_layers: float) -> list[int]:
     """
     layers = model.config.get_text_config().num_hidden_layers
     return list(range(layers - max(1, round(layers * upper_layers)), layers))
+
+
+def outside_decoder(model: PreTrainedModel, targets: Sequence[str]) -> str | None:
+    """Pattern of the modules outside the decoder, for `LoraConfig.exclude_modules`, where a name of `targets` is in use
+    inside and outside, as in a model that sees: its tower has layers too. None where they are not."""
+    names, decoder = [name for name, _ in model.named_modules()], model.get_decoder()
+    within = next(f"{name}." for name, module in model.named_modules() if module is decoder)
+    for target in targets:
+        places = {name.startswith(within) for name in names if name.endswith(f".{target}")}
+        if len(places) > 1:
+            return rf"(?!{re.escape(within)}).*"
+    return None
 
 
 def _unpacked_wheel() -> Path:
