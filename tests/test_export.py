@@ -8,10 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 import tiny
 import torch
+from huggingface_hub import HfApi
 from viewed import HOSTILE, REWARDS, played
 
 from envs.core.env import SEATS
@@ -208,13 +208,11 @@ def test_the_snippet_of_peft_loads_the_adapter(tmp_path, monkeypatch):
 class Stub:
     """The Hub as `push` sees it."""
 
-    def __init__(self, error: Exception | None = None):
-        self.error, self.pushed = error, {}
+    def __init__(self):
+        self.pushed = {}
 
     def create_repo(self, name, exist_ok):
         assert exist_ok
-        if self.error:
-            raise self.error
 
     def upload_folder(self, repo_id, folder_path, commit_message):
         self.pushed[repo_id] = folder_path
@@ -228,9 +226,12 @@ def test_each_adapter_has_a_repository_of_its_own(tmp_path):
     assert push(folders[:1], "me/one", hub) == ["me/one"]
 
 
-def test_a_hub_that_is_not_reached_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"'me/one' is not taken by the Hub: no route; see `hf auth login`"):
-        push([tmp_path / "agent_0"], "me/one", Stub(httpx.ConnectError("no\nroute")))
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_is_not_reached_is_one_line(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    nobody = HfApi(endpoint="http://127.0.0.1:9", token="hf_none")
+    with pytest.raises(ValueError, match=r"^'me/one' is not taken by the Hub: .*; see `hf auth login`$"):
+        push([tmp_path / "agent_0"], "me/one", nobody)
 
 
 def test_adapters_without_a_card_are_not_pushed(run, capsys):

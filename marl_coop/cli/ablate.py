@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from marl_coop.cli.arguments import find_modules_beside, set_environment
+from marl_coop.cli.arguments import add_output, check_output, find_modules_beside, set_environment
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
@@ -128,7 +128,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "stopped goes on: the same command is given again.",
     )
     parser.add_argument("spec", type=Path, metavar="SPEC", help="such as configs/studies/terms.yaml")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: ablations/<name>")
+    add_output(parser, "DIR", "default: ablations/<name>")
     parser.add_argument(
         "--executor",
         choices=("here", "slurm", "print"),
@@ -141,6 +141,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="judge all arms, estimate the time, and stop")
     args = parser.parse_args(argv)
+    check_output(args.output, "DIR")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: at least 1", source=COMMAND_LINE)
     if args.accelerate is not None and not args.accelerate.is_file():

@@ -1,4 +1,4 @@
-"""What several commands take: configuration files and overrides."""
+"""What several commands take: configuration files, overrides, and where to write."""
 
 import argparse
 import logging
@@ -6,13 +6,21 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
+
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.runs.files import write_whole
+from marl_coop.runs.rundir import obstacle
 
 
 def add_configuration(
     parser: argparse.ArgumentParser, required: bool = True, example: str = "training.learning_rate=1e-5"
 ) -> None:
     """The arguments that name a configuration; their values are `args.config` and `args.overrides`."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"laid over the files, such as {example}")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help=f"laid over the files, such as {example}"
+    )
     parser.add_argument(
         "--config",
         action="append",
@@ -21,6 +29,31 @@ def add_configuration(
         metavar="FILE",
         help="such as configs/quickstart.yaml; may be given several times, and later files win",
     )
+
+
+def add_output(parser: argparse.ArgumentParser, kind: Literal["FILE", "DIR"], help: str) -> None:
+    """The argument that says where to write; judge its value, `args.output`, by `check_output`."""
+    parser.add_argument("--output", type=lambda word: Path(os.path.expanduser(word)), metavar=kind, help=help)
+
+
+def check_output(place: Path | None, kind: Literal["FILE", "DIR"]) -> None:
+    """Say whether what `--output` names could be written, before there is anything to write.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    if place is None:
+        return
+    is_file = kind == "FILE"
+    why = f"{str(place)!r} is a folder" if is_file and place.is_dir() else obstacle(place.parent if is_file else place)
+    if why is not None:
+        raise ConfigError(f"--output {place} cannot be written: {why}; name another", source=COMMAND_LINE)
+
+
+def write_output(file: Path, text: str) -> None:
+    """Write a file that `--output` named, and the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text)
 
 
 def set_environment() -> None:

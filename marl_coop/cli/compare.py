@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.cli.terminal import wide_console
 from marl_coop.evaluation.comparison import compare_methods, read_evaluated
 
@@ -21,8 +22,9 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write JSON, CSV and plots there too")
+    add_output(parser, "DIR", "write JSON, CSV and plots there too")
     args = parser.parse_args(argv)
+    check_output(args.output, "DIR")
     evaluated = [one for place in args.places for one in read_evaluated(place)]
     comparisons = compare_methods(evaluated, args.reference)
     from marl_coop.evaluation.comparison_tables import tables, write  # load matplotlib

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.table import Table
 from rich.text import Text
@@ -51,12 +52,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _count(word: str) -> int:
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is not at least 1")
-    return number
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of GPUs: give 1 or more")
+    return int(word)
 
 
 def _gib(word: str) -> float:
-    if not 0 < (number := float(word)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word} is no size: give GiB, such as 24")
-    return number
+    with suppress(ValueError):
+        if 0 < (number := float(word)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"{word!r} is no size: give GiB, such as 24")

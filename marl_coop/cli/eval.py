@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from marl_coop.cli.arguments import find_modules_beside, set_environment
+from marl_coop.cli.arguments import add_output, check_output, find_modules_beside, set_environment
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.battery import Battery
 from marl_coop.config.errors import ConfigError
@@ -67,7 +67,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.temperature=0.5", dest="said"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: evaluations/<name of the battery>")
+    add_output(parser, "DIR", "default: evaluations/<name of the battery>")
     args = parser.parse_args(argv)
+    check_output(args.output, "DIR")
     find_modules_beside([*args.config, *(word for word in args.who if Path(word).exists())])
     return args

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from marl_coop.cli.arguments import add_output, check_output, write_output
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
 from marl_coop.runs import rundir
-from marl_coop.runs.files import write_whole
 from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics.ledger import PriceList
@@ -33,8 +33,9 @@ def ledger(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="your prices (default: configs/prices/example.yaml)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
+    add_output(parser, "FILE", "write the numbers as JSON too")
     args = parser.parse_args(argv)
+    check_output(args.output, "FILE")
     name, prices = rundir.recorded(args.run)["name"], read_as(args.prices, PriceList)
     saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER))
     try:
@@ -47,6 +48,6 @@ def ledger(argv: Sequence[str]) -> int:
     if args.output:
         lines = {part: {line: asdict(metric) for line, metric in metrics.items()} for part, metrics in found.items()}
         content = {"prices": prices.model_dump(), "ledger": lines}
-        write_whole(args.output, json.dumps(content, indent=1) + "\n")
+        write_output(args.output, json.dumps(content, indent=1) + "\n")
         console.print(f"results: {args.output}")
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from marl_coop.cli.arguments import add_configuration, find_modules_beside
+from marl_coop.cli.arguments import add_configuration, add_output, check_output, find_modules_beside, write_output
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
@@ -16,7 +16,6 @@ from marl_coop.evaluation.rescore import rescore as score_again
 from marl_coop.evaluation.rescore import table
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
-from marl_coop.runs.files import write_whole
 from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
 from marl_coop.runs.rundir import RunError
 
@@ -30,8 +29,9 @@ def rescore(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     add_configuration(parser, required=False, example="rewards.consensus.weight=0")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
+    add_output(parser, "FILE", "write the numbers as JSON too")
     args = parser.parse_intermixed_args(argv)
+    check_output(args.output, "FILE")
     if not args.config and not args.overrides:
         raise ConfigError("give other rewards by --config FILE or rewards.TERM.weight=NUMBER", source=COMMAND_LINE)
     find_modules_beside(args.config)
@@ -46,7 +46,7 @@ def rescore(argv: Sequence[str]) -> int:
     console = wide_console()
     console.print(table(changes, f"{args.run} under other rewards"))
     if args.output:
-        write_whole(args.output, json.dumps([asdict(change) for change in changes], indent=1) + "\n")
+        write_output(args.output, json.dumps([asdict(change) for change in changes], indent=1) + "\n")
         console.print(f"results: {args.output}")
     return 0
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from envs.core.lookup import nearest
+from envs.core.lookup import alike
 from marl_coop.config.builders import laid_over
 from marl_coop.config.errors import ConfigError, Keys, contains, explain
 
@@ -119,7 +119,8 @@ def _existing_like(file: Path) -> str:
     known = sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     if not known:
         return f"{str(folder)!r} has no YAML file"
-    return f"did you mean {str(folder / nearest(file.name, known))!r}?"
+    near = alike(file.name, known)
+    return f"{str(folder)!r} has {', '.join(known)}" if near is None else f"did you mean {str(folder / near)!r}?"
 
 
 def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:

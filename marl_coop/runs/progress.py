@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # a rate would push the numbers out
+
 
 class Progress:
     """Counts units of work on stderr.
@@ -28,7 +30,7 @@ class Progress:
         self._written = self._started
         self._lines = shown and not sys.stderr.isatty()
         hidden = not shown or self._lines
-        self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, disable=hidden, **_size())
+        self._bar = tqdm(total=total, initial=done, desc=label, bar_format=_BAR, disable=hidden, **_size())
 
     def __enter__(self) -> Self:
         return self

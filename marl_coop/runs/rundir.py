@@ -117,12 +117,18 @@ def check_free(output_dir: str | None) -> None:
         raise RunError(
             f"{output_dir!r} cannot be made: there is no home folder {folder.parts[0]!r}; name another folder"
         )
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "cannot be written" if there.is_dir() else "is no folder"
-        raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {str(there)!r} {why}; name another folder")
+    if (why := obstacle(folder)) is not None:
+        raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {why}; name another folder")
     if output_dir is not None and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise RunError(f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir")
+
+
+def obstacle(folder: Path) -> str | None:
+    """What keeps a folder from being made, or from being written into where it is there; None: nothing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return f"{str(there)!r} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{str(there)!r} cannot be written"
 
 
 def _file_name(name: str) -> str:

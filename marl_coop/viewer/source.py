@@ -20,10 +20,12 @@ from marl_coop.evaluation.comparison import BESIDE_PARTNERS
 from marl_coop.evaluation.results import Kept, Results, read_results
 from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
 from marl_coop.runs.records import lines_of, logged, of_numbers
-from marl_coop.runs.rundir import BEST, RunError
+from marl_coop.runs.rundir import BEST, LOCK, RunError
 from marl_coop.viewer.text import visible
 from rewards import RewardStack
 from rewards.metrics import seats_of
+
+_NO_CONTENT = (LOCK, "view.html", "view.json")  # what lies in the folder of a run of which nothing is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def read_run(folder: Path) -> Run:
     files = episode_files(folder)
     known = [folder / name for name in ("run.json", "config.yaml", "metrics.jsonl", "results.json")] + files
     present = [file for file in known if file.is_file()]
-    if not present and any(path.name != ".lock" for path in folder.iterdir()):
+    if not present and any(path.name not in _NO_CONTENT for path in folder.iterdir()):
         raise RunError(
             f"{str(folder)!r} is not the folder of a run: it has no run.json, no metrics and no episodes; nor of an "
             "evaluation that has ended: it has no results.json"
