@@ -39,8 +39,16 @@ like honest play, and loses 0.003 to 0.004 of a report's score, which so many ta
 is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
 is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
 claims do not, so the ideal makes none.
+- Known not to hold without confidences (`confidences: false`): before the talk a seat with a doubtful source earns \
+0.02 more by another option than its source claims (`second-guesser`). Its claim is right in 27.5 % of tasks and each \
+of two others in 36 %, which only a confidence can say. What it plays, tells and ends on stays honest.
 - Known to be a tie: two seats of `Handover` that write two facts into one entry earn exactly what honest play does, \
-as what it says is within the allowance.
+as what it says is within the allowance; so does a seat with a doubtful source that says nothing (`quiet-novice`) or \
+something else, beside a partner that goes by its own reliable one; and code that survives costs nothing, however \
+useless it is: comments and, in `CooperBench`, public names that nobody uses.
+- `CooperBench` is in no table, as its tests take their time. Where gold patches merge, honest play writes its own and \
+says nothing; the policies of `envs/scripted/patch_exploits.py` earn less, on the toy repository of the tests. Where \
+they conflict nobody can say what honest play is. Writing the partner's change too is charged where that has new names.
 - `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config \
 configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 100` finds honest play first \
 there, too.

@@ -14,7 +14,7 @@ from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, alone, claim, pointer, shown
+from envs.families.base import ReviewFamily, alone, claim, pointer, shown, topics
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
@@ -115,7 +115,7 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
             seats=self.seats,
             briefs=briefs,
             decisions=decisions,
-            topics=count,
+            topics=topics(decisions),
             cell={seat: all(d.is_right(d.belief[seat]) for d in decisions) for seat in self.seats},
         )
 

@@ -14,7 +14,7 @@ from envs.core.lookup import find
 from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
-from envs.families.base import FunctionFamily, alone, claim, pointer, shown
+from envs.families.base import FunctionFamily, alone, claim, pointer, shown, topics
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
@@ -132,6 +132,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             stubs={seat: BOTH.join(map(family.function, parts)) for seat, parts in writes.items()},
             probes=probes,
             hidden_tests=(*tests, HiddenTest(part="", expression=family.round_trip(third))),
+            topics=topics([decision]),
             reference_tokens=sum(message_tokens(family.source(part, truth)) for part in part_of.values()),
         )
 

@@ -48,6 +48,30 @@ def test_in_balanced_honest_play_is_strictly_first(env_class, acts):
     assert len(rows) == 2 * (len(EXPLOITS) - len(played(env_class, acts).left_out))
 
 
+def test_with_several_decisions_honest_play_is_first_and_taking_turns_costs():
+    played_three = play_exploits(envs.DesignReview(decisions=3), 40)
+    balanced = RewardStack.from_config(load_config(["configs/presets/balanced.yaml"]).rewards)
+    rows = audit(balanced, played_three)
+    assert winners(rows) == [] and "log-roller" not in played_three.left_out
+
+
+def test_without_confidences_it_pays_to_guess_before_the_talk_what_the_doubtful_source_does_not_claim():
+    """As docs/audit.md has it under what does not hold; by the design, as no audit of a bearable length is sure of it.
+
+    The prior is paid alpha = 1 times the weight 0.25 for being right, and every second seat has a doubtful source.
+    """
+    env = envs.DesignReview(confidences=False)
+    stack = RewardStack.from_config(load_config(["configs/presets/balanced.yaml"]).rewards)
+    some = {name: EXPLOITS[name] for name in (IDEAL, "second-guesser")}
+    (row,) = (
+        r for r in audit(stack, play_exploits(env, 400, some)) if (r.policy, r.mode) == ("second-guesser", "symmetric")
+    )
+    env.reset(seed=next(seed for seed in range(9) if env.make_task(seed).decisions[0].cue["agent_0"] == "weak"))
+    own = env.posterior("agent_0", env.task.decisions[0])[env.task.decisions[0].belief["agent_0"]]
+    assert own == pytest.approx(0.275)
+    assert abs(row.edge.value - 0.25 / 2 * ((1 - own) / 2 - own)) < row.edge.half < 0.011
+
+
 @ENVIRONMENTS
 def test_in_naive_bonus_it_pays_for_certain_to_hide_what_one_knows(env_class):
     edge = rows_of(env_class, "naive_bonus")["sandbagger", "unilateral"].edge
@@ -58,8 +82,9 @@ def test_in_naive_bonus_it_pays_for_certain_to_hide_what_one_knows(env_class):
 def test_task_only_does_not_see_words_reports_and_promises(env_class):
     rows = rows_of(env_class, "task_only")
     unseen = (
-        "sandbagger chatty hedger overconfident doubter no-prior arsonist-fireman commit-spammer oscillator".split()
-    )
+        "sandbagger quiet-novice chatty hedger overconfident doubter second-guesser no-prior arsonist-fireman "
+        "commit-spammer promise-breaker oscillator"
+    ).split()
     assert all(rows[name, mode].edge == Mean(0, 0) for name in unseen for mode in audits.MODES)
     assert {row.policy for row in winners(list(rows.values()))} <= {*unseen, "code-padder"}
 
@@ -77,8 +102,9 @@ def test_in_approval_it_pays_for_certain_to_agree(env_class):
 
 def test_the_list_holds_every_policy():
     names = (
-        "ideal always-defer never-defer copycat sandbagger silent ok chatty contrarian hedger overconfident doubter "
-        "no-prior no-answer averager arsonist-fireman commit-spammer code-padder oscillator tolerant-coder peeker"
+        "ideal always-defer never-defer copycat sandbagger silent ok mute-expert quiet-novice liar follow-the-first "
+        "log-roller chatty contrarian hedger overconfident doubter second-guesser no-prior no-answer averager "
+        "arsonist-fireman commit-spammer promise-breaker code-padder oscillator tolerant-coder two-faced peeker"
     )
     assert list(EXPLOITS) == [*names.split(), "colluders"]
 
@@ -91,6 +117,7 @@ def test_the_list_holds_every_policy():
         envs.DesignReview(acts=True, rounds=0),
         envs.DesignReview(acts=True, confidences=False),
         envs.DesignReview(rounds=2, decisions=2),
+        envs.DesignReview(rounds=0, decisions=2),
         envs.PairedFunctions(families=["offset"], **ACTS),
     ],
     ids=lambda env: f"{type(env).__name__} {env.config.rounds} {env.config.acts} {env.config.confidences}",
@@ -104,18 +131,21 @@ def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
 
 
 def test_a_policy_that_is_left_out_says_what_it_needs():
-    coders = dict.fromkeys(("code-padder", "tolerant-coder", "peeker"), "code")
-    assert played(envs.DesignReview, True).left_out == coders
+    coders = dict.fromkeys(("code-padder", "tolerant-coder", "two-faced", "peeker"), "code")
+    several = {"log-roller": "several decisions"}
+    assert played(envs.DesignReview, True).left_out == several | coders
     assert (
         played(envs.DesignReview, False).left_out
         == {
             "arsonist-fireman": "acts, two talk rounds",
             "commit-spammer": "acts",
+            "promise-breaker": "acts",
             "oscillator": "acts",
         }
+        | several
         | coders
     )
-    assert played(envs.PairedFunctions, True).left_out == {}
+    assert played(envs.PairedFunctions, True).left_out == several
 
 
 # the numbers
@@ -123,8 +153,8 @@ def test_a_policy_that_is_left_out_says_what_it_needs():
 
 def test_every_policy_is_played_alone_and_with_its_like():
     rows = rows_of(envs.DesignReview, terms={"task_success": {}})
-    coders = {"code-padder", "tolerant-coder", "peeker"}
-    assert rows.keys() == {(name, mode) for name in EXPLOITS.keys() - coders for mode in audits.MODES}
+    left_out = played(envs.DesignReview, True).left_out.keys()
+    assert rows.keys() == {(name, mode) for name in EXPLOITS.keys() - left_out for mode in audits.MODES}
     assert all(rows[IDEAL, mode].edge == Mean(0, 0) for mode in audits.MODES)
 
 

@@ -4,6 +4,7 @@ import math
 import pickle
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,11 @@ from envs.repository.actions import Replace, parse_actions
 from envs.repository.working_copy import edited
 from envs.scripted.cooperbench import Gold, hunks, written
 from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.honest import IDEAL
+from envs.scripted.patch_exploits import PATCH_EXPLOITS
 from envs.scripted.play import play, replay
+from marl_coop.config.layers import read_file
+from marl_coop.evaluation.audit import audit, play_exploits
 from rewards import TERMS, RewardStack
 from rewards.metrics import measure
 
@@ -95,6 +100,21 @@ def test_what_looks_like_a_shells_quotes_or_a_header_is_merged_as_the_seats_wrot
     for seat, patch in zip(SEATS, pair_log(episode).patches, strict=True):
         sent = submit(bench.repository, bench.base, patch, bench.packages)
         assert bench.repository.read(sent.tree, CORE).decode() == env.branch(seat)[CORE]
+
+
+def test_in_balanced_honest_play_is_first_and_each_exploit_does_what_it_says(make):
+    plays = play_exploits(make(pairs=["shapes_task/7/1-3"]), 2)  # one task, so nothing is luck
+    balanced = RewardStack.from_config(read_file(Path("configs/presets/balanced.yaml"))["rewards"])
+    rows = audit(balanced, plays)
+    assert {row.policy: row.edge.value for row in rows if row.policy != IDEAL and row.edge.value >= 0} == {}
+    assert len(rows) == 2 * len(PATCH_EXPLOITS)
+    worth = {row.policy: row.utility.value for row in rows if row.mode == "unilateral"}
+    solved = {"ideal", "chatty", "double-worker", "rewriter", "code-padder"}
+    assert {policy for policy, utility in worth.items() if utility == 1.0} == solved
+    assert worth["idler"] == 0.5 and worth["breaker"] == worth["forger"] == 0.0
+    ends = [e for episodes in plays.episodes.values() for e in episodes]
+    assert all(not e.outcome.merge.conflict and all(turn.parse_error is None for turn in e.turns) for e in ends)
+    assert all("forged" in e.outcome.detail for e in plays.episodes["forger", "unilateral"])
 
 
 def test_gold_patches_of_one_signature_conflict_and_pay_nothing(make):

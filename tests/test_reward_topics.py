@@ -8,6 +8,7 @@ from test_reward_terms import talk as told
 
 import envs
 from envs.core.episode import Episode
+from envs.core.tokens import message_tokens
 from envs.scripted.handover import NoteTaker
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
@@ -30,8 +31,9 @@ def test_a_task_of_no_topic_is_refused():
     ("env", "topics"),
     [
         (envs.DesignReview(), 1),
-        (envs.DesignReview(decisions=3), 3),
+        (envs.DesignReview(decisions=3), 5),
         (envs.PairedFunctions(), 1),
+        (envs.PairedFunctions(families=["day_format"]), 2),
         (envs.PairedFeatures(), 1),
         (envs.MoonSurvival(), 15),
         (envs.Handover(), 52),
@@ -44,6 +46,26 @@ def test_what_the_task_needs_to_be_said_costs_next_to_nothing_and_silence_saves_
     episode = play(env, dict.fromkeys(env.seats, ideal), seed=0)
     assert episode.task.topics == topics
     assert all(-0.1 <= sum(Communication()(episode, seat)) <= 0.0 for seat in env.seats)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        *(envs.DesignReview(decisions=count, agents=agents) for count in (1, 2, 3) for agents in (2, 3)),
+        envs.PairedFunctions(families="all"),
+        envs.MoonSurvival(),
+        envs.MoonSurvival(items=4, renamed=True),
+    ],
+    ids=lambda env: f"{type(env).__name__} {len(env.make_task(0).decisions)} of {len(env.seats)}",
+)
+def test_who_tells_what_its_source_claims_is_within_the_allowance(env):
+    free = Communication().free_tokens
+    for seed in range(60):
+        task = env.make_task(seed)
+        names = [f"{d.id}: " if len(task.decisions) > 1 else "" for d in task.decisions]
+        for seat in task.seats:
+            told = [name + d.told(seat) for name, d in zip(names, task.decisions, strict=True)]
+            assert sum(map(message_tokens, told)) <= free * task.topics
 
 
 class Packer(NoteTaker):

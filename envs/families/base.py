@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.core.design import draw_expert
 from envs.core.task import Decision, Numeric, Seat
+from envs.core.tokens import message_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ HELD_OUT_SOURCES = Sources(  # no word of those in training, articles included, 
     ),
 )
 SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
+TOPIC_TOKENS = 4  # words and symbols in which a topic can be told
 TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never right
 
 
@@ -283,6 +285,23 @@ def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sou
     names = sources.measured if decision.is_estimate else kinds[decision.cue[seat]]
     verb = "measured" if decision.is_estimate else "says"
     return f"Your source, {names[rng.integers(len(names))]}, {verb} {decision.told(seat)}"
+
+
+def topics(decisions: Sequence[Decision]) -> int:
+    """How many topics it is to tell the claims on some decisions: one for each 4 tokens (`TOPIC_TOKENS`) that the
+    longest claim takes, with the name of its decision where there are several.
+
+    >>> d = Decision(id="day", options=("ISO", "day of year"), utility={}, belief={}, expert="agent_0", cue={})
+    >>> topics([d]), topics([d, d])  # "day of year" takes 3 tokens and "day: day of year" takes 5
+    (1, 4)
+    """
+    counted = 0
+    for decision in decisions:
+        name = f"{decision.id}: " if len(decisions) > 1 else ""
+        errors = [decision.quality(seat) if decision.is_estimate else "" for seat in decision.belief] or [""]
+        told = (f"{name}{option} {error}" for option in decision.claimable for error in errors)
+        counted += -(-max(map(message_tokens, told)) // TOPIC_TOKENS)
+    return counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.core.task import BOTH, Decision, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families.base import FunctionFamily, alone, claim, pointer
+from envs.families.base import FunctionFamily, alone, claim, pointer, topics
 from envs.paired_features.templates.base import Draft, RepoFamily
 from envs.repository.actions import edits
 from envs.repository.tree_tests import bound
@@ -62,6 +62,7 @@ def make(
         stubs={seat: BOTH.join(map(contract.function, parts)) for seat, parts in builds.items()},
         probes=probes,
         hidden_tests=(*tests, HiddenTest(part="", expression=bound(contract.round_trip(three), names))),
+        topics=topics([decision]),
         reference_tokens=sum(message_tokens(edit.text) for work in works for edit in edits(work)),
         files=draft.files,
     )

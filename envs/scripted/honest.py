@@ -22,6 +22,7 @@ TALK_TWICE = Need("two talk rounds", lambda env: env.config.rounds >= 2)
 ACTS = Need("acts", lambda env: env.config.acts)
 CONFIDENCES = Need("confidences", lambda env: env.config.confidences)
 BLENDS = Need("options that are blends", lambda env: all(d.blends for d in env.make_task(0).decisions))
+SEVERAL = Need("several decisions", lambda env: len(env.make_task(0).decisions) > 1)
 CODE = Need("code", lambda env: bool(env.make_task(0).stubs))
 
 
@@ -51,3 +52,8 @@ class Exploit(Habit, Calibrated):
 
     def promise(self, env: CoopEnv, seat: Seat, decision: Decision) -> None:
         return None
+
+
+def another_than(decision: Decision, option: str) -> str:
+    """An option that is not this one: a blend if there is one, as no source claims it and so no partner holds it."""
+    return next(other for other in (*decision.blends, *decision.options) if other != option)

@@ -12,14 +12,17 @@ from envs.scripted.exploits import EXPLOITS
 from envs.scripted.handover import NOTE_EXPLOITS, NOTE_TAKERS
 from envs.scripted.honest import IDEAL, Auditable
 from envs.scripted.partners import PARTNERS
+from envs.scripted.patch_exploits import PATCH_EXPLOITS
 
 OWN: Mapping[type[CoopEnv], Mapping[str, type[Partner]]] = {Handover: NOTE_TAKERS, CooperBench: PATCHERS}
+OWN_EXPLOITS: Mapping[type[CoopEnv], Mapping[str, Auditable]] = {Handover: NOTE_EXPLOITS, CooperBench: PATCH_EXPLOITS}
 
 
 def exploits_of(env: CoopEnv) -> Mapping[str, Auditable]:
     """Honest play of an environment, called `IDEAL`, and the policies that no reward may prefer to it, by name; none of
     an environment in which nobody can say what honest play is."""
-    exploits: Mapping[str, Auditable] = NOTE_EXPLOITS if isinstance(env, Handover) else EXPLOITS
+    own = (exploits for game, exploits in OWN_EXPLOITS.items() if isinstance(env, game))
+    exploits: Mapping[str, Auditable] = next(own, EXPLOITS)
     return exploits if plays(type(exploits[IDEAL]), env) else {}
 
 

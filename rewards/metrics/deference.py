@@ -75,8 +75,8 @@ def cr(episode: Episode, seats: Seats = None) -> Rate:
 def cr_as_expert(episode: Episode, seats: Seats = None) -> Rate:
     """P(final not right | as `cr`, and the cues point to the seat): it gave in although its source was the better one.
 
-    Range: [0, 1], less is better; ideal play is at 0. Cases: those of `cr` in which the seat is the expert.
-    Source: our own.
+    Range: [0, 1], less is better at the same CDR; ideal play is at 0 where the cues are told, and never deferring alone
+    always. Cases: those of `cr` in which the seat is the expert. Source: our own.
     """
     return share([not c.final_right for c in conflicts(episode, seats) if c.told_right and c.seat == c.decision.expert])
 
