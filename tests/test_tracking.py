@@ -1,6 +1,8 @@
 """What a run tells wandb, read back from what wandb wrote; and a wandb that is not there."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import tiny
@@ -66,6 +68,33 @@ def test_a_server_that_does_not_answer_costs_a_line_and_the_run_is_kept(tmp_path
         run.on_log(None, None, None, logs={"update": 1, "team/j": 0.5})
     (line,) = said
     assert line.startswith("wandb is not used: http://127.0.0.1:9 does not answer (") and "\n" not in line
+    assert [row["team/j"] for row in wandb_files.history(wandb_files.records(tmp_path)) if "team/j" in row] == [0.5]
+
+
+@pytest.mark.parametrize("status", [401, 200], ids=["refuses", "talks_nonsense"])
+def test_a_server_that_answers_and_takes_no_run_costs_a_line_and_the_run_is_kept(status, tmp_path, monkeypatch):
+    class Odd(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(status)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        do_GET = do_POST
+
+        def log_message(self, format, *words):
+            pass
+
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    said = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        with tracked(tmp_path, said) as run:
+            run.on_log(None, None, None, logs={"update": 1, "team/j": 0.5})
+        server.shutdown()
+    (line,) = said
+    assert line.startswith("wandb is not used: ") and line.endswith("can send it later") and "\n" not in line
     assert [row["team/j"] for row in wandb_files.history(wandb_files.records(tmp_path)) if "team/j" in row] == [0.5]
 
 

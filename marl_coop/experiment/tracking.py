@@ -65,6 +65,7 @@ class WandbRun(TrainerCallback):
                 self.run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **options)
             except wandb.Error as error:
                 problem = one_line(error)
+                wandb.teardown()  # its service keeps the id of the run that it could not make
         if problem is not None:
             say(
                 f"wandb is not used: {problem}; the run is kept in {options['dir']}, and `wandb sync` can send it later"

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from envs.core.tokens import one_line
 
-# The first is the error of the Hub's client, of which releases have changed the library; the second means offline.
-_NOT_REACHED = (HfHubHTTPError.__mro__[1], ConnectionError)
+_CLIENT_ERROR = cast(type[Exception], HfHubHTTPError.__mro__[1])  # of httpx or httpx2, as the Hub's release has it
 
 
 def push(adapters: Sequence[Path], repo: str, api: HfApi | None = None) -> list[str]:
@@ -32,6 +32,6 @@ def push(adapters: Sequence[Path], repo: str, api: HfApi | None = None) -> list[
         try:
             api.create_repo(name, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=adapter, commit_message=f"Upload {adapter.name}")
-        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, *_NOT_REACHED) as error:
+        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, _CLIENT_ERROR, ConnectionError) as error:
             raise ValueError(f"{name!r} is not taken by the Hub: {one_line(error)}; see `hf auth login`") from error
     return names
