@@ -240,8 +240,10 @@ def test_from_python_too_the_terms_are_tried_before_the_model_and_once(tmp_path,
 
 
 START = """
-import sys, torch
+import shutil, sys, torch
 from pathlib import Path
+from safetensors.torch import load_file, save_file
+from marl_coop.runs.rundir import RunError
 from marl_coop import Experiment, load_config
 from marl_coop.config.errors import ConfigError
 run, file, *overrides = sys.argv[1:]
@@ -257,6 +259,14 @@ for wrong in ([f"lora.start_from={Path(run).parent}"], [f"lora.start_from={run}"
         Experiment(load_config([file], [*overrides, *wrong])).check_model()
     except ConfigError as error:
         print(error)
+damaged = Path(run).parent / "damaged"
+shutil.copytree(f"{run}/agent_0", damaged)
+weights = load_file(damaged / "adapter_model.safetensors")
+save_file({name: weight / 0 for name, weight in weights.items()}, damaged / "adapter_model.safetensors")
+try:
+    Experiment(load_config([file], [*overrides, f"lora.start_from={damaged}"])).warm_up()
+except RunError as error:
+    print(error)
 """
 
 
@@ -266,11 +276,12 @@ def test_training_starts_from_saved_adapters(place, whole):
     process = spawn(place, [sys.executable, "-c", SCORES + START, whole, file, *words])
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors[-2000:]
-    by_name, as_one, missing, other = out.splitlines()
+    by_name, as_one, missing, other, damaged = out.splitlines()
     assert by_name == as_one == "True True"
     where = "command line: lora.start_from: "
     assert missing.startswith(f"{where}{place / 'agent_0'} is not the folder of a PEFT adapter: ")
     assert other == f"{where}the adapter in {whole / 'agent_0'} has r 16, and this team 2: give it the same lora"
+    assert damaged.startswith(f"the adapter in {place / 'damaged'} is damaged: ")
 
 
 def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):

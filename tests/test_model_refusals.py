@@ -168,6 +168,12 @@ def test_a_frozen_adapter_that_cannot_play_is_found_at_the_start(whole, tmp_path
         check("variant")
 
 
+def test_a_name_that_no_adapter_can_have_is_refused_under_the_key_of_the_policies(whole):
+    config = configured(whole, "policies={agent_0: keys, agent_1: keys}")
+    with pytest.raises(ConfigError, match="policies: .*'keys' is no name for an adapter"):
+        check_model(config, load_model(config)[0], torch.device("cpu"), longest=64)
+
+
 @pytest.mark.parametrize("target", ["lm_head", "all-linear", "mlp"])
 def test_what_carries_no_adapter_is_refused_under_the_key_of_the_targets(whole, target):
     config = configured(whole, f"lora.target_modules=[{target}]")

@@ -255,17 +255,22 @@ class Experiment:
 
         Raises:
             ConfigError: there are no such adapters, or they do not fit.
+            RunError: they are damaged.
             RuntimeError: something has played or been trained already.
         """
         if "policy" in vars(self):
             raise RuntimeError("warm_up comes before whatever plays: it trains on the bare base")
-        if saved := setup.starting_points(self.config, self.base):
+        saved = setup.starting_points(self.config, self.base)
+        if not saved and self.config.warmup.steps:
+            warm = setup.warm_up(self.config, self.base, self.tokenizer, self.chat)
+            saved = dict.fromkeys(self.policy.adapters, warm)
+        try:
             for adapter, folder in saved.items():
                 self.policy.load_adapter(adapter, folder)
-        elif self.config.warmup.steps:
-            warm = setup.warm_up(self.config, self.base, self.tokenizer, self.chat)
-            for adapter in self.policy.adapters:
-                self.policy.load_adapter(adapter, warm)
+        except ValueError as error:  # a disk that lost something, a rate of the warm-up at which it diverged
+            raise rundir.RunError(
+                f"{error}; if it is a warm-up in the cache, remove the folder and start again"
+            ) from error
         self.policy.snapshot_past(0)
 
     def evaluate(self, label: str = "evaluation") -> list[Episode]:

@@ -227,7 +227,9 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device, lon
         selftest.check_model(base, lora_config(config, base), policies.learners(config.policies), longest)
     except ValueError as error:
         said, keys = str(error), ("model", "name_or_path")
-        if "cannot carry these adapters" in said:
+        if "is no name for an adapter" in said:
+            keys = ("policies",)
+        elif "cannot carry these adapters" in said:
             keys = ("lora", "target_modules")
         elif "attn_implementation" in said:
             keys = ("model", "attn_implementation")
