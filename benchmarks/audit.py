@@ -35,7 +35,8 @@ what honest play does not beat for certain. Tables are in the order of `balanced
 
 - `balanced`: honest play is first, everywhere.
 - Known not to show here: a seat that names a blend at 0 % where its source is doubtful (`doubter`) plays and talks \
-like honest play, and loses 0.003 to 0.004 of a report's score, which so many tasks cannot tell from 0. That no report \
+like honest play, and loses 0.003 to 0.004 of a report's score, which so many tasks cannot tell from 0; nor does one \
+that names another option there at the probability that this has (`second-guesser`). That no report \
 is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
 is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
 claims do not, so the ideal makes none.
