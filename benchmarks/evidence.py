@@ -16,7 +16,7 @@ from pathlib import Path
 from envs.core.episode import Episode
 from marl_coop.evaluation.comparison import read_evaluated
 from marl_coop.runs.records import read_episodes
-from rewards.metrics import METRICS, across_seeds, compare, of_players, rates
+from rewards.metrics import METRICS, Estimate, Metric, across_seeds, compare, of_players, rates
 
 Played = Mapping[str, Episode]  # by the id of the task
 
@@ -50,11 +50,7 @@ def main() -> None:
     runs = [Run(file.parent) for file in sorted(args.ablation.glob("runs/*/seed-*/results.json"))]
     arms = {arm: [run for run in runs if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)}
     print("| claim | number | 95 % interval | says |\n|---|---|---|---|")
-    for row in (
-        *_primary(arms),
-        *_bar_of_the_field(arms),
-        *_learned(args.evaluations),
-    ):
+    for row in (*_primary(arms), *_bar_of_the_field(arms), *_learned(args.evaluations)):
         print(f"| {' | '.join(row)} |")
     print(f"\n| arm | seeds | {' | '.join(SHOWN.values())} |\n|---|---|{'---|' * len(SHOWN)}")
     for arm, of_arm in arms.items():
@@ -69,7 +65,7 @@ def _primary(arms: dict[str, list[Run]]) -> Iterable[Sequence[str]]:
     runs = {arm: [run.after for run in arms[arm]] for arm in ("balanced", "task_only")}
     found = across_seeds(runs, "task_only", {"j": METRICS["j"]})["j"]["balanced"].difference
     assert found is not None
-    yield claim, f"{found.value:+.2f}", f"[{found.low:+.2f}, {found.high:+.2f}]", _verdict(found.low)
+    yield _decided(claim, found)
 
 
 def _bar_of_the_field(arms: dict[str, list[Run]]) -> Iterable[Sequence[str]]:
@@ -81,7 +77,7 @@ def _bar_of_the_field(arms: dict[str, list[Run]]) -> Iterable[Sequence[str]]:
             yield claim, "", "", missing
             continue
         found = compare(_all(run.before for run in runs), _all(run.after for run in runs), {name: METRICS[name]})[name]
-        yield claim, f"{found.value:+.2f}", f"[{found.low:+.2f}, {found.high:+.2f}]", _verdict(found.low)
+        yield _decided(claim, found)
 
 
 def _learned(folders: Sequence[Path]) -> Iterable[Sequence[str]]:
@@ -128,8 +124,10 @@ def _missing(seeds: dict[str, Iterable[int | None]]) -> str:
     return f"not decided: no seeds {'; '.join(named)}" if named else ""
 
 
-def _verdict(low: float | None) -> str:
-    return "holds" if low is not None and low > 0 else "fails"
+def _decided(claim: str, found: Estimate | Metric) -> Sequence[str]:
+    """The row of a claim that a difference is above 0."""
+    holds = found.low is not None and found.low > 0
+    return claim, f"{found.value:+.2f}", f"[{found.low:+.2f}, {found.high:+.2f}]", "holds" if holds else "fails"
 
 
 if __name__ == "__main__":

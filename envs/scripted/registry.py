@@ -1,6 +1,7 @@
 """Which scripted partners play an environment. A game never knows who plays it, so the list is here."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from envs.cooperbench.env import CooperBench
 from envs.core.env import CoopEnv
@@ -14,6 +15,8 @@ from envs.scripted.honest import IDEAL, Auditable
 from envs.scripted.partners import PARTNERS
 from envs.scripted.patch_exploits import PATCH_EXPLOITS
 
+_Player = TypeVar("_Player")
+
 OWN: Mapping[type[CoopEnv], Mapping[str, type[Partner]]] = {Handover: NOTE_TAKERS, CooperBench: PATCHERS}
 OWN_EXPLOITS: Mapping[type[CoopEnv], Mapping[str, Auditable]] = {Handover: NOTE_EXPLOITS, CooperBench: PATCH_EXPLOITS}
 
@@ -21,15 +24,20 @@ OWN_EXPLOITS: Mapping[type[CoopEnv], Mapping[str, Auditable]] = {Handover: NOTE_
 def exploits_of(env: CoopEnv) -> Mapping[str, Auditable]:
     """Honest play of an environment, called `IDEAL`, and the policies that no reward may prefer to it, by name; none of
     an environment in which nobody can say what honest play is."""
-    own = (exploits for game, exploits in OWN_EXPLOITS.items() if isinstance(env, game))
-    exploits: Mapping[str, Auditable] = next(own, EXPLOITS)
+    exploits = _of_game(env, OWN_EXPLOITS, EXPLOITS)
     return exploits if plays(type(exploits[IDEAL]), env) else {}
 
 
 def partners_of(env: CoopEnv) -> Mapping[str, type[Partner]]:
     """The scripted partners that can play an environment, by name: its own, or those that can judge its options."""
-    own = next((partners for game, partners in OWN.items() if isinstance(env, game)), PARTNERS)
-    return {name: partner for name, partner in own.items() if plays(partner, env)}
+    return {name: partner for name, partner in _of_game(env, OWN, PARTNERS).items() if plays(partner, env)}
+
+
+def _of_game(
+    env: CoopEnv, own: Mapping[type[CoopEnv], Mapping[str, _Player]], others: Mapping[str, _Player]
+) -> Mapping[str, _Player]:
+    """The players by name that an environment has of its own, or those of all others."""
+    return next((players for game, players in own.items() if isinstance(env, game)), others)
 
 
 def plays(partner: type[Partner], env: CoopEnv) -> bool:

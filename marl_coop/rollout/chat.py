@@ -77,6 +77,7 @@ class Chat:
         self.stops = frozenset({self.eos} | {i for i in declared if i is not None})
         self._before_reply = to_reply
         self._lead = before_reply.removeprefix(to_reply) if before_reply.startswith(to_reply) else ""
+        self._lead_text = self._decoded(self._ids(self._lead))
         self._cut_at = {mark: self._inside(mark) for mark in self._role_marks(to_user, to_reply)}
         shortest_first = "|".join(map(re.escape, sorted(self._cut_at, key=len)))
         self._spelt_out = re.compile(f"(?=({shortest_first}))") if shortest_first else None
@@ -105,8 +106,7 @@ class Chat:
     def reply_text(self, ids: list[int]) -> str:
         """The text of a reply, without its end."""
         ids = ids[:-1] if ids and ids[-1] in self.stops else ids  # not every tokenizer flags its end special
-        text, lead = (str(self.tokenizer.decode(i, skip_special_tokens=True)) for i in (ids, self._ids(self._lead)))
-        return text.removeprefix(lead)
+        return self._decoded(ids).removeprefix(self._lead_text)
 
     # ------------------------------------------------------------------------------------------------ the template
 
@@ -206,13 +206,17 @@ class Chat:
         written = text[start:stop]
         found = self._spelt_out.finditer(written) if self._spelt_out else ()
         ids = self._joined(text, sorted({start + m.start() + self._cut_at[m[1]] for m in found}), after)
-        if self._marks_in(ids) > self._marks_in(self._joined(text[:start] + text[stop:], (), after)):
+        marks = self._marks_in(ids)
+        if marks and marks > self._marks_in(self._joined(text[:start] + text[stop:], (), after)):
             return self._joined(text, range(start + 1, stop), after)  # a mark that is spelt otherwise, as <THINK>
         return ids
 
     def _joined(self, text: str, cuts: Iterable[int], after: str) -> list[int]:
         pieces = [text[begin:end] for begin, end in pairwise([0, *cuts, len(text)])]
         return [*self._ids(pieces[0], after), *(i for piece in pieces[1:] for i in self._ids(piece, after="\n"))]
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _marks_in(self, ids: list[int]) -> int:
         """How many tokens are matched in the normalized text, whatever they are spelt like."""

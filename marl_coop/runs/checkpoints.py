@@ -144,7 +144,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def set_later_aside(folder: Path, checkpoint: Path) -> Iterator[str]:
-    """Set aside each checkpoint of a run after the one where it goes on, and makes them anew; a line of each."""
+    """A line of each checkpoint after the one where a run goes on, which makes them anew: it is set aside."""
     for later in all_checkpoints(folder):
         if step_of(later) > step_of(checkpoint):
             why = flaw(later) or "it comes after"
