@@ -259,7 +259,7 @@ for wrong in ([f"lora.start_from={Path(run).parent}"], [f"lora.start_from={run}"
         Experiment(load_config([file], [*overrides, *wrong])).check_model()
     except ConfigError as error:
         print(error)
-damaged = Path(run).parent / "damaged"
+damaged = Path(run).parent / "damaged-adapter"
 shutil.copytree(f"{run}/agent_0", damaged)
 weights = load_file(damaged / "adapter_model.safetensors")
 save_file({name: weight / 0 for name, weight in weights.items()}, damaged / "adapter_model.safetensors")
@@ -281,7 +281,7 @@ def test_training_starts_from_saved_adapters(place, whole):
     where = "command line: lora.start_from: "
     assert missing.startswith(f"{where}{place / 'agent_0'} is not the folder of a PEFT adapter: ")
     assert other == f"{where}the adapter in {whole / 'agent_0'} has r 16, and this team 2: give it the same lora"
-    assert damaged.startswith(f"the adapter in {place / 'damaged'} is damaged: ")
+    assert damaged.startswith(f"the adapter in {place / 'damaged-adapter'} is damaged: ")
 
 
 def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):
