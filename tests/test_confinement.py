@@ -11,7 +11,7 @@ from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.setup import check_confinement
+from marl_coop.experiment.checks import check_confinement
 
 BASE = Path(__file__).parents[1] / "configs/base.yaml"
 BARE = tiers.Tier(kind="forks", layers=("memory",), missing={"landlock": "too old", "seccomp": "not allowed"})

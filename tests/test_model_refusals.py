@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.setup import check_model, checks_of_start, load_model, make_chat, training_arguments
+from marl_coop.experiment.checks import check_model, checks_of_start
+from marl_coop.experiment.setup import load_model, make_chat, training_arguments
 
 WEIGHT, BIAS = "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias"
 

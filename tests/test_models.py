@@ -12,7 +12,7 @@ from marl_coop.config.schema import load_config
 from marl_coop.engines import Request, embedded
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.engines.selftest import check_model, score_chats
-from marl_coop.experiment.setup import check_model as check_plan
+from marl_coop.experiment.checks import check_model as check_plan
 from marl_coop.experiment.setup import lora_config
 from marl_coop.policy import attention, compat
 from marl_coop.policy.routed_lora import spans_of

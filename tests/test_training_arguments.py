@@ -8,7 +8,8 @@ import tiny
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
-from marl_coop.experiment.setup import training_arguments, try_training
+from marl_coop.experiment.checks import try_training
+from marl_coop.experiment.setup import training_arguments
 from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Hyperparameters
 from marl_coop.ppo.config import MultiAgentPPOConfig
 

@@ -20,7 +20,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError, FinishReason, Request
 from marl_coop.engines.vllm_server import VLLMServerEngine
-from marl_coop.experiment import setup
+from marl_coop.experiment import checks, setup
 from marl_coop.hyperparameters import check_server_options
 from marl_coop.players import BASE, Mix
 from marl_coop.policy.loading import load_base
@@ -399,7 +399,7 @@ def test_a_sampler_of_its_own_is_corrected_for_unless_told_otherwise(tmp_path):
 def test_servers_that_do_not_answer_are_refused_before_the_run(tmp_path):
     config = load_config([], ["training.engine=vllm_server", "training.engine_options.urls=[http://127.0.0.1:9/v1]"])
     with pytest.raises(ConfigError, match=r"training.engine_options.*http://127.0.0.1:9/v1 does not answer") as caught:
-        setup.check_engine(config, setup.training_arguments(config, str(tmp_path)))
+        checks.check_engine(config, setup.training_arguments(config, str(tmp_path)))
     assert "\n" not in str(caught.value)
 
 

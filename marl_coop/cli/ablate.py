@@ -63,7 +63,7 @@ def _estimate(
 ) -> tuple[int, Sequence[str]]:
     """Say how long it takes, by a run that is finished or by a pilot; how many runs at once, and on which GPUs."""
     from marl_coop.experiment import ablation, executors, run_time
-    from marl_coop.experiment.setup import visible_gpus
+    from marl_coop.experiment.machine import visible_gpus
 
     gpus = () if args.accelerate else visible_gpus()  # accelerate's file shares them out
     done = [one for one in planned if one.run.finished]

@@ -23,7 +23,7 @@ from marl_coop.config.layers import leaves
 from marl_coop.config.schema import Config, load_config
 from marl_coop.config.trial import try_rewards
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
-from marl_coop.experiment import setup
+from marl_coop.experiment import checks, setup
 from marl_coop.runs import rundir
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.records import read_metrics
@@ -93,7 +93,7 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
     first = {arm: runs[0] for arm, runs in planned.items()}
     for arm, one in first.items():
         try_rewards(one.config)
-        setup.check_shares(one.config, setup.training_arguments(one.config))
+        checks.check_shares(one.config, setup.training_arguments(one.config))
         _check_against(first[spec.reference], one, spec, source)
         _check_other_arms(first, arm, source)
     for runs in planned.values():

@@ -10,7 +10,7 @@ import torch
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
-from marl_coop.experiment import memory, setup
+from marl_coop.experiment import checks, memory, setup
 from marl_coop.experiment.machine import GIB, Check, State, failed
 
 CONTEXT_GIB = 0.6  # that CUDA and its libraries take of a device
@@ -47,7 +47,7 @@ def examine(config: Config) -> Examined:
     found = Examined(config)
     found.args = found.attempt("training arguments", lambda: setup.training_arguments(config))
     args = found.args
-    found.attempt("shares of the processes", lambda: setup.check_shares(config, args), args)
+    found.attempt("shares of the processes", lambda: checks.check_shares(config, args), args)
     found.attempt("reward terms", lambda: try_rewards(config))
     environments = found.attempt("environments", lambda: setup.make_environments(config))
     found.env = environments and environments[0]
@@ -60,7 +60,7 @@ def examine(config: Config) -> Examined:
         "longest chat against positions", lambda: setup.settle_limits(config, args, base, tokenizer), chat
     )
     longest = found.lengths.chat(args.max_tokens) if found.lengths else 0
-    for name, check in setup.checks_of_start(config, args, base, longest).items() if args else ():
+    for name, check in checks.checks_of_start(config, args, base, longest).items() if args else ():
         found.attempt(name, check, found.lengths)
     return found
 

@@ -27,7 +27,7 @@ from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
 from marl_coop.evaluation.evaluate import COLUMNS, evaluate
 from marl_coop.evaluation.report import learning_curve
-from marl_coop.experiment import setup
+from marl_coop.experiment import checks, setup
 from marl_coop.experiment.callbacks import (
     AlarmBell,
     CurriculumLevel,
@@ -87,7 +87,7 @@ class Experiment:
         self.wandb: WandbRun | None = None  # while it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
-        setup.check_shares(config, self.args)
+        checks.check_shares(config, self.args)
         try_rewards(config)
         set_seed(config.seed)
         self.env, self.evaluation_env = setup.make_environments(config)
@@ -121,7 +121,7 @@ class Experiment:
         experiment._open(folder)
         experiment.checkpoint = checkpoint
         if checkpoint:
-            setup.check_adapters(experiment.config, experiment.base, checkpoint)
+            checks.check_adapters(experiment.config, experiment.base, checkpoint)
         return experiment
 
     @classmethod
@@ -210,7 +210,7 @@ class Experiment:
         Raises:
             ConfigError: it is not; the message says what differs. A server does not.
         """
-        for check in setup.checks_of_start(self.config, self.args, self.base, self.longest_chat).values():
+        for check in checks.checks_of_start(self.config, self.args, self.base, self.longest_chat).values():
             check()
 
     def _begin(self, stack: ExitStack) -> None:

@@ -118,3 +118,10 @@ def _check_disk(name: str, folder: Path) -> Check:
     if free < ROOM_GIB:
         return Check(name, State.WARNING, f"{free:.1f} GiB free in {there}", f"make room: {ROOM_GIB:.0f} GiB or more")
     return Check(name, State.OK, f"{free:.1f} GiB free in {there}")
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The ids by which CUDA_VISIBLE_DEVICES names each GPU that this process sees."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = said.split(",") if said is not None else [str(i) for i in range(torch.cuda.device_count())]
+    return tuple(ids[: torch.cuda.device_count()])

@@ -1,0 +1,158 @@
+"""What can be known to fail before a run: each check raises a ConfigError that names the key and the file."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel, Trainer, get_scheduler
+
+from envs.core.tokens import one_line
+from envs.sandbox import SandboxError, executor
+from marl_coop.config import policies
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import Config
+from marl_coop.engines import EngineError, selftest, vllm_server
+from marl_coop.experiment import setup
+from marl_coop.policy.adapters import check_adapter
+from marl_coop.policy.compat import get_reporting_integration_callbacks
+from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.runs.rundir import RunError
+
+
+def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Refuse, before anything is loaded, batches that the processes cannot share.
+
+    Raises:
+        ConfigError: a batch of the warm-up or an update's episodes are no multiple of what is played at once.
+    """
+    processes = PartialState().num_processes
+    chats, at_once = config.warmup.batch_size, config.warmup.micro_batch_size * processes
+    if chats % at_once:
+        problem = f"{chats} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
+        raise config.error(("warmup", "batch_size"), f"{problem}: use a multiple of {at_once}")
+    try:
+        args.check_shares(processes)
+    except ValueError as error:
+        raise config.error(("training", "episodes_per_update"), str(error)) from error
+
+
+def checks_of_start(
+    config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
+) -> dict[str, Callable[[], object]]:
+    """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
+    return {
+        "confinement of code that a model writes": partial(check_confinement, config),
+        "optimiser, schedule, trackers": partial(try_training, config, args),
+        "servers of the engine": partial(check_engine, config, args),
+        "saved adapters to start from": partial(setup.starting_points, config, base),
+        "frozen adapters": partial(check_frozen, config, base, args),
+        "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
+    }
+
+
+def check_confinement(config: Config) -> None:
+    """Refuse to run code that a model writes where no layer of the kernel holds it, but for `allow_unconfined_code`.
+
+    Raises:
+        ConfigError: none does, or what MARL_COOP_SANDBOX demands does not hold.
+    """
+    makers = (config.make_env, config.make_evaluation_env, *config.levels)
+    if config.allow_unconfined_code or not any(make.cls.RUNS_CODE for make in makers):
+        return
+    keys = ("allow_unconfined_code",)
+    try:
+        tier = executor.tier()
+    except SandboxError as error:
+        raise config.error(keys, str(error)) from error
+    if not tier.confined:
+        problem = f"code that a model writes would run with nothing but the interpreter around it: {tier}"
+        raise config.error(keys, f"{problem}. Run it on Linux with Landlock or seccomp, or set this to true")
+
+
+def try_training(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Make the optimiser and the schedule for one weight, and the trackers, before anything is written.
+
+    Raises:
+        ConfigError: one cannot be made or used here, or `accelerate launch` asks for another precision of learning.
+    """
+    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        problem = f"{precision!r} is refused: it rounds what is learned otherwise than what is sampled; set model.dtype"
+        raise ConfigError(problem, source="accelerate launch --mixed_precision")
+    keys, steps = ("training", "optim_args" if args.optim_args else "optim"), args.max_steps
+    try:
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args)
+        for pair in (args.optim_args or "").split(","):
+            if pair and pair.partition("=")[0].strip() not in options:
+                raise ValueError(f"{pair!r} has no effect on this optimiser")
+        optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
+        keys = ("training", "lr_scheduler_kwargs" if args.lr_scheduler_kwargs else "lr_scheduler_type")
+        if args.lr_scheduler_kwargs and args.lr_scheduler_type in ("constant", "constant_with_warmup"):
+            raise ValueError(f"{args.lr_scheduler_kwargs} has no effect: a constant rate takes none")
+        schedule = {"num_training_steps": steps, "scheduler_specific_kwargs": args.lr_scheduler_kwargs}
+        get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(steps), **schedule)
+        keys = ("training", "report_to")
+        for tracker in get_reporting_integration_callbacks(args.report_to):
+            tracker()
+    except (ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise config.error(keys, f"{config.training.get(keys[1])!r} is refused: {one_line(error)}") from error
+
+
+def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Refuse servers that do not answer, before a warm-up is made for them.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    if args.engine == "vllm_server":
+        try:
+            vllm_server.Servers(args.engine_options["urls"], vllm_server.CONNECT_S).positions()
+        except EngineError as error:
+            raise config.error(("training", "engine_options"), str(error)) from error
+
+
+def check_frozen(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> None:
+    """Read the frozen adapters that play, before a warm-up is made; `base` comes back without any.
+
+    Raises:
+        ConfigError: one is not there, or cannot play on this base.
+    """
+    if policies.frozen(config.policies):
+        setup.make_policy(config, base, args).unload()
+
+
+def check_adapters(config: Config, base: PreTrainedModel, checkpoint: Path) -> None:
+    """Check that the adapters of a checkpoint are those of the configuration, on this base.
+
+    Raises:
+        RunError: they are not.
+    """
+    try:
+        for adapter in policies.learners(config.policies):
+            check_adapter(setup.lora_config(config, base), base, checkpoint / adapter)
+    except ValueError as error:
+        raise RunError(f"{str(checkpoint)!r} is of another team: {error}") from error
+
+
+def check_model(config: Config, base: PreTrainedModel, device: torch.device, longest: int) -> None:
+    """Refuse a model that cannot be sampled from and trained as its own forward means, by random chats of which one
+    has about `longest` tokens.
+
+    Raises:
+        ConfigError: what is sampled or learned is not what its own forward gives, or adapters have no place in it.
+    """
+    cast(torch.nn.Module, base).to(device)  # the types of the model's own `to` are lost in a decorator
+    try:
+        selftest.check_model(base, setup.lora_config(config, base), policies.learners(config.policies), longest)
+    except ValueError as error:
+        said, keys = str(error), ("model", "name_or_path")
+        if "is no name for an adapter" in said:
+            keys = ("policies",)
+        elif "cannot carry these adapters" in said:
+            keys = ("lora", "target_modules")
+        elif "attn_implementation" in said:
+            keys = ("model", "attn_implementation")
+        raise config.error(keys, said) from error
