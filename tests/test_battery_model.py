@@ -83,13 +83,29 @@ def test_a_run_plays_as_in_its_own_evaluation_and_everybody_else_beside_it(run, 
     assert (tmp_path / "out/results.json").read_text() == before
 
 
-def test_an_adapter_of_another_base_is_one_line(run, evaluate, tmp_path, capsys):
+def refusal(evaluate, run, folder, capsys, **changes):
+    """What is said of a run on another base model, whose configuration has some changes."""
     tokenizer = tiny.byte_tokenizer()
-    tokenizer.save_pretrained(tmp_path / "model")
-    tiny.base_model(len(tokenizer), seed=1).save_pretrained(tmp_path / "model")
-    assert evaluate(run, "--set", f"model.name_or_path={tmp_path / 'model'}", conditions=CONDITIONS[:1]) == 2
+    tokenizer.save_pretrained(folder)
+    base = tiny.base_model(len(tokenizer), seed=1)
+    for key, value in changes.items():
+        setattr(base.config, key, value)
+    base.save_pretrained(folder)
+    assert evaluate(run, "--set", f"model.name_or_path={folder}", conditions=CONDITIONS[:1]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "cannot play: the adapter in" in line and "is of another base" in line
+    return line
+
+
+def test_an_adapter_of_another_base_is_one_line(run, evaluate, tmp_path, capsys):
+    said = refusal(evaluate, run, tmp_path / "model", capsys)
+    assert "cannot play: the adapter in" in said and "is of another base" in said
+
+
+def test_a_model_of_which_samples_would_be_wrong_is_refused_as_in_training(run, evaluate, tmp_path, capsys):
+    said = refusal(
+        evaluate, run, tmp_path / "model", capsys, sliding_window=40
+    )  # a key that this architecture does not read
+    assert "model.name_or_path: " in said and "nats off" in said
 
 
 def test_a_chat_that_outgrows_the_model_is_told_and_the_rest_is_played(run, evaluate, tmp_path):

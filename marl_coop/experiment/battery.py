@@ -79,7 +79,7 @@ def _model(plan: Plan) -> "ModelPlay | None":
         return None
     from marl_coop.experiment.model_play import ModelPlay  # loads torch
 
-    return ModelPlay(plan.config, entries)
+    return ModelPlay(plan.config, entries, [match.make_env for match in plan.matches if match.needs_model])
 
 
 def _entries(plan: Plan) -> Iterator[Entry]:

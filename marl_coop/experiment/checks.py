@@ -1,7 +1,7 @@
 """What can be known to fail before a run: each check raises a ConfigError that names the key and the file."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer, get_scheduler
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
+from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
@@ -44,8 +45,9 @@ def checks_of_start(
     config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
 ) -> dict[str, Callable[[], object]]:
     """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
+    makers = (config.make_env, config.make_evaluation_env, *config.levels)
     return {
-        "confinement of code that a model writes": partial(check_confinement, config),
+        "confinement of code that a model writes": partial(check_confinement, config, makers),
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_engine, config, args),
         "saved adapters to start from": partial(setup.starting_points, config, base),
@@ -54,13 +56,13 @@ def checks_of_start(
     }
 
 
-def check_confinement(config: Config) -> None:
-    """Refuse to run code that a model writes where no layer of the kernel holds it, but for `allow_unconfined_code`.
+def check_confinement(config: Config, makers: Iterable[EnvMaker]) -> None:
+    """Refuse to run code that a model writes in environments where no layer of the kernel holds it, but for
+    `allow_unconfined_code`.
 
     Raises:
         ConfigError: none does, or what MARL_COOP_SANDBOX demands does not hold.
     """
-    makers = (config.make_env, config.make_evaluation_env, *config.levels)
     if config.allow_unconfined_code or not any(make.cls.RUNS_CODE for make in makers):
         return
     keys = ("allow_unconfined_code",)

@@ -8,11 +8,12 @@ from typing import Any
 from envs import CoopEnv
 from envs.core.episode import Episode, Phase
 from marl_coop.config import policies
+from marl_coop.config.builders import EnvMaker
 from marl_coop.config.policies import Entry
 from marl_coop.config.schema import Config
 from marl_coop.evaluation.matches import Match
 from marl_coop.evaluation.seating import Seating
-from marl_coop.experiment import setup
+from marl_coop.experiment import checks, setup
 from marl_coop.experiment.libraries import quiet_libraries
 from marl_coop.experiment.teams import WARM, environment, identity, renamed
 from marl_coop.players import Mix, Player
@@ -34,24 +35,30 @@ class ModelPlay:
     Args:
         config: the experiment that has the base model, the sampling and the warm-up.
         entries: all that will sit in a seat.
+        makers: of the environments that will be played.
 
     Raises:
-        ConfigError: the model cannot be used.
+        ConfigError: the model cannot be used, or is not sampled from as its own forward means, or nothing confines the
+            code that it writes.
         RunError: an adapter is not of this base.
     """
 
-    def __init__(self, config: Config, entries: Iterable[Entry]):
+    def __init__(self, config: Config, entries: Iterable[Entry], makers: Sequence[EnvMaker]):
         keep_freed_memory()
         quiet_libraries()
+        checks.check_confinement(config, makers)
         self.config, self.args = config, setup.training_arguments(config)
         self.base, self.tokenizer = setup.load_model(config)
+        self._lengths: dict[str, limits.Lengths] = {}
+        playable = [env for make in makers if self.obstacle(env := make()) is None]
+        if playable:
+            checks.check_model(config, self.base, self.args.device, max(map(self._longest, playable)))
         named = {name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)}
         self._warm = {WARM: self._warm_up()} if WARM in named else {}
         roster = {name: renamed(name, self._warm) for name in sorted(named)}
         self._adapters = policies.frozen_names({**config.policies, **roster})
         self.policy = self._make_policy({name for name in roster.values() if name in self._adapters})
         self.engine = setup.make_engine(self.policy, self.args)
-        self._lengths: dict[str, limits.Lengths] = {}
 
     def _warm_up(self) -> str:
         """What `warm` stands for: the base where there is no warm-up, else an adapter, which comes from the cache where
@@ -85,7 +92,7 @@ class ModelPlay:
 
     def obstacle(self, env: CoopEnv) -> str | None:
         """Why the model cannot play an environment; None: it can."""
-        longest, most = self._measured(env).chat(self._max_tokens(env)), max_positions(self.base.config)
+        longest, most = self._longest(env), max_positions(self.base.config)
         return f"a chat may come to {longest} tokens, and the model has {most} positions" if longest > most else None
 
     def identity(self, seating: Seating[Entry], env: CoopEnv) -> dict[str, Any]:
@@ -109,6 +116,9 @@ class ModelPlay:
         if key not in self._lengths:
             self._lengths[key] = limits.measure(env, self._chat(env))
         return self._lengths[key]
+
+    def _longest(self, env: CoopEnv) -> int:
+        return self._measured(env).chat(self._max_tokens(env))
 
     def _max_tokens(self, env: CoopEnv) -> Mapping[Phase, int]:
         """Limits of replies: those of the section `training`, and where it has none, what the environment takes."""
