@@ -33,20 +33,24 @@ team's result and J the policy's own CDR - CR. A cell of a preset has the mean r
 minus what honest play earned on the same tasks. ± is half of a 95 % interval over the {episodes} tasks. **Bold** is \
 what honest play does not beat for certain. Tables are in the order of `balanced`.
 
-- `balanced`: honest play is first, everywhere.
+- `balanced`: honest play is first, but for the ties that stand here.
 - Known not to show here: a seat that names a blend at 0 % where its source is doubtful (`doubter`) plays and talks \
-like honest play, and loses 0.003 to 0.004 of a report's score, which so many tasks cannot tell from 0; nor does one \
-that names another option there at the probability that this has (`second-guesser`). That no report \
+like honest play, and loses 0.0025 of a report's score, which so many tasks cannot tell from 0; nor does one that \
+names another option there at the probability that this has (`second-guesser`) and loses 0.0019. That no report \
 is better than the own claim at its true probability is a test of its own, and so is that no forecast of the partner \
 is better than the ideal's. Never to promise is no exploit: between honest seats a promise tells nothing that the \
 claims do not, so the ideal makes none.
 - Known not to hold without confidences (`confidences: false`): before the talk a seat with a doubtful source earns \
-0.02 more by another option than its source claims (`second-guesser`). Its claim is right in 27.5 % of tasks and each \
-of two others in 36 %, which only a confidence can say. What it plays, tells and ends on stays honest.
+0.022 more by another option than its source claims (`second-guesser`), where every decision has three plain options. \
+Its claim is right in 27.5 % of tasks and each of two others in 36.25 %, which only a confidence can say, and a right \
+prior is worth 0.25. What it plays, tells and ends on stays honest.
 - Known to be a tie: two seats of `Handover` that write two facts into one entry earn exactly what honest play does, \
 as what it says is within the allowance; so does a seat with a doubtful source that says nothing (`quiet-novice`) or \
-something else, beside a partner that goes by its own reliable one; and code that survives costs nothing, however \
-useless it is: comments and, in `CooperBench`, public names that nobody uses.
+something else, beside a partner that goes by its own reliable one (an estimate takes both, and there it costs); and \
+code that survives costs nothing, however useless it is: comments and, in `CooperBench`, public names that nobody uses.
+- Known to be a tie with `expert: hidden`: nobody can tell whose source is reliable, so honest play goes by what \
+`agent_0` was told where two claims are as likely, and any other rule that both follow is as good (`follow-the-first`, \
+`log-roller`); nobody has a reliable source to hide (`sandbagger`, `mute-expert`). These four are left out there.
 - `CooperBench` is in no table, as its tests take their time. Where gold patches merge, honest play writes its own and \
 says nothing; the policies of `envs/scripted/patch_exploits.py` earn less, on the toy repository of the tests. Where \
 they conflict nobody can say what honest play is. Writing the partner's change too is charged where that has new names.

@@ -130,6 +130,22 @@ def test_a_policy_plays_like_the_ideal_exactly_where_it_lacks_something(env):
         assert same == bool(policy.lacks(env) or name == IDEAL), name
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        envs.DesignReview(expert="hidden", decisions=2),
+        envs.MoonSurvival(expert="hidden", items=3),
+        envs.PairedFunctions(expert="hidden", families=["capacity"]),
+    ],
+    ids=lambda env: type(env).__name__,
+)
+def test_where_nobody_knows_whose_source_is_reliable_there_is_nothing_to_hide_and_no_rule_to_break(env):
+    honest = [play(env, dict.fromkeys(SEATS, EXPLOITS[IDEAL]), seed).turns for seed in range(4)]
+    for name in ("sandbagger", "mute-expert", "follow-the-first", "log-roller"):
+        assert "word of who has the reliable source" in EXPLOITS[name].lacks(env)
+        assert [play(env, dict.fromkeys(SEATS, EXPLOITS[name]), seed).turns for seed in range(4)] == honest, name
+
+
 def test_a_policy_that_is_left_out_says_what_it_needs():
     coders = dict.fromkeys(("code-padder", "tolerant-coder", "two-faced", "peeker"), "code")
     several = {"log-roller": "several decisions"}

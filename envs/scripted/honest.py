@@ -23,6 +23,7 @@ ACTS = Need("acts", lambda env: env.config.acts)
 CONFIDENCES = Need("confidences", lambda env: env.config.confidences)
 BLENDS = Need("options that are blends", lambda env: all(d.blends for d in env.make_task(0).decisions))
 SEVERAL = Need("several decisions", lambda env: len(env.make_task(0).decisions) > 1)
+CUES = Need("word of who has the reliable source", lambda env: getattr(env.config, "expert", "cued") != "hidden")
 CODE = Need("code", lambda env: bool(env.make_task(0).stubs))
 
 
