@@ -12,7 +12,13 @@ from envs.moon_survival import MoonSurvival
 from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
 
-ENVIRONMENTS: tuple[type[CoopEnv], ...] = (DesignReview, PairedFunctions, PairedFeatures, MoonSurvival, Handover)
+ENVIRONMENTS: tuple[type[CoopEnv], ...] = (
+    DesignReview,
+    PairedFunctions,
+    PairedFeatures,
+    MoonSurvival,
+    Handover,
+)
 
 
 def make(name: str, **kwargs: Any) -> CoopEnv:
