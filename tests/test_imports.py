@@ -75,7 +75,8 @@ SLIPS = [  # file, what it says, what is said of it
     ("rewards/metrics/heavy.py", "def late():\n    import trl", "rewards.metrics.heavy -> trl"),
     ("envs/handover/knows.py", "import envs.scripted.base", "envs.handover.knows -> envs.scripted.base"),
     ("envs/core/typed.py", TYPES_ALONE + "import envs.sandbox", "envs.core.typed -> envs.sandbox"),
-    ("envs/garage.py", "", "- envs.garage"),
+    ("envs/new_game.py", "import envs.scripted.base", "envs.new_game -> envs.scripted.base"),
+    ("envs/core/new.py", "import envs.newer_game", ".newer_game -> .core"),
     ("rewards/metrics/term.py", "import rewards.terms.consensus", "rewards.metrics.term -> rewards.terms.consensus"),
     ("rewards/baselines/metric.py", "import rewards.metrics.rate", "rewards.baselines.metric -> rewards.metrics.rate"),
     ("marl_coop/rollout/learns.py", "import marl_coop.ppo.losses", "marl_coop.rollout.learns -> marl_coop.ppo.losses"),
@@ -94,6 +95,9 @@ def said_of_slips(tmp_path_factory) -> str:
         (root / file).parent.mkdir(exist_ok=True)
         (root / file).write_text(text + "\n")
     (root / "envs/source/two.py").write_text("import envs.source.one\n")
+    (root / "envs/newer_game.py").write_text("import envs.core.env\n")
+    section = (ROOT / "README.md").read_text().partition("## Add an environment")[2]
+    (root / "envs/colours.py").write_text(section.partition("```python\n")[2].partition("```")[0])
     result = lint(root)
     assert result.returncode == 1
     return result.stdout
@@ -102,6 +106,10 @@ def said_of_slips(tmp_path_factory) -> str:
 @pytest.mark.parametrize(("file", "text", "said"), SLIPS)
 def test_an_import_that_breaks_a_contract_is_found(said_of_slips, file, text, said):
     assert said in said_of_slips
+
+
+def test_the_readmes_environment_needs_no_line_in_the_contracts(said_of_slips):
+    assert "colours" not in said_of_slips
 
 
 # ------------------------------------------------------------------------------------------------ what syntax shows
