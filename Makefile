@@ -9,6 +9,7 @@
 #   make lock         write the lock anew: the newest releases that pyproject.toml allows
 #   make audit-dependencies   known vulnerabilities of the locked releases, by pip-audit in a folder of its own
 #   make licences     the licences of what the library needs, as docs/dependencies.md has them
+#   make test-slow    proofs by whole programs: the scripts of benchmarks/, runs that are killed and go on
 #   make test-vllm    the tests that want vLLM, with its build for a CPU, in a folder of its own
 #   make test-newest  the suite without the lock, and make test-lowest with the lowest releases, each in a folder of its own
 #   make clean        remove the virtual environments and what tools have cached; runs/ stays
@@ -32,7 +33,7 @@ PIP += $(if $(LOCK),--constraint $(LOCK))
 # A few tests at a time, with one thread each: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: install train test check hooks lock audit-dependencies licences test-newest test-lowest install-vllm test-vllm clean
+.PHONY: install train test test-slow check hooks lock audit-dependencies licences test-newest test-lowest install-vllm test-vllm clean
 .DELETE_ON_ERROR:
 
 install: $(TRAINS)
@@ -44,6 +45,9 @@ train: $(TRAINS)
 
 test: $(TESTS)
 	$(PYTEST) $(ARGS)
+
+test-slow: $(TESTS)
+	$(PYTEST) -m slow --timeout 1200 $(ARGS)
 
 check: $(CHECKS)
 	$(BIN)/ruff check .

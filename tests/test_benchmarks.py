@@ -19,7 +19,7 @@ def run(script: str, *words: str | Path, folder: Path, codes: Sequence[int] = (0
     """What a script prints before it ends with one of some exit codes; what it keeps goes into a folder."""
     environ = os.environ | {"PYTHONPATH": str(ROOT), "MARL_COOP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, ROOT / "benchmarks" / script, *words]
-    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=250)
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1100)
     assert result.returncode in codes, result.stderr[-2000:]
     return result.stdout
 
