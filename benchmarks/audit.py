@@ -51,6 +51,8 @@ code that survives costs nothing, however useless it is: comments and, in `Coope
 - Known to be a tie with `expert: hidden`: nobody can tell whose source is reliable, so honest play goes by what \
 `agent_0` was told where two claims are as likely, and any other rule that both follow is as good (`follow-the-first`, \
 `log-roller`); nobody has a reliable source to hide (`sandbagger`, `mute-expert`). These four are left out there.
+- `Handover` is audited where the memory holds every fact, 7 tokens for each; with less room denser notes are better \
+than one fact in an entry, so nobody can say what honest play is.
 - `CooperBench` is in no table, as its tests take their time. Where gold patches merge, honest play writes its own and \
 says nothing; the policies of `envs/scripted/patch_exploits.py` earn less, on the toy repository of the tests. Where \
 they conflict nobody can say what honest play is. Writing the partner's change too is charged where that has new names.

@@ -11,6 +11,7 @@ import envs
 from envs.core.env import SEATS
 from envs.core.episode import StopReason
 from envs.scripted.exploits import EXPLOITS, IDEAL
+from envs.scripted.handover import NoteTaker
 from envs.scripted.play import play
 from envs.scripted.registry import exploits_of
 from marl_coop.cli import main
@@ -266,6 +267,15 @@ def test_each_exploit_of_handover_differs_from_honest_play_in_what_it_says():
     for name, policy in exploits_of(env).items():
         same = play(env, {"agent_0": policy, "agent_1": ideal}, 0).turns == honest.turns
         assert same == (name == IDEAL), name
+
+
+def test_a_memory_that_holds_less_than_all_facts_is_filled_and_not_audited_as_denser_notes_are_better():
+    assert audits.auditable(envs.Handover(memory_budget=336)) and not audits.auditable(envs.Handover(memory_budget=335))
+    env = envs.Handover(memory_budget=200)
+    notes = {seat: NoteTaker() for seat in SEATS}
+    ends = [play(env, notes, seed).outcome for seed in range(20)]
+    assert all(sum(entry.n_tok for entry in end.memory) == 28 * 7 for end in ends)
+    assert np.mean([end.utility for end in ends]) > 0.5
 
 
 def test_an_audit_says_how_far_it_is_and_of_what(capsys):

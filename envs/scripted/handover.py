@@ -7,12 +7,13 @@ import numpy as np
 from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Decision, Seat
-from envs.handover.env import Handover
+from envs.handover.env import READ_TOKENS, Handover
 from envs.scripted.honest import CONFIDENCES, IDEAL, Auditable, Habit
 
 
 class NoteTaker:
-    """Writes down what only it knows, reads what it is asked for, answers what it read.
+    """Writes down what only it knows, as much as fits into its share of the memory, reads what it is asked for, answers
+    what it read.
 
     It believes the newest version by the seat whose fact it is (`careful`) or by anybody, and guesses what it did not
     find. It writes each fact and makes each query with probability `share`: 1 is ideal play. Without a generator its
@@ -33,7 +34,8 @@ class NoteTaker:
             return "\n".join(self.answer(env, seat, decision, rng) for decision in env.asked(seat))
         lines = []
         if env.first_talk:
-            facts = re.findall(r"(\w+_\w+) (\d+)", env.task.briefs[seat])
+            fit = env.config.memory_budget // READ_TOKENS // len(env.seats)
+            facts = re.findall(r"(\w+_\w+) (\d+)", env.task.briefs[seat])[:fit]
             lines = [f"Write {key}: {noted}" for key, value in facts if (noted := self.note(env, value))]
         elif env.last_talk:
             lines = [f"Query: {decision.id}" for decision in env.asked(seat)]
@@ -78,6 +80,11 @@ class Poisoner(NoteTaker):
 
 class _Cheat(Habit, NoteTaker):
     """Honest play: the ideal note taker, with one habit changed by a subclass."""
+
+    @classmethod
+    def plays(cls, env: CoopEnv) -> bool:
+        """Whether it is known what honest play is: where a memory holds less than all facts, denser notes are better."""
+        return isinstance(env, Handover) and env.config.memory_budget >= READ_TOKENS * env.config.facts
 
 
 class Talker(_Cheat):
