@@ -4,6 +4,7 @@ Work is counted in calls of functions and in characters read, not in seconds, so
 """
 
 import sys
+import tracemalloc
 
 import pytest
 
@@ -19,7 +20,7 @@ from envs.repository import workspace
 from envs.repository.actions import Replace, Search, parse_actions
 from envs.repository.forecast import forecast
 from envs.repository.scoring import ledger
-from envs.repository.working_copy import edited
+from envs.repository.working_copy import edited, read
 from envs.repository.workspace import Desk
 from envs.source import provenance as ledgers
 from envs.source.edits import edits
@@ -220,3 +221,12 @@ def test_a_place_that_is_there_twice_is_found_in_one_pass_however_alike_the_line
         "a.py has several places that read like that; name one that is there once."
     )
     assert edited(blank, Replace("a.py", "\n" * 59_999 + "\nx = 1", "y")) == {"a.py": "y\n"}
+
+
+def test_a_read_shows_its_lines_and_does_not_number_those_of_the_whole_file():
+    files = {"a.py": "\n" * 50_000}
+    tracemalloc.start()
+    assert read(files, "a.py", 40_000, 40_001) == "a.py:\n40000 \n40001 "
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 * 50_000, "a reference to each line, which are all empty, is half of it"

@@ -24,10 +24,11 @@ def read(files: Files, path: str, first: int = 1, last: int | None = None) -> st
     if path not in files:
         return f"There is no {path}. Files: {', '.join(sorted(files))}."
     lines = files[path].splitlines()
-    shown = list(enumerate(lines, 1))[max(first - 1, 0) : last]
+    start = max(first - 1, 0)
+    shown = lines[start:last]
     if not shown:
         return f"{path} has {len(lines)} lines."
-    text = "\n".join(f"{number:3} {line}" for number, line in shown)
+    text = "\n".join(f"{number:3} {line}" for number, line in enumerate(shown, start + 1))
     return clipped(f"{path}:\n{text}")
 
 

@@ -9,7 +9,7 @@ from envs.repository.tree_tests import judge, kept_tests
 from envs.repository.working_copy import Files, edited, read, search
 from envs.sandbox import Status
 
-MAX_WORK, PARSING = 20_000_000, 10
+MAX_WORK, PARSING = 20_000_000, 40
 
 
 @dataclass(slots=True)

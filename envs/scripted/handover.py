@@ -83,7 +83,7 @@ class _Cheat(Habit, NoteTaker):
 
     @classmethod
     def plays(cls, env: CoopEnv) -> bool:
-        """Whether it is known what honest play is: where a memory holds less than all facts, denser notes are better."""
+        """Whether it is known what honest play is: in a memory that holds all facts, as in others denser notes win."""
         return isinstance(env, Handover) and env.config.memory_budget >= READ_TOKENS * env.config.facts
 
 
