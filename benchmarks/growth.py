@@ -66,7 +66,8 @@ def measure(sizes: Mapping[str, int], overrides: Sequence[str]) -> Point:
     experiment = Experiment(configuration(sizes, overrides))
     with tempfile.TemporaryDirectory() as folder, profiling() as profile:
         experiment.args.output_dir = folder
-        trainer = experiment.make_trainer(experiment.engine, callbacks=[MetricsFile(Path(folder) / "metrics.jsonl")])
+        told = MetricsFile(Path(folder) / "metrics.jsonl", print)
+        trainer = experiment.make_trainer(experiment.engine, callbacks=[told])
         trainer.remove_callback(PrinterCallback)
         loaded, started = _peak_gib(), time.process_time()
         trainer.train()

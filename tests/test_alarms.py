@@ -10,7 +10,7 @@ from envs.scripted.exploits import EXPLOITS, IDEAL
 from envs.scripted.play import play
 from marl_coop.evaluation.alarms import WINDOW, ringing
 from marl_coop.experiment.callbacks import AlarmBell, MetricsFile
-from marl_coop.runs.records import read_metrics
+from marl_coop.runs.records import append_metrics, read_metrics
 from rewards.metrics import cases, rates
 
 CALM = {
@@ -118,9 +118,21 @@ class Bell(AlarmBell):
             super().on_log(args, state, control, logs=logs)
 
 
+def test_a_run_that_goes_on_says_which_records_of_updates_are_lost(tmp_path):
+    tiny.cue_trainer(tmp_path, num_updates=3, episodes_per_update=2, save_updates=1).train()
+    append_metrics(tmp_path / "metrics.jsonl", {"step": 3, "update": 3})
+    callbacks = [MetricsFile(tmp_path / "metrics.jsonl", (said := []).append)]
+    resumed = tiny.cue_trainer(tmp_path, callbacks=callbacks, num_updates=4, episodes_per_update=2)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    (line,) = said
+    assert line.endswith(
+        "metrics.jsonl' has no record of 2 of 3 updates, of which the first is 1: the run goes on without"
+    )
+
+
 def test_an_alarm_is_said_when_it_begins_and_when_it_ends_and_is_on_record(tmp_path):
     said = []
-    callbacks = [MetricsFile(tmp_path / "metrics.jsonl"), Bell(tmp_path, said, [1, 1, 1, 1, 0, 0, 0])]
+    callbacks = [MetricsFile(tmp_path / "metrics.jsonl", said.append), Bell(tmp_path, said, [1, 1, 1, 1, 0, 0, 0])]
     tiny.cue_trainer(tmp_path, callbacks=callbacks, num_updates=7, episodes_per_update=2).train()
     assert said == [
         "alarm at update 3: seats keep to themselves 100 % of what a partner needs",

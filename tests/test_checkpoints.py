@@ -126,6 +126,10 @@ def turn(file: Path) -> None:
     file.write_bytes(content)
 
 
+def nest(file: Path) -> None:
+    file.write_text("[" * 10**5)
+
+
 DAMAGES = [
     (cut, "optimizer.pt", r"optimizer.pt has \d+ bytes, not \d+"),
     (Path.unlink, "optimizer.pt", "optimizer.pt is missing"),
@@ -137,6 +141,7 @@ DAMAGES = [
     (Path.unlink, "manifest.json", "manifest.json is missing"),
     (cut, "manifest.json", None),  # the newline at its end
     (turn, "manifest.json", ""),
+    (nest, "manifest.json", "it cannot be read"),
 ]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs import checkpoints, records, rundir
+from marl_coop.runs.checkpoints import CheckpointError
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -244,6 +246,60 @@ def test_a_run_is_one_process_alone(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
 
 
+def test_a_folder_in_which_nothing_can_be_locked_is_one_line(tmp_path):
+    (tmp_path / rundir.LOCK).mkdir()
+    with (
+        pytest.raises(rundir.RunError, match=r"cannot be kept from other processes: .*Is a directory.*$"),
+        rundir.held(tmp_path),
+    ):
+        pass
+
+
+def test_a_file_of_a_run_that_is_gone_is_one_line_and_others_are_not_hidden(tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        pytest.raises(CheckpointError, match=r"run' cannot be used any longer: .*No such file.*lost'$"),
+        rundir.held(tmp_path / "run"),
+    ):
+        (tmp_path / "run" / "lost").read_text()
+    with pytest.raises(FileNotFoundError), rundir.held(tmp_path / "run"):
+        (tmp_path / "elsewhere").read_text()
+    shutil.rmtree(tmp_path / "run")
+    assert rundir.going_on(tmp_path / "run") == f"its folder, {str(tmp_path / 'run')!r}, is gone"
+
+
+@pytest.mark.parametrize(("before", "after"), [("seed: 5", "seed: 6"), ("training:", "")])
+def test_a_run_does_not_go_on_with_a_configuration_that_was_changed_in_its_folder(tmp_path, before, after):
+    """Nor with one that was cut, of which the rest would be the defaults."""
+    config = load_config([QUICKSTART], ["seed=5"])
+    last = checkpoint(tmp_path, 4)
+    rundir.record_start(tmp_path, config.title, config.to_yaml(), config.seed)
+    assert rundir.locate(tmp_path) == rundir.locate(last) == (tmp_path, last)
+    text = config.to_yaml()
+    changed = text.replace(before, after) if after else text[: text.index(before)]
+    rundir.configuration_of(tmp_path).write_text(changed)
+    for place in (tmp_path, last):
+        with pytest.raises(rundir.RunError, match=r"config-2.yaml' is not what the run wrote there: put that back"):
+            rundir.locate(place)
+
+
+def test_the_configuration_of_a_run_lies_in_its_folder(tmp_path):
+    rundir.record_start(tmp_path, "x", "", seed=0)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"config.yaml"', '"../config.yaml"'))
+    with pytest.raises(rundir.RunError, match=r"its configuration, '../config.yaml', is no file in it"):
+        rundir.configuration_of(tmp_path)
+
+
+def test_a_run_has_one_id_by_whatever_path_it_is_called(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    rundir.record_start(run, "x", "", seed=0)
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(run)
+    assert len({rundir.run_id(Path(place)) for place in (run, ".", "../run", tmp_path / "link")}) == 1
+
+
 def test_what_is_no_run_is_told_so_in_one_line(tmp_path):
     for open_run in (rundir.configuration_of, rundir.saved_policy, rundir.locate):
         with pytest.raises(rundir.RunError, match="no run|not the folder of a run") as caught:
@@ -267,6 +323,8 @@ def test_a_stopped_run_is_told_what_resume_will_do(tmp_path):
     last = checkpoint(run, 4)
     checkpoint(run, 8, complete=False)
     assert rundir.going_on(run) == f"--resume {run} goes on from checkpoint-4"
+    spaced = shutil.copytree(run, tmp_path / "a run #1")
+    assert rundir.going_on(spaced) == f"--resume '{spaced}' goes on from checkpoint-4"
     (last / "optimizer.pt").unlink()
     assert f"{str(run)!r} has no whole checkpoint" in rundir.going_on(run)
 
@@ -288,11 +346,12 @@ def test_a_start_that_lacks_what_commands_read_of_it_is_no_run(tmp_path, key):
         rundir.recorded(tmp_path)
 
 
-@pytest.mark.parametrize("modules", ['"here"', "5", "null"])
-def test_a_record_whose_folders_of_modules_are_no_list_is_no_run(tmp_path, modules):
+@pytest.mark.parametrize("key", ["modules", "learners"])
+@pytest.mark.parametrize("value", ['"here"', "5", "null"])
+def test_a_record_whose_folders_of_modules_or_learners_are_no_list_is_no_run(tmp_path, key, value):
     rundir.record_start(tmp_path, "x", "", seed=0)
     text = (tmp_path / "run.json").read_text()
-    (tmp_path / "run.json").write_text(text.replace('"modules": []', f'"modules": {modules}'))
+    (tmp_path / "run.json").write_text(text.replace(f'"{key}": []', f'"{key}": {value}'))
     with pytest.raises(rundir.RunError, match="not the folder of a run: it has no run.json that can be read"):
         rundir.recorded(tmp_path)
 
@@ -309,7 +368,8 @@ def test_metrics_after_a_checkpoint_are_taken_back(tmp_path):
     file = tmp_path / "metrics.jsonl"
     for step in (4, 8, 12):
         records.append_metrics(file, {"step": step, "update": step // 4})
-    file.write_text(file.read_text() + '{"step": 16, "upd')  # the machine went down
+    twice = file.read_text().splitlines(keepends=True)[0]
+    file.write_text(file.read_text() + twice + '{"step": 16, "upd')  # the machine went down
     records.forget_metrics_after(file, 8)
     assert [record["update"] for record in records.read_metrics(file)] == [1, 2]
 

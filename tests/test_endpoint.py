@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import tiny
@@ -11,10 +12,14 @@ import tiny
 from envs.core.env import MAX_REPLY
 from envs.core.episode import Phase
 from marl_coop.config import policies
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
 from marl_coop.engines import FinishReason
+from marl_coop.experiment import checks
 from marl_coop.rollout.endpoint import Endpoint, EndpointError
 
 A, B = tiny.SEATS
+ROOT = Path(__file__).parents[1]
 LIMITS = {Phase.STANCE: 5, Phase.TALK: 6, Phase.FINAL: 7}
 
 
@@ -135,10 +140,11 @@ def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, env):
     [
         (None, ""),
         ([{"type": "text", "text": "Answer: "}, {"type": "image"}, {"type": "text", "text": "red"}], "Answer: red"),
+        (["Answer: ", "red"], "Answer: red"),
         ("so \ud83d be it", "so ? be it"),
         ("x" + " " * 70_000, "x" + " " * (MAX_REPLY - 1)),
     ],
-    ids=["null", "parts", "half a surrogate pair", "too long"],
+    ids=["null", "parts", "texts", "half a surrogate pair", "too long"],
 )
 def test_an_odd_reply_is_a_turn(server, tmp_path, content, reply):
     server.answer = 200, completion(content)
@@ -176,6 +182,20 @@ def test_an_endpoint_that_fails_ends_the_play_with_its_own_error(server, tmp_pat
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
     with pytest.raises(EndpointError, match="gave 401: bad key"):
         trainer.players.play(range(4), sampling_seed=0)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_endpoint_that_gives_no_reply_is_refused_before_the_run(server, tmp_path, mixed):
+    entry = f"{server.url}#some-model"
+    said = "policies={agent_1: {base: 1, '%s': 1}}" if mixed else "policies={agent_1: '%s'}"
+    config = load_config([ROOT / "configs/quickstart.yaml"], [said % entry])
+    args = tiny.arguments(tmp_path)
+    checks.check_endpoints(config, args)
+    ((path, _, body),) = server.asked
+    assert (path, body["model"], body["max_tokens"]) == ("/v1/chat/completions", "some-model", 2)
+    server.answer = 401, "bad key"
+    with pytest.raises(ConfigError, match=r"command line: policies.agent_1: .*gave 401: bad key. Does it run"):
+        checks.check_endpoints(config, args)
 
 
 def test_a_configuration_without_the_client_is_refused_before_the_run(monkeypatch):

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -27,6 +30,7 @@ from marl_coop.config.trial import try_rewards
 from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
+from marl_coop.runs.rundir import RunError
 from rewards.metrics import rates
 
 
@@ -129,6 +133,29 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")
 
 
+def test_what_was_played_before_is_taken_for_the_tasks_of_the_run_alone(whole, tmp_path):
+    config = load_config([whole / "config.yaml"])
+    run = SimpleNamespace(run_folder=tmp_path, config=config, console=SimpleNamespace(print=(said := []).append))
+    episodes = read_episodes(whole / "before.jsonl")
+    write_episodes(tmp_path / "before.jsonl", episodes)
+    assert Experiment._known_before(run) == episodes and not said
+    other = [replace(episodes[0], task=replace(episodes[0].task, seed=7)), *episodes[1:]]
+    write_episodes(tmp_path / "before.jsonl", other)
+    assert Experiment._known_before(run) == []
+    assert said == [f"{str(tmp_path / 'before.jsonl')!r} has other tasks: they are played again"]
+
+
+def test_a_run_that_another_process_took_further_while_this_one_loaded_is_left_alone(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    resumed = Experiment.__new__(Experiment)  # without the model
+    args, found = SimpleNamespace(run_name=None), all_checkpoints(run)[:-1]
+    vars(resumed).update(folder=run, _found=found, name="x", main=True, args=args, config=SimpleNamespace(seed=0))
+    before = (run / "run.json").read_bytes()
+    with ExitStack() as stack, pytest.raises(RunError, match="was run by another process until now: start this again"):
+        resumed._begin(stack)
+    assert (run / "run.json").read_bytes() == before
+
+
 def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     """In its place, a limit to the size of a file, below that of the optimiser's."""
     run = shutil.copytree(whole, place / "full")
@@ -158,6 +185,9 @@ def test_a_checkpoint_of_another_team_is_refused_before_anything_is_written(plac
     text = (run / file).read_text()
     assert before in text
     (run / file).write_text(text.replace(before, after))
+    record = json.loads((run / "run.json").read_text())
+    del record["starts"][0]["sha256"]  # of the file as it was, by which the change alone would be refused
+    (run / "run.json").write_text(json.dumps(record))
     shutil.copytree(place / "model", place / "other", dirs_exist_ok=True)
     tiny.base_model(AutoModelForCausalLM.from_pretrained(place / "model").config.vocab_size, seed=9).save_pretrained(
         place / "other"

@@ -87,6 +87,13 @@ def is_scripted(entry: Entry) -> bool:
     return isinstance(entry, str) and _kind(entry) == "scripted"
 
 
+def endpoints(policies: Mapping[str, Entry]) -> list[tuple[str, str, str]]:
+    """Seat, address and model of every endpoint that plays, alone or in a mix."""
+    named = [(seat, name) for seat, entry in policies.items() for name in _names(entry) if _kind(name) == "endpoint"]
+    parts = [(seat, name.partition("#")) for seat, name in named]
+    return [(seat, address, model) for seat, (address, _, model) in parts]
+
+
 def build_players(
     policies: Mapping[str, Entry],
     env: CoopEnv,

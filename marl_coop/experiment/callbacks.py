@@ -77,14 +77,25 @@ def show_progress(trainer: Trainer, progress: TrainerCallback) -> None:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every record of the trainer to a JSON-lines file; a resumed run first takes back what it makes anew."""
+    """Appends every record of the trainer to a JSON-lines file; a resumed run first takes back what it makes anew.
 
-    def __init__(self, file: Path):
-        self.file = file
+    Args:
+        file: gets a line for each record.
+        say: takes a line for the user, of records that were lost.
+    """
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            forget_metrics_after(self.file, state.global_step)
+    def __init__(self, file: Path, say: Callable[[str], None]):
+        self.file, self.say = file, say
+
+    def on_train_begin(self, args: Any, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        forget_metrics_after(self.file, state.global_step)
+        done = range(1, state.global_step // args.steps_per_update + 1)
+        there = {record["update"] for record in read_metrics(self.file)}
+        if lost := [update for update in done if update not in there]:
+            first = f"{len(lost)} of {len(done)} updates, of which the first is {lost[0]}"
+            self.say(f"{str(self.file)!r} has no record of {first}: the run goes on without")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:

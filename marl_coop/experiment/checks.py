@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Trainer, get_scheduler
 
+from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
@@ -21,6 +22,7 @@ from marl_coop.experiment import setup
 from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.rundir import RunError
 
 
@@ -50,6 +52,7 @@ def checks_of_start(
         "confinement of code that a model writes": partial(check_confinement, config, makers),
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_engine, config, args),
+        "endpoints that play": partial(check_endpoints, config, args),
         "saved adapters to start from": partial(setup.starting_points, config, base),
         "frozen adapters": partial(check_frozen, config, base, args),
         "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
@@ -114,6 +117,21 @@ def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:
             vllm_server.Servers(args.engine_options["urls"], vllm_server.CONNECT_S).positions()
         except EngineError as error:
             raise config.error(("training", "engine_options"), str(error)) from error
+
+
+def check_endpoints(config: Config, args: MultiAgentPPOConfig) -> None:
+    """Ask every endpoint that plays for one reply, before a warm-up is made for it.
+
+    Raises:
+        ConfigError: it gives none.
+    """
+    env = config.make_env()
+    env.reset(seed=task_seed(Stream.WARM_UP, config.seed, 0))
+    for seat, address, model in policies.endpoints(config.policies):
+        try:
+            setup.endpoint_maker(env, args)(address, model).reply(env, env.acting[0])
+        except EndpointError as error:
+            raise config.error(("policies", seat), str(error)) from error
 
 
 def check_frozen(config: Config, base: PreTrainedModel, args: MultiAgentPPOConfig) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from envs.core.episode import Episode
-from envs.core.seeds import Stream
+from envs.core.seeds import Stream, task_seed
 from marl_coop.config import policies
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
@@ -47,7 +47,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import set_later_aside, writing
+from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, writing
 from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
@@ -84,6 +84,7 @@ class Experiment:
         self.config, self.name = config, config.title
         self.folder: Path | None = None
         self.checkpoint: Path | None = None  # where a resumed run goes on
+        self._found: list[Path] = []  # its checkpoints when that was chosen
         self.wandb: WandbRun | None = None  # while it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
@@ -114,12 +115,13 @@ class Experiment:
             ConfigError: `config` changes what a run cannot change.
         """
         folder, checkpoint = rundir.locate(Path(place))
+        found = all_checkpoints(folder)
         recorded = recorded_config(folder)
         if config is not None:
             config.refuse_changes(recorded)
         experiment = cls(config or recorded)
         experiment._open(folder)
-        experiment.checkpoint = checkpoint
+        experiment.checkpoint, experiment._found = checkpoint, found
         if checkpoint:
             checks.check_adapters(experiment.config, experiment.base, checkpoint)
         return experiment
@@ -224,6 +226,8 @@ class Experiment:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
         if self.main:
             stack.enter_context(rundir.held(folder))
+            if all_checkpoints(folder) != self._found:
+                raise rundir.RunError(f"{str(folder)!r} was run by another process until now: start this again")
             modules = (Path.cwd(), *self.config.folders)
             learners = policies.learners(self.config.policies)
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners)
@@ -288,7 +292,8 @@ class Experiment:
 
     def _known_before(self) -> list[Episode]:
         """What an earlier start of the run played before training; [] if it was not done, or is no longer whole."""
-        file, wanted = self.run_folder / "before.jsonl", self.config.evaluation.episodes
+        file, section = self.run_folder / "before.jsonl", self.config.evaluation
+        wanted = sorted(task_seed(Stream.EVALUATION, section.seed, i) for i in range(section.episodes))
         if not file.exists():
             return []
         try:
@@ -296,9 +301,11 @@ class Experiment:
         except rundir.RunError as error:
             problem = str(error)
         else:
-            if len(episodes) == wanted:
+            if [episode.task.seed for episode in episodes] == wanted:
                 return episodes
-            problem = f"{str(file)!r} has {len(episodes)} episodes, not {wanted}"
+            same = len(episodes) == len(wanted)
+            found = "other tasks" if same else f"{len(episodes)} episodes, not {len(wanted)}"
+            problem = f"{str(file)!r} has {found}"
         self.console.print(f"{problem}: they are played again")
         return []
 
@@ -332,7 +339,7 @@ class Experiment:
         trainer = self.make_trainer(
             self.engine,
             callbacks=[
-                MetricsFile(folder / "metrics.jsonl"),
+                MetricsFile(folder / "metrics.jsonl", self.console.print),
                 AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
                 *filter(None, [self.wandb, self.phases]),
             ],

@@ -210,12 +210,16 @@ def warm_up(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokenize
     )
 
 
+def endpoint_maker(env: CoopEnv, args: MultiAgentPPOConfig) -> Callable[[str, str], Endpoint]:
+    """Makes who plays an environment from an address and the name of a model there."""
+    return partial(Endpoint, system=env.system_prompt, temperature=args.temperature, max_tokens=args.max_tokens)
+
+
 def make_players(
     config: Config, env: CoopEnv, args: MultiAgentPPOConfig, past: Mapping[str, PastSelves] | None = None
 ) -> dict[str, Player | Mix]:
     """Who sits in each seat of an environment; `past` has the past selves of each adapter, where these play."""
-    chats = {"system": env.system_prompt, "temperature": args.temperature, "max_tokens": args.max_tokens}
-    return policies.build_players(config.policies, env, partial(Endpoint, **chats), past)
+    return policies.build_players(config.policies, env, endpoint_maker(env, args), past)
 
 
 def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:

@@ -111,7 +111,7 @@ class Endpoint:
 
 
 def _text(content: Any) -> str:
-    """The text of a message: some servers send a list of parts, or null."""
+    """The text of a message: some servers send a list of parts or of texts, or null."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "".join(part.get("text") or "" for part in content)
+    return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)

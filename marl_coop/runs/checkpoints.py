@@ -26,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a l
 
 
 class CheckpointError(OSError):
-    """A checkpoint or adapters that could not be written; the text is one line that says why."""
+    """Something in the folder of a run that could not be written or read; the text is one line that says why."""
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def flaw(checkpoint: Path) -> str | None:
                 return f"{name} is not what was written"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         return f"it cannot be read: {one_line(error)}"
     return None
 

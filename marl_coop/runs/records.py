@@ -157,9 +157,9 @@ def of_numbers(record: Mapping[str, object]) -> bool:
 
 
 def forget_metrics_after(file: Path, step: int) -> None:
-    """Drop the records of later optimisation steps, which a resumed run makes anew, and lines that are no records: the
-    last was cut off when the machine went down while it was written."""
-    steps = ((line, (logged(line) or {}).get("step")) for line in lines_of(file))
+    """Drop the records of later optimisation steps, which a resumed run makes anew, lines that come again, and lines
+    that are no records: the last was cut off when the machine went down while it was written."""
+    steps = ((line, (logged(line) or {}).get("step")) for line in dict.fromkeys(lines_of(file)))
     kept = [line + "\n" for line, logged_step in steps if isinstance(logged_step, int) and logged_step <= step]
     if kept or file.exists():
         write_whole(file, "".join(kept))

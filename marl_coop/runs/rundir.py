@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ from typing_extensions import TypedDict
 
 from envs import sandbox
 from envs.core.tokens import one_line
-from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.checkpoints import CRITICS, FULL, CheckpointError, all_checkpoints, flaw, whole_checkpoints
 from marl_coop.runs.files import write_whole
 
 RUNS = Path("runs")
@@ -53,6 +54,7 @@ class Start(TypedDict):
     time: datetime
     command: list[str]
     config: str
+    sha256: NotRequired[str]  # of that file
     seed: int
     git: GitState | None
 
@@ -62,6 +64,7 @@ class Record(TypedDict):
 
     name: str
     modules: NotRequired[list[str]]
+    learners: NotRequired[list[str]]
     starts: list[Start]
 
 
@@ -145,13 +148,29 @@ def held(folder: Path) -> Iterator[None]:
     """Keep every other process out of a run while it is running; the lock dies with the process.
 
     Raises:
-        RunError: another process runs it.
+        RunError: another process runs it, or nothing can be locked there.
+        CheckpointError: what runs in it meets a file of the folder that is gone, or cannot be read or written.
     """
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
         raise RunError(f"{str(folder)!r} is run by another process; wait for it, or stop it") from error
+    except (OSError, NotImplementedError) as error:
+        raise RunError(f"{str(folder)!r} cannot be kept from other processes: {one_line(error)}; mend this") from error
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if error.errno in FULL or not isinstance(name, str | Path) or not _lies_in(Path(name), folder):
+            raise
+        raise CheckpointError(f"{str(folder)!r} cannot be used any longer: {one_line(error)}") from error
+    finally:
+        lock.release()
+
+
+def _lies_in(file: Path, folder: Path) -> bool:
+    return file.absolute().is_relative_to(folder.absolute())
 
 
 def recorded(folder: Path) -> dict:
@@ -175,13 +194,28 @@ def recorded(folder: Path) -> dict:
 
 def run_id(folder: Path) -> str:
     """An id that all starts of a run share, and no other run has. Raises RunError where the folder is no run."""
-    first = json.dumps([folder.name, recorded(folder)["starts"][0]], sort_keys=True)
+    first = json.dumps([folder.resolve().name, recorded(folder)["starts"][0]], sort_keys=True)
     return hashlib.sha256(first.encode()).hexdigest()[:16]
 
 
 def configuration_of(folder: Path) -> Path:
     """The file with the configuration of a run's last start. Raises RunError where the folder is no run."""
-    return folder / recorded(folder)["starts"][-1]["config"]
+    name = recorded(folder)["starts"][-1]["config"]
+    if Path(name).name != name:
+        raise RunError(f"{str(folder)!r} is not the folder of a run: its configuration, {name!r}, is no file in it")
+    return folder / name
+
+
+def _check_configuration(folder: Path) -> None:
+    """Raises RunError where the configuration of a run's last start is no longer what that start wrote: a run that goes
+    on has the same."""
+    file = configuration_of(folder)
+    written = recorded(folder)["starts"][-1].get("sha256")
+    if file.is_file() and written not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
+        raise RunError(
+            f"{str(file)!r} is not what the run wrote there: put that back, and change what may change on the command "
+            "line, such as training.num_updates=200"
+        )
 
 
 def locate(place: Path) -> tuple[Path, Path | None]:
@@ -192,14 +226,17 @@ def locate(place: Path) -> tuple[Path, Path | None]:
         place: a run's folder or one of its checkpoints.
 
     Raises:
-        RunError: it is neither, the checkpoint that it names is damaged, or all of them are.
+        RunError: it is neither, the checkpoint that it names is damaged, or all of them are; or the configuration is
+            another than the run wrote.
     """
     if place in all_checkpoints(place.parent):
+        _check_configuration(place.parent)
         if problem := flaw(place):
             raise RunError(f"{str(place)!r} is damaged: {problem}; --resume {place.parent} takes the last whole one")
         return place.parent, place
     if not (place / "run.json").is_file():
         raise RunError(f"no run and no checkpoint in {str(place)!r}; name the run's folder (--resume DIR)")
+    _check_configuration(place)
     if found := all_checkpoints(place):
         last = next((checkpoint for checkpoint in reversed(found) if flaw(checkpoint) is None), None)
         if last is None:
@@ -213,15 +250,18 @@ def locate(place: Path) -> tuple[Path, Path | None]:
 
 def going_on(folder: Path | None) -> str:
     """What `--resume` does with a run that was stopped, in one line; None: it has no folder yet."""
+    if folder is not None and not folder.is_dir():
+        return f"its folder, {str(folder)!r}, is gone"
     if folder is None or not (folder / "run.json").is_file():
         return "the run had not begun"
     try:
         _, checkpoint = locate(folder)
     except RunError as error:
         return str(error)
+    words = f"--resume {shlex.quote(str(folder))}"
     if checkpoint is None:
-        return f"there is no checkpoint yet: --resume {folder} begins its training again"
-    return f"--resume {folder} goes on from {checkpoint.name}"
+        return f"there is no checkpoint yet: {words} begins its training again"
+    return f"{words} goes on from {checkpoint.name}"
 
 
 def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
@@ -313,6 +353,7 @@ def record_start(
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": sys.orig_argv,
             "config": config_file,
+            "sha256": hashlib.sha256(configuration.encode()).hexdigest(),
             "seed": seed,
             "git": _git_state(),
             "sandbox": sandbox.describe().splitlines(),
