@@ -19,6 +19,7 @@ from marl_coop.experiment import battery as batteries
 from marl_coop.experiment.battery import play_battery
 from marl_coop.experiment.plan import make_plan
 from marl_coop.experiment.teams import identity
+from marl_coop.runs.lock import held
 from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import measure
@@ -165,7 +166,6 @@ def test_scripted_teams_are_evaluated_without_torch(tmp_path):
 
 
 def test_a_folder_in_which_another_process_plays_is_refused(tmp_path):
-    from marl_coop.runs import rundir
 
-    with rundir.held(tmp_path), pytest.raises(RunError, match="is run by another process"):
+    with held(tmp_path), pytest.raises(RunError, match="is run by another process"):
         played(tmp_path, {"name": "unseen"})

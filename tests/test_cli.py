@@ -23,6 +23,7 @@ from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs import checkpoints, records, rundir
 from marl_coop.runs.checkpoints import CheckpointError
+from marl_coop.runs.lock import held
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -237,10 +238,8 @@ def test_a_run_directory_explains_itself(tmp_path):
 
 
 def test_a_run_is_one_process_alone(tmp_path):
-    code = (
-        "import sys; from marl_coop.runs.rundir import held\nwith held(__import__('pathlib').Path(sys.argv[1])): pass"
-    )
-    with rundir.held(tmp_path):
+    code = "import sys; from marl_coop.runs.lock import held\nwith held(__import__('pathlib').Path(sys.argv[1])): pass"
+    with held(tmp_path):
         second = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert second.stderr.splitlines()[-1].endswith("is run by another process; wait for it, or stop it")
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
@@ -250,7 +249,7 @@ def test_a_folder_in_which_nothing_can_be_locked_is_one_line(tmp_path):
     (tmp_path / rundir.LOCK).mkdir()
     with (
         pytest.raises(rundir.RunError, match=r"cannot be kept from other processes: .*Is a directory.*$"),
-        rundir.held(tmp_path),
+        held(tmp_path),
     ):
         pass
 
@@ -259,10 +258,10 @@ def test_a_file_of_a_run_that_is_gone_is_one_line_and_others_are_not_hidden(tmp_
     (tmp_path / "run").mkdir()
     with (
         pytest.raises(CheckpointError, match=r"run' cannot be used any longer: .*No such file.*lost'$"),
-        rundir.held(tmp_path / "run"),
+        held(tmp_path / "run"),
     ):
         (tmp_path / "run" / "lost").read_text()
-    with pytest.raises(FileNotFoundError), rundir.held(tmp_path / "run"):
+    with pytest.raises(FileNotFoundError), held(tmp_path / "run"):
         (tmp_path / "elsewhere").read_text()
     shutil.rmtree(tmp_path / "run")
     assert rundir.going_on(tmp_path / "run") == f"its folder, {str(tmp_path / 'run')!r}, is gone"

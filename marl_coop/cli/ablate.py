@@ -13,7 +13,7 @@ from marl_coop.cli.terminal import wide_console
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE, read_as
-from marl_coop.runs import rundir
+from marl_coop.runs.lock import held
 from marl_coop.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def ablate(argv: Sequence[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs are told before this ends
     folder.mkdir(parents=True, exist_ok=True)
-    with rundir.held(folder):
+    with held(folder):
         failed: dict[str, str] = {}
         if todo:
             launcher = launcher if args.accelerate else executors.ALONE

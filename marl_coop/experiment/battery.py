@@ -22,7 +22,7 @@ from marl_coop.evaluation.results import PlayedMatch, Results, Unplayed
 from marl_coop.experiment.plan import Plan, PlannedMatch
 from marl_coop.experiment.teams import environment
 from marl_coop.players import Mix, Player
-from marl_coop.runs import rundir
+from marl_coop.runs.lock import held
 from marl_coop.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def play_battery(plan: Plan, folder: Path) -> Results:
         EndpointError: an endpoint gave no reply.
     """
     (folder / "episodes").mkdir(parents=True, exist_ok=True)
-    with rundir.held(folder):
+    with held(folder):
         model = _model(plan)
         unplayed = list(plan.unplayed)
         matches = []

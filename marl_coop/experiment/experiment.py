@@ -48,6 +48,7 @@ from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, writing
+from marl_coop.runs.lock import held
 from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
@@ -225,7 +226,7 @@ class Experiment:
         self.args.run_name = self.args.run_name or f"{self.name}-seed{self.config.seed}"
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
         if self.main:
-            stack.enter_context(rundir.held(folder))
+            stack.enter_context(held(folder))
             if all_checkpoints(folder) != self._found:
                 raise rundir.RunError(f"{str(folder)!r} was run by another process until now: start this again")
             modules = (Path.cwd(), *self.config.folders)

@@ -19,20 +19,18 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NotRequired
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from envs import sandbox
 from envs.core.tokens import one_line
-from marl_coop.runs.checkpoints import CRITICS, FULL, CheckpointError, all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
 from marl_coop.runs.files import write_whole
 
 RUNS = Path("runs")
@@ -141,36 +139,6 @@ def _file_name(name: str) -> str:
     'quickstart+no_consensus+rewards-lab-Term-.weight=0'
     """
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name)[:100]
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a run while it is running; the lock dies with the process.
-
-    Raises:
-        RunError: another process runs it, or nothing can be locked there.
-        CheckpointError: what runs in it meets a file of the folder that is gone, or cannot be read or written.
-    """
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(f"{str(folder)!r} is run by another process; wait for it, or stop it") from error
-    except (OSError, NotImplementedError) as error:
-        raise RunError(f"{str(folder)!r} cannot be kept from other processes: {one_line(error)}; mend this") from error
-    try:
-        yield
-    except OSError as error:
-        name = error.filename
-        if error.errno in FULL or not isinstance(name, str | Path) or not _lies_in(Path(name), folder):
-            raise
-        raise CheckpointError(f"{str(folder)!r} cannot be used any longer: {one_line(error)}") from error
-    finally:
-        lock.release()
-
-
-def _lies_in(file: Path, folder: Path) -> bool:
-    return file.absolute().is_relative_to(folder.absolute())
 
 
 def recorded(folder: Path) -> dict:
