@@ -212,6 +212,7 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)  # six trainings
 def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=6 training.episodes_per_update=4 "

@@ -49,6 +49,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, check=True, timeout=200)
@@ -95,6 +96,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_the_last_save_leaves_one_whole_policy(tmp_path):
     """That of before in the run's folder, then that of the last checkpoint, then the new one: never a mixture."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}

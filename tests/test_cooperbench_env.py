@@ -102,6 +102,7 @@ def test_what_looks_like_a_shells_quotes_or_a_header_is_merged_as_the_seats_wrot
         assert bench.repository.read(sent.tree, CORE).decode() == env.branch(seat)[CORE]
 
 
+@pytest.mark.slow
 def test_in_balanced_honest_play_is_first_and_each_exploit_does_what_it_says(make):
     plays = play_exploits(make(pairs=["shapes_task/7/1-3"]), 2)  # one task, so nothing is luck
     balanced = RewardStack.from_config(read_file(Path("configs/presets/balanced.yaml"))["rewards"])

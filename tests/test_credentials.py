@@ -42,6 +42,7 @@ def told(tmp_path_factory) -> tuple[Path, str]:
     return folder, said
 
 
+@pytest.mark.slow
 def test_a_run_its_export_and_its_page_have_no_key(told):
     folder, said = told
     files = [file for file in folder.rglob("*") if file.is_file()]

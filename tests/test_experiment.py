@@ -87,6 +87,7 @@ def test_a_run_says_what_came_of_it_and_leaves_all_of_it_behind(place, whole):
     assert PeftModel.from_pretrained(base, run / "agent_1").peft_config["default"].r == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     name = f"killed-{stop.name}"
@@ -156,6 +157,7 @@ def test_a_run_that_another_process_took_further_while_this_one_loaded_is_left_a
     assert (run / "run.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     """In its place, a limit to the size of a file, below that of the optimiser's."""
     run = shutil.copytree(whole, place / "full")
@@ -314,6 +316,7 @@ def test_training_starts_from_saved_adapters(place, whole):
     assert damaged.startswith(f"the adapter in {place / 'damaged-adapter'} is damaged: ")
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):
     process = start(place, "stage", f"lora.start_from={whole}", "training.num_updates=1", "training.kl_reference=start")
     _, errors = process.communicate(timeout=200)
@@ -324,6 +327,7 @@ def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):
     assert [record["update"] for record in read_metrics(place / "stage" / "metrics.jsonl")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place, whole):
     """The adapters of one run play on in another, beside partners that write text."""
     frozen = f"frozen:{whole / 'agent_1'}"
@@ -338,6 +342,7 @@ def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place, whole):
     assert {first for first, _ in players} <= {"agent_0", "Persuader", "base"}
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_with_the_time_left(place):
     terminal, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 120))
@@ -356,6 +361,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(place):
     assert re.search(rb"training: +50%\|.*\| 1/2 \[\d\d:\d\d<\d\d:\d\d, .*success=\d", shown), shown[-2000:]
 
 
+@pytest.mark.slow
 def test_a_run_evaluates_while_it_trains_and_tells_wandb_all_of_itself(place):
     words = ["training.report_to=wandb", "training.num_updates=2", "evaluation.every=1", "evaluation.best=utility"]
     process = start(place, "tracked", *words, "rewards.consensus.weight=0.3", "seed=4")
@@ -386,6 +392,7 @@ def test_a_run_evaluates_while_it_trains_and_tells_wandb_all_of_itself(place):
     assert "offline mode" not in out + errors
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_training_is_one_line_and_can_be_gone_on_from(place):
     long = ["warmup.steps=100000", "training.num_updates=1"]
     process = start(place, "early", *long)

@@ -45,6 +45,7 @@ def test_bash_reads_the_examples(file):
     subprocess.run(["bash", "-n", file], check=True)
 
 
+@pytest.mark.slow
 def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes_on(tmp_path):
     place = make_place(tmp_path)
     sizes = ["warmup.batch_size=8", "training.num_updates=1"]
@@ -75,6 +76,7 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
     assert len(json.loads((place / "two/run.json").read_text())["starts"]) == len(starts) + 1
 
 
+@pytest.mark.slow
 def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path):
     note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
     programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n"}

@@ -244,6 +244,7 @@ state.wait_for_everyone()
 """
 
 
+@pytest.mark.slow
 def test_of_processes_that_share_out_a_base_one_may_ask_for_nothing(folder, tmp_path, servers):
     script = SHARED_BASE.replace("BASE", str(folder)).replace("URL", servers[0].url)
     first, second = launch(script, tmp_path / "two", 2)
@@ -281,6 +282,7 @@ def test_a_server_that_loads_no_adapters_is_one_line(policy, servers):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_dies_ends_with_one_line_and_goes_on_later(folder, tmp_path, servers):
     server = servers[0]
     options = {"engine": "vllm_server", "engine_options": {"urls": [server.url]}, "save_updates": 1, "num_updates": 3}
@@ -317,6 +319,7 @@ class Versions(TrainerCallback):
         self.found.append({turn.version for row in rows for turn in row.trace.turns})
 
 
+@pytest.mark.slow
 def test_play_goes_on_one_update_ahead_with_weights_that_are_one_update_old(folder, tmp_path, servers):
     def run(**options):
         log, versions, played = Log(), Versions(), []
@@ -340,6 +343,7 @@ def test_play_goes_on_one_update_ahead_with_weights_that_are_one_update_old(fold
     assert played[:2] == untaught[:2] and played[2:] != untaught[2:]
 
 
+@pytest.mark.slow
 def test_a_server_plays_past_selves_one_update_ahead_too(folder, tmp_path, servers):
     """A past self is what its name says: the adapter was asked for by the same weights when it played itself."""
     policy, played, before = tiny.team(load_base(str(folder), "float32")[0]), [], servers[0].now()
