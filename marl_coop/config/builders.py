@@ -70,14 +70,19 @@ def laid_over(section: Mapping[str, Any], changes: Mapping[str, Any], keys: Keys
     """
     if changes.get("name", section.get("name")) == section.get("name"):
         return {**section, **changes}
+    shared = shared_keys(section["name"], changes["name"], keys)
     before = _env_class(section["name"]).Config.model_fields
-    after = _env_class(changes["name"], keys).Config.model_fields
-    shared = (FamilyConfig.model_fields.keys() & before.keys() & after.keys()) - {"families"}
     defaults = {key: to_jsonable_python(before[key].get_default(call_default_factory=True)) for key in shared}
     kept = {key: value for key, value in section.items() if key in shared and value != defaults[key]}
     if "curriculum" in section and "levels" not in (section["curriculum"] or {}):
         kept["curriculum"] = section["curriculum"]
-    return {**kept, **changes}
+    return {"name": changes["name"], **kept, **changes}
+
+
+def shared_keys(before: str, after: str, keys: Keys = ("env",)) -> set[str]:
+    """The keys of `env` that mean the same in two environments, by their names."""
+    fields = (_env_class(before).Config.model_fields, _env_class(after, keys).Config.model_fields)
+    return (FamilyConfig.model_fields.keys() & fields[0].keys() & fields[1].keys()) - {"families"}
 
 
 def make_curriculum(section: Mapping[str, Any]) -> Curriculum | None:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import alike
-from marl_coop.config.builders import laid_over
+from marl_coop.config.builders import laid_over, shared_keys
 from marl_coop.config.errors import ConfigError, Keys, contains, explain
 
 COMMAND_LINE = "command line"
@@ -153,10 +153,17 @@ def _clear_other_schedules(below: dict, above: dict) -> None:
 
 
 def _clear_other_environment(below: dict, above: dict) -> None:
-    """Empties the section `env` of what belongs to one environment where the layer above names another."""
+    """Empties `env` and `evaluation.env` of what belongs to one environment where the layer above names another."""
     lower, upper = below.get("env"), above.get("env")
-    if isinstance(lower, dict) and isinstance(upper, dict):
-        below["env"] = laid_over(lower, {"name": upper.get("name", lower.get("name"))})
+    if not (isinstance(lower, dict) and isinstance(upper, dict)):
+        return
+    before, after = lower.get("name"), upper.get("name", lower.get("name"))
+    below["env"] = laid_over(lower, {"name": after})
+    evaluation = below.get("evaluation")
+    changes = evaluation.get("env") if isinstance(evaluation, dict) else None
+    if before != after and isinstance(changes, dict) and "name" not in changes:
+        shared = shared_keys(before, after)
+        evaluation["env"] = {key: value for key, value in changes.items() if key in shared}
 
 
 def _clear_mixes(below: Any, above: Any) -> None:

@@ -70,7 +70,7 @@ def rescore(
         would = [_scored(one.episode, other.at(_update(one)), learners) for one in sound]
         for term in [*dict.fromkeys([*own.names, *other.names]), ALL]:
             before, after = (np.array([terms.get(term, 0.0) for terms in side]) for side in (paid, would))
-            if before.any() or after.any():
+            if term == ALL or before.any() or after.any():
                 changes.append(
                     TermChange(
                         part=part,
