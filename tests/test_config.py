@@ -204,6 +204,25 @@ def test_another_environment_keeps_what_all_of_them_have():
     assert load_config([CONFIGS / "quickstart.yaml"], ["env.name=PairedFunctions"]).env["families"][0] == "offset"
 
 
+@pytest.mark.parametrize("environment", envs.ENVIRONMENTS)
+def test_what_another_environment_does_not_share_is_gone_from_its_evaluation_too(environment, tmp_path):
+    """But of what names an environment of its own, all stays."""
+    name = environment.__name__
+    file = write(tmp_path, "evaluation: {env: {families: held_out, rounds: 2, test_timeout_s: 3.0}}")
+    config = load_config([CONFIGS / "quickstart.yaml", file], [f"env.name={name}"])
+    stays = ["families", "rounds", "test_timeout_s"] if name == "PairedFunctions" else ["rounds"]
+    assert list(config.evaluation.env) == stays and config.make_evaluation_env().config.rounds == 2
+    named = write(tmp_path, "evaluation: {env: {name: PairedFunctions, families: held_out}}", "named.yaml")
+    assert load_config([named], [f"env.name={name}"]).evaluation.env == {
+        "name": "PairedFunctions",
+        "families": "held_out",
+    }
+
+
+def test_the_name_of_an_environment_comes_before_what_is_said_of_it():
+    assert next(iter(load_config([CONFIGS / "quickstart.yaml"], ["env.name=Handover"]).env)) == "name"
+
+
 def test_all_fields_of_an_environment_are_in_the_resolved_configuration():
     assert load_config([], ["env.name=Handover"]).env == {"name": "Handover", "curriculum": None} | to_jsonable_python(
         envs.Handover().config

@@ -94,6 +94,13 @@ def test_a_term_that_paid_nothing_before_is_told_with_what_it_would_pay(run):
     assert ("after", "pushback") not in found
 
 
+def test_where_nothing_is_earned_the_sum_says_so():
+    nothing = RewardStack.from_config({"task_success": {"weight": 0.0}})
+    saved = {"after": [evaluated(one) for one in episodes(Calibrated(), range(2))]}
+    (whole,) = rescore(saved, nothing, nothing, [])
+    assert (whole.term, whole.earned.value, whole.would_earn.value, whole.n) == (ALL, 0.0, 0.0, 2)
+
+
 def test_seats_that_do_not_learn_earn_nothing_here():
     played = [replace(e, players={"agent_0": "agent_0", "agent_1": "Echo"}) for e in episodes(NeverDefer(), range(8))]
     stack = RewardStack.from_config(HALF)
