@@ -1,21 +1,20 @@
 """What can be set in the section `training`: names, types and ranges, judged without torch.
 
 `MultiAgentPPOConfig` says what each of its own fields means, and `transformers.TrainingArguments` what those do that
-come from there. Its other fields are refused: `WITHOUT_EFFECT` and `ELSEWHERE` say what to do instead.
+come from there. Its other fields are refused: `WITHOUT_EFFECT` and `ELSEWHERE` say what to do instead. What does not go
+together is in `marl_coop.training_rules`.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from envs.core.lookup import did_you_mean, nearest
-from marl_coop.credentials import check_address
+from envs.core.lookup import did_you_mean
 
-EPISODES_PER_UPDATE, NUM_MINI_BATCHES = 32, 2  # where nothing else is said
+NUM_UPDATES, EPISODES_PER_UPDATE, NUM_MINI_BATCHES = 30, 32, 2  # where nothing else is said
 ENGINES = ("embedded", "vllm", "vllm_server")  # and any by its dotted path
 SERVER_OPTIONS = ("urls", "adapter_folder", "timeout_s")
 
@@ -47,14 +46,17 @@ def _trackers(names: str | list[str]) -> str | list[str]:
 
 
 def _run_length(steps: int) -> int:
-    if steps == 0 or steps < -1:
-        raise ValueError(f"{steps} is refused: give at least 1, or -1 to leave it to num_updates")
+    if steps == 0 or steps < -1 or steps > LARGEST:
+        raise ValueError(f"{steps} is refused: give 1 to {LARGEST:g}, or -1 to leave it to num_updates")
     return steps
 
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+LARGEST = 1e9  # of any number: its square is still one of 32 bits
+
+Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
+CountFrom0 = Annotated[int, Field(ge=0, le=int(LARGEST))]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Verbosity = Literal["debug", "info", "warning", "error", "critical", "passive"]
@@ -154,7 +156,7 @@ class Hyperparameters(TypedDict, total=False):
     tf32: bool | None
     use_cpu: bool
     full_determinism: bool
-    report_to: Annotated[str | list[str], AfterValidator(_trackers)] | None
+    report_to: Annotated[str | list[str], AfterValidator(_trackers)]
     run_name: str | None
     log_level: Verbosity
     log_level_replica: Verbosity
@@ -165,35 +167,6 @@ class Hyperparameters(TypedDict, total=False):
     ddp_find_unused_parameters: bool | None
     ddp_bucket_cap_mb: Count | None
     ddp_broadcast_buffers: bool | None
-
-
-def refused_together(values: Mapping[str, Any]) -> tuple[str, str] | None:
-    """A field of this section that does not go with the others, and why; None: all do. What is left out has its
-    default.
-
-    >>> refused_together({"advantage": "group", "num_generations": 1})
-    ('num_generations', "1 is refused: advantage='group' compares several plays of a task, so give at least 2")
-    """
-    advantage, scale = values.get("advantage", "gae"), values.get("scale_rewards", "none")
-    plays = plays_of_task(advantage, values.get("num_generations"))
-    if advantage == "group" and plays < 2:
-        return (
-            "num_generations",
-            f"{plays} is refused: {advantage=} compares several plays of a task, so give at least 2",
-        )
-    if advantage != "group" and scale != "none":
-        return "scale_rewards", f"{scale!r} has no effect with {advantage=}, which whitens: leave it out"
-    if (episodes := values.get("episodes_per_update", plays)) % plays:
-        return "episodes_per_update", f"{episodes} is no multiple of the {plays} plays of each task (num_generations)"
-    return None
-
-
-def refused_turns(values: Mapping[str, Any], adapters: Sequence[str]) -> str | None:
-    """Why so many adapters do not take turns as this section says; None: they do."""
-    updates = values.get("alternate_updates")
-    if updates is None or len(adapters) > 1:
-        return None
-    return f"{updates} is refused: {', '.join(adapters)} alone is trained, and there is none to take turns with"
 
 
 def _told(reasons: dict[str, str]) -> dict[str, str]:
@@ -259,53 +232,3 @@ WITHOUT_EFFECT = _told(  # names of all versions of transformers that this libra
         ),
     }
 )
-
-
-def plays_of_task(advantage: str, num_generations: int | None) -> int:
-    """Plays of each task in an update."""
-    return num_generations or (GROUP if advantage == "group" else 1)
-
-
-def check_shares(episodes: int, minibatches: int, accumulation: int, processes: int, plays: int) -> None:
-    """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly, all
-    plays of a task together."""
-    parts = math.lcm(processes, minibatches * accumulation)
-    if episodes % (parts * plays):
-        tasks = f", with {plays} plays of each task together" if plays > 1 else ""
-        raise ValueError(
-            f"{episodes} cannot be shared by {processes} processes and {minibatches} minibatches x {accumulation} "
-            f"accumulation steps{tasks}: use a multiple of {parts * plays}"
-        )
-
-
-def check_engine_options(engine: str, options: Mapping[str, Any]) -> None:
-    """Check the options of an engine that can be judged without it. Raises ValueError where they are not for it."""
-    if engine == "embedded" and options:
-        raise ValueError(f"the embedded engine has none, got {sorted(options)}")
-    if engine == "vllm_server":
-        check_server_options(options)
-
-
-def check_server_options(options: Mapping[str, Any]) -> None:
-    """Check the options of the engine "vllm_server" (`marl_coop.engines.vllm_server.VLLMServerEngine`) without asking a
-    server.
-
-    Raises:
-        ValueError: one is unknown, missing or of another kind.
-    """
-    for name in options:
-        if name not in SERVER_OPTIONS:
-            raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, SERVER_OPTIONS)!r}?")
-    urls: Any = options.get("urls")
-    addresses = [str(url).rstrip("/") for url in urls] if isinstance(urls, list | tuple) else []
-    if not addresses or not all(url.startswith(("http://", "https://")) for url in addresses):
-        raise ValueError(f"urls must be a list of addresses such as ['http://localhost:8000/v1'], got {urls!r}")
-    for url in addresses:
-        check_address(url)
-    if len({*addresses}) < len(addresses):
-        raise ValueError(f"urls names a server twice: {urls!r}")
-    if not isinstance(options.get("adapter_folder"), str | None):
-        raise ValueError(f"adapter_folder must be a folder, got {options['adapter_folder']!r}")
-    timeout = options.get("timeout_s", 1.0)
-    if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout_s must be a positive number of seconds, got {timeout!r}")

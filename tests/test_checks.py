@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AttentionInterface
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from marl_coop import cli
-from marl_coop.config.checks import check_config
+from marl_coop import Experiment, cli
+from marl_coop.config.checks import ATTENTIONS, check_config
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.hyperparameters import SCHEDULE_KEYWORDS
 
 ROOT = Path(__file__).parents[1]
+LINEAR = "training.lr_scheduler_type=linear"
 SERVED = "training.engine=vllm_server"
 
 
@@ -50,6 +52,27 @@ SERVED = "training.engine=vllm_server"
         ("model.chat_template_kwargs={messages: []}", "model.chat_template_kwargs.messages: the library gives this"),
         ("model.name_or_path=/not/there", "model.name_or_path: there is no folder '/not/there'"),
         ("model.name_or_path=~nobody-at-all/x", "model.name_or_path: there is no folder '~nobody-at-all/x'"),
+        (
+            "model.name_or_path=a//b",
+            "model.name_or_path: there is no folder 'a//b': give a folder, a Hub id, or 'llm-smo",
+        ),
+        ("model.name_or_path=..", "model.name_or_path: '..' is the folder of no model: it has no config.json"),
+        (
+            "model.attn_implementation=flashattention",
+            "model.attn_implementation: 'flashattention' is refused: there is",
+        ),
+        (
+            "model.attn_implementation=org/kernel",
+            "model.attn_implementation: 'org/kernel' is refused: there is no such",
+        ),
+        ("model.end_of_turn=''", "model.end_of_turn: '' is refused: give a token, or null"),
+        ("evaluation.every=31", "evaluation.every: 31 is beyond the run's 30 updates: give as many at most, or 0"),
+        ("evaluation.every=2 training.max_steps=2", "evaluation.every: 2 is beyond the run's 1 updates"),
+        ("training.warmup_steps=1", "training.warmup_steps: 1 has no effect on a constant rate; set lr_scheduler_type"),
+        (f"{LINEAR} training.warmup_steps=1.5", "training.warmup_steps: 1.5 is refused: give a whole number of steps"),
+        (f"{LINEAR} training.warmup_steps=61", "training.warmup_steps: 61 is beyond the run's 60 steps: give fewer"),
+        ("training.alternate_updates=30", "training.alternate_updates: 30 is too many: agent_1 would not learn in a"),
+        ("rewards={'*': {weight: 0}}", "rewards: every weight is 0, and nothing would be learned: give one, as task_"),
         ("lora.start_from=/not/there", "lora.start_from: '/not/there/agent_0' is not the folder of a PEFT adapter"),
     ],
 )
@@ -67,7 +90,9 @@ def test_what_cannot_run_is_one_line_that_names_the_key(overrides, message):
         f"{SERVED} training.engine_options={{urls: ['http://localhost:8000/v1']}} training.async_play=true",
         "training.lr_scheduler_type=polynomial training.lr_scheduler_kwargs={lr_end: 0.0}",
         "training.optim_args=fused=true,eps=1e-6",
-        "training.engine=marl_coop.hyperparameters:check_shares",
+        f"{LINEAR} training.warmup_steps=60 evaluation.every=30 training.alternate_updates=15",
+        "rewards={'*': {weight: 0}, foresight: {weight: {schedule: after, updates: 1, weight: 1}}}",
+        "training.engine=marl_coop.training_rules:check_shares",
     ],
 )
 def test_what_fits_passes(overrides):
@@ -79,6 +104,11 @@ def test_what_fits_passes(overrides):
     [
         ("file/run", "'{place}' cannot be made: '{folder}/file' is no folder; name another folder"),
         ("full", "'{place}' is not empty; go on with its run by --resume, or name another output_dir"),
+        ("n" * 300, "'{place}' cannot be made: '{folder}' cannot be written (File name too long); name"),
+        (
+            "/proc/run",
+            "'/proc/run' cannot be made: '/proc' cannot be written (No such file or",
+        ),
     ],
 )
 @pytest.mark.parametrize("flag", ["--print-config", "--dry-run"])
@@ -89,7 +119,8 @@ def test_a_folder_that_a_run_cannot_have_is_told_before_torch_is_loaded(tmp_path
     words = ["train", "--config", str(ROOT / "configs/quickstart.yaml"), flag, f"output_dir={tmp_path / place}"]
     assert cli.main(words) == 2
     said = message.format(place=tmp_path / place, folder=tmp_path)
-    assert capsys.readouterr().err == f"error: command line: output_dir: {said}\n"
+    assert capsys.readouterr().err.startswith(f"error: command line: output_dir: {said}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
 
 def test_print_config_judges_the_whole_configuration_without_torch():
@@ -107,3 +138,23 @@ def test_the_keywords_of_each_schedule_are_those_of_transformers():
     functions = {str(kind.value): function for kind, function in TYPE_TO_SCHEDULER_FUNCTION.items()}
     for kind, keywords in SCHEDULE_KEYWORDS.items():
         assert {*keywords} == inspect.signature(functions[kind]).parameters.keys() - given
+
+
+@pytest.mark.parametrize("override", ["training.async_play=true", "output_dir=/proc/run", "evaluation.every=31"])
+def test_from_python_a_run_is_refused_in_the_same_words_before_anything_is_loaded(override, capsys):
+    nowhere = ["model.name_or_path=nobody/nothing", override]
+    assert cli.main(["train", "--print-config", "--config", str(ROOT / "configs/base.yaml"), *nowhere]) == 2
+    with pytest.raises(ConfigError) as caught:
+        Experiment(load_config([ROOT / "configs/base.yaml"], nowhere))
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "", "a b", "a\n"])
+def test_a_name_that_would_lead_elsewhere_is_refused(name):
+    with pytest.raises(ConfigError, match="name: .* is refused: a name has letters, digits, _, - and [.] only"):
+        load_config([], [f"name={json.dumps(name)}"])
+
+
+def test_the_attentions_are_those_of_transformers_and_ours():
+    theirs = {name for name in AttentionInterface() if "|" not in name}
+    assert {*ATTENTIONS} == theirs | {"eager", "grouped"}

@@ -274,7 +274,7 @@ def test_a_seat_that_a_later_file_fills_takes_nobody_from_before(tmp_path):
         ("lora: {target_modules: [q_proj, 3]}", "mine.yaml: lora.target_modules.1: 3 is refused"),
         ("policies: [agent_0, agent_1]", "mine.yaml: policies: has a list where an earlier file"),
         ("lora: {target_modules: {a: b}}", "mine.yaml: lora.target_modules: has a list where an earlier file"),
-        ("name: a/b", "mine.yaml: name: 'a/b' is refused: string should match pattern"),
+        ("name: a/b", "mine.yaml: name: 'a/b' is refused: a name has letters, digits"),
         ("policies: {agent_2: extra}", "mine.yaml: policies.agent_2: the environment has no such seat"),
         ("policies: {agent_1: ../x}", "mine.yaml: policies.agent_1: '../x' is refused"),
         ("policies: {agent_1: {agent_1: 0}}", "mine.yaml: policies.agent_1: the weights of a mix are (0.0,)"),

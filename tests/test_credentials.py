@@ -10,7 +10,7 @@ from train_py import ROOT, command, environment, make_place
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.credentials import key_of, masked
-from marl_coop.hyperparameters import check_server_options
+from marl_coop.training_rules import check_server_options
 
 MARL_COOP = [sys.executable, "-m", "marl_coop"]
 NAMES = "WANDB_API_KEY HF_TOKEN OPENAI_API_KEY VLLM_API_KEY AWS_SECRET_ACCESS_KEY MY_PASSWORD NETRC HF_TOKEN_PATH"

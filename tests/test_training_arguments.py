@@ -103,8 +103,11 @@ def test_every_field_of_the_arguments_can_be_set_or_is_refused_with_a_reason():
     [
         (["optim=sgd", "optim_args=momentun=0.9"], "'momentun=0.9' has no effect on this optimiser"),
         (["optim=sgd", "optim_args=momentum=abc"], "optim_args: 'momentum=abc' is refused: could not convert"),
-        (["lr_scheduler_type=linear", "lr_scheduler_kwargs.min_lr=0.1"], "_kwargs: {'min_lr': 0.1} is refused"),
-        (["lr_scheduler_kwargs.min_lr=0.1"], "a constant rate takes none"),
+        (
+            ["lr_scheduler_type=linear", "lr_scheduler_kwargs.min_lr=0.1"],
+            "_kwargs.min_lr: unknown key; the schedule 'linear'",
+        ),
+        (["lr_scheduler_kwargs.min_lr=0.1"], "unknown key; the schedule 'constant' takes none"),
         (["lr_scheduler_type=cosine_with_min_lr"], "lr_scheduler_type: 'cosine_with_min_lr' is refused: One of min_lr"),
     ],
 )

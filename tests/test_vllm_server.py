@@ -21,9 +21,9 @@ from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError, FinishReason, Request
 from marl_coop.engines.vllm_server import VLLMServerEngine
 from marl_coop.experiment import checks, setup
-from marl_coop.hyperparameters import check_server_options
 from marl_coop.players import BASE, Mix
 from marl_coop.policy.loading import load_base
+from marl_coop.training_rules import check_server_options
 
 A, B = tiny.SEATS
 VOCABULARY = len(tiny.word_tokenizer(tiny.WORDS))
@@ -366,7 +366,7 @@ def test_a_server_plays_past_selves_one_update_ahead_too(folder, tmp_path, serve
 
 @pytest.mark.parametrize("engine", ["embedded", "vllm"])
 def test_an_engine_that_sleeps_while_adapters_learn_does_not_play_ahead(tmp_path, engine):
-    with pytest.raises(ValueError, match=f"training.async_play must be false: '{engine}' sleeps"):
+    with pytest.raises(ValueError, match=f"training.async_play: it must be false: '{engine}' sleeps"):
         tiny.arguments(tmp_path, engine=engine, async_play=True)
 
 

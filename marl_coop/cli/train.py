@@ -11,6 +11,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
 from marl_coop.experiment.recorded import recorded_config
+from marl_coop.experiment.start import check_start
 from marl_coop.runs import rundir
 
 NEWEST = ""  # --resume without a folder
@@ -29,12 +30,10 @@ def train(argv: Sequence[str]) -> int:
         recorded = recorded_config(run)
         config = load_config(args.config or [rundir.configuration_of(run)], args.overrides)
         config.refuse_changes(recorded)
-    check_config(config)
     if place is None:
-        try:
-            rundir.check_free(config.output_dir)
-        except rundir.RunError as error:
-            raise config.error(("output_dir",), str(error)) from error
+        check_start(config)
+    else:
+        check_config(config)
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0

@@ -16,10 +16,9 @@ from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.schema import Section
+from marl_coop.config.schema import Name, Section
 from rewards.metrics import METRICS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Seed = Annotated[int, Field(ge=0)]
 
 

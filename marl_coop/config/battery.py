@@ -16,11 +16,10 @@ from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.schema import Count, Section
+from marl_coop.config.schema import Count, Name, Section
 
 OTHERS = "others"  # in the place of a partner: each other team that is evaluated, in turn
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Seed = Annotated[int, Field(ge=0)]
 
 

@@ -5,24 +5,24 @@ A run is judged by this before it begins. A configuration that is read again, as
 it began with may be gone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from os.path import expanduser
 from pathlib import Path
 
-from envs.core.lookup import find
+from envs.core.fields import ArgumentError
+from envs.core.lookup import did_you_mean
+from marl_coop.bases import find_base
 from marl_coop.config import policies
 from marl_coop.config.errors import Keys
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
-from marl_coop.hyperparameters import (
-    ENGINES,
-    EPISODES_PER_UPDATE,
-    NUM_MINI_BATCHES,
-    SCHEDULE_KEYWORDS,
-    check_engine_options,
-    check_shares,
-    plays_of_task,
-)
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES
+from marl_coop.training_rules import check_length, check_shares, check_together, plays_of_task, updates_of
+
+ATTENTIONS = (  # ours, and those of transformers that need no code from elsewhere
+    "grouped", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention",
+)  # fmt: skip
 
 
 def check_config(config: Config) -> None:
@@ -31,68 +31,75 @@ def check_config(config: Config) -> None:
     Raises:
         ConfigError: values do not fit each other, a folder is not there, or a reward term cannot score.
     """
-    _check_shares(config)
-    _check_template(config)
-    _check_engine(config)
-    _check_schedule(config)
-    _check_places(config)
+    _check_training(config)
+    _check_weights(config)
+    _check_model(config)
+    _check_starting_points(config)
     try_rewards(config)
 
 
-def _check_shares(config: Config) -> None:
-    """Of one process; how many there are is known later."""
+@contextmanager
+def _at(config: Config, *keys: str) -> Iterator[None]:
+    """Makes a ConfigError of a ValueError, for a value or one that the error leads to from there."""
+    try:
+        yield
+    except ValueError as error:
+        below: Keys = error.loc if isinstance(error, ArgumentError) else ()
+        raise config.error((*keys, *below), str(error)) from error
+
+
+def _check_training(config: Config) -> None:
+    """Shares are those of one process; how many there are is known later."""
     said = config.training
-    episodes = said.get("episodes_per_update", EPISODES_PER_UPDATE)
-    accumulation = said.get("gradient_accumulation_steps", 1)
     plays = plays_of_task(said.get("advantage", "gae"), said.get("num_generations"))
-    try:
-        check_shares(episodes, said.get("num_mini_batches", NUM_MINI_BATCHES), accumulation, 1, plays)
-    except ValueError as error:
-        raise config.error(("training", "episodes_per_update"), str(error)) from error
-
-
-def _check_template(config: Config) -> None:
-    for key in config.model.chat_template_kwargs:
-        if key in ("messages", "conversation", "tokenize", "add_generation_prompt", "return_dict"):
-            raise config.error(("model", "chat_template_kwargs", key), "the library gives this to the template itself")
-
-
-def _check_engine(config: Config) -> None:
-    engine, options = config.training.get("engine", "embedded"), config.training.get("engine_options", {})
-    keys: Keys = ("training", "engine")
-    try:
-        if engine not in ENGINES:
-            find(engine, dict.fromkeys(ENGINES), kind="engine", example="my_lab.engines:make_engine")
-        if engine == "vllm" and find_spec("vllm") is None:
+    minibatches, accumulation = (
+        said.get("num_mini_batches", NUM_MINI_BATCHES),
+        said.get("gradient_accumulation_steps", 1),
+    )
+    with _at(config, "training", "episodes_per_update"):
+        check_shares(said.get("episodes_per_update", EPISODES_PER_UPDATE), minibatches, accumulation, 1, plays)
+    with _at(config, "training"):
+        check_together(said)
+        check_length(said)
+    with _at(config, "training", "engine"):
+        if said.get("engine") == "vllm" and find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
-        keys = ("training", "engine_options")
-        check_engine_options(engine, options)
-        keys = ("training", "async_play")
-        if config.training.get("async_play") and engine in ("embedded", "vllm"):
-            raise ValueError(
-                f"it must be false: {engine!r} sleeps while they learn; set training.engine to vllm_server"
-            )
-    except ValueError as error:
-        raise config.error(keys, str(error)) from error
+    updates, adapters = updates_of(said), policies.learners(config.policies)
+    with _at(config, "training", "alternate_updates"):
+        if (each := said.get("alternate_updates") or 0) * (len(adapters) - 1) >= updates:
+            raise ValueError(f"{each} is too many: {adapters[-1]} would not learn in a run of {updates} updates")
+    with _at(config, "evaluation", "every"):
+        if (every := config.evaluation.every) > updates:
+            raise ValueError(f"{every} is beyond the run's {updates} updates: give as many at most, or 0 for never")
 
 
-def _check_schedule(config: Config) -> None:
-    for pair in (config.training.get("optim_args") or "").split(","):
-        if pair and "=" not in pair:
-            raise config.error(("training", "optim_args"), f"{pair!r} is refused: give name=value,name=value")
-    kind, said = config.training.get("lr_scheduler_type", "constant"), config.training.get("lr_scheduler_kwargs")
-    known = SCHEDULE_KEYWORDS.get(kind, ())
-    for key in said or ():
-        if key not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes none"
-            raise config.error(("training", "lr_scheduler_kwargs", key), f"unknown key; the schedule {kind!r} {takes}")
+def _check_weights(config: Config) -> None:
+    with _at(config, "rewards"):
+        if all(term.weight == 0 for term in config.reward_stack.terms):
+            raise ValueError("every weight is 0, and nothing would be learned: give one, as task_success.weight=1")
 
 
-def _check_places(config: Config) -> None:
-    base = config.model.name_or_path
-    if base.startswith(("/", "~", "./", "../")) and not Path(expanduser(base)).is_dir():
-        raise config.error(("model", "name_or_path"), f"there is no folder {base!r}: give a folder or a Hub id")
-    for adapter, folder in policies.starting_points(config.policies, config.lora.start_from).items():
-        if not (folder / "adapter_config.json").is_file():
-            problem = f"{str(folder)!r} is not the folder of a PEFT adapter, which {adapter!r} would begin as"
-            raise config.error(("lora", "start_from"), f"{problem}; give a run, a checkpoint or one adapter")
+def _check_model(config: Config) -> None:
+    section = config.model
+    for key in section.chat_template_kwargs:
+        with _at(config, "model", "chat_template_kwargs", key):
+            if key in ("messages", "conversation", "tokenize", "add_generation_prompt", "return_dict"):
+                raise ValueError("the library gives this to the template itself")
+    with _at(config, "model", "attn_implementation"):
+        if (name := section.attn_implementation) not in (None, *ATTENTIONS):
+            raise ValueError(f"{name!r} is refused: there is no such attention.{did_you_mean(name, ATTENTIONS)}")
+    with _at(config, "model", "end_of_turn"):
+        if section.end_of_turn == "":
+            raise ValueError("'' is refused: give a token, or null")
+    with _at(config, "model", "name_or_path"):
+        found = find_base(section.name_or_path)
+        if isinstance(found, Path) and not (found / "config.json").is_file():
+            raise ValueError(f"{str(found)!r} is the folder of no model: it has no config.json")
+
+
+def _check_starting_points(config: Config) -> None:
+    with _at(config, "lora", "start_from"):
+        for adapter, folder in policies.starting_points(config.policies, config.lora.start_from).items():
+            if not (folder / "adapter_config.json").is_file():
+                problem = f"{str(folder)!r} is not the folder of a PEFT adapter, which {adapter!r} would begin as"
+                raise ValueError(f"{problem}; give a run, a checkpoint or one adapter")

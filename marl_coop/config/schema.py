@@ -5,12 +5,14 @@ differs. Files are merged from left to right, overrides such as `training.learni
 not fit is a ConfigError that names the value, the file it came from, the dotted path and the nearest thing that exists.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,7 +28,8 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
-from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, Hyperparameters, refused_together, refused_turns
+from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
+from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
@@ -52,6 +55,17 @@ UNNAMED = frozenset({"seed", *MAY_CHANGE} - {"env.curriculum"})  # overrides tha
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes them
 
 
+def _name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"{name!r} is refused: a name has letters, digits, _, - and . only, and does not begin with .")
+    return name
+
+
+MOST_RANK = 2**14  # no linear layer that there is has more
+
+Name = Annotated[str, AfterValidator(_name)]  # it becomes a part of a folder's name
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -75,7 +89,7 @@ class Lora(Section):
     `start_from`: the folder of a run or of a checkpoint, whose adapters of the same names every adapter begins as, or
     of one PEFT adapter, which all of them begin as. Null: they begin as the warm-up leaves them."""
 
-    r: Count = 16
+    r: Annotated[int, Field(ge=1, le=MOST_RANK)] = 16
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = [
@@ -91,10 +105,10 @@ class Warmup(Section):
 
     `batch_size` chats make one step, over all processes; `micro_batch_size` of them are in memory at once."""
 
-    steps: Annotated[int, Field(ge=0)] = 40
+    steps: CountFrom0 = 40
     batch_size: Count = 16
     micro_batch_size: Count = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Positive = 1e-3
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
@@ -115,13 +129,13 @@ class Evaluation(Section):
     episodes: Count = 240
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     batch_size: Count = 48
-    every: Annotated[int, Field(ge=0)] = 0
+    every: CountFrom0 = 0
     best: Literal["j", "success", "utility"] = "j"
     env: dict[str, Any] = {}
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "base"
+    name: Name = "base"
     output_dir: str | None = None  # null: runs/<name>-<time>
     seed: Seed = 0
     allow_unconfined_code: bool = False

@@ -18,10 +18,10 @@ from rich.table import Table
 
 from envs.core.seeds import Stream, task_seed
 from marl_coop.config.ablation import Ablation
+from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.layers import leaves
 from marl_coop.config.schema import Config, load_config
-from marl_coop.config.trial import try_rewards
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import checks, setup
 from marl_coop.runs import rundir
@@ -92,7 +92,7 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
     planned = {arm: [_planned(spec, arm, seed, folder) for seed in spec.seeds_of(arm)] for arm in spec.arms}
     first = {arm: runs[0] for arm, runs in planned.items()}
     for arm, one in first.items():
-        try_rewards(one.config)
+        check_config(one.config)
         checks.check_shares(one.config, setup.training_arguments(one.config))
         _check_against(first[spec.reference], one, spec, source)
         _check_other_arms(first, arm, source)

@@ -95,8 +95,6 @@ def try_training(config: Config, args: MultiAgentPPOConfig) -> None:
                 raise ValueError(f"{pair!r} has no effect on this optimiser")
         optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
         keys = ("training", "lr_scheduler_kwargs" if args.lr_scheduler_kwargs else "lr_scheduler_type")
-        if args.lr_scheduler_kwargs and args.lr_scheduler_type in ("constant", "constant_with_warmup"):
-            raise ValueError(f"{args.lr_scheduler_kwargs} has no effect: a constant rate takes none")
         schedule = {"num_training_steps": steps, "scheduler_specific_kwargs": args.lr_scheduler_kwargs}
         get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(steps), **schedule)
         keys = ("training", "report_to")

@@ -7,9 +7,9 @@ from typing import Any
 import psutil
 import torch
 
+from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
-from marl_coop.config.trial import try_rewards
 from marl_coop.experiment import checks, memory, setup
 from marl_coop.experiment.machine import GIB, Check, State, failed
 
@@ -45,10 +45,10 @@ class Examined:
 def examine(config: Config) -> Examined:
     """Do all that the start of a run does with a configuration, one after the other; `train --dry-run` has the same."""
     found = Examined(config)
+    found.attempt("values that fit each other, reward terms", lambda: check_config(config))
     found.args = found.attempt("training arguments", lambda: setup.training_arguments(config))
     args = found.args
     found.attempt("shares of the processes", lambda: checks.check_shares(config, args), args)
-    found.attempt("reward terms", lambda: try_rewards(config))
     environments = found.attempt("environments", lambda: setup.make_environments(config))
     found.env = environments and environments[0]
     loaded = found.attempt("model and tokenizer", lambda: setup.load_model(config), args)

@@ -22,8 +22,8 @@ from transformers import set_seed
 from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from marl_coop.config import policies
+from marl_coop.config.checks import check_config
 from marl_coop.config.schema import Config
-from marl_coop.config.trial import try_rewards
 from marl_coop.engines import Engine
 from marl_coop.evaluation.evaluate import COLUMNS, evaluate
 from marl_coop.evaluation.report import learning_curve
@@ -40,6 +40,7 @@ from marl_coop.experiment.libraries import naming_lost_processes, quiet_librarie
 from marl_coop.experiment.outcome import RunOutcome
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_config
+from marl_coop.experiment.start import check_start
 from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
@@ -64,6 +65,7 @@ class Experiment:
 
     Args:
         config: what to run.
+        folder: of a run that is there, which the configuration is of; None: it is a new run.
 
     Attributes:
         config: as given, or as the run's folder has it.
@@ -79,18 +81,19 @@ class Experiment:
         ConfigError: a value that cannot be used.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, folder: Path | None = None):
+        if folder is None:
+            check_start(config)
         keep_freed_memory()
         quiet_libraries()
-        self.config, self.name = config, config.title
-        self.folder: Path | None = None
+        self.config, self.folder = config, folder
+        self.name = config.title if folder is None else rundir.recorded(folder)["name"]
         self.checkpoint: Path | None = None  # where a resumed run goes on
         self._found: list[Path] = []  # its checkpoints when that was chosen
         self.wandb: WandbRun | None = None  # while it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
         checks.check_shares(config, self.args)
-        try_rewards(config)
         set_seed(config.seed)
         self.env, self.evaluation_env = setup.make_environments(config)
         self.base, self.tokenizer = setup.load_model(config)
@@ -120,8 +123,8 @@ class Experiment:
         recorded = recorded_config(folder)
         if config is not None:
             config.refuse_changes(recorded)
-        experiment = cls(config or recorded)
-        experiment._open(folder)
+        check_config(config or recorded)
+        experiment = cls(config or recorded, folder)
         experiment.checkpoint, experiment._found = checkpoint, found
         if checkpoint:
             checks.check_adapters(experiment.config, experiment.base, checkpoint)
@@ -139,13 +142,9 @@ class Experiment:
             RunError: the folder is no run, or has no such checkpoint or no adapters yet.
         """
         saved = rundir.saved_policy(Path(folder), checkpoint)
-        experiment = cls(recorded_config(Path(folder)))
-        experiment._open(Path(folder))
+        experiment = cls(recorded_config(Path(folder)), Path(folder))
         experiment.policy.load(saved)
         return experiment
-
-    def _open(self, folder: Path) -> None:
-        self.folder, self.name = folder, rundir.recorded(folder)["name"]
 
     @property
     def run_folder(self) -> Path:

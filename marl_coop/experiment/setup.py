@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from envs import CoopEnv
 from envs.core.curriculum import Curriculum
+from envs.core.fields import ArgumentError
 from envs.core.lookup import nearest
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
-from marl_coop.config.errors import dotted
+from marl_coop.config.errors import Keys, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine
 from marl_coop.experiment.warmup import demonstrate, warm_adapter
@@ -55,7 +56,8 @@ def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOCo
         values: dict[str, Any] = {"use_cpu": not torch.accelerator.is_available()} | config.training
         return MultiAgentPPOConfig(output_dir=output_dir, seed=config.seed, **values)
     except (TypeError, ValueError) as error:
-        raise config.error(("training",), str(error)) from error
+        keys: Keys = ("training", *(error.loc if isinstance(error, ArgumentError) else ()))
+        raise config.error(keys, str(error).removeprefix(f"{dotted(keys)}: ")) from error
 
 
 def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

