@@ -33,6 +33,7 @@ def chat_of(env: CoopEnv) -> Chat:
         MoonSurvival(),
         Handover(),
         PairedFeatures(families=["append"]),
+        MoonSurvival(acts=True),
     ],
     ids=lambda env: type(env).__name__,
 )

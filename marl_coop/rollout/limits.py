@@ -23,6 +23,7 @@ from envs.scripted.registry import partners_of
 from marl_coop.rollout.chat import Chat
 
 EPISODES = 32  # of each family, and of each kind of player
+WORDINGS = 8  # of each message, of which the longest is taken: of many decisions one draw seldom words all at length
 MARGIN = 8  # a limit that nobody gave is longer than what was seen by one part in so many
 
 
@@ -92,8 +93,9 @@ def _played(env: CoopEnv, player: Partner, seed: int) -> Iterator[tuple[Phase, S
     """Every reply of an episode, before the environment reads it; what comes of the last ones is not asked for."""
     env.reset(seed=seed)
     for step in count(1):
-        replies = {seat: player.reply(env, seat) for seat in env.acting}
         assert env.phase is not None  # it runs until it returns
+        wordings = range(WORDINGS if env.phase is Phase.TALK else 1)
+        replies = {seat: max((player.reply(env, seat) for _ in wordings), key=len) for seat in env.acting}
         yield from ((env.phase, seat, reply) for seat, reply in replies.items())
         if step == len(env.schedule):
             return
