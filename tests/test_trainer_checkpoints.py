@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import tiny
@@ -10,8 +11,14 @@ from peft import PeftModel
 from trained import Log, repeatable, same, trained
 from transformers import TrainerCallback
 
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.checks import check_length
+from marl_coop.experiment.setup import training_arguments
 from marl_coop.policy.routed_lora import spans_of
 from rewards.terms.task_success import TaskSuccess
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_same_run_twice(tmp_path):
@@ -118,3 +125,15 @@ def test_a_metric_without_a_case_is_left_out(tmp_path):
 def test_a_kl_of_weight_0_is_neither_computed_nor_reported(tmp_path):
     _, (record,) = trained(tmp_path, kl_coef=0.0)
     assert "agent_0/entropy" in record and "agent_0/kl_to_reference" not in record
+
+
+@pytest.mark.parametrize(
+    ("words", "key"), [(["training.num_updates=2"], "num_updates"), (["training.max_steps=7"], "max_steps")]
+)
+def test_a_run_does_not_go_on_as_one_that_ends_before_its_checkpoint(words, key):
+    config = load_config([ROOT / "configs/quickstart.yaml"], words)
+    args = training_arguments(config)
+    check_length(config, args, Path(f"checkpoint-{args.max_steps}"))  # it ends there
+    problem = rf"training.{key}: \d is refused: checkpoint-99 has taken 99 optimisation steps, and this comes to \d+;"
+    with pytest.raises(ConfigError, match=problem):
+        check_length(config, args, Path("checkpoint-99"))

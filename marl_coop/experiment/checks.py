@@ -23,6 +23,7 @@ from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.runs.checkpoints import step_of
 from marl_coop.runs.rundir import RunError
 
 
@@ -153,6 +154,18 @@ def check_adapters(config: Config, base: PreTrainedModel, checkpoint: Path) -> N
             check_adapter(setup.lora_config(config, base), base, checkpoint / adapter)
     except ValueError as error:
         raise RunError(f"{str(checkpoint)!r} is of another team: {error}") from error
+
+
+def check_length(config: Config, args: MultiAgentPPOConfig, checkpoint: Path) -> None:
+    """Refuse to go on from a checkpoint as a run that would have ended before it.
+
+    Raises:
+        ConfigError: the run is shorter.
+    """
+    done, key = step_of(checkpoint), "max_steps" if "max_steps" in config.training else "num_updates"
+    if args.max_steps < done:
+        problem = f"{checkpoint.name} has taken {done} optimisation steps, and this comes to {args.max_steps}"
+        raise config.error(("training", key), f"{config.training.get(key)!r} is refused: {problem}; give more")
 
 
 def check_model(config: Config, base: PreTrainedModel, device: torch.device, longest: int) -> None:

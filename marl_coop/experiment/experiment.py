@@ -116,7 +116,7 @@ class Experiment:
 
         Raises:
             RunError: the place is no run, or its checkpoint is damaged or of another base or adapters.
-            ConfigError: `config` changes what a run cannot change.
+            ConfigError: `config` changes what a run cannot change, or ends before the checkpoint.
         """
         folder, checkpoint = rundir.locate(Path(place))
         found = all_checkpoints(folder)
@@ -127,6 +127,7 @@ class Experiment:
         experiment = cls(config or recorded, folder)
         experiment.checkpoint, experiment._found = checkpoint, found
         if checkpoint:
+            checks.check_length(experiment.config, experiment.args, checkpoint)
             checks.check_adapters(experiment.config, experiment.base, checkpoint)
         return experiment
 
