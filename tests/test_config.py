@@ -366,6 +366,7 @@ def test_missing_files(tmp_path):
         load_config([CONFIGS / "quickstrat.yaml"])
     with pytest.raises(ConfigError, match="there is no folder"):
         load_config([tmp_path / "nowhere" / "x.yaml"])
+    write(tmp_path, "", ".hidden.yaml")
     with pytest.raises(ConfigError, match="has no YAML file"):
         load_config([tmp_path / "x.yaml"])
     with pytest.raises(ConfigError, match="cannot be read as text"):

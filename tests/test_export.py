@@ -158,8 +158,12 @@ def test_trackio_reads_back_every_turn_and_an_export_replaces_itself(run, tmp_pa
 
 def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").touch()
-    assert cli.main(["export", str(run), "--to", "dataset", "--output", str(tmp_path / "file")]) == 2
-    assert "cannot be exported to" in capsys.readouterr().err
+    for place, said in [(tmp_path / "file", "is no folder; name another"), (Path("/proc/x"), "cannot be exported to")]:
+        assert cli.main(["export", str(run), "--to", "dataset", "--output", str(place)]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+    assert cli.main(["export", str(run), "--push-to-hub", ""]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     monkeypatch.setitem(sys.modules, "inspect_ai.event", None)
     monkeypatch.delitem(sys.modules, "marl_coop.export.inspect_log", raising=False)
     assert cli.main(["export", str(run), "--to", "inspect"]) == 2
@@ -170,6 +174,18 @@ def test_the_command_writes_a_dataset_beside_the_run(run, capsys):
     assert cli.main(["export", str(run), "--to", "dataset"]) == 0
     assert "5 episodes of before, training" in capsys.readouterr().out
     assert (run / "export/dataset/data/before.parquet").is_file()
+
+
+def test_a_dataset_is_written_over_an_earlier_one_and_over_no_other_readme(run, tmp_path, capsys):
+    again = ["export", str(run), "--to", "dataset", "--output", str(tmp_path)]
+    for readme in ("# A project\n", "---\ntags: [marl-coop]\n---\n# An adapter\n"):
+        (tmp_path / "README.md").write_text(readme)
+        assert cli.main(again) == 2
+        assert "it has a README.md of something else; name another folder" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+        assert (tmp_path / "README.md").read_text() == readme
+    (tmp_path / "README.md").unlink()
+    assert cli.main(again) == cli.main(again) == 0
 
 
 def test_a_card_tells_all_of_the_run_and_no_folder_of_the_machine():

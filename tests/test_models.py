@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel
 from transformers import LlamaConfig
 
 from marl_coop.config.schema import load_config
-from marl_coop.engines import Request, embedded
+from marl_coop.engines import EngineError, Request, embedded
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.engines.selftest import check_model, score_chats
 from marl_coop.experiment.checks import check_model as check_plan
@@ -226,7 +226,7 @@ def test_a_chat_that_may_outgrow_the_models_positions_is_refused_and_one_that_fi
         chat: np.random.default_rng(chat).integers(2, VOCABULARY, size=n).tolist() for chat, n in enumerate((125, 9))
     }
     request = {"adapter": "agent_0", "temperature": 0.8, "stop_ids": frozenset(), "seed": 1}
-    with pytest.raises(ValueError, match="may come to 129 tokens, and the model has 128 positions"):
+    with pytest.raises(EngineError, match="may come to 129 tokens, and the model has 128 positions"):
         engine.submit(Request(chat=0, ids=ids[0], max_tokens=4, **request))
     for chat in ids:
         engine.submit(Request(chat=chat, ids=ids[chat], max_tokens=3, **request))

@@ -254,7 +254,7 @@ def test_of_processes_that_share_out_a_base_one_may_ask_for_nothing(folder, tmp_
 def test_a_chat_that_a_server_has_no_room_for_is_refused(policy, servers):
     servers[1].behave(positions=30)
     engine = engine_of(policy, servers)
-    with pytest.raises(ValueError, match="the chat 0 may come to 31 tokens, and the engine has 30 positions"):
+    with pytest.raises(EngineError, match="the chat 0 may come to 31 tokens, and the engine has 30 positions"):
         engine.submit(ask(chat=0, ids=[3] * 27, seed=0))
     with pytest.raises(ValueError, match="the temperature is 0.001; vLLM has none below 0.01"):
         engine.submit(ask(chat=0, ids=[3], seed=0, temperature=0.001))

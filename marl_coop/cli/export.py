@@ -6,9 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 from envs.core.tokens import one_line
+from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.config import policies
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
+from marl_coop.runs.checkpoints import FULL
 from marl_coop.runs.played import saved_episodes
 from marl_coop.runs.records import read_metrics
 from marl_coop.runs.rundir import RunError
@@ -36,11 +38,12 @@ def export(argv: Sequence[str]) -> int:
     what.add_argument(
         "--wandb-view", metavar="PROJECT", help="a new saved view of that project at wandb, NAME or ENTITY/NAME"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: <RUN>/export/<kind>")
+    add_output(parser, "DIR", "default: <RUN>/export/<kind>")
     args = parser.parse_args(argv)
-    if args.push_to_hub:
+    check_output(args.output, "DIR")
+    if args.push_to_hub is not None:
         return _push(args.run, args.push_to_hub)
-    if args.wandb_view:
+    if args.wandb_view is not None:
         return _save_view(args.run, args.wandb_view)
     return _write(args.run, args.to, args.output or args.run / "export" / args.to)
 
@@ -53,7 +56,9 @@ def _write(run: Path, kind: str, folder: Path) -> int:
         write(parts, name, folder)
     except ModuleNotFoundError as error:
         raise RunError(f"--to {kind} needs {error.name}: pip install 'marl-coop[export]'") from error
-    except (NotADirectoryError, FileExistsError, PermissionError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise RunError(f"{str(run)!r} cannot be exported to {str(folder)!r}: {one_line(error)}") from error
     print(f"{folder}: {sum(map(len, parts.values()))} episodes of {', '.join(parts)}")
     return 0

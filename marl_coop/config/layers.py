@@ -116,7 +116,7 @@ def _existing_like(file: Path) -> str:
     folder = file.parent
     if not folder.is_dir():
         return f"there is no folder {str(folder)!r}"
-    known = sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    known = sorted(path.name for path in folder.glob("[!.]*") if path.suffix in (".yaml", ".yml"))
     if not known:
         return f"{str(folder)!r} has no YAML file"
     near = alike(file.name, known)

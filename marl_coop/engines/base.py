@@ -72,7 +72,8 @@ class Engine(Protocol):
         """Ask for a reply.
 
         Raises:
-            ValueError: a reply of that chat is still to come, or it may become longer than the model's positions.
+            ValueError: a reply of that chat is still to come.
+            EngineError: it may become longer than the model's positions.
         """
         ...
 

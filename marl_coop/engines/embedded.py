@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl_coop.engines import FinishReason, Generation, Request
+from marl_coop.engines import EngineError, FinishReason, Generation, Request
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import SlotCache, attention_mask
 from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
@@ -50,7 +50,7 @@ class EmbeddedEngine:
             raise ValueError(f"submit: the chat {request.chat!r} was asked already; collect its reply first")
         longest, most = len(request.ids) + request.max_tokens, self.policy.max_positions
         if longest > most:
-            raise ValueError(
+            raise EngineError(
                 f"submit: the chat {request.chat!r} may come to {longest} tokens, and the model has {most} positions: "
                 "fewer rounds, shorter replies, or a model with more"
             )

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-from marl_coop.engines.base import Generation, Request
+from marl_coop.engines.base import EngineError, Generation, Request
 from marl_coop.engines.parity import check_parity
 from marl_coop.engines.published import PublishedAdapters
 from marl_coop.policy.team import TeamPolicy
@@ -65,7 +65,7 @@ class ServedEngine(ABC):
             raise ValueError(f"submit: the chat {request.chat!r} was asked already; collect its reply first")
         longest, most = len(request.ids) + request.max_tokens, min(self.max_positions, self.policy.max_positions)
         if longest > most:
-            raise ValueError(
+            raise EngineError(
                 f"submit: the chat {request.chat!r} may come to {longest} tokens, and the engine has {most} positions: "
                 "fewer rounds, shorter replies, a model with more, or a larger max_model_len"
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, List, Value, disable_progress_bars
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData, metadata_load
 
 from marl_coop.export.episode import row
 from marl_coop.runs.played import PlayedEpisode
@@ -35,6 +35,7 @@ FEATURES = Features(
         "record": Value("string"),
     }
 )
+TAGS = ["multi-agent", "marl-coop"]  # of a card, by which an earlier dataset is known
 CARD = """---
 {{ card_data }}
 ---
@@ -59,8 +60,14 @@ def write_dataset(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folde
     Args:
         parts: episodes by the part of the run, which becomes a split.
         name: the run's.
-        folder: is made; `datasets.load_dataset(folder)` reads it back.
+        folder: is made; `datasets.load_dataset(folder)` reads it back. An earlier dataset there is written over.
+
+    Raises:
+        ValueError: the folder has a README.md that is no card of such a dataset.
     """
+    card_file = folder / "README.md"
+    if card_file.exists() and (metadata_load(card_file) or {}).get("tags") != TAGS:
+        raise ValueError("it has a README.md of something else; name another folder")
     disable_progress_bars()  # a bar for each part, which is a second's work
     splits = DatasetDict(
         {part: Dataset.from_list([*map(row, played)], features=FEATURES) for part, played in parts.items()}
@@ -69,7 +76,7 @@ def write_dataset(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folde
     for part, split in splits.items():
         split.to_parquet(folder / "data" / f"{part}.parquet")
     files = [{"split": part, "path": f"data/{part}.parquet"} for part in splits]
-    data = DatasetCardData(tags=["multi-agent", "marl-coop"], configs=[{"config_name": "default", "data_files": files}])
+    data = DatasetCardData(tags=TAGS, configs=[{"config_name": "default", "data_files": files}])
     counts = [{"name": part, "episodes": len(split), "solved": sum(split["success"])} for part, split in splits.items()]
     card = DatasetCard.from_template(data, template_str=CARD, name=name, splits=counts)
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    card_file.write_text(str(card), encoding="utf-8")
