@@ -157,13 +157,15 @@ def _clear_other_environment(below: dict, above: dict) -> None:
     lower, upper = below.get("env"), above.get("env")
     if not (isinstance(lower, dict) and isinstance(upper, dict)):
         return
-    before, after = lower.get("name"), upper.get("name", lower.get("name"))
+    before: Any = lower.get("name")
+    after = upper.get("name", before)
     below["env"] = laid_over(lower, {"name": after})
     evaluation = below.get("evaluation")
-    changes = evaluation.get("env") if isinstance(evaluation, dict) else None
-    if before != after and isinstance(changes, dict) and "name" not in changes:
-        shared = shared_keys(before, after)
-        evaluation["env"] = {key: value for key, value in changes.items() if key in shared}
+    if before != after and isinstance(evaluation, dict):
+        changes = evaluation.get("env")
+        if isinstance(changes, dict) and "name" not in changes:
+            shared = shared_keys(before, after)
+            evaluation["env"] = {key: value for key, value in changes.items() if key in shared}
 
 
 def _clear_mixes(below: Any, above: Any) -> None:
