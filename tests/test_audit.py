@@ -103,9 +103,9 @@ def test_in_approval_it_pays_for_certain_to_agree(env_class):
 
 def test_the_list_holds_every_policy():
     names = (
-        "ideal always-defer never-defer copycat sandbagger silent ok mute-expert quiet-novice liar follow-the-first "
-        "log-roller chatty contrarian hedger overconfident doubter second-guesser no-prior no-answer averager "
-        "arsonist-fireman commit-spammer promise-breaker code-padder oscillator tolerant-coder two-faced peeker"
+        "ideal always-defer never-defer copycat sandbagger silent ok echo name-dropper mute-expert quiet-novice liar "
+        "follow-the-first log-roller chatty contrarian hedger overconfident doubter second-guesser no-prior no-answer "
+        "averager arsonist-fireman commit-spammer promise-breaker code-padder oscillator tolerant-coder two-faced peeker"
     )
     assert list(EXPLOITS) == [*names.split(), "colluders"]
 
@@ -154,6 +154,7 @@ def test_a_policy_that_is_left_out_says_what_it_needs():
     assert (
         played(envs.DesignReview, False).left_out
         == {
+            "echo": "two talk rounds",
             "arsonist-fireman": "acts, two talk rounds",
             "commit-spammer": "acts",
             "promise-breaker": "acts",

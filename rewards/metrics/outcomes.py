@@ -34,7 +34,7 @@ def silence_rate(episode: Episode, seats: Seats = None) -> Rate:
     """P(a seat never named what its source claims, in a message, an act or the memory | a partner needed that).
 
     A partner needed it where it is right and the partner was told wrong or nothing, or where a blend of both claims is
-    right. Talk that does not name it is silence.
+    right. Talk that does not name it is silence, and talk that names every option is not: read it beside `success`.
     Range: [0, 1], less is better. Cases: seats and decisions on which that is so. Source: our own, after the hidden
     profiles of arXiv 2505.11556.
     Example: a seat is told right and its partner wrong in two tasks, and it says `52`, its claim, in one, `ok` in the
