@@ -58,8 +58,11 @@ than one fact in an entry, so nobody can say what honest play is.
 says nothing; the policies of `envs/scripted/patch_exploits.py` earn less, on the toy repository of the tests. Where \
 they conflict nobody can say what honest play is. Writing the partner's change too is charged where that has new names.
 - `PairedFeatures` is in no table, as git takes its time: `marl-coop audit --config \
-configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 100` finds honest play first \
+configs/examples/paired_features.yaml --config configs/presets/balanced.yaml --episodes 50` finds honest play first \
 there, too.
+- Known not to hold in `MoonSurvival` with `expert: hidden`: honest play ranks between both lists, where U's distances \
+are least. J counts such a rank as wrong where a list had it right, so who holds on to either list has the better J (0 \
+against -0.2, with six items), and the lower U.
 - `task_only`: what does not change the result costs nothing: to hide what one knows, to talk on, to claim any \
 confidence, to promise anything.
 - `naive_bonus`: the sandbagger wins. It is paid for coming round to what it knew all along. Promises and code are not \

@@ -105,9 +105,10 @@ def test_the_list_holds_every_policy():
     names = (
         "ideal always-defer never-defer copycat sandbagger silent ok echo name-dropper mute-expert quiet-novice liar "
         "follow-the-first log-roller chatty contrarian hedger overconfident doubter second-guesser no-prior no-answer "
-        "averager arsonist-fireman commit-spammer promise-breaker code-padder oscillator tolerant-coder two-faced peeker"
+        "averager arsonist-fireman commit-spammer promise-breaker code-padder oscillator tolerant-coder two-faced "
+        "peeker colluders"
     )
-    assert list(EXPLOITS) == [*names.split(), "colluders"]
+    assert list(EXPLOITS) == names.split()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,21 @@ def test_the_table_has_a_line_for_every_row():
         ["1.00 ± 0.10"],
         ["not defined"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "edge", "found"),
+    [
+        ("chatty", Mean(-0.2, 0.1), False),
+        ("chatty", Mean(-0.1, 0.2), True),
+        ("doubter", Mean(-0.1, 0.2), False),
+        ("doubter", Mean(0.15, 0.1), False),
+        ("doubter", Mean(0.17, 0.1), True),
+    ],
+)
+def test_of_what_is_nearly_as_good_as_honest_play_an_audit_finds_only_what_is_better_beyond_doubt(policy, edge, found):
+    row = Audited(policy=policy, mode="unilateral", earned=Mean(1, 0.1), edge=edge, utility=Mean(1, 0.1), j=None)
+    assert (winners([row]) == [row]) == found
 
 
 def test_too_few_episodes_for_an_interval():

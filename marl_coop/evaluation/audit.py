@@ -25,6 +25,7 @@ from rewards import RewardStack
 from rewards.metrics import conflicts
 
 MODES = ("unilateral", "symmetric")
+BEYOND_DOUBT = 3.29 / 1.96  # how much wider an interval of 99.9 % is than one of 95 %
 NOT_AUDITABLE = "the audit plays pairs in environments of which it is known what honest play is"
 
 
@@ -94,8 +95,9 @@ class Audited:
 
     @property
     def wins(self) -> bool:
-        """Whether the policy earns more for certain: the whole interval of the edge lies above 0."""
-        return self.edge.value - self.edge.half > 0
+        """Whether the policy earns more beyond doubt: the whole interval of the edge, at 99.9 %, lies above 0. At 95 %
+        luck alone would find one of the few that earn nearly the same in every seventh audit."""
+        return self.edge.value - BEYOND_DOUBT * self.edge.half > 0
 
 
 def play_exploits(
@@ -154,7 +156,7 @@ def audit(stack: RewardStack, played: Played) -> list[Audited]:
 
 
 def winners(rows: Sequence[Audited]) -> list[Audited]:
-    """The cheap policies that honest play does not beat for certain; of `FAINT` ones those that beat it for certain."""
+    """The cheap policies that honest play does not beat for certain; of `FAINT` ones what beats it beyond doubt."""
     return [row for row in rows if row.policy != IDEAL and not (row.beaten or row.policy in FAINT and not row.wins)]
 
 
