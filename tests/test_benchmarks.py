@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 def run(script: str, *words: str | Path, folder: Path, codes: Sequence[int] = (0,)) -> str:
     """What a script prints before it ends with one of some exit codes; what it keeps goes into a folder."""
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "MARL_COOP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, ROOT / "benchmarks" / script, *words]
-    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1100)
+    with tempfile.TemporaryDirectory() as own:  # its path is short, as addresses of sockets are
+        places = {"PYTHONPATH": str(ROOT), "MARL_COOP_CACHE": str(folder / "cache"), "TMPDIR": own}
+        environ = os.environ | places | {"OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1100)
     assert result.returncode in codes, result.stderr[-2000:]
     return result.stdout
 
