@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from marl_coop.runs import progress
+
 WORK = """
 from marl_coop.runs.progress import Progress
 with Progress(3, "playing", "episode") as progress:
@@ -37,3 +39,15 @@ def test_a_file_gets_one_line_per_step_and_no_carriage_returns(tmp_path):
     text = (tmp_path / "log").read_bytes().decode()
     numbers = r"success=0\.50, J=-0\.12, tokens=11\.2"
     assert re.fullmatch(rf"(playing: \d/3 episodes \[\d\d:\d\d<\d\d:\d\d, {numbers}\]\n){{3}}", text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_tqdms_own_switch_silences_bar_and_lines(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    said = {}
+    for switch in ("", "1"):
+        monkeypatch.setenv("TQDM_DISABLE", switch)
+        with progress.Progress(2, "playing", "episode") as bar:
+            bar.advance(2)
+        said[switch] = capsys.readouterr().err
+    assert said["1"] == "" and "2/2" in said[""]

@@ -20,7 +20,7 @@ class Progress:
         label: what the work is.
         unit: what is counted, in the singular.
         done: units that an earlier start has done.
-        shown: False shows nothing, as on every process but the main one.
+        shown: False shows nothing, as on every process but the main one; nor does TQDM_DISABLE=1 in the environment.
         pause_s: seconds between two lines where stderr is no terminal; the last one is always written.
     """
 
@@ -28,6 +28,7 @@ class Progress:
         self.total, self.label, self.unit, self.done = total, label, unit, done
         self._before, self._started, self._pause_s = done, time.monotonic(), pause_s
         self._written = self._started
+        shown = shown and not os.environ.get("TQDM_DISABLE")  # which tqdm reads only where nobody says `disable`
         self._lines = shown and not sys.stderr.isatty()
         hidden = not shown or self._lines
         self._bar = tqdm(total=total, initial=done, desc=label, bar_format=_BAR, disable=hidden, **_size())
