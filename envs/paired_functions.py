@@ -26,7 +26,7 @@ class PairedFunctionsConfig(FamilyConfig, frozen=True):
 
     agents: Annotated[int, Field(ge=1, le=2)] = 2
     """Number of seats; one alone writes both functions."""
-    test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    test_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 2.0
     """Wall time in seconds for the hidden tests of an episode."""
 
 

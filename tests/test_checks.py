@@ -158,3 +158,22 @@ def test_a_name_that_would_lead_elsewhere_is_refused(name):
 def test_the_attentions_are_those_of_transformers_and_ours():
     theirs = {name for name in AttentionInterface() if "|" not in name}
     assert {*ATTENTIONS} == theirs | {"eager", "grouped"}
+
+
+MEDDLING = """
+from rewards import RewardTerm
+
+class Meddler(RewardTerm):
+    weight: float = 1.0
+
+    def __call__(self, episode, agent):
+        episode.task.briefs[agent] = "another"
+        return [0.0 for turn in episode.turns_of(agent)]
+"""
+
+
+def test_a_term_that_changes_what_it_scores_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "meddling_terms.py").write_text(MEDDLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="meddling_terms:Meddler: changes the episode that it is to score"):
+        check_config(load_config([], ["rewards[meddling_terms:Meddler].weight=1.0"]))

@@ -311,7 +311,7 @@ def test_training_starts_from_saved_adapters(place, whole):
     by_name, as_one, missing, other, damaged = out.splitlines()
     assert by_name == as_one == "True True"
     where = "command line: lora.start_from: "
-    assert missing.startswith(f"{where}{place / 'agent_0'} is not the folder of a PEFT adapter: ")
+    assert missing.startswith(f"{where}'{place / 'agent_0'}' is not the folder of a PEFT adapter, which ")
     assert other == f"{where}the adapter in {whole / 'agent_0'} has r 16, and this team 2: give it the same lora"
     assert damaged.startswith(f"the adapter in {place / 'damaged-adapter'} is damaged: ")
 

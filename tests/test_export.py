@@ -158,10 +158,13 @@ def test_trackio_reads_back_every_turn_and_an_export_replaces_itself(run, tmp_pa
 
 def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").touch()
-    for place, said in [(tmp_path / "file", "is no folder; name another"), (Path("/proc/x"), "cannot be exported to")]:
+    for place, said in [(tmp_path / "file", "is no folder; name another"), (Path("/proc/x"), "cannot be written")]:
         assert cli.main(["export", str(run), "--to", "dataset", "--output", str(place)]) == 2
         told = capsys.readouterr().err
         assert said in told and told.count("\n") == 1
+    for inside in (".", "episodes", "checkpoint-1/export"):
+        assert cli.main(["export", str(run), "--to", "dataset", "--output", str(run / inside)]) == 2
+        assert "is where the run keeps its own files; name another, or leave it out" in capsys.readouterr().err
     assert cli.main(["export", str(run), "--push-to-hub", ""]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     monkeypatch.setitem(sys.modules, "inspect_ai.event", None)

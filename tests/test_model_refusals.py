@@ -14,6 +14,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.checks import check_model, checks_of_start
 from marl_coop.experiment.setup import load_model, make_chat, training_arguments
+from marl_coop.policy.adapters import read_config
 
 WEIGHT, BIAS = "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias"
 
@@ -151,6 +152,36 @@ def test_an_attention_that_computes_less_than_the_models_own_is_refused_under_it
     config = configured(tmp_path, "model.attn_implementation=grouped")
     with pytest.raises(ConfigError, match="model.attn_implementation: .* does not compute softcap, .*: use 'eager'"):
         check_model(config, load_model(config)[0], torch.device("cpu"), longest=64)
+
+
+def test_what_a_cpu_or_a_model_cannot_do_is_refused_under_its_own_key(whole, tmp_path):
+    flexible = configured(whole, "model.attn_implementation=flex_attention")
+    with pytest.raises(
+        ConfigError, match=r"model.attn_implementation: 'flex_attention' ends the process on a CPU: use "
+    ):
+        check_model(flexible, load_model(configured(whole))[0], torch.device("cpu"), longest=64)
+    tokenizer = tiny.byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    ctrl = transformers.CTRLConfig(vocab_size=len(tokenizer), n_embd=16, dff=16, n_layer=1, n_head=2)
+    transformers.CTRLLMHeadModel(ctrl).save_pretrained(tmp_path)
+    load_model(configured(tmp_path))
+    with pytest.raises(ConfigError, match="training.gradient_checkpointing: ctrl does not support it"):
+        load_model(configured(tmp_path, "training.gradient_checkpointing=true"))
+
+
+def test_an_argument_that_the_template_does_not_read_is_refused_under_its_own_key(whole):
+    config = configured(whole, "model.chat_template_kwargs={enable_thinkin: false}")
+    with pytest.raises(ConfigError, match="model.chat_template_kwargs.enable_thinkin: .* reads no such"):
+        make_chat(config, *load_model(config), config.make_env())
+
+
+@pytest.mark.parametrize("fields", [{"r": "16"}, {"r": None}, {"r": [8]}, {"r": -1}, {"lora_alpha": "32"}, {"r": True}])
+def test_an_adapter_whose_configuration_says_nonsense_is_refused(whole, tmp_path, fields):
+    tiny.team(load_model(configured(whole))[0]).save_adapter("agent_0", tmp_path / "saved")
+    changed(**fields)(tmp_path / "saved", "adapter_config.json")
+    ((field, _),) = fields.items()
+    with pytest.raises(ValueError, match=f"saved has {field} .*: mend its adapter_config.json|is not the folder"):
+        read_config(tmp_path / "saved")
 
 
 def test_a_frozen_adapter_that_cannot_play_is_found_at_the_start(whole, tmp_path):

@@ -45,7 +45,7 @@ class CooperBenchConfig(BranchConfig, frozen=True):
     """Words and symbols that a seat may write in all of its turns of work."""
     acts: bool = False
     """Read sealed predictions of the merge, `Expect merge: conflict (70%)`."""
-    test_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    test_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """Wall time in seconds of one run of pytest."""
     evaluator: Evaluator | None = Field(default=None, exclude=True)
     """One of your own, for docker or other recipes; then `cache`, `repositories` and `test_timeout_s` are not used."""

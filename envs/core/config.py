@@ -39,7 +39,7 @@ class EnvConfig(Fields, frozen=True):
     seat need not write any."""
     agents: Annotated[int, Field(ge=2, le=2)] = 2
     """Number of seats."""
-    budget: int | None = None
+    budget: Annotated[int, Field(le=10**9)] | None = None
     """Words and symbols (`envs.core.tokens.message_tokens`) of all replies of all seats together; None: no limit. Every
     step divides what is left evenly by the replies to come, says so in the prompt, and cuts what is longer."""
     system_prompt: Annotated[str, Field(min_length=1)] | None = None

@@ -50,7 +50,7 @@ class BranchConfig(EnvConfig, frozen=True):
     forecast: bool = False
     """Tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they agree
     (`envs.repository.forecast`). It is made in any case."""
-    test_timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    test_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 2.0
     """Wall time in seconds for the tests of one tree."""
 
     @property

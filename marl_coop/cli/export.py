@@ -8,6 +8,8 @@ from pathlib import Path
 from envs.core.tokens import one_line
 from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.config import policies
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import FULL
@@ -45,7 +47,19 @@ def export(argv: Sequence[str]) -> int:
         return _push(args.run, args.push_to_hub)
     if args.wandb_view is not None:
         return _save_view(args.run, args.wandb_view)
-    return _write(args.run, args.to, args.output or args.run / "export" / args.to)
+    check_output(args.output, "DIR")
+    return _write(args.run, args.to, _apart(args.output, args.run) or args.run / "export" / args.to)
+
+
+def _apart(folder: Path | None, run: Path) -> Path | None:
+    """A folder to write to, which must not be one that the run itself writes or reads."""
+    if folder is None:
+        return None
+    place, own = folder.resolve(), run.resolve()
+    if place.is_relative_to(own) and not place.is_relative_to(own / "export"):
+        problem = f"--output {folder} is where the run keeps its own files; name another, or leave it out"
+        raise ConfigError(problem, source=COMMAND_LINE)
+    return folder
 
 
 def _write(run: Path, kind: str, folder: Path) -> int:

@@ -33,9 +33,9 @@ def check_config(config: Config) -> None:
     """
     _check_training(config)
     _check_weights(config)
+    try_rewards(config)
     _check_model(config)
     _check_starting_points(config)
-    try_rewards(config)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from envs.core.fields import ArgumentError
 from envs.core.tokens import one_line
 from marl_coop.engines import Request
 from marl_coop.engines.embedded import EmbeddedEngine
@@ -39,17 +40,20 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
         longest: tokens that a chat of the run may come to.
 
     Raises:
-        ValueError: it cannot; the message is one line that says what differs.
+        ArgumentError: it cannot; the message is one line that says what differs, and `loc` the argument that is to be
+            another, or "attn_implementation" of the base.
     """
     name = base.config.name_or_path or base.config.model_type
     try:
         policy = TeamPolicy(base, lora, adapters, critic_seats=1)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
-        raise ValueError(f"{name} cannot carry these adapters: {_described(error)}") from error
+        loc = error.loc if isinstance(error, ArgumentError) else ("lora",)
+        raise ArgumentError(f"{name} cannot carry these adapters: {_described(error)}", loc) from error
     try:
         _check(policy.eval(), longest, np.random.default_rng(0))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        loc = error.loc if isinstance(error, ArgumentError) else ("base",)
+        raise ArgumentError(f"{name}: {error}", loc) from error
     finally:
         policy.unload()
 
@@ -65,7 +69,7 @@ def _check(policy: TeamPolicy, longest: int, rng: np.random.Generator) -> None:
     for adapter in policy.adapters:
         own = torch.tensor([a == adapter for a, _, sampled in chats for _ in sampled])
         if torch.equal(own_N[own], bare_N[own]):
-            raise ValueError(f"adapter {adapter!r} changes nothing: see lora.target_modules")
+            raise ArgumentError(f"adapter {adapter!r} changes nothing: see lora.target_modules", ("lora",))
     _compared(policy, adapters[:1], [max(1, longest // (TURNS + 1) - TOKENS)], rng)
 
 
@@ -149,7 +153,8 @@ def _try(step, what: str):
     try:
         return step()
     except Exception as error:
-        raise ValueError(f"{what}: {_described(error)}; this architecture is not supported") from error
+        loc = error.loc if isinstance(error, ArgumentError) else ("base",)
+        raise ArgumentError(f"{what}: {_described(error)}; this architecture is not supported", loc) from error
 
 
 def _described(error: BaseException) -> str:

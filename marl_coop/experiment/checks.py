@@ -10,12 +10,13 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Trainer, get_scheduler
 
+from envs.core.fields import ArgumentError
 from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
-from marl_coop.config.errors import ConfigError
+from marl_coop.config.errors import ConfigError, Keys
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
 from marl_coop.experiment import setup
@@ -25,6 +26,13 @@ from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.rollout.endpoint import EndpointError
 from marl_coop.runs.checkpoints import step_of
 from marl_coop.runs.rundir import RunError
+
+KEYS: dict[str | int, Keys] = {  # by the argument of the self-test that is to be another
+    "adapters": ("policies",),
+    "lora": ("lora", "target_modules"),
+    "attn_implementation": ("model", "attn_implementation"),
+    "base": ("model", "name_or_path"),
+}
 
 
 def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
@@ -175,15 +183,11 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device, lon
     Raises:
         ConfigError: what is sampled or learned is not what its own forward gives, or adapters have no place in it.
     """
+    if device.type == "cpu" and config.model.attn_implementation == "flex_attention":
+        problem = "'flex_attention' ends the process on a CPU: use grouped, sdpa or eager there"
+        raise config.error(("model", "attn_implementation"), problem)
     cast(torch.nn.Module, base).to(device)  # the types of the model's own `to` are lost in a decorator
     try:
         selftest.check_model(base, setup.lora_config(config, base), policies.learners(config.policies), longest)
-    except ValueError as error:
-        said, keys = str(error), ("model", "name_or_path")
-        if "is no name for an adapter" in said:
-            keys = ("policies",)
-        elif "cannot carry these adapters" in said:
-            keys = ("lora", "target_modules")
-        elif "attn_implementation" in said:
-            keys = ("model", "attn_implementation")
-        raise config.error(keys, said) from error
+    except ArgumentError as error:
+        raise config.error(KEYS[error.loc[0]], str(error)) from error

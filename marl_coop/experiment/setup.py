@@ -68,13 +68,19 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     """
     section = config.model
     try:
-        return load_base(section.name_or_path, section.dtype, section.attn_implementation, section.load_in_4bit)
+        base, tokenizer = load_base(
+            section.name_or_path, section.dtype, section.attn_implementation, section.load_in_4bit
+        )
     except ImportError as error:
         raise config.error(("model", "load_in_4bit"), str(error)) from error
     except OSError as error:
         raise config.error(("model", "name_or_path"), str(error)) from error
     except ValueError as error:
         raise config.error(("model", "attn_implementation"), str(error)) from error
+    if config.training.get("gradient_checkpointing") and not base.supports_gradient_checkpointing:
+        problem = f"{base.config.model_type} does not support it: set it to false, or use another model"
+        raise config.error(("training", "gradient_checkpointing"), problem)
+    return base, tokenizer
 
 
 def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
@@ -113,8 +119,9 @@ def make_chat(config: Config, base: PreTrainedModel, tokenizer: PreTrainedTokeni
             vocabulary=vocabulary(base),
         )
     except ValueError as error:
-        key = "end_of_turn" if "end_of_turn is" in str(error) else "name_or_path"
-        raise config.error(("model", key), str(error)) from error
+        loc = error.loc if isinstance(error, ArgumentError) else ("name_or_path",)
+        keys = ("chat_template_kwargs" if key == "template_options" else key for key in loc)
+        raise config.error(("model", *keys), str(error)) from error
 
 
 def settle_limits(

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from envs.core.fields import ArgumentError
 from envs.core.lookup import did_you_mean
 from envs.core.tokens import one_line
 from marl_coop.policy.compat import Conv1D, check_target_module_exists
@@ -25,6 +26,11 @@ from marl_coop.policy.routed_lora import RoutedLinear, check_plain
 
 WEIGHTS, BASE_FILE = "adapter_model.safetensors", "base.json"
 SAME = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")  # what scales and shapes
+KINDS = {  # of what is read of a configuration, which PEFT takes as it stands
+    "r": int, "lora_alpha": int | float, "use_rslora": bool, "fan_in_fan_out": bool, "rank_pattern": dict,
+    "alpha_pattern": dict, "target_modules": str | list | set,
+}  # fmt: skip
+SIZES = ("r", "lora_alpha")
 SAMPLES = 64  # values of each tensor that a fingerprint reads
 
 
@@ -83,10 +89,14 @@ def read_config(folder: Path) -> LoraConfig:
     """
     try:
         lora = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # the file may say anything
         raise ValueError(f"{folder} is not the folder of a PEFT adapter: {one_line(error)}") from error
     if not isinstance(lora, LoraConfig):
         raise ValueError(f"the adapter in {folder} is a {type(lora).__name__}, not LoRA")
+    for field, kind in KINDS.items():
+        value = getattr(lora, field)
+        if not isinstance(value, kind) or (field in SIZES and (isinstance(value, bool) or not value > 0)):
+            raise ValueError(f"the adapter in {folder} has {field} {value!r}: mend its adapter_config.json")
     try:
         check_plain(lora)
     except ValueError as error:
@@ -180,12 +190,13 @@ def check_names(adapters: Sequence[str]) -> None:
     """Check that adapters can be called so: they become names in torch's containers.
 
     Raises:
-        ValueError: one cannot.
+        ArgumentError: one cannot.
     """
     for name in adapters:
         copies = map(reference_name, adapters)
         if hasattr(nn.ModuleDict(), name) or not name or "." in name or name in copies:
-            raise ValueError(f"{name!r} is no name for an adapter: it is used for something else; choose another")
+            problem = f"{name!r} is no name for an adapter: it is used for something else; choose another"
+            raise ArgumentError(problem, ("adapters",))
 
 
 def check_targets(base: PreTrainedModel, lora: LoraConfig) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from envs.core.fields import ArgumentError
 from marl_coop.policy.compat import eager_mask
 
 IN_THE_MASK = ("position_ids", "cache_position", "sliding_window", "is_causal")  # what a mask has been made of already
@@ -35,12 +36,13 @@ def grouped_attention(
     `attention_mask` (B, 1, Q, T) is added to the scores.
 
     Raises:
-        ValueError: the model asks for more than that, such as dropout, sinks or capped scores.
+        ArgumentError: the model asks for more than that, such as dropout, sinks or capped scores.
     """
     asked = [name for name, value in more.items() if name not in IN_THE_MASK and not isinstance(value, bool | None)]
     if dropout or asked:
         what = ", ".join(["dropout"] * bool(dropout) + asked)
-        raise ValueError(f"attn_implementation 'grouped' does not compute {what}, which this model has: use 'eager'")
+        problem = f"attn_implementation 'grouped' does not compute {what}, which this model has: use 'eager'"
+        raise ArgumentError(problem, ("attn_implementation",))
     if attention_mask is not None:
         attention_mask = attention_mask[..., : key.shape[2]]
     output = scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from envs.core.fields import ArgumentError
 from envs.core.tokens import one_line
 
 _FIRST, _REPLY, _SECOND, _SYSTEM = "<<first>>", "<<reply>>", "<<second>>", "<<system>>"
@@ -33,6 +34,7 @@ class Chat:
         vocabulary: tokens that the model knows; None: all that the tokenizer has.
 
     Raises:
+        ArgumentError: `end_of_turn` is no token, or the template has no use for an option.
         ValueError: the tokenizer has no chat template, or one that fails, that does not repeat the texts that it is
             given, that does not open the reply which is asked for, or whose end of turn is no token, or it writes
             tokens that the model does not know; the message is one line.
@@ -55,6 +57,9 @@ class Chat:
             raise ValueError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model"
             )
+        for option in self._options:
+            if not re.search(rf"\b{re.escape(str(option))}\b", str(tokenizer.chat_template)):
+                raise ArgumentError(f"{self._name} reads no such argument: leave it out", ("template_options", option))
         self._has_system_role = self._keeps_system_role()
         opening, to_reply = self._around(self._render(self._first_messages(_FIRST)), _FIRST)
         before_reply, to_user = self._around_reply(_SECOND)
@@ -172,7 +177,8 @@ class Chat:
         known |= dict(zip(special, ids, strict=True))
         found = max((text for text in known if to_user.startswith(text)), key=len, default="")
         if wanted is not None and wanted not in known:
-            raise ValueError(f"end_of_turn is {wanted!r}, which is no token of {self.tokenizer.name_or_path!r}")
+            problem = f"end_of_turn is {wanted!r}, which is no token of {self.tokenizer.name_or_path!r}"
+            raise ArgumentError(problem, ("end_of_turn",))
         if wanted is None and not found:
             raise ValueError(
                 f"{self._name} ends a reply with {to_user[:20]!r}, which is no token of its own; name the token that "
