@@ -47,7 +47,6 @@ def export(argv: Sequence[str]) -> int:
         return _push(args.run, args.push_to_hub)
     if args.wandb_view is not None:
         return _save_view(args.run, args.wandb_view)
-    check_output(args.output, "DIR")
     return _write(args.run, args.to, _apart(args.output, args.run) or args.run / "export" / args.to)
 
 
