@@ -98,6 +98,7 @@ def test_an_endpoint_plays_a_whole_episode(server, tmp_path, monkeypatch):
         ((200, "hello"), "no chat completion"),
         ((200, "{}"), "no chat completion"),
         ((200, '{"choices": []}'), "no chat completion"),
+        ((200, "[" * 10**5), "no chat completion"),
         ((200, '{"choices": [{}]}'), "no chat completion"),
         ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
         ((200, b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'), "no chat completion"),
@@ -141,10 +142,11 @@ def test_a_busy_endpoint_is_asked_again_and_given_up_in_the_end(server, env):
         (None, ""),
         ([{"type": "text", "text": "Answer: "}, {"type": "image"}, {"type": "text", "text": "red"}], "Answer: red"),
         (["Answer: ", "red"], "Answer: red"),
+        ({"type": "text", "text": "Answer: red"}, "Answer: red"),
         ("so \ud83d be it", "so ? be it"),
         ("x" + " " * 70_000, "x" + " " * (MAX_REPLY - 1)),
     ],
-    ids=["null", "parts", "texts", "half a surrogate pair", "too long"],
+    ids=["null", "parts", "texts", "a part", "half a surrogate pair", "too long"],
 )
 def test_an_odd_reply_is_a_turn(server, tmp_path, content, reply):
     server.answer = 200, completion(content)

@@ -102,7 +102,7 @@ class Endpoint:
             said = f"{error.status_code}: {masked(error.response.text, KEY)[:200]}"
         except openai.APIError as error:
             said = f"{type(error).__name__}: {error.message} {error.__cause__ or ''}".rstrip()
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             said = f"no chat completion ({type(error).__name__}: {error})"
         raise EndpointError(
             f"{self.url}, asked for model {self.model!r}, gave {one_line(masked(said, KEY))}. "
@@ -111,7 +111,9 @@ class Endpoint:
 
 
 def _text(content: Any) -> str:
-    """The text of a message: some servers send a list of parts or of texts, or null."""
+    """The text of a message: some servers send a part, a list of parts or of texts, or null."""
     if content is None or isinstance(content, str):
         return content or ""
+    if isinstance(content, Mapping):
+        content = [content]
     return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
