@@ -7,7 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import tiny
 import wandb_files
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from marl_coop.experiment.tensorboard import TensorBoardRun
 from marl_coop.experiment.tracking import PROJECT, WandbRun, wandb_mode
 
 
@@ -130,3 +132,25 @@ def test_a_run_goes_to_the_server_only_with_a_login(tmp_path, monkeypatch):
     assert wandb_mode() is None
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode() == "disabled"
+
+
+def test_a_run_in_tensorboard_has_its_configuration_updates_and_results(tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    with TensorBoardRun(tmp_path, "seed: 3\n", updates=2) as run:
+        run.on_log(None, None, None, logs={"loss": 1.0})  # of transformers, without an update
+        for update in (1, 2):
+            run.on_log(None, None, None, logs={"update": float(update), "team/j": 0.25 * update})
+        results = {"before": {"j": 0.0, "brier": None}, "after": {"j": 0.5, "brier": None}}
+        run.report(results, ["metric", "after"], [["J = CDR - CR", "0.50"]])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert points == {
+        "update": [(1, 1.0), (2, 2.0)],
+        "team/j": [(1, 0.25), (2, 0.5)],
+        "before/j": [(0, 0.0)],
+        "after/j": [(2, 0.5)],
+    }
+    texts = {name: events.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in events.Tags()["tensors"]}
+    assert "seed: 3" in texts["config/text_summary"]
+    assert "| J = CDR - CR | 0.50 |" in texts["results/text_summary"]

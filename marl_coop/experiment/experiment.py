@@ -5,7 +5,6 @@ Experiment.resume("runs/first").run()       goes on from the last checkpoint
 Experiment.from_run("runs/first")           opens a run to look at it, without a trainer
 """
 
-import os
 import shlex
 import signal
 import sys
@@ -55,6 +54,7 @@ from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
 
 if TYPE_CHECKING:
+    from marl_coop.experiment.tensorboard import TensorBoardRun
     from marl_coop.experiment.tracking import WandbRun
 
 
@@ -91,6 +91,7 @@ class Experiment:
         self.checkpoint: Path | None = None  # where a resumed run goes on
         self._found: list[Path] = []  # its checkpoints when that was chosen
         self.wandb: WandbRun | None = None  # while it runs
+        self.tensorboard: TensorBoardRun | None = None  # while it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
         checks.check_shares(config, self.args)
@@ -224,7 +225,6 @@ class Experiment:
         folder = self.folder
         self.args.output_dir = str(folder)
         self.args.run_name = self.args.run_name or f"{self.name}-seed{self.config.seed}"
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
         if self.main:
             stack.enter_context(held(folder))
             if all_checkpoints(folder) != self._found:
@@ -233,10 +233,12 @@ class Experiment:
             learners = policies.learners(self.config.policies)
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners)
         self.console.print(f"run directory: {folder}")
-        if "wandb" in (trackers := list(self.args.report_to or ())):
-            trackers.remove("wandb")  # ours, in the place of the one of transformers
-            self.args.report_to = trackers
-            self.wandb = stack.enter_context(self._open_wandb()) if self.main else None
+        trackers = set(self.args.report_to or ())
+        self.args.report_to = sorted(trackers - {"wandb", "tensorboard"})  # ours, in the place of those of transformers
+        if "wandb" in trackers and self.main:
+            self.wandb = stack.enter_context(self._open_wandb())
+        if "tensorboard" in trackers and self.main:
+            self.tensorboard = stack.enter_context(self._open_tensorboard())
         if self.checkpoint and self.main:
             for line in set_later_aside(folder, self.checkpoint):
                 self.console.print(line)
@@ -252,6 +254,11 @@ class Experiment:
             config=self.config.model_dump(mode="json") | {"training": self.args.to_dict()},
             say=self.console.print,
         )
+
+    def _open_tensorboard(self) -> "TensorBoardRun":
+        from marl_coop.experiment.tensorboard import TensorBoardRun  # loads tensorboard, which takes a second
+
+        return TensorBoardRun(self.run_folder, self.config.to_yaml(), self.args.num_updates)
 
     @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:
@@ -342,7 +349,7 @@ class Experiment:
             callbacks=[
                 MetricsFile(folder / "metrics.jsonl", self.console.print),
                 AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
-                *filter(None, [self.wandb, self.phases]),
+                *filter(None, [self.wandb, self.tensorboard, self.phases]),
             ],
             on_rollouts=self._record_rollouts,
         )
@@ -395,8 +402,8 @@ class Experiment:
         outcome.write_cards(
             folder, self._about(outcome.episodes, (start["git"] or {}).get("commit")), learners, start["command"]
         )
-        if self.wandb:
-            self.wandb.report(outcome.values, COLUMNS, outcome.rows)
+        for tracker in filter(None, [self.wandb, self.tensorboard]):
+            tracker.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
 
