@@ -124,7 +124,7 @@ class Hyperparameters(TypedDict, total=False):
     critic: Literal["central", "local"]
     loraplus_lr_ratio: Positive
     critic_learning_rate: NotNegative
-    temperature: Positive
+    temperature: Annotated[float, Field(gt=1e-3, le=LARGEST)]  # logits are divided by it
     max_stance_tokens: Count | None
     max_message_tokens: Count | None
     max_work_tokens: Count | None

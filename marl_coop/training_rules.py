@@ -21,6 +21,8 @@ from marl_coop.hyperparameters import (
     SERVER_OPTIONS,
 )
 
+DAY_S = 86_400
+
 
 def refused_together(values: Mapping[str, Any]) -> tuple[str, str] | None:
     """A field of this section that does not go with the others, and why; None: all do. What is left out has its
@@ -173,5 +175,5 @@ def check_server_options(options: Mapping[str, Any]) -> None:
     if not isinstance(options.get("adapter_folder"), str | None):
         raise ValueError(f"adapter_folder must be a folder, got {options['adapter_folder']!r}")
     timeout = options.get("timeout_s", 1.0)
-    if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout_s must be a positive number of seconds, got {timeout!r}")
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout <= DAY_S:
+        raise ValueError(f"timeout_s must be a positive number of seconds, a day at most, got {timeout!r}")

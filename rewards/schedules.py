@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs.core.lookup import find
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Updates = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # the square of a reward is to be a float32 too
+Updates = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class Schedule(BaseModel, ABC):
@@ -36,7 +36,7 @@ class Linear(Schedule):
     start: Weight = 0.0
     end: Weight
     begin: Updates = 0
-    updates: Annotated[int, Field(ge=1)]
+    updates: Annotated[int, Field(ge=1, le=10**9)]
 
     def at(self, update: float) -> float:
         way = min(max((update - self.begin) / self.updates, 0.0), 1.0)

@@ -149,6 +149,12 @@ def test_from_python_a_run_is_refused_in_the_same_words_before_anything_is_loade
     assert capsys.readouterr().err == f"error: {caught.value}\n"
 
 
+@pytest.mark.parametrize("kind", ["scripted", "frozen", "past"])
+def test_a_kind_of_player_without_a_name_is_refused_as_it_was_written(kind):
+    with pytest.raises(ConfigError, match=f"policies.agent_1: '{kind}:' names nobody: give {kind}:NAME"):
+        load_config([], [f"policies.agent_1={kind}:"])
+
+
 @pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "", "a b", "a\n"])
 def test_a_name_that_would_lead_elsewhere_is_refused(name):
     with pytest.raises(ConfigError, match="name: .* is refused: a name has letters, digits, _, - and [.] only"):
@@ -177,3 +183,26 @@ def test_a_term_that_changes_what_it_scores_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="meddling_terms:Meddler: changes the episode that it is to score"):
         check_config(load_config([], ["rewards[meddling_terms:Meddler].weight=1.0"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["env.name=PairedFeatures", "env.rounds=99999999999999999999999"], "env.rounds"),
+        (["env.budget=99999999999999999999999"], "env.budget"),
+        (["env.test_timeout_s=1e30"], "env.test_timeout_s"),
+        (["env.cells.both_right=1e30"], "env.cells.both_right"),
+        (["rewards.deference.weight=1e30"], "rewards.deference.weight"),
+        (["rewards.deference.alpha=1e30"], "rewards.deference.alpha"),
+        (["lora.r=99999999999999999999999"], "lora.r"),
+        (["evaluation.episodes=99999999999999999999999"], "evaluation.episodes"),
+        (["training.learning_rate=1e30"], "training.learning_rate"),
+        (["training.max_steps=99999999999999999999999"], "training.max_steps"),
+        (["training.temperature=1e-320"], "training.temperature"),
+    ],
+)
+def test_a_number_that_nothing_can_compute_with_is_refused(overrides, key):
+    with pytest.raises(
+        ConfigError, match=rf"^command line: {re.escape(key)}: .* (should be (less|greater)|give 1 to) "
+    ):
+        load_config([], overrides)

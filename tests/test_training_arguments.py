@@ -40,7 +40,7 @@ def test_the_training_section_becomes_arguments():
         ("training.kl_reference=me", "training.kl_reference: 'me' is refused: input should be 'base' or 'start'"),
         ("training.loraplus_lr_ratio=0", "training.loraplus_lr_ratio: 0 is refused: input should be greater than 0"),
         ("training.num_updates=0", "training.num_updates: 0 is refused: input should be greater than or equal to 1"),
-        ("training.temperature=0", "training.temperature: 0 is refused: input should be greater than 0"),
+        ("training.temperature=0", "training.temperature: 0 is refused: input should be greater than 0.001"),
         ("training.critic=none", "training.critic: 'none' is refused: input should be 'central' or 'local'"),
         (
             "training.num_updates=ten",

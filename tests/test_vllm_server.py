@@ -378,7 +378,10 @@ def test_an_engine_that_sleeps_while_adapters_learn_does_not_play_ahead(tmp_path
         ({"urls": ["a:8000"]}, "urls must be a list of addresses"),
         ({"urls": ["http://a/v1", "http://a/v1/"]}, "urls names a server twice"),
         ({"urls": ["http://a/v1"], "timeout": 3}, "unknown key 'timeout'; did you mean 'timeout_s'"),
-        ({"urls": ["http://a/v1"], "timeout_s": 0}, "timeout_s must be a positive number of seconds, got 0"),
+        (
+            {"urls": ["http://a/v1"], "timeout_s": 0},
+            "timeout_s must be a positive number .* a day at most, got 0",
+        ),
         ({"urls": ["http://a/v1"], "adapter_folder": 3}, "adapter_folder must be a folder, got 3"),
     ],
 )

@@ -39,7 +39,7 @@ class CooperBenchConfig(BranchConfig, frozen=True):
     """All pairs ("all"), those of a tier of `envs.cooperbench.recipes` ("tier1", "tier2", "tier3") or of a subset of
     the dataset such as "lite" or "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such
     as "pallets_click_task/2956", or a list of such names."""
-    rounds: Annotated[int, Field(ge=1)] = 12
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 12
     """Turns of work of each seat; agent_0 has the lower feature and leads."""
     tokens: Annotated[int, Field(ge=1)] = 4000
     """Words and symbols that a seat may write in all of its turns of work."""

@@ -26,9 +26,9 @@ class Cells(Fields, frozen=True):
         pydantic.ValidationError: a weight is negative or not finite, or all are 0.
     """
 
-    both_right: Annotated[float, Field(ge=0)] = 0.25
-    one_right: Annotated[float, Field(ge=0)] = 0.5
-    both_wrong: Annotated[float, Field(ge=0)] = 0.25
+    both_right: Annotated[float, Field(ge=0, le=1e9)] = 0.25
+    one_right: Annotated[float, Field(ge=0, le=1e9)] = 0.5
+    both_wrong: Annotated[float, Field(ge=0, le=1e9)] = 0.25
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:

@@ -32,7 +32,7 @@ def first_tokens(text: str, count: int) -> str:
     >>> first_tokens("use RS256, please", 4)
     'use RS256,'
     """
-    after = next(islice(_TOKEN.finditer(text), max(0, count), None), None)
+    after = next(islice(_TOKEN.finditer(text), max(0, min(count, len(text))), None), None)
     return text if after is None else text[: after.start()].rstrip()
 
 

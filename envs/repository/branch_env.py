@@ -38,7 +38,7 @@ class BranchConfig(EnvConfig, frozen=True):
     BEFORE: ClassVar[tuple[Phase, ...]] = (Phase.STANCE,)  # the phases before the work
     AFTER: ClassVar[tuple[Phase, ...]] = (Phase.FINAL,)
 
-    rounds: Annotated[int, Field(ge=1)] = 6
+    rounds: Annotated[int, Field(ge=1, le=100)] = 6
     """Turns of work of each seat."""
     tokens: Annotated[int, Field(ge=1)] = 1000
     """Words and symbols that a seat may write in all of its turns of work. A reply beyond counts for nothing and

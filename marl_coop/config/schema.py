@@ -164,6 +164,15 @@ class Config(Section):
                 raise ConfigError(reason, ("training", key))
         return section
 
+    @field_validator("policies", mode="before")
+    @classmethod
+    def _players_have_names(cls, section: Any) -> Any:
+        for seat, entry in section.items() if isinstance(section, dict) else ():
+            if isinstance(entry, dict) and list(entry.values()) == [None]:  # how YAML reads a text that ends with `:`
+                (kind,) = entry
+                raise ConfigError(f"'{kind}:' names nobody: give {kind}:NAME", ("policies", seat))
+        return section
+
     @model_validator(mode="after")
     def _training_goes_together(self) -> Self:
         if refused := refused_together(self.training):

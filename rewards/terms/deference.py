@@ -27,7 +27,7 @@ class Deference(RewardTerm):
     """
 
     weight: Weight = 0.25
-    alpha: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    alpha: float = Field(default=1.0, ge=0, le=1e9, allow_inf_nan=False)
 
     def __call__(self, episode: Episode, agent: Seat) -> list[float]:
         before = mean_over_decisions(episode, lambda d: quadratic_score(episode.prior(agent, d.id), d))

@@ -25,7 +25,7 @@ class Rework(RewardTerm):
     """
 
     weight: Weight = 0.05
-    allowance: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    allowance: float = Field(default=0.5, ge=0, le=1e9, allow_inf_nan=False)
 
     def applies(self, episode: Episode) -> bool:
         return episode.outcome.provenance is not None
