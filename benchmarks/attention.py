@@ -51,9 +51,9 @@ class Chats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=Config().model.name_or_path, help="a folder or name (default: %(default)s)")
-    parser.add_argument("--chats", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=160, help="of each chat")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--chats", type=int, default=64, help="in a batch (default: 64)")
+    parser.add_argument("--tokens", type=int, default=160, help="of each chat (default: 160)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
     args = parser.parse_args()
     keep_freed_memory()
     model, _ = load_base(args.model, Config().model.dtype)

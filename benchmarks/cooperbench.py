@@ -45,12 +45,16 @@ START, END = "<!-- figures -->\n", "<!-- end of figures -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--repositories", type=Path, default=Path("nowhere"))
+    parser.add_argument("--dataset", required=True, help="folder of the official dataset")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of what is made once")
+    parser.add_argument(
+        "--repositories", type=Path, default=Path("nowhere"), help="folder of upstream repositories (default: none)"
+    )
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the environments; best is 3.11")
     parser.add_argument("--constraint", help="a file of pip constraints, such as one that pins the CPU build of torch")
-    parser.add_argument("--tiers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--tiers", type=int, nargs="+", default=[1, 2], help="1 to 3, from quick to slow suites (default: 1 2)"
+    )
     parser.add_argument("--tasks", nargs="+", help="only these, such as pallets_click_task/2956")
     parser.add_argument("--subset", help="pairs, plays: only those of a subset")
     parser.add_argument("--official", type=Path, help="pairs: an interpreter that has the cooperbench package")

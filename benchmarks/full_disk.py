@@ -31,8 +31,10 @@ FULL = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fills", type=int, default=8)
-    parser.add_argument("--disk", type=Path, default=Path("runs/full_disk"), help="where the disk is put")
+    parser.add_argument("--fills", type=int, default=8, help="runs on a disk that fills up (default: 8)")
+    parser.add_argument(
+        "--disk", type=Path, default=Path("runs/full_disk"), help="where the disk is put (default: runs/full_disk)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     disk = args.disk.absolute()

@@ -21,7 +21,7 @@ from rewards.metrics import Metric
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run for each (default: 0 1 2)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="where the results go (default: docs)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")

@@ -34,8 +34,10 @@ LOADING_S = 2.0  # until the command line hears signals
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL")
+    parser.add_argument("--kills", type=int, default=20, help="runs that are stopped once (default: 20)")
+    parser.add_argument(
+        "--signal", choices=("KILL", "INT", "TERM"), default="KILL", help="that stops them (default: KILL)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--runs", type=Path, default=Path("runs/resume"), help="where the runs are put")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")

@@ -142,7 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="small runs in a repeat (default: 200)")
     parser.add_argument("--episodes", type=int, default=60, help="episodes in a repeat (default: 60)")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="of which the best counts (default: 7)")
     parser.add_argument("--leaks", type=int, metavar="RUNS", help="look for what so many runs leave over, and stop")
     args = parser.parse_args()
     runs, episodes, repeats = args.runs, args.episodes, args.repeats

@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=2000, help="of the run (default: 2000)")
     parser.add_argument("--every", type=int, default=5, help="updates between two looks")
     parser.add_argument("--run", type=Path, default=Path("runs/soak"), help="the run's folder")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")

@@ -1,6 +1,7 @@
 """Every script of `benchmarks/`, asked what it does."""
 
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -22,3 +23,5 @@ def test_help_says_how_to_start_it_and_starts_nothing(script, tmp_path, monkeypa
     assert ended.value.code == 0
     assert f"usage: {script}" in said and f"python benchmarks/{script}" in said
     assert list(tmp_path.iterdir()) == []
+    unexplained = r"^  (-\S+)(?:(?!  ).)*\n(?! {10})"  # no help on its line, nor far indented below it
+    assert re.findall(unexplained, said.partition("\noptions:\n")[2], re.MULTILINE) == []
