@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -411,6 +412,23 @@ def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeyp
     monkeypatch.setitem(entry.COMMANDS, "train", fails)
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == f"error: http://h/v1 gave 503: busy. {note or 'Then run it again.'}\n"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(130)])
+def test_who_is_asked_to_stop_once_more_while_it_ends_ends_at_once(monkeypatch, stop):
+    numbers, ended = (signal.SIGINT, signal.SIGTERM), []
+    before = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setitem(entry.COMMANDS, "train", lambda argv: (_ for _ in ()).throw(stop))
+    try:
+        with suppress(SystemExit):
+            assert cli.main(["train"]) == 130
+        for number in numbers:
+            signal.raise_signal(number)
+        assert ended == [130, 130]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_help_says_of_each_command_what_it_does(capsys):

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+STOPPED = 130  # exit code
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -16,7 +18,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         from marl_coop.cli.entry import run_command
 
         return run_command(sys.argv[1:] if argv is None else list(argv))
+    except SystemExit as stop:
+        if stop.code == STOPPED:  # a run, which has said how to go on
+            _end_at_once_if_asked_again()
+        raise
     except KeyboardInterrupt:
+        _end_at_once_if_asked_again()
         if os.environ.get("RANK", "0") == "0":  # of several processes, the first says the line
             print("stopped", file=sys.stderr)
-        return 130
+        return STOPPED
+
+
+def _end_at_once_if_asked_again() -> None:
+    """Another Ctrl-C would be a traceback of a process that is ending; where that waits for something, it helps."""
+    sys.stdout.flush()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(STOPPED))
