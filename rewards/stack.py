@@ -12,6 +12,7 @@ update 3, and `stack.score` goes by those that the schedules end with.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 from envs.core.episode import Episode, StopReason
@@ -129,4 +130,7 @@ def _values(term: RewardTerm, episode: Episode, agent: str) -> tuple[float, ...]
     values = tuple(term(episode, agent))
     if len(values) != turns:
         raise ValueError(f"reward term {term.name!r} gave {len(values)} values for the {turns} turns of {agent!r}")
-    return values
+    for value in values:
+        if not isinstance(value, Real):
+            raise ValueError(f"reward term {term.name!r} gave {value!r}, which is no number")
+    return tuple(map(float, values))  # of any type of numpy, which no record could hold

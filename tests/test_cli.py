@@ -134,7 +134,7 @@ def test_every_kind_of_error_takes_the_same_way(override, capsys, started):
         ("[0.0]", "reward term 'odd' gave 1 values for the 3 turns of 'agent_0'"),
         (
             "['much' for turn in episode.turns_of(agent)]",
-            "gives 'much' on a scripted episode: give numbers of at most 1e+09",
+            "reward term 'odd' gave 'much', which is no number",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
@@ -178,3 +179,13 @@ def test_the_wrapper_pays_the_whole_sum_on_the_last_step_and_says_which_turn_ear
 def test_a_value_of_another_type_is_no_number(name, fields):
     with pytest.raises(ValueError, match="should be a valid"):
         RewardStack.from_config({name: fields})
+
+
+def test_numbers_of_numpy_are_recorded_as_any_others():
+    class Narrow(RewardTerm):
+        weight: float = 1.0
+
+        def __call__(self, episode, agent):
+            return np.full(len(episode.turns_of(agent)), 0.5, dtype=np.float32)
+
+    assert "0.5" in json.dumps(RewardStack((Narrow(),)).score(an_episode()).to_dict())
