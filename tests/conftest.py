@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,27 @@ def pytest_runtest_setup(item):
         pytest.skip(f"needs bubblewrap: {why}")
     if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM, which wants an environment of its own: make test-vllm")
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    """A folder with a small model in it, where train.py puts runs; tests copy what they change."""
+    from train_py import make_place
+
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def whole(place) -> Path:
+    """The folder of a finished run in `place`, where its output is in `out` and `err`."""
+    from train_py import start
+
+    process = start(place, "whole", "--profile")
+    out, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors[-2000:]
+    (place / "out").write_text(out)
+    (place / "err").write_text(errors)
+    return place / "whole"
 
 
 @pytest.fixture(scope="session")

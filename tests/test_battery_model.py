@@ -9,7 +9,6 @@ import pytest
 import tiny
 import yaml
 from test_endpoint import completion, server  # noqa: F401  a fixture
-from test_experiment import place  # noqa: F401  a fixture
 from train_py import start
 
 from marl_coop import cli
@@ -26,7 +25,7 @@ CONDITIONS = [
 
 
 @pytest.fixture(scope="module")
-def run(place) -> Path:  # noqa: F811
+def run(place) -> Path:
     """The folder of a run of one update."""
     process = start(place, "run", "training.num_updates=1", "evaluation.episodes=2")
     _, errors = process.communicate(timeout=250)
@@ -35,7 +34,7 @@ def run(place) -> Path:  # noqa: F811
 
 
 @pytest.fixture
-def evaluate(place, tmp_path, monkeypatch):  # noqa: F811
+def evaluate(place, tmp_path, monkeypatch):
     """Runs the command on some conditions, and gives its exit code."""
     monkeypatch.setattr(os, "environ", os.environ | {"MARL_COOP_CACHE": str(place / "cache")})
 
