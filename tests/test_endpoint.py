@@ -29,7 +29,8 @@ def completion(content, finish_reason="stop", **more):
 
 @pytest.fixture
 def server():
-    """A chat server that says red and keeps what it was asked; `server.answer` is its (status, body)."""
+    """A chat server that says red and keeps what it was asked; `server.answer` is its (status, body), a
+    body being a text or its parts in bytes."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802  the name that http.server calls
@@ -41,7 +42,9 @@ def server():
             self.send_header("Content-Type", "application/json")
             self.send_header("Retry-After", "0.01")
             self.end_headers()
-            self.wfile.write(answer if isinstance(answer, bytes) else answer.encode())
+            answer = answer.encode() if isinstance(answer, str) else answer
+            for part in [answer] if isinstance(answer, bytes) else answer:
+                self.wfile.write(part)
 
         def log_message(self, *_):
             pass
@@ -120,6 +123,20 @@ def test_an_endpoint_that_hangs_is_given_up_in_time(server, env, monkeypatch):
         endpoint_at(server.url, retries=1).reply(env, A)
     over.set()
     assert len(server.asked) == 2
+
+
+def test_a_reply_that_never_ends_is_given_up_in_time(server, env, monkeypatch):
+    monkeypatch.setattr("marl_coop.rollout.endpoint.DEADLINE_S", 0.5)
+    over = threading.Event()
+
+    def drip():
+        while not over.wait(timeout=0.05):
+            yield b" "
+
+    server.answer = 200, drip()
+    with pytest.raises(EndpointError, match="gave no whole reply within 0.5 s"):
+        endpoint_at(server.url, retries=0).reply(env, A)
+    over.set()
 
 
 def test_an_endpoint_that_is_not_there_is_named(env):

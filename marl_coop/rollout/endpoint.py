@@ -1,6 +1,9 @@
 """A model behind an OpenAI-compatible endpoint (vLLM, llama.cpp, a provider) in a seat that does not learn."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from envs.core.env import CoopEnv
@@ -11,9 +14,10 @@ from marl_coop.credentials import key_of, masked
 from marl_coop.engines import FinishReason
 
 KEY = "OPENAI_API_KEY"
-TIMEOUT_S = 120.0  # for one reply
+TIMEOUT_S = 120.0  # without a byte of a reply
 DENSEST = 2  # words and symbols in a token, over a whole reply: no tokenizer in use has more
 RETRIES = 4  # of a reply, where there is no connection or the server is busy; the client waits longer each time
+DEADLINE_S = 600.0  # for a reply, with all times that it is asked for; a server may send a byte now and then for ever
 
 
 class EndpointError(RuntimeError):
@@ -82,13 +86,15 @@ class Endpoint:
                     {"role": "assistant", "content": turn.reply},
                 ]
         try:
-            completion = self._client.chat.completions.create(
+            ask = partial(
+                self._client.chat.completions.create,
                 model=self.model,
                 messages=[*messages, {"role": "user", "content": env.observe(seat)}],
                 temperature=self.temperature,
                 max_tokens=self.max_tokens[phase],
                 seed=env.task.seed % 2**31,
             )
+            completion = _in_time(ask, DEADLINE_S)
             choice = completion.choices[0]
             text, cut = _text(choice.message.content), choice.finish_reason == "length"
             length, limit = message_tokens(text), self.max_tokens[phase]
@@ -98,6 +104,8 @@ class Endpoint:
             if tokens > limit:  # the server knows no limit; as many of its tokens as fit, were they all as long
                 text, cut = first_tokens(text, length * limit // tokens), True
             return Answer(text, FinishReason.LENGTH if cut else FinishReason.STOP)
+        except TimeoutError:
+            said = f"no whole reply within {DEADLINE_S:g} s"
         except openai.APIStatusError as error:
             said = f"{error.status_code}: {masked(error.response.text, KEY)[:200]}"
         except openai.APIError as error:
@@ -108,6 +116,20 @@ class Endpoint:
             f"{self.url}, asked for model {self.model!r}, gave {one_line(masked(said, KEY))}. "
             "Does it run, and serve that model?"
         )
+
+
+def _in_time(call: Callable[[], Any], seconds: float) -> Any:
+    """What a call gives. Raises TimeoutError where it takes longer; nobody waits for it then."""
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # of the call; it is raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future.result(seconds)
 
 
 def _text(content: Any) -> str:
