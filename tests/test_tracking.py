@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -154,3 +155,15 @@ def test_a_run_in_tensorboard_has_its_configuration_updates_and_results(tmp_path
     texts = {name: events.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in events.Tags()["tensors"]}
     assert "seed: 3" in texts["config/text_summary"]
     assert "| J = CDR - CR | 0.50 |" in texts["results/text_summary"]
+
+
+def test_in_tensorboard_a_run_that_goes_on_has_each_update_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    for done, value in ((0, 0.0), (2, 1.0)):  # the first start was killed after its fourth update
+        with TensorBoardRun(tmp_path, "seed: 3\n", updates=5, done=done) as run:
+            for update in range(done + 1, 5):
+                run.on_log(None, None, None, logs={"update": float(update), "team/j": value})
+        time.sleep(1.1)  # files of events are read in the order of the seconds in their names
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("team/j")] == [(1, 0.0), (2, 0.0), (3, 1.0), (4, 1.0)]

@@ -47,7 +47,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, writing
+from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of, writing
 from marl_coop.runs.lock import held
 from marl_coop.runs.records import Credit, read_episodes, write_episodes
 from rewards import RewardBreakdown
@@ -258,7 +258,9 @@ class Experiment:
     def _open_tensorboard(self) -> "TensorBoardRun":
         from marl_coop.experiment.tensorboard import TensorBoardRun  # loads tensorboard, which takes a second
 
-        return TensorBoardRun(self.run_folder, self.config.to_yaml(), self.args.num_updates)
+        steps = self.args.steps_per_update
+        done = step_of(self.checkpoint) // steps if self.checkpoint else 0
+        return TensorBoardRun(self.run_folder, self.config.to_yaml(), -(-self.args.max_steps // steps), done)
 
     @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:

@@ -20,11 +20,13 @@ class TensorBoardRun(TrainerCallback):
         folder: the run's.
         config: the whole configuration as YAML.
         updates: of the training; values after it stand there, those before it at 0.
+        done: updates that a run which goes on has behind it; what an earlier start said of later ones is not shown.
     """
 
-    def __init__(self, folder: Path, config: str, updates: int):
+    def __init__(self, folder: Path, config: str, updates: int, done: int = 0):
         self.updates = updates
-        self.writer = SummaryWriter(os.environ.get("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard")))
+        place = os.environ.get("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+        self.writer = SummaryWriter(place, purge_step=done + 1)
         self.writer.add_text("config", f"```yaml\n{config}```")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
