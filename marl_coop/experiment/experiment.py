@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from envs.core.episode import Episode
-from envs.core.seeds import Stream, task_seed
+from envs.core.seeds import Stream
 from marl_coop.config import policies
 from marl_coop.config.checks import check_config
 from marl_coop.config.schema import Config
@@ -38,7 +38,7 @@ from marl_coop.experiment.callbacks import (
 from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
 from marl_coop.experiment.outcome import RunOutcome
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
-from marl_coop.experiment.recorded import recorded_config
+from marl_coop.experiment.recorded import recorded_before, recorded_config
 from marl_coop.experiment.start import check_start
 from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
@@ -49,7 +49,7 @@ from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of, writing
 from marl_coop.runs.lock import held
-from marl_coop.runs.records import Credit, read_episodes, write_episodes
+from marl_coop.runs.records import Credit, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
 
@@ -302,22 +302,11 @@ class Experiment:
 
     def _known_before(self) -> list[Episode]:
         """What an earlier start of the run played before training; [] if it was not done, or is no longer whole."""
-        file, section = self.run_folder / "before.jsonl", self.config.evaluation
-        wanted = sorted(task_seed(Stream.EVALUATION, section.seed, i) for i in range(section.episodes))
-        if not file.exists():
-            return []
         try:
-            episodes = read_episodes(file)
+            return recorded_before(self.run_folder, self.config.evaluation)
         except rundir.RunError as error:
-            problem = str(error)
-        else:
-            if [episode.task.seed for episode in episodes] == wanted:
-                return episodes
-            same = len(episodes) == len(wanted)
-            found = "other tasks" if same else f"{len(episodes)} episodes, not {len(wanted)}"
-            problem = f"{str(file)!r} has {found}"
-        self.console.print(f"{problem}: they are played again")
-        return []
+            self.console.print(f"{error}: they are played again")
+            return []
 
     def _play_and_record(self, label: str) -> list[Episode]:
         episodes = self.evaluate(label)
