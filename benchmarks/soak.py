@@ -21,7 +21,7 @@ import psutil
 from marl_coop.runs.checkpoints import CRITICS
 
 SMALL = (
-    "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 evaluation.every=50 training.episodes_per_update=2 "
+    "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=2 "
     "training.num_mini_batches=1 training.gradient_accumulation_steps=1 training.save_updates=25 "
     "training.save_total_limit=2 training.report_to=none"
 ).split()
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     words = ["--config", "configs/quickstart.yaml", *SMALL, f"training.num_updates={args.updates}"]
+    words.append(f"evaluation.every={min(50, args.updates)}")
     process = psutil.Popen([sys.executable, "train.py", *words, f"output_dir={args.run}", *args.overrides])
     samples = watch(process, args.run, args.every)
     if process.wait() != 0 or len(samples) < 4:
