@@ -39,7 +39,7 @@ def test_a_lock_has_versions_alone_and_leaves_the_build_of_torch_open(file):
     assert not {"torch", "triton"} & locked(file).keys()
 
 
-@pytest.mark.parametrize("command", ["check", "hooks", "lock", "test-newest", "test-lowest", "test-vllm"])
+@pytest.mark.parametrize("command", ["check", "hooks", "lock", "test-newest", "test-lowest", "test-slow", "test-vllm"])
 def test_a_command_of_the_documentation_is_a_target(command):
     assert any(f"`make {command}`" in (ROOT / file).read_text() for file in ("CONTRIBUTING.md", "docs/dependencies.md"))
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -85,13 +85,14 @@ def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_withou
     everything = "bwrap chromium docker uv uvx git "
     vllm = [f"install-vllm: {everything}", f"test-vllm: {everything}"]
     first = [f"check: {everything}", f"audit-dependencies: {everything}"]
-    assert asked == [*first, *[f"test: {everything}"] * 2, *vllm, "test: git "]
+    slow = f"test-slow: {everything}"
+    assert asked == [*first, *[f"test: {everything}"] * 2, slow, *vllm, "test: git "]
 
 
-@pytest.mark.parametrize("fails", ["check", "test", "test-vllm"])
+@pytest.mark.parametrize("fails", ["check", "test", "test-slow", "test-vllm"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 7
+    assert result.returncode == 1 and len(asked) == 8
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="
 
 
