@@ -17,9 +17,9 @@ def check_address(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        host, secret = parts.hostname, "@" in parts.netloc or parts.query
-    except ValueError as error:
-        raise ValueError(f"an address is none: {error}") from None
+        host, _, secret = parts.hostname, parts.port, "@" in parts.netloc or parts.query
+    except ValueError:  # whose text may quote a password
+        raise ValueError("an address is none: its host or port cannot be read") from None
     if secret:
         raise ValueError(
             f"the address of {host!r} has a user, a password or a query in it, which a run's records would show: give "
@@ -35,4 +35,6 @@ def key_of(variable: str) -> str | None:
 def masked(text: str, variable: str) -> str:
     """A text of a server, some of which quote the key that they were sent, with the variable's name in its place."""
     key = key_of(variable)
-    return text.replace(key, f"${variable}") if key else text
+    for form in (key, repr(key)[1:-1]) if key else ():  # a client quotes bytes
+        text = text.replace(form, f"${variable}")
+    return text

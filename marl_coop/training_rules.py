@@ -150,6 +150,8 @@ def check_engine_options(engine: str, options: Mapping[str, Any]) -> None:
     """Check the options of an engine that can be judged without it. Raises ValueError where they are not for it."""
     if engine == "embedded" and options:
         raise ValueError(f"the embedded engine has none, got {sorted(options)}")
+    if engine == "vllm" and "hf_token" in options:
+        raise ValueError("'hf_token' would be in the run's records: give it by the environment ($HF_TOKEN)")
     if engine == "vllm_server":
         check_server_options(options)
 
@@ -166,10 +168,10 @@ def check_server_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, SERVER_OPTIONS)!r}?")
     urls: Any = options.get("urls")
     addresses = [str(url).rstrip("/") for url in urls] if isinstance(urls, list | tuple) else []
+    for url in addresses or [str(urls)]:  # first, because the other messages quote them
+        check_address(url)
     if not addresses or not all(url.startswith(("http://", "https://")) for url in addresses):
         raise ValueError(f"urls must be a list of addresses such as ['http://localhost:8000/v1'], got {urls!r}")
-    for url in addresses:
-        check_address(url)
     if len({*addresses}) < len(addresses):
         raise ValueError(f"urls names a server twice: {urls!r}")
     if not isinstance(options.get("adapter_folder"), str | None):

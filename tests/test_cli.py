@@ -15,6 +15,7 @@ from test_run_folder import checkpoint
 from train_py import hear_interrupts
 
 import marl_coop
+from envs.sandbox import SandboxError
 from marl_coop import cli
 from marl_coop.cli import entry
 from marl_coop.config.schema import load_config
@@ -198,9 +199,9 @@ def test_the_version_and_the_module(capsys):
     assert result.stdout == f"marl-coop {marl_coop.__version__}\n"
 
 
-@pytest.mark.parametrize("error", [EndpointError, EngineError])
+@pytest.mark.parametrize("error", [EndpointError, EngineError, SandboxError])
 @pytest.mark.parametrize("note", ["There is no checkpoint yet: --resume runs/a begins its training again.", ""])
-def test_an_endpoint_or_engine_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error, note):
+def test_an_endpoint_engine_or_sandbox_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error, note):
     def fails(argv):
         failure = error("http://h/v1 gave 503: busy.")
         if note:  # of a run that has begun

@@ -10,7 +10,7 @@ from train_py import ROOT, command, environment, make_place
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.credentials import key_of, masked
-from marl_coop.training_rules import check_server_options
+from marl_coop.training_rules import check_engine_options, check_server_options
 
 MARL_COOP = [sys.executable, "-m", "marl_coop"]
 NAMES = "WANDB_API_KEY HF_TOKEN OPENAI_API_KEY VLLM_API_KEY AWS_SECRET_ACCESS_KEY MY_PASSWORD NETRC HF_TOKEN_PATH"
@@ -66,10 +66,27 @@ def test_an_address_with_a_key_in_it_is_refused_without_saying_the_key(address):
         assert "planted-key" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["HTTPS://me:{key}@host/v1", "https://me:{key}/x@host/v1", "https://me:{key}@[/v1"])
+def test_no_refusal_of_an_address_quotes_what_may_be_a_key(address):
+    address = address.format(key="planted-key")
+    for entry in (f"{address}#model", f"frozen:{address}", f"ws{address[address.index(':') :]}#model"):
+        with pytest.raises(ConfigError, match="the address of|an address is none") as caught:
+            load_config([ROOT / "configs/quickstart.yaml"], [f"policies.agent_1={entry}"])
+        assert "planted-key" not in str(caught.value.problem)
+    for urls in ([address], address):
+        with pytest.raises(ValueError, match="the address of|an address is none") as caught:
+            check_server_options({"urls": urls})
+        assert "planted-key" not in str(caught.value)
+
+
 def test_a_token_of_the_hub_is_no_part_of_a_configuration():
     with pytest.raises(ConfigError, match="training.hub_token: .*nothing is uploaded") as caught:
         load_config([ROOT / "configs/quickstart.yaml"], ["training.hub_token=planted-key"])
     assert "planted-key" not in str(caught.value)
+
+    with pytest.raises(ValueError, match="HF_TOKEN") as refused:
+        check_engine_options("vllm", {"hf_token": "planted-key"})
+    assert "planted-key" not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["planted-key", "planted-key\n"])
@@ -77,6 +94,12 @@ def test_a_server_that_quotes_the_key_is_quoted_without_it(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     assert masked("401: bad key planted-key", "OPENAI_API_KEY") == "401: bad key $OPENAI_API_KEY"
     assert key_of("OPENAI_API_KEY") == "planted-key"
+
+
+def test_a_key_that_a_client_quotes_as_bytes_is_masked_too(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted\nkey")
+    said = f"Illegal header value {b'Bearer ' + b'planted' + bytes([10]) + b'key'!r}"
+    assert masked(said, "OPENAI_API_KEY") == "Illegal header value b'Bearer $OPENAI_API_KEY'"
 
 
 @pytest.mark.parametrize("key", ["", " ", None])

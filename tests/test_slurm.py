@@ -77,19 +77,30 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
 
 
 @pytest.mark.slow
-def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path):
+@pytest.mark.parametrize("gpus", ["0,1,2,3", "4,5,6,7"])
+def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path, gpus):
     note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
     programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n"}
     job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "4", "NOTES": str(tmp_path / "notes")}
+    job |= {} if gpus.startswith("0") else {"CUDA_VISIBLE_DEVICES": gpus}  # as SLURM gives a part of a machine
+    first, second, *others = gpus.split(",")
     result = sbatch(tmp_path, "servers.sbatch", "some/model", "--config", "my.yaml", **job)
     assert result.returncode == 0, result.stderr
     *serving, learning = sorted((tmp_path / "notes").read_text().splitlines(), reverse=True)
     assert {re.match(r"vllm (\d) serve some/model --port (\d+)", line).groups() for line in serving} == {
-        ("0", "8000"),
-        ("1", "8001"),
+        (first, "8000"),
+        (second, "8001"),
     }
-    assert learning.startswith("accelerate 2,3 launch --config_file configs/accelerate/ddp.yaml --num_processes 2")
+    given = f"accelerate {','.join(others)}"
+    assert learning.startswith(f"{given} launch --config_file configs/accelerate/ddp.yaml --num_processes 2")
     assert learning.endswith("training.engine_options.urls=[http://localhost:8000/v1,http://localhost:8001/v1]")
+
+
+def test_a_task_has_the_cores_that_the_job_asked_for(tmp_path):
+    programs = {"srun": '#!/bin/bash\necho "cores: $SRUN_CPUS_PER_TASK"\n', "scontrol": "#!/bin/bash\necho node0\n"}
+    job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node0"}
+    job |= {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "1", "SLURM_CPUS_PER_TASK": "64"}
+    assert sbatch(tmp_path, "train.sbatch", str(tmp_path / "run"), **job).stdout == "cores: 64\n"
 
 
 def test_a_server_that_does_not_start_ends_the_job(tmp_path):

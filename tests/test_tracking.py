@@ -1,6 +1,7 @@
 """What a run tells wandb, read back from what wandb wrote; and a wandb that is not there."""
 
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ import wandb_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from marl_coop.experiment.tensorboard import TensorBoardRun
-from marl_coop.experiment.tracking import PROJECT, WandbRun, wandb_mode
+from marl_coop.experiment.tracking import PROJECT, WandbRun, unreachable, wandb_mode
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +100,27 @@ def test_a_server_that_answers_and_takes_no_run_costs_a_line_and_the_run_is_kept
     (line,) = said
     assert line.startswith("wandb is not used: ") and line.endswith("can send it later") and "\n" not in line
     assert [row["team/j"] for row in wandb_files.history(wandb_files.records(tmp_path)) if "team/j" in row] == [0.5]
+
+
+@pytest.mark.parametrize("said", [b"hello, I am no server\r\n\r\n", b"", b"HTTP/1.1 x\r\n\r\n"])
+def test_what_speaks_no_http_is_no_wandb_server(said):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        def speak():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(9999)
+                connection.sendall(said)
+
+        threading.Thread(target=speak, daemon=True).start()
+        assert (unreachable(address) or "").startswith(f"{address} does not answer (")
+
+
+@pytest.mark.parametrize("address", ["http://me:planted@127.0.0.1:9", "https://me:plan/ted@host", "http://planted@["])
+def test_a_wandb_address_with_a_password_is_not_quoted(address):
+    found = unreachable(address)
+    assert found and "does not answer" in found and "plan" not in found
 
 
 def test_a_wandb_that_is_lost_while_training_is_said_once_and_training_goes_on(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
 def main(path: Path) -> None:
     order = json.loads(path.read_text(encoding="ascii"))
     path.unlink()  # nothing of it is there when code runs
-    print(json.dumps(answer(order)))
+    print(json.dumps({"version": tiers.version()} | answer(order)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """Which protection holds on this machine, said aloud: in a tier's name, in the log, and by demand as an error."""
 
+import functools
+import hashlib
 import logging
 import os
+import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 DEMAND = "MARL_COOP_SANDBOX"  # environment variable: layers that must hold, with commas between
 LAYERS = {
@@ -44,6 +48,14 @@ class Tier:
     def __str__(self) -> str:
         missing = "; ".join(f"without {layer}: {why}" for layer, why in self.missing.items())
         return f"{self.name} ({missing})" if missing else self.name
+
+
+@functools.cache
+def version() -> str:
+    """What verdicts follow from: Python's minor version and the text of this package."""
+    texts = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    minor = ".".join(platform.python_version_tuple()[:2])
+    return f"sandbox {hashlib.sha256(texts).hexdigest()[:8]} on Python {minor}"
 
 
 def start(kind: str, layers: Collection[str], missing: Mapping[str, str]) -> Tier:

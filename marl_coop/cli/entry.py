@@ -1,8 +1,8 @@
 """All commands: finds the one that is asked for, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine that fails, a process that is lost, faults beyond `training.max_fault_rate` or a disk that is full is
-one line and exit code 1. Of several processes that a launcher has started, the first says the line.
+reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate` or a disk that
+is full is one line and exit code 1. Of several processes that a launcher has started, the first says the line.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from envs.sandbox import SandboxError
 from marl_coop import __version__
 from marl_coop.cli.ablate import ablate
 from marl_coop.cli.audit import audit
@@ -67,7 +68,7 @@ def run_command(argv: Sequence[str]) -> int:
     except (ConfigError, RunError) as error:
         _say(f"error: {error}")
         return 2
-    except (EndpointError, EngineError, CheckpointError, LostProcessError, TrainingError) as error:
+    except (EndpointError, EngineError, CheckpointError, LostProcessError, SandboxError, TrainingError) as error:
         _say(" ".join([f"error: {error}", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:

@@ -143,6 +143,8 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Seq
     if isinstance(entry, Mapping):
         Mix(tuple(entry), tuple(entry.values()))
     for name in _names(entry):
+        if "://" in name:  # of any kind, because the other messages quote it
+            check_address(name.partition(":")[2] if _kind(name) == "frozen" else name)
         match _kind(name):
             case "scripted":
                 find_partner(_value(name), *(make() for make in make_envs))
@@ -166,7 +168,6 @@ def check(entry: Entry, make_envs: Sequence[Callable[[], CoopEnv]], trained: Seq
 
 
 def _check_endpoint(name: str) -> None:
-    check_address(name)
     if not re.fullmatch(r"[^#]+#[^#]+", name):
         raise ValueError(f"{name!r} must end with # and the name of a model")
     if find_spec("openai") is None:

@@ -4,6 +4,7 @@ It takes the place of the callback of transformers, which knows the section `tra
 steps. A run that is never seen at wandb is still a run: whatever goes wrong there costs one line and seconds.
 """
 
+import http.client
 import netrc
 import os
 import urllib.error
@@ -140,11 +141,13 @@ def _logged_in() -> bool:
 
 
 def unreachable(address: str) -> str | None:
-    """Why a server gives no answer of any kind, in a line; None: it gives one."""
+    """Why a server gives no answer of any kind, in a line that has no password; None: it gives one."""
     try:
         urllib.request.urlopen(address, timeout=ANSWER_S).close()
     except urllib.error.HTTPError:  # an answer, though no page
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if "@" in address:
+            return "the server of $WANDB_BASE_URL, which has a user in it, does not answer"
         return f"{address} does not answer ({one_line(error)})"
     return None
