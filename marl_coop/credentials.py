@@ -1,7 +1,10 @@
 """Keys stay in the environment: no configuration, record or message has one."""
 
 import os
+import re
 from urllib.parse import urlsplit
+
+SHORTEST = 16  # characters of what is taken for a key: any shorter value may stand in a text by chance
 
 
 def check_address(url: str) -> None:
@@ -30,6 +33,12 @@ def check_address(url: str) -> None:
 def key_of(variable: str) -> str | None:
     """The key that a variable of the environment has, without space around it, which no header may have; None: none."""
     return os.environ.get(variable, "").strip() or None
+
+
+def variable_in(text: str) -> str | None:
+    """The variable of the environment, called like one with a key, whose value stands in a text; None: no such one."""
+    called = (name for name in os.environ if re.search("(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE))
+    return next((name for name in called if len(key := key_of(name) or "") >= SHORTEST and key in text), None)
 
 
 def masked(text: str, variable: str) -> str:

@@ -79,6 +79,18 @@ def test_no_refusal_of_an_address_quotes_what_may_be_a_key(address):
         assert "planted-key" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["name", "training.run_name", "model.name_or_path", "training.engine_options.urls"])
+def test_a_key_of_the_environment_is_no_value_of_a_configuration(monkeypatch, key):
+    """As `${oc.env:...}`, or as what a shell has made of it."""
+    monkeypatch.setenv("MY_API_KEY", "sk-planted-0123456789")
+    for value in ("${oc.env:MY_API_KEY}", "[a, 'https://h/sk-planted-0123456789/v1']"):
+        with pytest.raises(ConfigError, match=r"\$MY_API_KEY") as caught:
+            load_config([ROOT / "configs/quickstart.yaml"], [f"{key}={value}"])
+        assert "planted" not in caught.value.problem
+    monkeypatch.setenv("MY_API_KEY", "a")  # as every name has it
+    load_config([ROOT / "configs/quickstart.yaml"])
+
+
 def test_a_token_of_the_hub_is_no_part_of_a_configuration():
     with pytest.raises(ConfigError, match="training.hub_token: .*nothing is uploaded") as caught:
         load_config([ROOT / "configs/quickstart.yaml"], ["training.hub_token=planted-key"])

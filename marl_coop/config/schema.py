@@ -28,6 +28,7 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
+from marl_coop.credentials import variable_in
 from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
 from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
@@ -317,6 +318,10 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     values: dict = {}
     try:
         values = merge(DEFAULTS, layers)
+        for keys, value in leaves(values).items():
+            if variable := variable_in(str(value)):
+                problem = f"it has what ${variable} has, and the run's records would show it: read it where it is used"
+                raise ConfigError(problem, keys)
         config = Config.model_validate(values)
     except ValidationError as error:
         found = explain(error, Config, values)
