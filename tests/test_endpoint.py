@@ -125,6 +125,12 @@ def test_an_endpoint_that_hangs_is_given_up_in_time(server, env, monkeypatch):
     assert len(server.asked) == 2
 
 
+def test_a_reply_that_quotes_the_key_is_kept_without_it(server, env, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted-key-of-mine")
+    server.answer = 200, completion("planted-key-of-mine?")
+    assert endpoint_at(server.url).reply(env, A) == "$OPENAI_API_KEY?"
+
+
 def test_a_reply_that_never_ends_is_given_up_in_time(server, env, monkeypatch):
     monkeypatch.setattr("marl_coop.rollout.endpoint.DEADLINE_S", 0.5)
     over = threading.Event()

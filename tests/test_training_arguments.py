@@ -120,6 +120,23 @@ def test_what_no_optimiser_or_schedule_takes_is_refused_in_one_line(overrides, m
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("WANDB_MODE", "ofline", "should be 'online', 'offline'"),
+        ("WANDB_BASE_URL", "me:planted@host", "URL scheme should be"),
+        ("WANDB_PROJECT", "a/b", "cannot contain characters"),
+        ("WANDB_RUN_ID", "a/b", "cannot contain the characters"),
+    ],
+)
+def test_what_the_environment_tells_wandb_is_judged_before_the_run(variable, value, said, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    config = load_config([], ["training.report_to=wandb", "training.use_cpu=true"])
+    with pytest.raises(ConfigError, match=rf"training.report_to: 'wandb' is refused: \${variable} .*{said}") as caught:
+        try_training(config, training_arguments(config, "x"))
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("library", "override"), [("bitsandbytes", "optim=adamw_8bit"), ("mlflow", "report_to=mlflow")]
 )
 def test_an_optimiser_or_tracker_whose_library_is_not_there_is_refused(library, override):

@@ -16,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import wandb
+from pydantic import ValidationError
 from transformers import TrainerCallback
 
 from envs.core.episode import Episode
@@ -25,6 +26,12 @@ ANSWER_S = 5.0  # to the question whether the server is there
 START_S = 30.0  # to make the run there; wandb's own 90 are long to wait for a run that can be sent later
 FINISH_S = 60.0  # to send what is left in the end
 PROJECT = "marl-coop"
+VARIABLES = {  # to the settings of wandb that they become
+    "WANDB_MODE": "mode",
+    "WANDB_BASE_URL": "base_url",
+    "WANDB_PROJECT": "project",
+    "WANDB_RUN_ID": "run_id",
+}
 TRANSCRIPTS = 20  # of an evaluation: what a person reads
 
 
@@ -118,6 +125,22 @@ class WandbRun(TrainerCallback):
             if not self._lost:
                 self.say(f"wandb is lost: {one_line(error)}; the run goes on without it")
             self._lost = True
+
+
+def check_variables() -> None:
+    """Check what the environment tells wandb.
+
+    Raises:
+        ValueError: wandb takes no such value; one line, without the value where that may hold a password.
+    """
+    for variable, setting in VARIABLES.items():
+        try:
+            if value := os.environ.get(variable):
+                wandb.Settings(**{setting: value})
+        except wandb.Error as error:
+            raise ValueError(f"${variable} cannot be used: {one_line(error)}") from error
+        except ValidationError as error:
+            raise ValueError(f"${variable} cannot be used: {error.errors()[0]['msg']}") from None
 
 
 def server() -> str:

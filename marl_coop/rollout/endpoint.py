@@ -96,7 +96,7 @@ class Endpoint:
             )
             completion = _in_time(ask, DEADLINE_S)
             choice = completion.choices[0]
-            text, cut = _text(choice.message.content), choice.finish_reason == "length"
+            text, cut = masked(_text(choice.message.content), KEY), choice.finish_reason == "length"
             length, limit = message_tokens(text), self.max_tokens[phase]
             tokens: Any = getattr(completion.usage, "completion_tokens", None)
             if not tokens or not isinstance(tokens, int):
