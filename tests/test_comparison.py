@@ -217,6 +217,9 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):
     (tmp_path / "other").mkdir()
     assert cli.main(["compare", str(tmp_path / "other")]) == 2
     assert "neither a run nor an evaluation" in capsys.readouterr().err
+    empty = [run(tmp_path / name, name, 0, []) for name in ("one", "two")]
+    assert cli.main(["compare", *empty]) == 2
+    assert "after.jsonl' has no episodes to compare" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ the command

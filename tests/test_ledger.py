@@ -114,6 +114,8 @@ def test_the_command_prints_the_ledger_uncut_and_writes_it(run, tmp_path, capsys
         ("{input: 1.0, output: -5.0}", "output: -5.0"),
         ("{input: 1.0, output: 5.0, ouptut: 1.0}", "did you mean 'output'"),
         ("{input: 1.0, output: .inf}", "output: "),
+        ("{input: 1.0, output: 1.0e+308}", "output: "),
+        (f"{{input: 1.0, output: 1.0, agents: 1{'0' * 400}}}", "agents: "),
     ],
 )
 def test_a_price_list_that_is_none_is_one_line(run, tmp_path, capsys, text, said):

@@ -371,6 +371,7 @@ def test_nothing_that_a_model_or_a_user_wrote_is_part_of_the_html(tmp_path):
     [
         (["view", "{}/nowhere"], "is no folder"),
         (["view", "{}", "--output", "x.json"], "end it in .html"),
+        (["view", "{}", "--output", ""], "is a folder"),
         (["view", "{}", "--output", "/proc/x/y.html"], "cannot be written"),
         (["show", "{}", "after:99"], "has no episode 'after:99'; it has before:1 to after:12"),
         (["show", "{}/nowhere", "after:1"], "is no folder"),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.rundir import RunError
 
@@ -18,13 +19,10 @@ def view(argv: Sequence[str]) -> int:
         "evaluation (marl-coop eval) is shown too.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="the folder of a run or of an evaluation")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="the HTML file; its twin ends in .json (default: view.html in the run's folder; of several, in this one)",
-    )
+    place = "the HTML file; its twin ends in .json (default: view.html in the run's folder; of several, in this one)"
+    add_output(parser, "FILE", place)
     args = parser.parse_args(argv)
+    check_output(args.output, "FILE")
     file = args.output or (args.runs[0] if len(args.runs) == 1 else Path()) / "view.html"
     if file.suffix == ".json":
         raise RunError(f"--output {file}: that is the name of its twin; end it in .html")

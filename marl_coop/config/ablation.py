@@ -16,11 +16,8 @@ from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.schema import Name, Section
+from marl_coop.config.schema import Name, Section, Seed
 from rewards.metrics import METRICS
-
-Seed = Annotated[int, Field(ge=0)]
-
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 

@@ -20,7 +20,8 @@ from marl_coop.config.schema import Count, Name, Section
 
 OTHERS = "others"  # in the place of a partner: each other team that is evaluated, in turn
 
-Seed = Annotated[int, Field(ge=0)]
+Who = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as that of the section `evaluation`
 
 
 class Condition(Section):
@@ -33,9 +34,9 @@ class Condition(Section):
     name: Name
     env: dict[str, Any] = {}
     """Arguments of the environment that differ from those of the experiment's evaluation."""
-    team: str | None = None
+    team: Who | None = None
     """Who plays in place of the teams that are evaluated, as a bar for all of them."""
-    partner: str | None = None
+    partner: Who | None = None
     """Who sits beside one seat of the team, which is each seat in turn; "others": every other team that is evaluated.
     Null: the team sits in all seats. Rates of seats are then those of the team's own."""
     swapped: bool = False
@@ -69,11 +70,11 @@ class Battery(Section):
     """Chooses the instances, and how replies are sampled."""
     batch_size: Count = 48
     """Episodes that are played at a time."""
-    floor: str | None = "base"
+    floor: Who | None = "base"
     """The team that is to be bettered; null: none."""
-    start: str | None = None
+    start: Who | None = None
     """A second floor: what reinforcement began with, such as `warm`, which is left out where there is no warm-up."""
-    ceiling: str | None = "scripted:ideal"
+    ceiling: Who | None = "scripted:ideal"
     """The team that no other can be expected to better by what seats are told; null: none."""
     conditions: Annotated[list[Condition], Field(min_length=1)]
 
@@ -83,6 +84,8 @@ class Battery(Section):
         for index, condition in enumerate(self.conditions):
             if condition.name in names[:index]:
                 raise ConfigError(f"{condition.name!r} is the name of another condition", ("conditions", index, "name"))
+            if condition.against == condition.name:
+                raise ConfigError(f"{condition.name!r} is the condition itself", ("conditions", index, "against"))
             if condition.against is not None and condition.against not in names:
                 problem = f"there is no condition {condition.against!r}; did you mean"
                 near = nearest(condition.against, names)

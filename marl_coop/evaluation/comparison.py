@@ -150,6 +150,8 @@ def _by_task(file: Path) -> dict[str, Episode]:
         episodes = read_episodes(file)
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read as episodes: {error}") from error
+    if not episodes:
+        raise RunError(f"{str(file)!r} has no episodes to compare")
     found = {episode.task.id: episode for episode in episodes}
     if len(found) < len(episodes):
         raise RunError(f"{str(file)!r} has a task more than once, so runs cannot be paired by it")

@@ -107,7 +107,7 @@ def try_training(config: Config, args: MultiAgentPPOConfig) -> None:
         schedule = {"num_training_steps": steps, "scheduler_specific_kwargs": args.lr_scheduler_kwargs}
         get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(steps), **schedule)
         keys = ("training", "report_to")
-        if "wandb" in args.report_to:
+        if "wandb" in (args.report_to or ()):
             from marl_coop.experiment.tracking import check_variables  # loads wandb, which takes a second
 
             check_variables()

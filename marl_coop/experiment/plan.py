@@ -93,6 +93,11 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
     """
     roster = _Roster(teams)
     begun = None if battery.start == WARM and not config.warmup.steps else battery.start  # it would be the base again
+    for key in ("floor", "start", "ceiling"):
+        try:
+            _check_scripted(getattr(battery, key), key)
+        except ConfigError as error:
+            raise ConfigError(error.problem, error.keys, source) from error
     names = battery.floor, begun, battery.ceiling
     bars = [None if name is None else roster.team(name) for name in names]
     unplayed: list[Unplayed] = []
@@ -163,7 +168,7 @@ class _Roster:
             partners = {f"{setting.name}:{rival.name}": rival for rival in rivals}
         elif setting.partner is not None:
             partners = {setting.name: self.team(setting.partner)}
-        found = [self.team(setting.team)] if setting.team else self.evaluated
+        found = [self.team(setting.team)] if setting.team is not None else self.evaluated
         for name, partner in partners.items():
             for team in _each_once([*found, *bars]):
                 if setting.partner != OTHERS or team is not partner:
@@ -183,12 +188,17 @@ def _check(setting: Condition, config: Config) -> None:
         if key not in known:
             raise ConfigError(f"no environment has this argument; did you mean {nearest(key, known)!r}?", ("env", key))
     for key in ("team", "partner"):
-        kind, _, name = (getattr(setting, key) or "").partition(":")
-        if kind == "scripted":
-            try:
-                find(name, EVERY_PARTNER, kind="scripted partner")
-            except ValueError as error:
-                raise ConfigError(str(error), (key,)) from error
+        _check_scripted(getattr(setting, key), key)
+
+
+def _check_scripted(who: str | None, key: str) -> None:
+    """Raises ConfigError where somebody is a scripted partner that no environment has."""
+    kind, _, name = (who or "").partition(":")
+    if kind == "scripted":
+        try:
+            find(name, EVERY_PARTNER, kind="scripted partner")
+        except ValueError as error:
+            raise ConfigError(str(error), (key,)) from error
 
 
 def _environment(setting: Condition, config: Config) -> EnvMaker:

@@ -134,9 +134,10 @@ def check_variables() -> None:
         ValueError: wandb takes no such value; one line, without the value where that may hold a password.
     """
     for variable, setting in VARIABLES.items():
+        said: dict[str, Any] = {setting: os.environ.get(variable)}
         try:
-            if value := os.environ.get(variable):
-                wandb.Settings(**{setting: value})
+            if said[setting]:
+                wandb.Settings(**said)
         except wandb.Error as error:
             raise ValueError(f"${variable} cannot be used: {one_line(error)}") from error
         except ValidationError as error:

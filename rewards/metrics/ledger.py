@@ -23,8 +23,9 @@ from rewards.metrics.tokens import (
     rework_tokens_per_episode,
 )
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 1e9  # of anything on a price list: what is made of them stays a number
+Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
 
 class PriceList(BaseModel):
@@ -43,7 +44,7 @@ class PriceList(BaseModel):
     currency: str = "USD"
     provider_tokens: Positive = 1.0
     """Tokens of the provider in one of `message_tokens`."""
-    agents: Annotated[int, Field(ge=1)] = 100
+    agents: Annotated[int, Field(ge=1, le=int(MOST))] = 100
     tasks_per_day: Positive = 20.0
     """Tasks that each agent has a part in, a day."""
     days: Positive = 22.0
