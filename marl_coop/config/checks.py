@@ -52,10 +52,8 @@ def _check_training(config: Config) -> None:
     """Shares are those of one process; how many there are is known later."""
     said = config.training
     plays = plays_of_task(said.get("advantage", "gae"), said.get("num_generations"))
-    minibatches, accumulation = (
-        said.get("num_mini_batches", NUM_MINI_BATCHES),
-        said.get("gradient_accumulation_steps", 1),
-    )
+    minibatches = said.get("num_mini_batches", NUM_MINI_BATCHES)
+    accumulation = said.get("gradient_accumulation_steps", 1)
     with _at(config, "training", "episodes_per_update"):
         check_shares(said.get("episodes_per_update", EPISODES_PER_UPDATE), minibatches, accumulation, 1, plays)
     with _at(config, "training"):
