@@ -31,10 +31,32 @@ def test_attention_dropout_is_refused():
         attention.grouped_attention(None, heads, heads, heads, None, scaling=1.0, dropout=0.1)
 
 
-def test_grouped_attention_keeps_nothing_of_every_pair_for_the_backward():
-    mask = attention.eager_mask(2, 64, 64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_attention_keeps_nothing_of_every_pair_for_the_backward(dtype):
+    mask = attention.eager_mask(2, 64, 64, dtype=dtype)
     kept = []
-    query, key, value = (torch.randn(2, heads, 64, 8, requires_grad=True) for heads in (4, 2, 2))
+    query, key, value = (torch.randn(2, heads, 64, 8, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         attention.grouped_attention(None, query, key, value, mask, scaling=1.0)
     assert max(t.untyped_storage().nbytes() for t in kept if t.data_ptr() != mask.data_ptr()) <= query.nbytes
+
+
+@pytest.mark.parametrize("keys", [7, attention.SHORT, attention.SHORT + 1])
+def test_gradients_in_half_precision_are_those_of_full_precision_rounded(keys):
+    generator = torch.Generator().manual_seed(0)
+    rows, queries, size = 2 * attention.ROWS_AT_ONCE + 1, min(keys, 40), 16
+    shapes = [(rows, 6, queries, size), (rows, 2, keys, size), (rows, 2, keys, size)]
+    tensors = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    gradient = torch.randn(rows, queries, 6, size, generator=generator).bfloat16()
+    position, slot = torch.arange(keys - queries, keys)[:, None], torch.arange(keys)
+    padding = slot < torch.arange(rows)[:, None, None] % 3  # on the left
+    hidden = (slot > position) | (padding & (slot != position))
+    mask = torch.zeros(rows, 1, queries, keys).masked_fill_(hidden[:, None], torch.finfo(torch.bfloat16).min)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
+        output, _ = attention.grouped_attention(None, *leaves, mask.to(dtype), scaling=0.3)
+        output.backward(gradient.to(dtype))
+        found.append([output.detach().float()] + [leaf.grad.float() for leaf in leaves])
+    for exact, rounded in zip(*found, strict=True):
+        assert float((exact - rounded).norm() / exact.norm()) < 0.01

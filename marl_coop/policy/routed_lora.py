@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.autograd.function import once_differentiable
 
 from marl_coop.policy.compat import LoraLinear
 
@@ -84,9 +84,10 @@ def checkpoint_contexts() -> tuple[AbstractContextManager, AbstractContextManage
 
 
 class LoraFactor(nn.Linear):
-    """A or B of one adapter.
+    """A or B of one adapter. A call gives its weight as a layer computes with it: scaled, in a dtype.
 
-    It computes in the dtype of its input, as vLLM does; its weight and the weight's gradient keep theirs, float32.
+    The weight itself and its gradient stay float32. It is called, and not read, so that what gathers the parameters of
+    modules that run (FSDP) gathers it.
     """
 
     def __init__(self, weight: nn.Parameter, scale: float = 1.0):
@@ -94,12 +95,12 @@ class LoraFactor(nn.Linear):
         self.weight, self.scale = weight, scale
         self.kept: dict[torch.dtype, Tensor] | None = None  # the weight by dtype, within `unchanging_adapters`
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, dtype: torch.dtype) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.kept is None or torch.is_grad_enabled():
-            return linear(input, self._weight_as(input.dtype))
-        if input.dtype not in self.kept:
-            self.kept[input.dtype] = self._weight_as(input.dtype)
-        return linear(input, self.kept[input.dtype])
+            return self._weight_as(dtype)
+        if dtype not in self.kept:
+            self.kept[dtype] = self._weight_as(dtype)
+        return self.kept[dtype]
 
     def _weight_as(self, dtype: torch.dtype) -> Tensor:
         return (self.weight * self.scale).to(dtype)
@@ -126,8 +127,10 @@ class RoutedLinear(LoraLinear):
     """
 
     def update_layer(self, adapter_name: str, *args, **kwargs) -> None:
-        """Add an adapter as PEFT does, its factors as modules that compute in the base's dtype."""
+        """Add an adapter as PEFT does, its factors as modules that give their weight in the base's dtype, and without
+        dropout: sampling has none."""
         super().update_layer(adapter_name, *args, **kwargs)
+        self.lora_dropout[adapter_name] = nn.Identity()
         for factors, scale in ((self.lora_A, 1.0), (self.lora_B, self.scaling[adapter_name])):
             factors[adapter_name] = LoraFactor(cast(nn.Parameter, factors[adapter_name].weight), scale)
 
@@ -146,35 +149,70 @@ class RoutedLinear(LoraLinear):
                 f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that flatten or mix "
                 "rows cannot carry routed adapters; leave them out of lora.target_modules"
             )
-        output_RTO = self.base_layer(x_RTI)
-        rows = x_RTI.split([stop - start for _, start, stop in spans]) if len(spans) > 1 else (x_RTI,)
-        pieces = [self._added(adapter, rows_RTI) for (adapter, *_), rows_RTI in zip(spans, rows, strict=True)]
-        return cast(Tensor, _AddRows.apply(output_RTO, spans, *pieces))
+        output_RTO = self.base_layer(x_RTI).contiguous()  # of a linear layer it is: what is added is written into it
+        factors = [factor for adapter, *_ in spans for factor in self._factors(adapter, output_RTO.dtype)]
+        return cast(Tensor, _AddAdapters.apply(output_RTO, x_RTI, spans, *factors))
 
-    def _added(self, adapter: str | None, x_RTI: Tensor) -> Tensor | None:
-        """What an adapter adds to rows of its own; None where it has no factors, as one from disk with other layers."""
+    def _factors(self, adapter: str | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """A (r, I) and B (O, r); None where an adapter has none here, as one from disk with other layers."""
         if adapter is None or adapter not in self.lora_A:
-            return None
-        return self.lora_B[adapter](self.lora_A[adapter](self.lora_dropout[adapter](x_RTI)))
+            return None, None
+        return self.lora_A[adapter](dtype), self.lora_B[adapter](dtype)
 
 
-class _AddRows(torch.autograd.Function):
-    """Sum of an output and what is added to its rows, span by span: written once, and no gradient is copied."""
+class _AddAdapters(torch.autograd.Function):
+    """`output + (x A^T) B^T`, span by span, in the place of the output.
 
-    @staticmethod
-    def forward(ctx: Any, output_RTO: Tensor, spans: Spans, *pieces: Tensor | None) -> Tensor:
-        ctx.slices = [None if piece is None else slice(*span[1:]) for span, piece in zip(spans, pieces, strict=True)]
-        sum_RTO = torch.empty_like(output_RTO)
-        for (_, start, stop), piece_RTO in zip(spans, pieces, strict=True):
-            if piece_RTO is None:
-                sum_RTO[start:stop] = output_RTO[start:stop]
-            else:
-                torch.add(output_RTO[start:stop], piece_RTO, out=sum_RTO[start:stop])
-        return sum_RTO
+    The sum is made by the matrix product itself, and what reaches x comes back in one piece: written out, each would be
+    another pass over memory, which on a CPU costs more than the products.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient_RTO: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient_RTO, None, *(None if rows is None else gradient_RTO[rows] for rows in ctx.slices)
+    def forward(ctx: Any, output_RTO: Tensor, x_RTI: Tensor, spans: Spans, *factors: Tensor | None) -> Tensor:
+        inner: list[Tensor | None] = []  # x A^T, (rows * T, r) of each span
+        for (_, start, stop), (a, b) in zip(spans, _pairs(factors), strict=True):
+            if a is None or b is None:
+                inner.append(None)
+                continue
+            inner.append(_flat(x_RTI[start:stop]).to(a.dtype) @ a.T)
+            output_RTO[start:stop].view(-1, len(b)).addmm_(inner[-1], b.T)
+        ctx.spans = spans
+        ctx.save_for_backward(x_RTI, *factors, *inner)
+        ctx.mark_dirty(output_RTO)
+        return output_RTO
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_RTO: Tensor) -> tuple[Tensor | None, ...]:
+        x_RTI, *saved = ctx.saved_tensors
+        pairs, inner = _pairs(saved[: 2 * len(ctx.spans)]), saved[2 * len(ctx.spans) :]
+        _, x_needs, _, *factors_need = ctx.needs_input_grad
+        to_x_RTI = torch.empty(x_RTI.shape, dtype=gradient_RTO.dtype, device=x_RTI.device) if x_needs else None
+        to_factors: list[Tensor | None] = []
+        for (_, start, stop), (a, b), inner_Nr, needs in zip(ctx.spans, pairs, inner, factors_need[::2], strict=True):
+            if a is None or b is None:
+                to_factors += [None, None]
+                if to_x_RTI is not None:
+                    to_x_RTI[start:stop] = 0
+                continue
+            gradient_NO = _flat(gradient_RTO[start:stop])
+            to_inner_Nr = gradient_NO @ b
+            if to_x_RTI is not None:
+                torch.mm(to_inner_Nr, a, out=_flat(to_x_RTI[start:stop]))
+            if not needs:  # a frozen adapter
+                to_factors += [None, None]
+                continue
+            to_factors += [to_inner_Nr.T @ _flat(x_RTI[start:stop]).to(a.dtype), gradient_NO.T @ inner_Nr]
+        return gradient_RTO, None if to_x_RTI is None else to_x_RTI.to(x_RTI.dtype), None, *to_factors
+
+
+def _pairs(factors: Sequence[Tensor | None]) -> list[tuple[Tensor | None, Tensor | None]]:
+    """A and B of each span."""
+    return list(zip(factors[::2], factors[1::2], strict=True))
+
+
+def _flat(rows_RTI: Tensor) -> Tensor:
+    return rows_RTI.reshape(-1, rows_RTI.shape[-1])
 
 
 PLAIN_FIELDS = frozenset(
