@@ -174,8 +174,9 @@ class _AddAdapters(torch.autograd.Function):
             if a is None or b is None:
                 inner.append(None)
                 continue
-            inner.append(_flat(x_RTI[start:stop]).to(a.dtype) @ a.T)
-            output_RTO[start:stop].view(-1, len(b)).addmm_(inner[-1], b.T)
+            inner_Nr = _flat(x_RTI[start:stop]).to(a.dtype) @ a.T
+            output_RTO[start:stop].view(-1, len(b)).addmm_(inner_Nr, b.T)
+            inner.append(inner_Nr)
         ctx.spans = spans
         ctx.save_for_backward(x_RTI, *factors, *inner)
         ctx.mark_dirty(output_RTO)
