@@ -60,3 +60,19 @@ def test_gradients_in_half_precision_are_those_of_full_precision_rounded(keys):
         found.append([output.detach().float()] + [leaf.grad.float() for leaf in leaves])
     for exact, rounded in zip(*found, strict=True):
         assert float((exact - rounded).norm() / exact.norm()) < 0.01
+
+
+def test_one_query_at_a_time_in_half_precision_is_full_precision_rounded():
+    generator = torch.Generator().manual_seed(0)
+    rows, keys, size = 5, 33, 16
+    tensors = [torch.randn(rows, heads, n, size, generator=generator) for heads, n in ((6, 1), (2, keys), (2, keys))]
+    tensors = [tensor.bfloat16() for tensor in tensors]
+    unseen = torch.arange(keys) > torch.arange(rows)[:, None] * 8
+    mask = torch.zeros(rows, 1, 1, keys).masked_fill_(unseen[:, None, None], torch.finfo(torch.bfloat16).min)
+    exact, rounded = (
+        attention.grouped_attention(None, *(t.to(dtype) for t in tensors), mask.to(dtype), scaling=0.3)[0].float()
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert exact.shape == (rows, 1, 6, size)
+    torch.testing.assert_close(rounded, exact, atol=0.03, rtol=0)
+    torch.testing.assert_close(rounded[0], tensors[2][0, :, :1].float().repeat_interleave(3, 0).transpose(0, 1))

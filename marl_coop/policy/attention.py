@@ -3,9 +3,9 @@
 Grouped-query models share each key and value head among several query heads. Where there is a mask, the `sdpa` of
 transformers copies keys and values once per query head; torch's fused kernel for CPUs needs no copy, and is told so
 here. It keeps no score of a query and a key either, so memory grows with the length of a chat and not with its square,
-but for the mask, which all heads and layers share. Its backward is slow on short chats in bfloat16; there it is made of
-plain matrix products, a few rows at a time. The result is that of `eager` (`benchmarks/attention.py` compares speed and
-output).
+but for the mask, which all heads and layers share. In bfloat16 it is slow for one query at a time, as in decoding, and
+its backward is on short chats: plain matrix products do both, the backward a few rows at a time. The
+result is that of `eager` (`benchmarks/attention.py` compares speed and output).
 
 Axes: B rows, H query heads, G key-value heads, Q queries, T keys, D head size.
 """
@@ -50,11 +50,21 @@ def grouped_attention(
         raise ArgumentError(problem, ("attn_implementation",))
     if attention_mask is not None:
         attention_mask = attention_mask[..., : key.shape[2]]
+        if query.shape[2] == 1 and query.dtype == torch.bfloat16:
+            return _of_one_query(query, key, value, attention_mask, scaling), None
         if torch.is_grad_enabled() and query.dtype == torch.bfloat16 and key.shape[2] <= SHORT:
             output = _ShortAttention.apply(query, key, value, attention_mask, scaling)
             return output.transpose(1, 2).contiguous(), None
     output = scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _of_one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """(B, 1, H, D). The query heads that share a key are its queries, so each key is read once."""
+    rows, heads, _, size = query.shape
+    queries = (query * scaling).reshape(rows, key.shape[1], -1, size)
+    scores = torch.matmul(queries, key.transpose(2, 3)).add_(mask)
+    return torch.matmul(scores.softmax(-1), value).reshape(rows, 1, heads, size)
 
 
 class _ShortAttention(torch.autograd.Function):
