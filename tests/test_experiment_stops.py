@@ -45,8 +45,9 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
 
 
 def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_recorded_once(place, whole):
-    """As are the episodes of before, from which one is missing."""
+    """As are the episodes of before, from which one is missing, and what a second process played has gone with it."""
     run = shutil.copytree(whole, place / "damaged")
+    shutil.copy(run / "episodes" / "update-0003.0.jsonl", run / "episodes" / "update-0003.1.jsonl")
     lines = (whole / "before.jsonl").read_text().splitlines(keepends=True)
     (run / "before.jsonl").write_text("".join(lines[:-1]))
     optimizer = run / "checkpoint-12" / "optimizer.pt"

@@ -10,7 +10,7 @@ import pytest
 
 from envs import sandbox
 from marl_coop.config.schema import load_config
-from marl_coop.runs import checkpoints, records, rundir
+from marl_coop.runs import checkpoints, played, records, rundir
 from marl_coop.runs.checkpoints import CheckpointError
 from marl_coop.runs.lock import held
 
@@ -213,3 +213,12 @@ def test_metrics_that_are_no_numbers_are_told_so_in_one_line(tmp_path, line):
         rundir.RunError, match="metrics.jsonl' cannot be read as metrics: line 2 is cut off or of anoth"
     ):
         records.read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_episodes_after_a_checkpoint_are_taken_back_whatever_process_played_them(tmp_path):
+    kept = ["before", "episodes/update-0004.0", "episodes/update-0004.1", "evaluations/update-0004", "after"]
+    for name in (*kept, "episodes/update-0005.0", "episodes/update-0010.1", "evaluations/update-0006"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_text("")
+    played.forget_played_after(tmp_path, 4)
+    assert played.episode_files(tmp_path) == [tmp_path / f"{name}.jsonl" for name in kept]

@@ -30,6 +30,14 @@ CALLS = {  # x86_64, aarch64
     "setuid": (105, 146),
     "memfd_create": (319, 279),
     "io_uring_setup": (425, 425),
+    "userfaultfd": (323, 282),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "shmget": (29, 194),
+    "bpf": (321, 280),
+    "clone3": (435, 435),
 }
 
 

@@ -3,6 +3,7 @@
 All of it runs with bubblewrap and without, what only bubblewrap gives with it alone.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -189,6 +190,15 @@ def test_the_callers_environment_is_not_visible_and_more_can_be_given(tier, work
     code = "import os; print('MARL_COOP_SECRET' in os.environ, os.environ['MORE'])"
     folder = "/tree" if "bubblewrap" in tier.layers else str(work)
     assert python(work, code, environment={"MORE": "yes", "PYTHONPATH": folder}).output == b"False yes\n"
+
+
+def test_a_command_gets_no_descriptor_and_has_its_time_however_many_files_its_caller_has_open(tier, work):
+    look = "import os\nfor fd in range(3, 999):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass"
+    with contextlib.ExitStack() as stack:
+        for _ in range(80):
+            stack.enter_context(open(os.devnull))
+        assert python(work, look).output == b""
+        assert python(work, "while True: pass", timeout_s=1).status is Status.TIMEOUT
 
 
 def test_a_command_that_does_not_exist_is_a_fault(tier, work):

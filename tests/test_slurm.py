@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from train_py import ROOT, command, environment, make_place, start
 from marl_coop.runs.records import read_episodes
 
 SLURM = ROOT / "configs" / "slurm"
+PYTHON = f'#!/bin/bash\nexec {sys.executable} "$@"\n'
 SRUN = """#!/bin/bash
 set -e
 shift  # an option
@@ -80,20 +82,21 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
 @pytest.mark.parametrize("gpus", ["0,1,2,3", "4,5,6,7"])
 def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path, gpus):
     note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
-    programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n"}
+    programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n", "python": PYTHON}
     job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "4", "NOTES": str(tmp_path / "notes")}
     job |= {} if gpus.startswith("0") else {"CUDA_VISIBLE_DEVICES": gpus}  # as SLURM gives a part of a machine
     first, second, *others = gpus.split(",")
     result = sbatch(tmp_path, "servers.sbatch", "some/model", "--config", "my.yaml", **job)
     assert result.returncode == 0, result.stderr
     *serving, learning = sorted((tmp_path / "notes").read_text().splitlines(), reverse=True)
-    assert {re.match(r"vllm (\d) serve some/model --port (\d+)", line).groups() for line in serving} == {
-        (first, "8000"),
-        (second, "8001"),
-    }
+    ports = dict(re.match(r"vllm (\d) serve some/model --port (\d+)", line).groups() for line in serving)
+    assert ports.keys() == {first, second} and len(set(ports.values())) == 2
+    for port in ports.values():
+        socket.create_server(("", int(port))).close()  # it was free
     given = f"accelerate {','.join(others)}"
     assert learning.startswith(f"{given} launch --config_file configs/accelerate/ddp.yaml --num_processes 2")
-    assert learning.endswith("training.engine_options.urls=[http://localhost:8000/v1,http://localhost:8001/v1]")
+    urls = ",".join(f"http://localhost:{ports[gpu]}/v1" for gpu in (first, second))
+    assert learning.endswith(f"training.engine_options.urls=[{urls}]")
 
 
 def test_a_task_has_the_cores_that_the_job_asked_for(tmp_path):
@@ -105,5 +108,5 @@ def test_a_task_has_the_cores_that_the_job_asked_for(tmp_path):
 
 def test_a_server_that_does_not_start_ends_the_job(tmp_path):
     programs = {"vllm": "#!/bin/bash\nexit 1\n", "curl": "#!/bin/bash\nexit 7\n", "sleep": "#!/bin/bash\n"}
-    job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "2"}
+    job = {"PATH": put(tmp_path / "bin", python=PYTHON, **programs), "SLURM_GPUS_ON_NODE": "2"}
     assert sbatch(tmp_path, "servers.sbatch", "some/model", **job).returncode != 0

@@ -14,8 +14,10 @@ from transformers import TrainerCallback
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.checks import check_length
+from marl_coop.experiment.libraries import naming_lost_processes
 from marl_coop.experiment.setup import training_arguments
 from marl_coop.policy.routed_lora import spans_of
+from marl_coop.runs.rundir import LostProcessError
 from rewards.terms.task_success import TaskSuccess
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +139,14 @@ def test_a_run_does_not_go_on_as_one_that_ends_before_its_checkpoint(words, key)
     problem = rf"training.{key}: \d is refused: checkpoint-99 has taken 99 optimisation steps, and this comes to \d+;"
     with pytest.raises(ConfigError, match=problem):
         check_length(config, args, Path("checkpoint-99"))
+
+
+def test_a_process_that_is_lost_while_a_checkpoint_is_written_is_no_trouble_of_the_disk(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path)
+
+    def wait():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    trainer.accelerator.wait_for_everyone = wait
+    with pytest.raises(LostProcessError), naming_lost_processes():
+        trainer.save_checkpoint(lambda: None)

@@ -202,7 +202,7 @@ def _execute(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=variables,
-            pass_fds=(report, tell),
+            pass_fds=(report, tell) if around else (report,),
             start_new_session=True,
         )
         assert process.stdout is not None  # a pipe was asked for

@@ -49,6 +49,7 @@ from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of, writing
 from marl_coop.runs.lock import held
+from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
@@ -239,6 +240,9 @@ class Experiment:
             self.wandb = stack.enter_context(self._open_wandb())
         if "tensorboard" in trackers and self.main:
             self.tensorboard = stack.enter_context(self._open_tensorboard())
+        if self.main:
+            done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
+            forget_played_after(folder, done)
         if self.checkpoint and self.main:
             for line in set_later_aside(folder, self.checkpoint):
                 self.console.print(line)

@@ -307,16 +307,18 @@ class MultiAgentPPOTrainer(TrainerBase):
         """Raises CheckpointError where it cannot be written; the ones before it stay."""
         aside, folder = self.checkpoint_folder(), Path(str(self.args.output_dir))
         name = f"checkpoint-{self.state.global_step}"
-        with checkpoints.writing(name, folder):
-            if self.args.should_save:
-                shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
-            self.accelerator.wait_for_everyone()
+        writing = partial(checkpoints.writing, name, folder)  # not around a wait, which a lost process ends
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        with writing():
             write()
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            with writing():
                 checkpoints.publish(aside / name, folder, self.args.save_total_limit, keep=self.kept_step)
                 shutil.rmtree(aside)
-            self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------ processes
 

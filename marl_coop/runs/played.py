@@ -47,6 +47,13 @@ def episode_files(run: Path) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
+def forget_played_after(run: Path, update: int) -> None:
+    """Delete the episodes of the updates after one, from 0, which a run plays anew, perhaps in other processes."""
+    for file in episode_files(run):
+        if (match := _UPDATE.fullmatch(file.stem)) and int(match[1]) > update:
+            file.unlink()
+
+
 def read_played(file: Path, unreadable: Callable[[int, ValueError], None]) -> Iterator[PlayedEpisode]:
     """The episodes of a file.
 
