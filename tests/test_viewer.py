@@ -95,6 +95,21 @@ def test_a_crashed_run_is_shown_as_far_as_it_was_written_and_says_what_is_lost(t
     assert not told["finished"] and told["notices"] == list(run.notices)
 
 
+def test_runs_whose_folders_have_one_name_are_told_apart_by_the_folders_above(tmp_path):
+    folders = [tmp_path / name / "seed-0" for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    read = [read_run(folder) for folder in folders]
+    assert [run["label"] for run in twin(read)["runs"]] == ["one/seed-0", "other/seed-0"]
+    twice = [run["label"] for run in twin([*read, read[0]])["runs"]]
+    assert twice == [
+        "one/seed-0 (1)",
+        "other/seed-0",
+        "one/seed-0 (3)",
+    ]
+    assert [run["label"] for run in twin(read[:1])["runs"]] == ["seed-0"]
+
+
 @pytest.mark.parametrize("line", ["3", "null", '"text"', '{"episode": 3}', "\x00\xff"])
 def test_lines_of_another_kind_are_counted_and_passed_over(tmp_path, before, line):
     write_episodes(tmp_path / "before.jsonl", before[:2])

@@ -279,3 +279,13 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened, place):
 def test_an_address_of_nothing_says_so(opened):
     tab = opened("episode/0/after:999")
     assert "There is no episode 0/after:999 in this file." in tab.locator("main").inner_text()
+    for key in "rtb":
+        tab.keyboard.press(key)  # `opened` fails the test where one of them is an error
+
+
+def test_a_link_opened_in_another_tab_leaves_the_list_where_it_is(opened):
+    tab = opened("episodes")
+    tab.locator(".episodes a").first.click(modifiers=["ControlOrMeta"])
+    assert tab.evaluate("location.hash") == "#episodes"
+    tab.locator(".episodes tbody td").nth(2).click()
+    tab.wait_for_selector(".panels")

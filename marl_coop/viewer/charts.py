@@ -27,7 +27,7 @@ _RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_ra
 
 def curves(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
     """A chart of each metric over the updates, with 95 % intervals: lines for each run and for its unseen tasks."""
-    points = [_named(point, _name(runs, i)) for i, run in enumerate(runs) for point in run["curves"]]
+    points = [_named(point, run["label"]) for run in runs for point in run["curves"]]
     names = dict.fromkeys(point["metric"] for point in points)
     legend = len({point["run"] for point in points}) > 1
     return [_lines(name, [p for p in points if p["metric"] == name], "run", legend) for name in names]
@@ -41,18 +41,12 @@ def learning(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
     """A chart of each number that the learner logs of itself: a line for each seat or adapter of each run."""
     several = len(runs) > 1
     points = [
-        point | {"who": f"{_name(runs, i)} {point['who']}" if several else point["who"]}
-        for i, run in enumerate(runs)
+        point | {"who": f"{run['label']} {point['who']}" if several else point["who"]}
+        for run in runs
         for point in run["learning"]
     ]
     names = [name for name in TITLES if any(point["metric"] == name for point in points)]
     return [_lines(name, [p for p in points if p["metric"] == name], "who", True) for name in names]
-
-
-def _name(runs: Sequence[Mapping[str, Any]], i: int) -> str:
-    """What a chart calls a run: its folder, with its number where several have one of that name."""
-    name = runs[i]["folder"]
-    return name if [run["folder"] for run in runs].count(name) == 1 else f"{name} ({i + 1})"
 
 
 def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Data:

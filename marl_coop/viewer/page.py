@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import vl_convert
@@ -22,6 +23,7 @@ from marl_coop.viewer import charts
 from marl_coop.viewer.episodes import KINDS, detail, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.source import Run
+from marl_coop.viewer.text import visible
 
 Data = dict[str, Any]
 
@@ -39,10 +41,28 @@ def twin(runs: Sequence[Run]) -> Data:
         "kinds": KINDS,
         "runs": [
             overview(run)
+            | {"label": visible(label)}
             | {"episodes": [row(one, run.stack) | {"detail": detail(one, run.stack)} for one in run.played]}
-            for run in runs
+            for run, label in zip(runs, labels([run.folder for run in runs]), strict=True)
         ],
     }
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """What each folder is called beside the others: the end of its path, as long as it takes to tell them apart.
+
+    >>> labels([Path("/runs/a/seed-0"), Path("/runs/b/seed-0")])
+    ['a/seed-0', 'b/seed-0']
+
+    With its place in the list where it stands there twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    names: list[str] = []
+    for length in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        names = [str(Path(*path.parts[-length:])) for path in paths]
+        if len({*names}) == len({*paths}):
+            break
+    return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
 
 
 def page(data: Data) -> str:

@@ -29,6 +29,6 @@ async function detailOf(row) {
   return (await store.chunks.get(chunk))[row.number % store.overview.chunk];
 }
 
-const runName = (run) => store.overview.runs[run].folder;
+const runName = (run) => store.overview.runs[run].label;
 const several = () => store.overview.runs.length > 1;
 const labelOf = (row) => (several() ? `${runName(row.run)} ` : "") + row.id;

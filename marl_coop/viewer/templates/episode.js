@@ -11,6 +11,7 @@ async function showEpisode(main, key, params) {
   cursor = row;
   const data = await detailOf(row);
   const other = await beside(data, params.get("beside"));
+  if (place().key !== key) return; // another one was asked for meanwhile
   const panels = [panel(data, other && labelOf(row), row), other && panel(other.data, other.label, other.row)];
   main.replaceChildren(
     episodeHead(row, data, params.get("beside")),
@@ -321,10 +322,11 @@ const episodeKeys = {
   ArrowRight: () => go(neighbours(current())[1]),
   ArrowLeft: () => go(neighbours(current())[0]),
   Escape: () => (location.hash = listAddress()),
-  r: () => $("toggle-raw").click(),
+  r: () => $("toggle-raw")?.click(),
   t: () => $("toggle-tokens")?.click(),
   b: async () => {
     const row = current();
+    if (!row) return;
     const options = [null, ...counterparts(row, await detailOf(row)).map(([key]) => key)];
     const at = options.indexOf(place().query.get("beside"));
     location.hash = address(`episode/${row.key}`, { beside: options[(at + 1) % options.length] });

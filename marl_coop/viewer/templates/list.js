@@ -185,7 +185,7 @@ function drawRows(scroller, body, rows, shownColumns) {
         {
           "aria-rowindex": first + i + 2,
           class: row === cursor ? "cursor" : null,
-          onclick: () => (location.hash = address(`episode/${row.key}`)),
+          onclick: (click) => click.target.closest("a") || (location.hash = address(`episode/${row.key}`)),
         },
         cells(row),
       ),

@@ -30,7 +30,7 @@ async function showOverview(main) {
 
 const CURVE_NOTE = "Each update by itself. Bands: 95 % intervals over its episodes.";
 
-const titleOf = (run) => (several() && run.name !== run.folder ? `${run.name}: ${run.folder}` : run.name);
+const titleOf = (run) => (several() && run.name !== run.label ? `${run.name}: ${run.label}` : run.name);
 
 function aboutRun(run) {
   const tiles = TILES.map((name) => run.results.rows.find((row) => row.metric === name)).filter(Boolean);
