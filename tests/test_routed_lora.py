@@ -258,6 +258,24 @@ def test_while_adapters_do_not_change_a_forward_without_gradients_keeps_their_ca
         assert not torch.equal(hidden(policy, ROWS, ids), expected)
 
 
+class Viewed(torch.nn.Linear):
+    """Gives a view of a leaf, with its axes in another order in memory."""
+
+    def forward(self, x):
+        return super().forward(x).detach().transpose(0, 1).contiguous().requires_grad_().transpose(0, 1)
+
+
+def test_a_layer_whose_output_is_a_view_is_added_to():
+    layer, x = layers_of(team())["model.layers.0.self_attn.q_proj"], torch.randn(3, 4, 32)
+    with Routing(spans_of(["agent_0"] * 3)):
+        expected = layer(x)
+        layer.base_layer.__class__ = Viewed
+        found = layer(x)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    assert layer.lora_B["agent_0"].weight.grad.any()
+
+
 def test_no_adapter_of_a_team_has_dropout():
     """Nor have those that are added later: learning scores what was sampled."""
     policy, ids = team(lora_dropout=0.5).train(), some_ids()

@@ -79,6 +79,13 @@ def test_the_first_screen_shows_results_and_draws_its_charts(opened):
     assert "Nothing has been played yet." in tab.locator("main").inner_text()
 
 
+def test_a_tile_says_its_change_with_an_interval_and_without_one_what_it_is_of(opened):
+    tab = opened()
+    tile = lambda run: tab.locator(".tiles").nth(run).locator(".tile").first.inner_text()  # noqa: E731
+    assert re.search(r"→ 0\.80\n\+\d\.\d\d \[\d\.\d\d, \d\.\d\d\] better$", tile(0))
+    assert re.search(r"^Success\n\d\.\d\d\nafter training, 1 cases$", tile(2))
+
+
 def test_hostile_replies_show_as_text_and_run_nothing(opened):
     for number, text in enumerate(viewed.HOSTILE, start=1):
         tab = opened(f"episode/1/update-{number:04d}.0:1")

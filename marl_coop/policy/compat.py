@@ -58,6 +58,7 @@ __all__ = [
     "leave_to_fsdp",
     "tree_leaves",
     "with_layer_class",
+    "writable",
 ]
 
 GROWTH = 64  # positions that a cache grows by
@@ -320,6 +321,12 @@ def disable_dropout(model: nn.Module) -> None:
         vars(module).update(dict.fromkeys(names, 0.0))
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+
+
+def writable(output: Tensor) -> Tensor:
+    """A layer's output, to be added to in place while gradients are recorded: a copy if it is not contiguous, or a
+    view, as that of layers in 4 bits, which autograd may refuse to write into."""
+    return output.contiguous() if output._base is None else output.clone(memory_format=torch.contiguous_format)
 
 
 def with_layer_class(lora: LoraConfig, layer_class: type[LoraLinear]) -> LoraConfig:

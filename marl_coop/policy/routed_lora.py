@@ -22,7 +22,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from marl_coop.policy.compat import LoraLinear
+from marl_coop.policy.compat import LoraLinear, writable
 
 
 class Span(NamedTuple):
@@ -149,7 +149,7 @@ class RoutedLinear(LoraLinear):
                 f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that flatten or mix "
                 "rows cannot carry routed adapters; leave them out of lora.target_modules"
             )
-        output_RTO = self.base_layer(x_RTI).contiguous()  # of a linear layer it is: what is added is written into it
+        output_RTO = writable(self.base_layer(x_RTI))
         factors = [factor for adapter, *_ in spans for factor in self._factors(adapter, output_RTO.dtype)]
         return cast(Tensor, _AddAdapters.apply(output_RTO, x_RTI, spans, *factors))
 

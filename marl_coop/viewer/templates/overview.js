@@ -50,7 +50,7 @@ function aboutRun(run) {
       { class: "facts" },
       Object.entries(run.facts).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))),
     ),
-    tiles.length > 0 && el("div", { class: "tiles" }, tiles.map(tile)),
+    tiles.length > 0 && el("div", { class: "tiles" }, tiles.map((row) => tile(row, run.results.labels))),
     run.tables.map(evaluationTable),
     tiles.length + run.tables.length === 0 && el("p", { class: "empty" }, "Nothing has been played yet."),
   );
@@ -122,7 +122,8 @@ function judged(row) {
   return better ? change.value > 0 === (better === "more") : null;
 }
 
-function tile(row) {
+/** A result at a glance: with what it was before where both are of the same tasks, else with what it is of. */
+function tile(row, labels) {
   const digits = digitsOf(row.metric);
   const good = judged(row);
   const now = row.after ?? row.before;
@@ -133,15 +134,15 @@ function tile(row) {
     el(
       "span",
       { class: "value" },
-      row.before && row.after && el("span", { class: "was" }, `${number(row.before.value, digits)} → `),
+      row.change && el("span", { class: "was" }, `${number(row.before.value, digits)} → `),
       number(now.value, digits),
     ),
     el(
       "span",
       { class: `change ${good === null ? "" : good ? "right" : "wrong"}` },
       row.change
-        ? `${signed(row.change.value, digits)}${good === null ? "" : good ? " better" : " worse"}`
-        : `${now.n} cases`,
+        ? `${row.change.value > 0 ? "+" : ""}${withInterval(row.change, digits)}${good === null ? "" : good ? " better" : " worse"}`
+        : `${labels[row.after ? 1 : 0]}, ${whole(now.n)} cases`,
     ),
   );
 }
