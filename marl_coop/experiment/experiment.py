@@ -243,8 +243,7 @@ class Experiment:
         if self.main:
             done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
             forget_played_after(folder, done)
-        if self.checkpoint and self.main:
-            for line in set_later_aside(folder, self.checkpoint):
+            for line in set_later_aside(folder, self.checkpoint) if self.checkpoint else ():
                 self.console.print(line)
 
     def _open_wandb(self) -> "WandbRun":

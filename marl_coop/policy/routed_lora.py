@@ -191,19 +191,17 @@ class _AddAdapters(torch.autograd.Function):
         to_x_RTI = torch.empty(x_RTI.shape, dtype=gradient_RTO.dtype, device=x_RTI.device) if x_needs else None
         to_factors: list[Tensor | None] = []
         for (_, start, stop), (a, b), inner_Nr, needs in zip(ctx.spans, pairs, inner, factors_need[::2], strict=True):
-            if a is None or b is None:
-                to_factors += [None, None]
+            found: tuple[Tensor | None, Tensor | None] = None, None
+            if a is not None and b is not None:
+                gradient_NO = _flat(gradient_RTO[start:stop])
+                to_inner_Nr = gradient_NO @ b
                 if to_x_RTI is not None:
-                    to_x_RTI[start:stop] = 0
-                continue
-            gradient_NO = _flat(gradient_RTO[start:stop])
-            to_inner_Nr = gradient_NO @ b
-            if to_x_RTI is not None:
-                torch.mm(to_inner_Nr, a, out=_flat(to_x_RTI[start:stop]))
-            if not needs:  # a frozen adapter
-                to_factors += [None, None]
-                continue
-            to_factors += [to_inner_Nr.T @ _flat(x_RTI[start:stop]).to(a.dtype), gradient_NO.T @ inner_Nr]
+                    torch.mm(to_inner_Nr, a, out=_flat(to_x_RTI[start:stop]))
+                if needs:  # not of a frozen adapter
+                    found = to_inner_Nr.T @ _flat(x_RTI[start:stop]).to(a.dtype), gradient_NO.T @ inner_Nr
+            elif to_x_RTI is not None:
+                to_x_RTI[start:stop] = 0
+            to_factors += found
         return gradient_RTO, None if to_x_RTI is None else to_x_RTI.to(x_RTI.dtype), None, *to_factors
 
 

@@ -26,10 +26,10 @@ const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, dig
 const whole = (value) => value.toLocaleString("en");
 
 /** "0.45 [0.33, 0.56]", and a dash where nothing is known. */
-function withInterval(metric, digits = 2) {
+function withInterval(metric, digits = 2, write = number) {
   if (!metric) return "–";
   const ends = metric.low === null ? "" : ` [${number(metric.low, digits)}, ${number(metric.high, digits)}]`;
-  return number(metric.value, digits) + ends;
+  return write(metric.value, digits) + ends;
 }
 
 /** Decimals that suit a metric: tokens have one, rates two. */

@@ -141,7 +141,7 @@ function tile(row, labels) {
       "span",
       { class: `change ${good === null ? "" : good ? "right" : "wrong"}` },
       row.change
-        ? `${row.change.value > 0 ? "+" : ""}${withInterval(row.change, digits)}${good === null ? "" : good ? " better" : " worse"}`
+        ? `${withInterval(row.change, digits, signed)}${good === null ? "" : good ? " better" : " worse"}`
         : `${labels[row.after ? 1 : 0]}, ${whole(now.n)} cases`,
     ),
   );
