@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from marl_coop.config.schema import Config
+from marl_coop.experiment import setup
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.compat import SlotCache, attention_mask, cache_keyword
 from marl_coop.policy.loading import load_base
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
     args = parser.parse_args()
     keep_freed_memory()
-    model, _ = load_base(args.model, Config().model.dtype)
+    model, _ = load_base(args.model, setup.dtype_of(Config()))
     decoder = model.get_decoder()
     ids = torch.randint(model.config.vocab_size, (args.chats, args.tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)

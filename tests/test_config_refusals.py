@@ -34,7 +34,10 @@ def test_a_configuration_cannot_be_changed():
         ("lora: {r: 0}", "mine.yaml: lora.r: 0 is refused: input should be greater than or equal to 1"),
         ("lora: 3", "mine.yaml: lora: 3 is refused"),
         ("lora: {upper_layers: .nan}", "mine.yaml: lora.upper_layers: nan is refused"),
-        ("model: {dtype: float16}", "mine.yaml: model.dtype: 'float16' is refused: input should be 'bfloat16'"),
+        (
+            "model: {dtype: float16}",
+            "mine.yaml: model.dtype: 'float16' is refused: input should be 'fastest', 'bfloat16'",
+        ),
         ("lora: {target_modules: [q_proj, 3]}", "mine.yaml: lora.target_modules.1: 3 is refused"),
         ("policies: [agent_0, agent_1]", "mine.yaml: policies: has a list where an earlier file"),
         ("lora: {target_modules: {a: b}}", "mine.yaml: lora.target_modules: has a list where an earlier file"),
@@ -160,10 +163,17 @@ def test_dotted_is_what_an_override_takes():
 def test_a_resumed_run_may_not_change_what_it_is(override):
     began = load_config([CONFIGS / "quickstart.yaml"])
     with pytest.raises(ConfigError, match=f"command line: {override.partition('=')[0]}: .* the run began with"):
-        load_config([CONFIGS / "quickstart.yaml"], [override]).refuse_changes(began)
+        load_config([CONFIGS / "quickstart.yaml"], [override]).going_on(began)
 
 
 def test_a_resumed_run_may_be_longer_and_elsewhere():
     began = load_config([CONFIGS / "quickstart.yaml"])
     changes = ["training.num_updates=99", "output_dir=x", "env.curriculum={window: 8}", "training.report_to=none"]
-    load_config([CONFIGS / "quickstart.yaml"], changes).refuse_changes(began)
+    load_config([CONFIGS / "quickstart.yaml"], changes).going_on(began)
+
+
+def test_a_resumed_run_keeps_the_dtype_that_was_the_fastest_where_it_began():
+    asked = load_config([CONFIGS / "quickstart.yaml"])
+    assert asked.going_on(asked.settled("float32")).model.dtype == "float32"
+    with pytest.raises(ConfigError, match="model.dtype: 'bfloat16' is refused: the run began with 'float32'"):
+        load_config([CONFIGS / "quickstart.yaml"], ["model.dtype=bfloat16"]).going_on(asked.settled("float32"))

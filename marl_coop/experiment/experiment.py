@@ -69,7 +69,7 @@ class Experiment:
         folder: of a run that is there, which the configuration is of; None: it is a new run.
 
     Attributes:
-        config: as given, or as the run's folder has it.
+        config: as given, with the dtype that the first process settled, or as the run's folder has it.
         folder: the run's folder; None until a new run begins.
         name: what the run is called in its folder, its table and the trackers.
         args: the section `training`.
@@ -87,7 +87,7 @@ class Experiment:
             check_start(config)
         keep_freed_memory()
         quiet_libraries()
-        self.config, self.folder = config, folder
+        self.folder = folder
         self.name = config.title if folder is None else rundir.recorded(folder)["name"]
         self.checkpoint: Path | None = None  # where a resumed run goes on
         self._found: list[Path] = []  # its checkpoints when that was chosen
@@ -95,6 +95,8 @@ class Experiment:
         self.tensorboard: TensorBoardRun | None = None  # while it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
+        self.main = self.args.process_index == 0
+        self.config = config = config.settled(*broadcast_object_list([setup.dtype_of(config)]))
         checks.check_shares(config, self.args)
         set_seed(config.seed)
         self.env, self.evaluation_env = setup.make_environments(config)
@@ -103,7 +105,6 @@ class Experiment:
         lengths = setup.settle_limits(config, self.args, self.base, self.tokenizer)
         self.longest_chat = lengths.chat(self.args.max_tokens)
         self.rewards = config.reward_stack
-        self.main = self.args.process_index == 0
         self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True, markup=False, emoji=False)
         self.console.width = max(self.console.width, 112)  # of the table; a line of text is never broken
 
@@ -124,7 +125,7 @@ class Experiment:
         found = all_checkpoints(folder)
         recorded = recorded_config(folder)
         if config is not None:
-            config.refuse_changes(recorded)
+            config = config.going_on(recorded)
         check_config(config or recorded)
         experiment = cls(config or recorded, folder)
         experiment.checkpoint, experiment._found = checkpoint, found

@@ -18,6 +18,7 @@ from envs.repository.git import need_git
 from envs.sandbox import executor, tree
 from envs.sandbox.tiers import LAYERS, SandboxError
 from marl_coop.config.schema import Config
+from marl_coop.experiment import setup
 from marl_coop.policy.loading import cache_folder
 
 GIB = 2**30
@@ -52,6 +53,7 @@ def check_machine(config: Config) -> Iterator[Check]:
     yield _check_git()
     yield from check_versions()
     yield _check_device()
+    yield _check_dtype(config)
     output = Path(config.output_dir) if config.output_dir else Path("runs")
     yield _check_disk("disk of the output", output)
     yield _check_disk("disk of the cache", cache_folder())
@@ -107,6 +109,14 @@ def _check_device() -> Check:
         names = [torch.cuda.get_device_name(i) for i in range(gpus)]
         return Check("device", State.OK, f"{gpus} GPUs ({', '.join(dict.fromkeys(names))}); {main}")
     return Check("device", State.OK, f"no GPU; {main}")
+
+
+def _check_dtype(config: Config) -> Check:
+    dtype = setup.dtype_of(config)
+    if dtype == "bfloat16" and setup.fastest_here(config) != dtype:
+        found = "bfloat16, which this device has no instructions for: float32 is several times as fast"
+        return Check("dtype", State.WARNING, found, "model.dtype=fastest")
+    return Check("dtype", State.OK, dtype)
 
 
 def _check_disk(name: str, folder: Path) -> Check:

@@ -47,7 +47,7 @@ class ModelPlay:
         keep_freed_memory()
         quiet_libraries()
         checks.check_confinement(config, makers)
-        self.config, self.args = config, setup.training_arguments(config)
+        self.config, self.args = config.settled(setup.dtype_of(config)), setup.training_arguments(config)
         self.base, self.tokenizer = setup.load_model(config)
         self._lengths: dict[str, limits.Lengths] = {}
         playable = [env for make in makers if self.obstacle(env := make()) is None]

@@ -28,6 +28,7 @@ from marl_coop.players import Mix, PastSelves, Player
 from marl_coop.policy.adapters import check_adapter
 from marl_coop.policy.loading import (
     adapted_layers,
+    fastest_dtype,
     load_base,
     max_positions,
     outside_decoder,
@@ -60,6 +61,24 @@ def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOCo
         raise config.error(keys, str(error).removeprefix(f"{dotted(keys)}: ")) from error
 
 
+def dtype_of(config: Config, on_gpu: bool | None = None) -> str:
+    """`model.dtype`; where that is `fastest`, what is so on the device that the run will have.
+
+    Args:
+        on_gpu: judge for a GPU, whatever is here; None: for what is here.
+    """
+    if config.model.dtype != "fastest":
+        return config.model.dtype
+    return "bfloat16" if on_gpu else fastest_here(config)
+
+
+def fastest_here(config: Config) -> str:
+    """Name of the dtype that is the fastest on the device that a run of this configuration has here."""
+    here = torch.accelerator.current_accelerator(check_available=True)
+    use_cpu = here is None or config.training.get("use_cpu", False)
+    return fastest_dtype(torch.device("cpu") if use_cpu else here)
+
+
 def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The frozen base and its tokenizer.
 
@@ -69,7 +88,7 @@ def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     section = config.model
     try:
         base, tokenizer = load_base(
-            section.name_or_path, section.dtype, section.attn_implementation, section.load_in_4bit
+            section.name_or_path, dtype_of(config), section.attn_implementation, section.load_in_4bit
         )
     except ImportError as error:
         raise config.error(("model", "load_in_4bit"), str(error)) from error
