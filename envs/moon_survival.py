@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -130,6 +130,9 @@ class MoonSurvivalConfig(ExpertConfig, frozen=True):
     """Standard deviation of the error, in ranks, of all others."""
     renamed: bool = False
     """Call the items A, B, C ... in the order of the brief."""
+    settle: Literal["each", "vote"] = "each"
+    """Whose ranking counts: with "each" that of every seat, with "vote" one for all by the mean of the final ranks, as
+    in Borda's count."""
 
 
 class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
@@ -148,8 +151,9 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
 
     ## Rewards
     0.0 until the end; then U = mean over seats of the `score` of the seat's final ranking, 0 for one that cannot be
-    read. Success: no seat ends further from the key than the best of the rankings that they were told. An item's own
-    utility falls evenly from 1 at its rank in the key to 0 at n - 1 ranks away.
+    read, unless `settle` says that they vote. Success: no ranking that counts is further from the key than the best of
+    those that the seats were told. A seat is committed to its own final ranking. An item's own utility falls evenly
+    from 1 at its rank in the key to 0 at n - 1 ranks away.
 
     ## Arguments
     The fields of `MoonSurvivalConfig`.
@@ -265,12 +269,15 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
         decisions = self.task.decisions
         key = [int(decision.best) for decision in decisions]
         committed: dict[Seat, dict[str, str | None]] = {}
-        scores = []
-        for seat in self.seats:
-            ranking = ranks([int(stance.option) for stance in turns[seat].stances])
-            scores.append(score(ranking, key) if ranking else 0.0)
+        final = {seat: ranks([int(stance.option) for stance in turns[seat].stances]) for seat in self.seats}
+        for seat, ranking in final.items():
             answers = map(str, ranking) if ranking else [None] * len(decisions)
             committed[seat] = {d.id: answer for d, answer in zip(decisions, answers, strict=True)}
+        counted = list(final.values())
+        if self.config.settle == "vote":
+            votes = [ranking for ranking in counted if ranking]
+            counted = [ranks(np.mean(votes, axis=0)) if votes else ()]
+        scores = [score(ranking, key) if ranking else 0.0 for ranking in counted]
         best_told = max(score([int(d.belief[seat]) for d in decisions], key) for seat in self.seats)
         outcome = Outcome(utility=float(np.mean(scores)), success=min(scores) >= best_told, committed=committed)
         return outcome, StopReason.FINISHED

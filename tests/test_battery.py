@@ -15,6 +15,7 @@ from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.matches import Match, play_match
 from marl_coop.evaluation.seating import Seating
+from marl_coop.experiment import plan as plans
 from marl_coop.experiment.plan import make_plan
 from marl_coop.experiment.teams import find_team
 from rewards.metrics import measure
@@ -113,6 +114,32 @@ def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["unplayed"][0]["reason"]
 
 
+def test_a_budget_that_would_cut_ideal_play_is_refused_with_the_least_that_is_enough(tmp_path):
+    config = load_config([ROOT / "configs/examples/moon_survival.yaml"])
+    (one,) = planned({"name": "crowd", "env": {"agents": 8, "budget": 256}}, config=config).unplayed
+    assert (one.condition, one.reason) == ("crowd", "env.budget: 256 cuts replies of ideal play; give 624 or more")
+    crowd = {"name": "crowd", "env": {"agents": 8, "budget": 624}}
+    found, results = played(tmp_path, crowd, config=config, floor=None, episodes=4)
+    assert not results.unplayed
+    turns = [turn for episode in found["scripted:ideal", "crowd"].episodes for turn in episode.turns]
+    assert {turn.parse_error for turn in turns} == {None}
+
+
+def test_a_budget_that_nobody_can_judge_is_refused(monkeypatch):
+    monkeypatch.setattr(plans, "partners_of", lambda env: {})
+    (one,) = planned({"name": "a", "env": {"budget": 4096}}, floor=None, ceiling=None).unplayed
+    assert one.reason.startswith("DesignReview has no ideal partner to show")
+
+
+@pytest.mark.parametrize("example", ["design_review", "moon_survival"])
+def test_the_full_battery_has_a_team_of_every_size_where_the_environment_has(example):
+    file = ROOT / "configs/batteries/full.yaml"
+    config = load_config([ROOT / f"configs/examples/{example}.yaml"])
+    plan = make_plan(read_as(file, Battery), [IDEAL], config, str(file))
+    sizes = {len(m.make_env().seats) for m in plan.matches if m.condition.startswith(("solo", "team_"))}
+    assert sizes == {1, 2, 3, 4, 8}
+
+
 def test_a_partner_that_cannot_play_is_told_once():
     config = load_config([ROOT / "configs/examples/handover.yaml"])
     plan = planned({"name": "unseen"}, {"name": "echo", "partner": "scripted:echo"}, config=config, floor=None)
@@ -205,13 +232,13 @@ SIZES = (1, 2, 3, 4, 8)
 
 
 def test_teams_of_all_sizes_have_the_same_tokens_and_the_solo_run_says_what_coordination_costs(tmp_path):
-    conditions = [{"name": f"team_{n}", "env": {"agents": n, "budget": 256}} for n in SIZES]
+    conditions = [{"name": f"team_{n}", "env": {"agents": n, "budget": 480}} for n in SIZES]
     conditions[0]["against"] = "team_2"
     found, results = played(tmp_path, *conditions, floor="scripted:echo", episodes=16)
     for size in SIZES:
         episodes = found["scripted:ideal", f"team_{size}"].episodes
         assert {len(episode.seats) for episode in episodes} == {size}
-        assert all(sum(message_tokens(turn.reply) for turn in episode.turns) <= 256 for episode in episodes)
+        assert all(sum(message_tokens(turn.reply) for turn in episode.turns) <= 480 for episode in episodes)
     curse = {r.who: r for r in results.rows if r.metric == "curse_of_coordination"}
     assert (curse["scripted:ideal"].condition, curse["scripted:ideal"].than_condition) == ("team_1", "team_2")
     assert curse["scripted:ideal"].value == pytest.approx(0.0, abs=1e-9)  # two ideal players lose nothing by talk

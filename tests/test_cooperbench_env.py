@@ -201,6 +201,34 @@ def test_each_seat_is_told_its_own_feature_and_the_sources_and_no_test(make):
     assert "There is no tests/test_shapes.py" in seen["agent_0"] and "no visible tests" in seen["agent_0"]
 
 
+def test_a_seat_alone_is_told_both_features_and_their_gold_on_one_branch_is_a_success(make):
+    env = make(agents=1, pairs=["shapes_task/7/1-3"])
+    seen, _ = env.reset(seed=0)
+    assert list(seen) == ["agent_0"] and "partner" not in seen["agent_0"] and "Say:" not in seen["agent_0"]
+    assert "feature 1 of shapes" in seen["agent_0"] and "feature 3 of shapes" in seen["agent_0"]
+    episode = played(env)
+    outcome = episode.outcome
+    assert outcome.success and outcome.utility == 1.0 and outcome.tests_passed == outcome.tests_total == 6
+    assert outcome.parts["agent_0"].merged == outcome.parts["agent_0"].alone == (True,) * 6
+    assert episode.task.id == played(make(pairs=["shapes_task/7/1-3"])).task.id  # so the two are paired
+    assert Episode.from_json(episode.to_json()) == episode == replay(env, episode)
+
+
+def test_a_seat_alone_that_builds_one_feature_passes_the_tests_of_that_one_alone(make):
+    env = make(agents=1, pairs=["shapes_task/7/1-2"])  # the second patch does not apply on top of the first
+    outcome = played(env).outcome
+    passed = outcome.parts["agent_0"].merged
+    assert not outcome.success and 0 < sum(passed) < len(passed) == outcome.tests_total
+    assert passed.count(True) == outcome.tests_passed
+
+
+def test_a_pair_and_a_seat_alone_have_the_same_tokens_in_all(make):
+    for agents in (1, 2):
+        env = make(agents=agents, tokens=50, pairs=["shapes_task/7/1-3"])
+        env.reset(seed=0)
+        assert all(f" {100 // agents} tokens left." in env.observe(seat) for seat in env.seats)
+
+
 def test_a_seat_that_waits_at_the_start_gets_its_brief_with_its_turn(make):
     env = make(order="alternating", pairs=["shapes_task/7/1-3"])
     seen, _ = env.reset(seed=0)

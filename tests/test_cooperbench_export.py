@@ -10,6 +10,7 @@ from envs.cooperbench import CooperBench, LogError, Message, pair_log, read_logs
 from envs.core.env import SEATS
 from envs.core.episode import Episode
 from envs.design_review import DesignReview
+from envs.scripted.cooperbench import Gold
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 
@@ -54,6 +55,16 @@ def test_a_log_has_the_branches_as_patches_and_the_turns_as_steps(toy, episode, 
     (read,) = read_logs(tmp_path / "mine-1")
     assert [agent["steps"] for agent in read.result["agents"].values()] == [3, 1]
     assert replace(read, result=log.result) == log
+
+
+def test_a_seat_alone_is_in_a_solo_log_with_one_patch_for_both_features(toy, tmp_path):
+    task, evaluator = toy
+    env = CooperBench(dataset=task.folder.parent.parent, evaluator=evaluator, agents=1, pairs="shapes_task/7/1-3")
+    log = pair_log(play(env, {"agent_0": Gold()}, seed=5))
+    assert (log.setting, [agent.features for agent in log.agents], log.messages) == ("solo", [(1, 3)], ())
+    assert evaluator.solo(task, (1, 3), log.patches[0]).both_passed and log.result["success"]
+    write_episodes(tmp_path, "mine", [play(env, {"agent_0": Gold()}, seed=5)])
+    assert read_logs(tmp_path / "mine-1")[0].patches == log.patches
 
 
 def test_the_talk_of_an_episode_is_the_conversation_in_its_order(episode, tmp_path):

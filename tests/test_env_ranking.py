@@ -239,6 +239,29 @@ def test_a_team_succeeds_when_no_seat_ends_worse_than_the_best_list_it_was_told(
         assert play(env, dict.fromkeys(env.seats, Holds()), seed).outcome.success == (told[best] == told[other])
 
 
+def test_by_vote_the_mean_of_the_final_ranks_counts_and_one_that_cannot_be_read_has_no_vote():
+    env = MoonSurvival(items=3, agents=4, rounds=0, settle="vote")
+    env.reset(seed=0)
+    named = [decision.id for decision in env.task.decisions]
+    key = [int(decision.best) for decision in env.task.decisions]
+    votes = [(1, 2, 3), (1, 3, 2), (3, 2, 1)]  # mean ranks 5/3, 7/3, 2: together 1, 3, 2
+    replies = [answer(dict(zip(named, vote, strict=True))) for vote in votes] + ["I cannot say."]
+    for _ in range(2):
+        env.step(dict(zip(env.seats, replies, strict=True)))
+    outcome = env.episode.outcome
+    assert outcome.utility == score((1, 3, 2), key)
+    assert outcome.committed["agent_2"] == dict(zip(named, "321", strict=True))
+    assert set(outcome.committed["agent_3"].values()) == {None}
+
+
+def test_a_vote_of_nobody_scores_nothing():
+    env = MoonSurvival(items=3, settle="vote")
+    env.reset(seed=0)
+    while env.agents:
+        env.step(dict.fromkeys(env.seats, "I cannot say."))
+    assert (env.episode.outcome.utility, env.episode.outcome.success) == (0.0, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 import pytest
 
 import envs
+from envs.core.episode import Phase
 from envs.core.task import BOTH
 from envs.scripted.base import Calibrated
 from envs.scripted.play import play
@@ -38,3 +39,12 @@ def test_a_seat_alone_that_follows_a_wrong_option_fails_and_is_committed_to_it()
     env.step({"agent_0": f"Answer: {decision.best}"})
     assert not env.agents and not env.episode.outcome.success
     assert env.episode.outcome.committed["agent_0"] == {decision.id: wrong}
+
+
+def test_a_pair_and_a_seat_alone_have_the_same_tokens_in_all():
+    for agents in (1, 2):
+        env = envs.make("PairedFeatures", agents=agents, tokens=60)
+        env.reset(seed=0)
+        while env.phase is not Phase.WORK:
+            env.step(dict.fromkeys(env.acting, "Answer: none"))
+        assert all(f" {120 // agents} tokens left." in env.observe(seat) for seat in env.seats)

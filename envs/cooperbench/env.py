@@ -15,7 +15,6 @@ from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.recipes import Refused
 from envs.cooperbench.venvs import Cache
 from envs.core.config import EnvConfig
-from envs.core.env import SEATS
 from envs.core.episode import Outcome, Phase, StopReason, Turn
 from envs.core.task import Seat, Task
 from envs.repository.branch_env import GRAMMAR, BranchConfig, BranchEnv
@@ -39,10 +38,12 @@ class CooperBenchConfig(BranchConfig, frozen=True):
     """All pairs ("all"), those of a tier of `envs.cooperbench.recipes` ("tier1", "tier2", "tier3") or of a subset of
     the dataset such as "lite" or "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such
     as "pallets_click_task/2956", or a list of such names."""
+    agents: Annotated[int, Field(ge=1, le=2)] = 2
+    """Number of seats; one alone builds both features on one branch."""
     rounds: Annotated[int, Field(ge=1, le=1000)] = 12
     """Turns of work of each seat; agent_0 has the lower feature and leads."""
     tokens: Annotated[int, Field(ge=1)] = 4000
-    """Words and symbols that a seat may write in all of its turns of work."""
+    """Words and symbols that each seat of a pair may write in all of its turns of work; one alone has those of both."""
     acts: bool = False
     """Read sealed predictions of the merge, `Expect merge: conflict (70%)`."""
     test_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
@@ -68,6 +69,7 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
     that of `envs.cooperbench.Evaluator`: no output of submitted code is believed. A pair that may not be paid for (no
     native environment, a known defect, hidden tests that tell nothing) is never dealt. The first reset on a task
     clones its repository, makes its environment and studies its tests, which takes minutes; the cache keeps all three.
+    A single seat (`agents=1`) is the benchmark's solo setting: it reads both features and builds them on one branch.
 
     ## Action space, observation space, state, infos
     As in `PairedFeatures`; `Read: <path> 120-180` matters here, as a seat is shown 6,000 characters at once. The
@@ -132,7 +134,7 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
                 continue
             if task.key not in self._files:
                 self._files[task.key] = tasks.sources(self.evaluator.bench(task))
-            made = tasks.make_task(task, pair, self._files[task.key], seed, SEATS)
+            made = tasks.make_task(task, pair, self._files[task.key], seed, self.seats)
             return replace(made, topics=self.config.rounds)  # nobody knows what must be said: a word in each turn
         raise Refused(f"None of the {len(self.pairs)} pairs can be paid for. The last: {why}")
 

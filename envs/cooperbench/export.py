@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from envs.cooperbench.dataset import Pair
 from envs.cooperbench.logs import AgentLog, Message, PairLog, write_log
 from envs.cooperbench.submission import handed_in
+from envs.cooperbench.tasks import built_by
 from envs.core.episode import Episode, Merge
 from envs.core.task import Seat
 from envs.repository.actions import Reply, Submit, parse_actions
@@ -36,31 +38,32 @@ def pair_log(episode: Episode) -> PairLog:
     found, merge = _TASK.fullmatch(episode.task.id), episode.outcome.merge
     if found is None or merge is None:
         raise ValueError(f"The episode of task {episode.task.id!r} is none of envs.cooperbench:CooperBench.")
-    names = {seat: f"agent{place}" for place, seat in enumerate(episode.seats, 1)}
-    features = (int(found["first"]), int(found["second"]))
-    first, second = names.values()
-    receivers = {first: second, second: first}
+    alone = len(episode.seats) == 1
+    names = {seat: "solo" if alone else f"agent{place}" for place, seat in enumerate(episode.seats, 1)}
+    pair = Pair(repo=found["repo"], number=int(found["number"]), features=(int(found["first"]), int(found["second"])))
+    built = built_by(pair, episode.seats)
     agents = tuple(
         AgentLog(
             agent=names[seat],
-            features=(feature,),
+            features=built[seat],
             patch=patch,
             chat=_chat(episode, seat),
             status="Submitted" if _submitted(episode, seat) else "LimitsExceeded",
             model=episode.players.get(seat, ""),
         )
-        for seat, feature, patch in zip(episode.seats, features, _patches(merge, episode.seats), strict=True)
+        for seat, patch in zip(episode.seats, _patches(merge, episode.seats), strict=True)
     )
     return PairLog(
-        repo=found["repo"],
-        number=int(found["number"]),
-        features=features,
-        setting="coop",
+        repo=pair.repo,
+        number=pair.number,
+        features=pair.features,
+        setting="solo" if alone else "coop",
         agents=agents,
         messages=tuple(
-            Message(sender=names[turn.agent], receiver=receivers[names[turn.agent]], text=turn.message)
+            Message(sender=names[turn.agent], receiver=names[partner], text=turn.message)
             for turn in episode.turns
             if turn.message
+            for partner in episode.partners_of(turn.agent)
         ),
         result={
             "agent_framework": "marl-coop",

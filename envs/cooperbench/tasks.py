@@ -19,7 +19,11 @@ from envs.repository.working_copy import Files, writable
 _ADDED = re.compile(r"^\+(?!\+\+ )(.*)$", re.MULTILINE)
 _BRIEF = """You and your partner add one feature each to {repo}. Both must work once your branches are merged.
 Your feature:
-{spec}
+{specs}
+Files: {files}."""
+_BRIEF_ALONE = """You add two features to {repo}. Both must work on your branch.
+Your features:
+{specs}
 Files: {files}."""
 
 
@@ -46,18 +50,30 @@ def sources(bench: Workbench) -> Files:
     return found
 
 
+def built_by(pair: Pair, seats: Sequence[Seat]) -> dict[Seat, tuple[int, ...]]:
+    """The features that each of two seats builds; one alone builds both.
+
+    >>> built_by(Pair(repo="pallets_click_task", number=2956, features=(1, 3)), ["agent_0"])
+    {'agent_0': (1, 3)}
+    """
+    if len(seats) == 1:
+        return {seats[0]: pair.features}
+    return {seat: (feature,) for seat, feature in zip(seats, pair.features, strict=True)}
+
+
 def make_task(task: BenchTask, pair: Pair, files: Files, seed: int, seats: Sequence[Seat]) -> Task:
     """The pair as a task: there is nothing to agree on by choice, so it has no decisions."""
     features = [task.features[feature] for feature in pair.features]
     text = {"repo": task.repo.removesuffix("_task"), "files": ", ".join(sorted(files))}
+    brief = _BRIEF if len(seats) > 1 else _BRIEF_ALONE
     return Task(
         id=f"{name_of(pair)}:{seed}",
         family=task.key,
         seed=seed,
         seats=tuple(seats),
         briefs={
-            seat: _BRIEF.format(spec=_text(feature.spec).strip(), **text)
-            for seat, feature in zip(seats, features, strict=True)
+            seat: brief.format(specs="\n".join(_text(task.features[i].spec).strip() for i in built), **text)
+            for seat, built in built_by(pair, seats).items()
         },
         decisions=(),
         cell=dict.fromkeys(seats, False),
@@ -76,11 +92,15 @@ def grade_branches(
     forecasts: Sequence[Forecast],
     policy: MergePolicy,
 ) -> tuple[Outcome, StopReason]:
-    """What comes of two branches, the first of which leads: graded as merged, and each of them alone."""
+    """What comes of two branches, the first of which leads: graded as merged, and each of them alone. Of the one branch
+    of a seat alone, which is graded as the benchmark's solo setting does, there is no merge to choose a policy for."""
     bench = evaluator.bench(bench_task)
     trees = [_tree(bench, task.files, branches[seat]) for seat in task.seats]
     patches = [handed_in(bench.repository.diff(bench.base, tree)) for tree in trees]
-    verdict = evaluator.evaluate(bench_task, pair.features, (patches[0], patches[1]), policy)
+    if len(patches) == 1:
+        verdict = evaluator.solo(bench_task, pair.features, patches[0])
+    else:
+        verdict = evaluator.evaluate(bench_task, pair.features, patches, policy)
     alone = {
         seat: [evaluator.grade(bench_task, feature, tree) for feature in pair.features]
         for seat, tree in zip(task.seats, trees, strict=True)
@@ -90,12 +110,15 @@ def grade_branches(
     if verdict.tree is not None:
         changed = {path: (bench.repository.read(verdict.tree, path) or b"").decode("utf-8") for path in touched}
         final = {**task.files, **changed}
-    merged = MergeResult(policy=policy, strategy=verdict.strategy, final=final, conflicts=verdict.conflicts)
+    merged = MergeResult(policy=verdict.policy, strategy=verdict.strategy, final=final, conflicts=verdict.conflicts)
     parts = {}
-    for i, (seat, feature) in enumerate(zip(task.seats, pair.features, strict=True)):
-        tests = sorted(evaluator.suite(bench_task, feature).new)
-        passes = (tuple(test in side.proven for test in tests) for side in (alone[seat][i], verdict.features[i]))
-        parts[seat] = PartTests(alone=next(passes), merged=next(passes))
+    for seat, built in built_by(pair, task.seats).items():
+        tests = {feature: sorted(evaluator.suite(bench_task, feature).new) for feature in built}
+        passed = [
+            tuple(test in side.proven for side in verdicts if side.feature in built for test in tests[side.feature])
+            for verdicts in (alone[seat], verdict.features)
+        ]
+        parts[seat] = PartTests(alone=passed[0], merged=passed[1])
     outcome = Outcome(
         utility=worth(verdict.features),
         success=verdict.both_passed,
@@ -103,7 +126,7 @@ def grade_branches(
         tests_passed=sum(feature.new[0] for feature in verdict.features),
         tests_total=sum(feature.new[1] for feature in verdict.features),
         detail=_detail(merged, verdict.merge_status, verdict.features, evaluator),
-        provenance=scoring.ledger(task, branches, authored, final),
+        provenance=scoring.ledger(task, branches, authored, final) if len(task.seats) > 1 else None,
         parts=parts,
         merge=scoring.record(task, branches, merged, {seat: worth(features) for seat, features in alone.items()}),
         forecasts=tuple(forecasts),

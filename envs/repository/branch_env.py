@@ -41,8 +41,8 @@ class BranchConfig(EnvConfig, frozen=True):
     rounds: Annotated[int, Field(ge=1, le=100)] = 6
     """Turns of work of each seat."""
     tokens: Annotated[int, Field(ge=1)] = 1000
-    """Words and symbols that a seat may write in all of its turns of work. A reply beyond counts for nothing and
-    submits the branch."""
+    """Words and symbols that each seat of a pair may write in all of its turns of work; one alone has those of both. A
+    reply beyond counts for nothing and submits the branch."""
     order: Literal["simultaneous", "alternating"] = "simultaneous"
     """Whether both work in every step, or one seat at a time."""
     policy: Literal["naive", "union", "lead_fallback", "identical"] = "naive"
@@ -52,6 +52,11 @@ class BranchConfig(EnvConfig, frozen=True):
     (`envs.repository.forecast`). It is made in any case."""
     test_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 2.0
     """Wall time in seconds for the tests of one tree."""
+
+    @property
+    def tokens_of_seat(self) -> int:
+        """What a seat may write, so that a pair and one alone have the same in all."""
+        return self.tokens if self.agents > 1 else 2 * self.tokens
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -95,7 +100,7 @@ class BranchEnv(CoopEnv[B]):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Seat, str], dict[Seat, dict[str, Any]]]:
         self._schedule, self._forecasts = self.config.phases, []
-        self._desks = {seat: Desk({}, self.config.rounds, self.config.tokens) for seat in self.seats}
+        self._desks = {seat: Desk({}, self.config.rounds, self.config.tokens_of_seat) for seat in self.seats}
         observations, infos = super().reset(seed, options)
         if not self.task.files:
             raise ValueError(

@@ -1,18 +1,22 @@
 """The partner that has the gold patch: a colleague whose work is right, and a check of the environment itself."""
 
+from contextlib import suppress
 from difflib import SequenceMatcher
 
 from envs.cooperbench.env import CooperBench
-from envs.core.env import SEATS, CoopEnv
+from envs.cooperbench.tasks import built_by
+from envs.core.env import CoopEnv
 from envs.core.task import Seat
 from envs.repository.actions import Replace, parse_actions
+from envs.repository.git import PatchError
 from envs.repository.working_copy import Files, edited
 
 
 class Gold:
     """Writes the gold patch of its feature in its first turn, says nothing and submits.
 
-    It leaves out what no action can do: files that a patch makes or removes, or that are no sources of the task.
+    It leaves out what no action can do: files that a patch makes or removes, or that are no sources of the task; and
+    alone, with two features, the second patch where that does not apply on top of the first.
     """
 
     @classmethod
@@ -31,8 +35,11 @@ class Gold:
         """
         task = env.dataset.task(env.pair.repo, env.pair.number)
         bench = env.evaluator.bench(task)
-        gold = task.features[env.pair.features[SEATS.index(seat)]].gold
-        solved = bench.repository.apply(bench.base, gold)
+        first, *more = (task.features[feature].gold for feature in built_by(env.pair, env.seats)[seat])
+        solved = bench.repository.apply(bench.base, first)
+        for gold in more:
+            with suppress(PatchError):
+                solved = bench.repository.apply(solved, gold)
         made = []
         for path in bench.repository.changed(bench.base, solved):
             new = bench.repository.read(solved, path)

@@ -5,19 +5,22 @@ from dataclasses import dataclass
 
 from envs import ENVIRONMENTS, CoopEnv, find_environment
 from envs.core.lookup import find, nearest
+from envs.core.tokens import message_tokens
 from envs.scripted.partners import PARTNERS
-from envs.scripted.registry import OWN
+from envs.scripted.registry import OWN, find_partner, partners_of
 from marl_coop.config import policies
 from marl_coop.config.battery import OTHERS, Battery, Condition
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.policies import Entry
 from marl_coop.config.schema import Config
+from marl_coop.evaluation.ceiling import IDEAL
 from marl_coop.evaluation.results import Unplayed
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment.teams import WARM, Team, find_team
 from marl_coop.runs.rundir import RunError
 
+TRIED = 16  # tasks on which it is seen whether a budget is enough
 EVERY_PARTNER = PARTNERS | {name: partner for own in OWN.values() for name, partner in own.items()}
 
 
@@ -225,7 +228,36 @@ def _lacks(env: CoopEnv, setting: Condition) -> str | None:
         return "one seat alone has no partner, and none to be swapped with"
     if setting.best_of > 1 and not env.VISIBLE_TESTS:
         return f"{type(env).__name__} has no tests that the seats can run, so no attempt can be chosen"
+    return _cut_by_budget(env)
+
+
+def _cut_by_budget(env: CoopEnv) -> str | None:
+    """Why a budget would measure its own size and not the team: it cuts replies of ideal play; None: it does not."""
+    if env.config.budget is None:
+        return None
+    if IDEAL not in partners_of(env):
+        return f"{type(env).__name__} has no ideal partner to show that env.budget would cut no right reply"
+    free = type(env)(env.config.model_copy(update={"budget": None}))
+    needed = max(_budget_of_ideal_play(free, seed) for seed in range(TRIED))
+    if needed > env.config.budget:
+        return f"env.budget: {env.config.budget} cuts replies of ideal play; give {needed} or more"
     return None
+
+
+def _budget_of_ideal_play(env: CoopEnv, seed: int) -> int:
+    """The least budget that cuts no reply of ideal play on a task. What comes of the last replies is not asked for."""
+    partner, most, spent = find_partner(IDEAL, env), 0, 0
+    env.reset(seed=seed)
+    for step in range(len(env.schedule)):
+        if not env.agents:
+            break
+        replies = {seat: partner.reply(env, seat) for seat in env.acting}
+        to_come = len(env.seats) * (len(env.schedule) - step)
+        most = max(most, spent + to_come * max(map(message_tokens, replies.values())))
+        spent += sum(map(message_tokens, replies.values()))
+        if step < len(env.schedule) - 1:
+            env.step(replies)
+    return most
 
 
 def _who_cannot_play(entries: Sequence[Entry], make_env: EnvMaker) -> str | None:
