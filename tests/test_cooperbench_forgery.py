@@ -4,11 +4,11 @@ import os
 
 import pytest
 from test_merge import link_patch
-from toy_bench import BASE, FORCE_REPORTS, ISOLATION, submission
+from toy_bench import BASE, FORCE_REPORTS, ISOLATION, SQUARE, submission
 
 from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.runner import RunStatus
-from envs.cooperbench.submission import graded_tree, submit
+from envs.cooperbench.submission import Applied, graded_tree, submit
 from envs.repository.merge import MergePolicy
 from envs.scripted.patch_exploits import FORGED as FORGED_REPORTS
 
@@ -44,6 +44,62 @@ def test_files_that_steer_pytest_do_not_count(toy, name):
     graded = graded_tree(bench.repository, bench.base, bench.base, sent.tree, bench.packages)
     assert set(bench.repository.changed(bench.base, graded)) == STEERING[name].keys() & {"shapes/evil.py"}
     assert set(sent.ignored) == STEERING[name].keys() - {"shapes/evil.py"}
+
+
+def new_file(path: str, mode: str = "100644", text: str = "x = 1") -> str:
+    """A patch that makes a file, which no library would write so."""
+    head = f"diff --git a/{path} b/{path}\nnew file mode {mode}\n--- /dev/null\n+++ b/{path}\n"
+    return f"{head}@@ -0,0 +1 @@\n+{text}\n"
+
+
+REFUSED = {
+    "a hook": ".git/hooks/post-checkout",
+    "a hook below": "shapes/.git/hooks/post-checkout",
+    "settings of git, in other letters": ".GIT/config",
+    "outside": "../shapes/core.py",
+    "a file in a file": "shapes/core.py/more.py",
+    "a name that is too long": f"shapes/{'x' * 300}.py",
+    "a path that is too long": f"shapes/{'d/' * 3000}x.py",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_path_that_no_checkout_has_is_a_patch_that_does_not_apply(toy, name):
+    bench = toy[1].bench(toy[0])
+    sent = submit(bench.repository, bench.base, new_file(REFUSED[name]), bench.packages)
+    assert (sent.status, sent.tree) == (Applied.FAILED, bench.base) and sent.detail
+
+
+IGNORED = {
+    "attributes": (".gitattributes", "100644", "* merge=union filter=x eol=crlf"),
+    "modules": (".gitmodules", "100644", "[submodule] url = ext::sh"),
+    "a submodule": ("shapes/sub.py", "160000", f"Subproject commit {'1' * 40}"),
+    "a path of Python": ("more.pth", "100644", "import os"),
+    "a plugin": ("evil-1.dist-info/entry_points.txt", "100644", "[pytest11]"),
+    "compiled code": ("shapes/__pycache__/core.cpython-311.pyc", "100644", "x"),
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_files_that_steer_git_or_python_from_beside_do_not_count(toy, name):
+    bench = toy[1].bench(toy[0])
+    path, mode, text = IGNORED[name]
+    sent = submit(bench.repository, bench.base, new_file(path, mode, text), bench.packages)
+    assert sent.status is Applied.APPLIED and sent.tree != bench.base
+    assert graded_tree(bench.repository, bench.base, bench.base, sent.tree, bench.packages) == bench.base
+
+
+def test_folders_that_code_leaves_in_each_other_stop_no_grading(toy, tmp_path, monkeypatch):
+    """They are as deep as no function of Python goes, in the patch and in what its code makes."""
+    task, evaluator = toy
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    deep = new_file(f"shapes/{'d/' * 1200}x.py")
+    code = "\n\nimport os\nhere = os.getcwd()\n"
+    code += "for _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')\nos.chdir(here)\n"
+    bench = evaluator.bench(task)
+    files = submission(bench, {"shapes/core.py": code + SQUARE})
+    assert evaluator.grade(task, 3, submit(bench.repository, bench.base, files + deep, bench.packages).tree).passed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_conftest_that_reports_passed_passes_nothing(toy):

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from viewed import played
 
+from envs.cooperbench.runner import RunStatus
+from envs.repository.git import Repository, merge_file
 from envs.sandbox import Status, run_in_tree
 from marl_coop.cli import main
 from marl_coop.engines import EngineError
@@ -115,6 +117,34 @@ def test_a_test_run_without_room_for_its_tree_is_a_fault_of_the_machine(disk, tm
     run = run_in_tree(tmp_path / "tree", ["true"], timeout_s=20)
     assert run.status is Status.FAULT and run.exit_code is None and b"No space left" in run.output
     assert names(disk) == []
+
+
+def test_tests_that_a_benchmark_has_no_room_to_run_are_a_fault_of_the_machine(disk, toy, monkeypatch):
+    bench = toy[1].bench(toy[0])
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    fill(disk)
+    report = bench.run(bench.base, ("tests/test_shapes.py",))
+    assert report.status is RunStatus.FAULT and "Out of diskspace" in report.detail
+    assert names(disk) == ["filler"]
+
+
+def test_git_without_room_says_so_and_not_that_a_patch_is_wrong(disk):
+    repository = Repository.create(disk / "bare.git")
+    base = repository.write({"a.py": b"x = 1\n"})
+    patch = repository.diff(base, repository.with_files(base, {"a.py": b"x = 2\n"}))
+    other = patch.replace("x = 2", "x = 3").replace("index ", "index 0")  # whose content the repository has not
+    fill(disk)
+    with pytest.raises(OSError) as caught:
+        repository.apply(base, other)
+    assert caught.value.errno == errno.ENOSPC and "git apply" in str(caught.value)
+
+
+def test_a_merge_without_room_for_its_files_is_the_disks_error(disk, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    fill(disk)
+    with pytest.raises(OSError) as caught:
+        merge_file("a\n", "b\n", "c\n" * 99)
+    assert caught.value.errno == errno.ENOSPC and names(disk) == ["filler"]
 
 
 @pytest.mark.parametrize("command", ["view", "export"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.repository.git import GitError, PatchError, Repository
+from envs.repository.git import GitError, PatchError, Repository, changed_lines, merge_file
 from envs.repository.merge import MergePolicy, Strategy, merge_trees
 
 TEXT = b"".join(b"line %d\n" % i for i in range(9))
@@ -100,6 +100,21 @@ def test_settings_of_the_user_change_nothing(repository, tmp_path, monkeypatch):
     (tmp_path / "all").write_text("* merge=union\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert merge_trees(repository, *sides(repository, {"a.py": TOP}, {"a.py": OTHER}), MergePolicy.NAIVE).final is None
+
+
+def test_settings_of_a_repository_around_the_temporary_folder_change_nothing(tmp_path, monkeypatch):
+    texts = ("x\ny\n", "left\ny\n", "right\ny\n")
+    merged, runs = merge_file(*texts), changed_lines(*texts[:2])
+    merge_file.cache_clear()
+    changed_lines.cache_clear()
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    ran = tmp_path / "ran"
+    settings = f'[merge]\nconflictStyle = diff3\n[diff "mine"]\ntextconv = touch {ran}; true\n'
+    (tmp_path / ".git" / "config").write_text(settings)
+    (tmp_path / ".git" / "info").mkdir(exist_ok=True)
+    (tmp_path / ".git" / "info" / "attributes").write_text("* diff=mine\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert (merge_file(*texts), changed_lines(*texts[:2])) == (merged, runs) and not ran.exists()
 
 
 def test_a_diff_applies_to_its_base_and_gives_the_tree_back(repository):

@@ -179,9 +179,36 @@ def test_a_flood_of_output_is_cut_to_its_end(tier, work):
 def test_reading_back_follows_no_link(tier, work, tmp_path):
     (tmp_path / "secret").write_text("the expected values")
     code = f"import os; os.symlink({str(tmp_path / 'secret')!r}, 'report.xml'); os.mkfifo('pipe'); os.mkdir('dir')\n"
-    code += f"os.symlink({str(tmp_path)!r}, 'up'); open('plain', 'w').write('ok')"
-    run = python(work, code, read_back=["report.xml", "pipe", "dir", "up/secret", "../secret", "plain"])
+    code += f"os.symlink({str(tmp_path)!r}, 'up'); open('plain', 'w').write('ok'); os.symlink('loop', 'loop')\n"
+    code += "os.mkdir('closed', 0)"
+    names = ["report.xml", "pipe", "dir", "up/secret", "../secret", "loop", "loop/x", "closed/x", "x" * 300, "plain"]
+    run = python(work, code, read_back=names)
     assert run.exit_code == 0 and run.files == {"plain": b"ok"}
+
+
+def test_nothing_that_a_command_leaves_stays_on_the_disk(tier, work, tmp_path, monkeypatch):
+    """Neither more folders in each other than Python calls functions, nor what is closed, nor odd names."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    code = "import os, socket\nos.makedirs('closed/in'); os.chmod('closed/in', 0); os.chmod('closed', 0)\n"
+    code += "open(b'\\n\\xff', 'w'); open('-rf', 'w'); os.mkfifo('pipe'); os.symlink('/', 'root')\n"
+    code += "socket.socket(socket.AF_UNIX).bind('socket')\n"
+    code += "for _ in range(1200): os.mkdir('d'); os.chdir('d')\nprint('made')"
+    assert python(work, code).output == b"made\n"
+    assert os.listdir(temporary) == []
+
+
+def test_a_command_makes_no_device_links_no_file_of_the_machine_and_takes_back_no_limit(tier, work):
+    code = "import os, resource, stat\n"
+    for act in (
+        "os.mknod('disk', stat.S_IFBLK | 0o666, os.makedev(8, 0))",
+        "os.mknod('zero', stat.S_IFCHR | 0o666, os.makedev(1, 5))",
+        "os.link('/etc/passwd', 'linked')",
+        "resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))",
+        "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",
+    ):
+        code += f"try: {act}; print('done')\nexcept (OSError, ValueError): print('refused')\n"
+    assert python(work, code).output.decode().split() == ["refused"] * 5
 
 
 def test_the_callers_environment_is_not_visible_and_more_can_be_given(tier, work, monkeypatch):

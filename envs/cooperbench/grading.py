@@ -16,7 +16,6 @@ tests have which kind of twin.
 import json
 import random
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from envs.cooperbench.runner import Isolation, Place, Report, RunStatus, run_tes
 from envs.cooperbench.submission import graded_tree
 from envs.cooperbench.venvs import PreparationError
 from envs.repository.git import Repository
+from envs.sandbox.scratch import scratch
 
 _RANK = {kind: rank for rank, kind in enumerate(Kind)}
 Function = tuple[str, str]  # path of the test file, name of the function
@@ -103,13 +103,15 @@ class Workbench:
     timeout_s: float = 120.0
 
     def run(self, tree: str, targets: tuple[str, ...]) -> Report:
-        """One run of the targets on a tree, from a fresh copy of its files."""
-        with tempfile.TemporaryDirectory(prefix="marl-coop-tree-") as name:
-            folder = Path(name)
-            self.repository.export(tree, folder)
-            if self.place.built is not None:
-                shutil.copytree(self.place.built, folder, dirs_exist_ok=True)
-            return run_tests(folder, targets, self.place, isolation=self.isolation, timeout_s=self.timeout_s)
+        """One run of the targets on a tree, from a fresh copy of its files; a FAULT where there is no room for it."""
+        try:
+            with scratch("marl-coop-tree-") as folder:
+                self.repository.export(tree, folder)
+                if self.place.built is not None:
+                    shutil.copytree(self.place.built, folder, dirs_exist_ok=True)
+                return run_tests(folder, targets, self.place, isolation=self.isolation, timeout_s=self.timeout_s)
+        except OSError as error:
+            return Report(status=RunStatus.FAULT, isolation=self.isolation, detail=f"it could not be run: {error}")
 
 
 def study(bench: Workbench, feature: int, *, seed: int = 0) -> Suite:

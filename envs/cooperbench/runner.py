@@ -13,12 +13,10 @@ Isolation, chosen by the caller and named in every report:
 Each run has limits on memory, size of files, wall time. Not covered: a hole in the kernel, side channels in time.
 """
 
-import contextlib
 import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -131,26 +129,16 @@ def run_tests(
 
     Raises:
         IsolationError: the isolation does not work on this machine.
+        OSError: the machine has no room for what it prints, or for a process.
     """
     if lack := _lacks(isolation):
         raise IsolationError(f"isolation={isolation.value!r} does not work here: {lack}.")
-    command, environ, cwd = _command(isolation, tree, place, targets, timeout_s, memory_mb)
+    around, command, environ, cwd = _command(isolation, tree, place, targets, timeout_s, memory_mb)
     started = time.monotonic()
     with tempfile.TemporaryFile() as log:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=cwd,
-            env=environ,
-            start_new_session=True,
-        ) as process:
-            try:
-                claims, timed_out = _listen(process, started + timeout_s)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+        options = {"stdout": subprocess.PIPE, "stderr": log, "cwd": cwd, "env": environ}
+        with bubblewrap.running(around, command, **options) as process:
+            claims, timed_out = _listen(process, started + timeout_s)
         log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
         detail = log.read().decode(errors="replace")
     return _report(claims.decode(errors="replace"), timed_out, isolation, time.monotonic() - started, detail)
@@ -177,21 +165,21 @@ def _listen(process: subprocess.Popen, deadline: float) -> tuple[bytes, bool]:
 
 def _command(
     isolation: Isolation, tree: Path, place: Place, targets: Sequence[str], timeout_s: float, memory_mb: int
-) -> tuple[list[str], dict[str, str], Path | None]:
-    """The command of a run, its environment and its working folder."""
+) -> tuple[list[str], list[str], dict[str, str], Path | None]:
+    """What is around the command of a run, the command, its environment and its working folder."""
     inside = tree if isolation is Isolation.NONE else Path(INSIDE)
     roots = os.pathsep.join(str(inside / root) if root else str(inside) for root in place.roots)
     fixed = {"PYTHONPATH": roots, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     basic = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     environ, words = basic | dict(place.environ) | fixed, [str(memory_mb), *targets]
     if isolation is Isolation.NONE:
-        return [str(place.python), str(CHILD), *words], environ, tree
+        return [], [str(place.python), str(CHILD), *words], environ, tree
     if isolation is Isolation.DOCKER:
-        return docker_command(place.image, tree, environ, words, timeout_s), dict(os.environ), None
+        return [], docker_command(place.image, tree, environ, words, timeout_s), dict(os.environ), None
     readable = (Path(os.path.realpath(place.python)).parent.parent, *place.readable)
     child = "/harness/child.py"
     around = bubblewrap.command_line(readable, {INSIDE: tree}, shown={child: CHILD}, temporary_mb=memory_mb)
-    return [*around, "--chdir", INSIDE, str(place.python), child, *words], environ, None
+    return [*around, "--chdir", INSIDE], [str(place.python), child, *words], environ, None
 
 
 def docker_command(

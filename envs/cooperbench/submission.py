@@ -12,6 +12,8 @@ from envs.repository.git import PatchError, Repository
 _TEST_FOLDERS = frozenset(("test", "tests", "__tests__", "spec", "testdata"))
 _TEST_FILE = re.compile(r"test_.+|.+_test\.\w+|.+\.(test|spec)\.\w+|.*Tests?\.(java|kt|cs|scala)|tests?\.py")
 _SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
+_LONGEST_NAME = 255  # bytes, of the kernel
+_LONGEST_PATH = 3072  # bytes, of the kernel's 4,096 with the folders in which a tree is put
 _SOURCES = frozenset((".py", ".pyi"))
 _QUOTED = "'\\''"  # what a shell makes of an apostrophe, and Python's own literal of one
 
@@ -37,9 +39,9 @@ class Submission:
 def submit(repository: Repository, base: str, patch: str, packages: Sequence[str]) -> Submission:
     """Apply a patch as the benchmark does: without its test files, by `git apply` or else `git apply --3way`.
 
-    A patch that does not apply gives the base, and so does one that is no text (half of a surrogate pair), which the
-    official evaluator cannot read: it then ends without a verdict. What is changed outside of the packages is merged
-    (so that it can conflict, as in the benchmark) and then does not count.
+    A patch that does not apply gives the base. So does one with a name that no disk takes, and one that is no text
+    (half of a surrogate pair), which the official evaluator cannot read: it then ends without a verdict. What is
+    changed outside of the packages is merged (so that it can conflict, as in the benchmark) and then does not count.
     """
     text = patch.replace(_QUOTED, "'")
     sections = _SECTION.split(text if text.endswith("\n") else text + "\n")
@@ -51,7 +53,12 @@ def submit(repository: Repository, base: str, patch: str, packages: Sequence[str
         tree = repository.apply(base, kept)
     except PatchError as error:
         return Submission(status=Applied.FAILED, tree=base, ignored=tests, detail=str(error))
-    outside = tuple(path for path in repository.changed(base, tree) if not counts(path, packages))
+    changed = repository.changed(base, tree)
+    if long := next(filter(_is_too_long, changed), ""):
+        return Submission(
+            status=Applied.FAILED, tree=base, ignored=tests, detail=f"{long[:80]!r}... is too long a name"
+        )
+    outside = tuple(path for path in changed if not counts(path, packages))
     return Submission(status=Applied.APPLIED, tree=tree, ignored=tests + outside)
 
 
@@ -76,6 +83,11 @@ def is_test_path(path: str) -> bool:
     """
     *folders, name = PurePosixPath(path).parts
     return bool(_TEST_FOLDERS.intersection(folders) or _TEST_FILE.fullmatch(name))
+
+
+def _is_too_long(path: str) -> bool:
+    content = path.encode("utf-8", "surrogateescape")
+    return len(content) > _LONGEST_PATH or max(map(len, content.split(b"/"))) > _LONGEST_NAME
 
 
 def counts(path: str, packages: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ newer (`git merge-tree --write-tree`). A call of git takes about 3 ms. It is git
 what is measured is what git does. Merges under a policy are in `envs.repository.merge`.
 """
 
+import errno
 import functools
 import os
 import re
@@ -32,7 +33,7 @@ _NOBODY = {f"GIT_{who}_{what}": f"{who}@localhost" for who in ("AUTHOR", "COMMIT
 
 
 class GitError(RuntimeError):
-    """git refused; the message has the command and what it said."""
+    """git refused; the message has the command and what it said. That a disk is full is an OSError instead."""
 
 
 class PatchError(ValueError):
@@ -187,7 +188,7 @@ class Repository:
             config = ["-c", f"core.attributesFile={attributes.name}"]
             result = _run(self.git_dir, [*config, "merge-tree", "--write-tree", "--name-only", "-z", *sides])
         if result.returncode not in (0, 1):
-            raise GitError(f"git merge-tree: {_said(result)}")
+            raise _error("git merge-tree", result)
         return _read_merge(result.stdout.decode("utf-8", "surrogateescape"))
 
     def _with_entries(self, tree: str, entries: Iterable[tuple[str, tuple[str, str] | None]]) -> str:
@@ -251,7 +252,7 @@ def merge_file(base: str, first: str, second: str, *, union: bool = False) -> tu
         options = ["--union"] if union else []
         result = _run(None, ["merge-file", "-p", "-q", *options, *names], cwd=folder)
     if result.returncode > 127:  # up to there it is the number of conflicts
-        raise GitError(f"git merge-file: {_said(result)}")
+        raise _error("git merge-file", result)
     return result.stdout.decode("utf-8"), result.returncode > 0
 
 
@@ -268,7 +269,7 @@ def changed_lines(old: str, new: str) -> tuple[tuple[int, int], ...]:
         words = ["diff", "--no-index", "--no-color", "--no-ext-diff", "--text", "-U0", "old", "new"]
         result = _run(None, words, cwd=folder)
     if result.returncode not in (0, 1):
-        raise GitError(f"git diff: {_said(result)}")
+        raise _error("git diff", result)
     runs = []
     for start, count in re.findall(rb"^@@ -(\d+)(?:,(\d+))? ", result.stdout, re.MULTILINE):
         size = int(count or 1)
@@ -335,7 +336,8 @@ def _run(
         name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE", "https_proxy", "HTTPS_PROXY") if name in os.environ
     }
     clean = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "LC_ALL": "C", "HOME": "/nonexistent"}
-    env = keep | clean | _NOBODY | ({"GIT_INDEX_FILE": index} if index else {})
+    above = {"GIT_CEILING_DIRECTORIES": os.path.dirname(cwd)} if cwd else {}  # no settings of a repository around it
+    env = keep | clean | _NOBODY | above | ({"GIT_INDEX_FILE": index} if index else {})
     where = [f"--git-dir={git_dir}"] if git_dir else []
     return subprocess.run(
         ["git", *where, "-c", "core.attributesFile=/dev/null", *words],
@@ -349,9 +351,12 @@ def _run(
 def _git(git_dir: Path | None, *words: str, input: bytes = b"", index: str | None = None) -> bytes:
     result = _run(git_dir, list(words), input, index)
     if result.returncode:
-        raise GitError(f"git {' '.join(words)}: {_said(result)}")
+        raise _error(f"git {' '.join(words)}", result)
     return result.stdout
 
 
-def _said(result: subprocess.CompletedProcess[bytes]) -> str:
-    return result.stderr.decode(errors="replace").strip() or f"exit {result.returncode}"
+def _error(command: str, result: subprocess.CompletedProcess[bytes]) -> GitError | OSError:
+    """What a command of git that failed is to raise: that a disk is full says nothing of what it was asked to do."""
+    said = f"{command}: {result.stderr.decode(errors='replace').strip() or f'exit {result.returncode}'}"
+    full = any(words in said for words in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "Out of diskspace"))
+    return OSError(errno.ENOSPC, said) if full else GitError(said)

@@ -1,15 +1,21 @@
-"""The command line of bubblewrap, one for all who run submitted code behind it.
+"""The command line of bubblewrap, one for all who run submitted code behind it, and the process that it becomes.
 
 What it shows is what it is given: programs and libraries of the system, more paths to read, folders to write. There is
 no other file, process or network; /tmp and /dev/shm are empty and of a limited size, all else is read-only. It ends
 with the process that started it. Our own, because bubblewrap is a program without a library.
 """
 
+import contextlib
 import os
+import re
+import select
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 SYSTEM = tuple(filter(os.path.exists, _PROGRAMS))
@@ -61,3 +67,49 @@ def command_line(
         *binds,
         *("--remount-ro", "/dev", "--remount-ro", "/"),
     ]
+
+
+@contextlib.contextmanager
+def running(
+    around: Sequence[str], command: Sequence[str], *, pass_fds: Sequence[int] = (), **options: Any
+) -> Iterator[subprocess.Popen]:
+    """The process of a command, without input and in a session of its own, which is ended on leaving.
+
+    Args:
+        around: a `command_line`: all that the command has started has ended then too. Empty: what has left the session
+            has not.
+        command, pass_fds, options: as for `subprocess.Popen`.
+    """
+    about, tell = os.pipe()
+    with open(about, "rb", buffering=0) as hear:
+        with open(tell, "wb", buffering=0):
+            told = ("--info-fd", str(tell)) if around else ()
+            process = subprocess.Popen(
+                [*around, *told, *command],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(*pass_fds, tell) if around else pass_fds,
+                **options,
+            )
+        first = _first_process(hear)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        if first is not None:  # told to end as bubblewrap ends; the kernel ends all others before it
+            select.select([first], [], [])
+            os.close(first)
+
+
+def _first_process(hear: IO[bytes]) -> int | None:
+    """A handle of the first process inside of bubblewrap, from what `--info-fd` says. None if it is not there."""
+    said = b""
+    while b"}" not in said and (chunk := hear.read(4096)):
+        said += chunk
+    number = re.search(rb'"child-pid": (\d+)', said)
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(int(number[1])) if number else None

@@ -7,6 +7,7 @@ and see nothing of the library: only the standard library in here.
 Numbers: landlock(7), seccomp(2) and the kernel's tables of system calls for x86_64 and aarch64.
 """
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -19,6 +20,7 @@ import sys
 FIRST_USER, LAST_USER = 61184, 65519  # the range that systemd keeps for users who exist only while a job runs
 
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 1, 38, 22, 2
+_DROP_RIGHT, _OF_FILES = 24, (1, 2)  # a file's permissions are overridden, or for reading alone
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read a file, read a folder
 _OF_A_FILE = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14  # execute, write, read, truncate
@@ -80,6 +82,14 @@ def become(user: int) -> None:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
+
+
+def drop_rights() -> None:
+    """Keep of root's rights, from the next program on, those on files: no devices, modules, mounts, clocks, limits."""
+    for right in range(64):  # the numbers of capabilities(7); the kernel refuses those that it does not have
+        if right not in _OF_FILES:
+            with contextlib.suppress(OSError):
+                _prctl(_DROP_RIGHT, right)
 
 
 def end_with_parent() -> None:

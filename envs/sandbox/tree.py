@@ -5,16 +5,13 @@ files, its copy of the directory at `/tree`, and nothing else: no other file, pr
 not work, a weaker tier of another name runs it, in the copy's own place.
 """
 
-import contextlib
 import functools
 import json
 import math
 import os
-import re
 import secrets
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from envs.sandbox import bubblewrap, forks, kernel, tiers, wire
+from envs.sandbox.scratch import scratch
 from envs.sandbox.verdicts import Status
 
 MAX_OUTPUT = 65_536  # bytes that are kept of what a command prints, and of each file that is read back
@@ -145,8 +143,8 @@ def _run(
 ) -> TreeRun:
     began = time.monotonic()
     visible = [path for path in (*_SETTINGS, sys.base_prefix, sys.prefix, *map(str, readable)) if os.path.exists(path)]
-    with tempfile.TemporaryDirectory(prefix="marl-coop-", ignore_cleanup_errors=True) as place:
-        copy, temporary = Path(place, "tree"), Path(place, "tmp")
+    with scratch() as place:
+        copy, temporary = place / "tree", place / "tmp"
         shutil.copytree(tree, copy, symlinks=True)
         temporary.mkdir()
         order = {"limits": limits, "command": command, "user": None, "landlock": None}
@@ -162,7 +160,7 @@ def _run(
             if "landlock" not in used.missing:
                 order["landlock"] = (
                     [*bubblewrap.SYSTEM, *visible, *_DEVICES, "/proc/self", str(_HERE)],
-                    [place, "/dev/null"],
+                    [str(place), "/dev/null"],
                 )
             around, home, order["folder"], scripts = [], str(temporary), str(copy), _HERE
         variables = {
@@ -192,50 +190,20 @@ def _execute(
 ) -> tuple[bool, bytes, int | None]:
     """(did the command start, the end of what it printed or why it did not start, exit code or None: out of time)."""
     hear, report = os.pipe()
-    about, tell = os.pipe()
     # Isolated, because the variables are meant for the command and may point Python at the tree.
     python = [sys.executable, "-I", "-S", "-B", "-c", _START, scripts, json.dumps({**order, "report": report})]
-    try:
-        process = subprocess.Popen(
-            [*around, *(("--info-fd", str(tell)) if around else ()), *python],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=variables,
-            pass_fds=(report, tell) if around else (report,),
-            start_new_session=True,
-        )
-        assert process.stdout is not None  # a pipe was asked for
-        os.close(report)
-        os.close(tell)
-        first = _first_process(about)
-        try:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": variables}
+    with open(hear, "rb", buffering=0) as reports:
+        with (
+            open(report, "wb", buffering=0) as ours,
+            bubblewrap.running(around, python, pass_fds=(report,), **options) as process,
+        ):
+            ours.close()
             output, in_time = _listen(process, timeout_s)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-            if first is not None:  # told to end as bubblewrap ends; the kernel ends all others before it
-                select.select([first], [], [])
-                os.close(first)
-        said = os.read(hear, MAX_OUTPUT)
-    finally:
-        os.close(hear)
-        os.close(about)
+        said = reports.read(MAX_OUTPUT) or b""
     if said != wire.READY:
         return False, said.removeprefix(wire.READY) or output, None
     return True, output, process.returncode if in_time else None
-
-
-def _first_process(about: int) -> int | None:
-    """A handle of the first process inside of bubblewrap, from what `--info-fd` says. None if it is not there."""
-    said = b""
-    while b"}" not in said and (chunk := os.read(about, 4096)):
-        said += chunk
-    number = re.search(rb'"child-pid": (\d+)', said)
-    with contextlib.suppress(ProcessLookupError):
-        return os.pidfd_open(int(number[1])) if number else None
 
 
 def _give_to(user: int, tree: Path) -> None:
@@ -263,8 +231,12 @@ def _listen(process: subprocess.Popen, timeout_s: float) -> tuple[bytes, bool]:
 
 
 def _plain_file(tree: Path, name: str) -> bytes | None:
+    """The beginning of a file that a command has left; None where there is something else, or nothing to be read."""
     path = tree.resolve() / name
-    if path.resolve() != path or not path.is_relative_to(tree.resolve()) or not path.is_file():
+    try:
+        if path.resolve() != path or not path.is_relative_to(tree.resolve()) or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(MAX_OUTPUT)
+    except (OSError, RuntimeError):  # a folder that is closed to its owner; a link to itself
         return None
-    with path.open("rb") as file:
-        return file.read(MAX_OUTPUT)

@@ -27,6 +27,8 @@ def _become(limits, user, landlock, folder, command, report):
         kernel.limit(**limits)
         if user is not None:
             kernel.become(user)
+        elif os.geteuid() == 0:
+            kernel.drop_rights()
         os.chdir(folder)
         os.write(report, wire.READY)
         os.execvp(command[0], command)
