@@ -11,6 +11,7 @@ newer (`git merge-tree --write-tree`). A call of git takes about 3 ms. It is git
 what is measured is what git does. Merges under a policy are in `envs.repository.merge`.
 """
 
+import contextlib
 import errno
 import functools
 import os
@@ -18,7 +19,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,27 +199,16 @@ class Repository:
             self._git("update-index", "-z", "--index-info", input=content, index=index)
             return self._git("write-tree", index=index).decode().strip()
 
-    def _index(self, tree: str) -> "_Index":
-        return _Index(self, tree)
+    @contextlib.contextmanager
+    def _index(self, tree: str) -> Iterator[str]:
+        """An index file of its own that holds a tree."""
+        with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
+            index = str(Path(folder) / "index")
+            self._git("read-tree", tree, index=index)
+            yield index
 
     def _git(self, *words: str, input: bytes = b"", index: str | None = None) -> bytes:
         return _git(self.git_dir, *words, input=input, index=index)
-
-
-class _Index:
-    """An index file of its own that holds a tree, for the length of a `with`."""
-
-    def __init__(self, repository: Repository, tree: str):
-        self.repository, self.tree = repository, tree
-
-    def __enter__(self) -> str:
-        self.folder = tempfile.TemporaryDirectory(prefix="marl-coop-")
-        index = str(Path(self.folder.name) / "index")
-        self.repository._git("read-tree", self.tree, index=index)
-        return index
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.cleanup()
 
 
 @functools.cache
