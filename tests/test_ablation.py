@@ -74,6 +74,34 @@ def test_the_command_of_a_run_gives_the_configuration_that_was_judged(tmp_path):
         assert one.episodes == 12 * 64 and one.updates == 12
 
 
+@pytest.mark.parametrize("name", ["on", "no", "1e3", "007", "null"])
+def test_an_arm_whose_quoted_name_yaml_would_read_as_something_else_is_called_so(tmp_path, name):
+    _, one, *_ = planned(tmp_path, ARMS.replace("  b:", f'  "{name}":'))
+    words = one.run.command()[1:]
+    config = load_config(words[1:2], words[2:])
+    assert config == one.config and config.name == name == one.run.arm
+
+
+@pytest.mark.parametrize("place", ["${x}", "a b", "$HOME", "it's", 'say "a"', "#1", "[a]", "${oc.env:HOME}"])
+def test_a_folder_may_have_any_name(tmp_path, place):
+    one, *_ = ablation.plan(*spec(tmp_path, ARMS), tmp_path / place)
+    assert one.config.output_dir == str(tmp_path / place / "runs/a/seed-0")
+    file = tmp_path / "config.yaml"
+    file.write_text(one.config.to_yaml())
+    assert load_config([file]) == one.config
+    words = ablation.pilot(one, tmp_path / place).run.command()[1:]
+    assert load_config(words[1:2], words[2:]).output_dir == str(tmp_path / place / "pilot")
+
+
+@pytest.mark.parametrize("name", ["on", "no", "1e3", "007"])
+def test_a_name_that_yaml_reads_as_something_else_is_to_be_quoted(tmp_path, name):
+    for text in (ARMS.replace("  b:", f"  {name}:"), ARMS.replace("name: x", f"name: {name}")):
+        with pytest.raises(ConfigError, match="input should be a valid string; YAML reads .*: put it in quotes$"):
+            planned(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"arms: .*: put the key in quotes$"):
+        planned(tmp_path, ARMS.replace("  b:", "  null:"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

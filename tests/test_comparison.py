@@ -17,7 +17,7 @@ from marl_coop.evaluation.comparison_tables import summary
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
-from rewards.metrics import METRICS, across_seeds, compare
+from rewards.metrics import METRICS, across_seeds, compare, rates
 from rewards.metrics.across_seeds import improvement, iqm
 
 TASKS = range(32)
@@ -76,7 +76,39 @@ def mixed(*tasks):
 def test_point_values_are_those_of_rliable():
     scores = np.random.default_rng(0).normal(size=(4, 4))
     assert iqm(scores.ravel(), np.ones(16)) == pytest.approx(-0.24270241014195335)  # by rliable 1.2.0
-    assert improvement(scores + 0.3, scores, np.ones(4), np.ones(4)) == pytest.approx(0.671875)
+    of_each = improvement(scores.T + 0.3, scores.T, np.ones(4), np.ones(4))
+    assert of_each.mean() == pytest.approx(0.671875)  # the same, as a mean over its four tasks
+
+
+def test_of_few_tasks_in_many_families_the_value_lies_well_within_its_interval():
+    """13 families of one task or two, which had pseudo-cases each: 0.81 of [0.46, 0.77] was said."""
+    tasks = played("ideal", range(24))
+    families = {f"family {seed % 13}" for seed in range(24)}
+    assert len(families) == 13
+    runs = []
+    for first in range(5):  # seeds, each of which fails at another fifth of the tasks
+        failed = range(first, 24, 5)
+        found = [
+            replace(
+                episode,
+                task=replace(episode.task, family=f"family {i % 13}"),
+                outcome=replace(episode.outcome, success=i not in failed),
+            )
+            for i, episode in enumerate(tasks)
+        ]
+        runs.append(by_task(found))
+    score = across_seeds({"a": runs}, "a", some("success"))["success"]["a"].score
+    assert score.value == pytest.approx(19 / 24)  # 4 of the runs fail at 5 tasks and one at 4: the middle ones
+    low, high = score.value - score.low, score.high - score.value
+    assert 0.05 < low < 0.25 and 0.05 < high < 0.25
+
+
+def test_a_method_scores_by_the_metric_over_all_tasks_of_a_run(ideal):
+    """As every other table has it: not by families, of which a small one would count as much as a large one."""
+    runs = [by_task(mixed(*tasks)) for tasks in ((0, 1), (2, 3, 4), (5,), (6, 7))]
+    values = sorted(rates([*run.values()])["j"] or 0.0 for run in runs)
+    score = across_seeds({"a": runs}, "a", some("j"))["j"]["a"].score
+    assert score.value == pytest.approx(sum(values[1:3]) / 2)
 
 
 def test_a_weight_of_two_is_a_cell_twice():
@@ -115,18 +147,23 @@ def test_tasks_are_paired_across_methods(ideal):
     assert width < 0.8 * (scores.score.high - scores.score.low) * 2**0.5  # unpaired they would add up
 
 
-def test_a_family_without_a_case_in_one_run_is_left_out_of_all(ideal):
-    family = ideal[0].task.family
-    unsafe = by_task(ideal)
-    faulted = {
-        task: replace(episode, stop_reason=StopReason.SANDBOX_FAULT) if episode.task.family == family else episode
-        for task, episode in unsafe.items()
-    }
+def test_a_task_that_the_sandbox_spoiled_in_one_run_is_left_out_of_all(ideal):
+    solved = next(episode.task.id for episode in ideal if episode.outcome.success)
+    sound = by_task(ideal)
+    faulted = sound | {solved: replace(sound[solved], stop_reason=StopReason.SANDBOX_FAULT)}
+    without = {task: episode for task, episode in sound.items() if task != solved}
     metrics = some("success", "sandbox_fault_rate")
-    found = across_seeds({"a": [unsafe, unsafe], "b": [unsafe, faulted]}, "a", metrics)
-    everything = across_seeds({"a": [unsafe, unsafe], "b": [unsafe, unsafe]}, "a", metrics)
-    assert found["success"]["a"].score.families == everything["success"]["a"].score.families - 1
-    assert found["sandbox_fault_rate"]["b"].score.families == everything["success"]["a"].score.families
+    found = across_seeds({"a": [sound, sound], "b": [sound, faulted]}, "a", metrics)
+    left = across_seeds({"a": [without, without]}, "a", metrics)
+    assert found["success"]["a"].score == left["success"]["a"].score
+    assert found["sandbox_fault_rate"]["b"].score.value == pytest.approx(0.5 / len(sound))
+
+
+def test_a_metric_that_is_not_defined_in_one_run_is_left_out(ideal):
+    failed = [replace(episode, outcome=replace(episode.outcome, success=False)) for episode in ideal]
+    runs = {"a": [by_task(ideal)], "b": [by_task(ideal), by_task(failed)]}
+    assert not across_seeds(runs, "a", some("generated_tokens_per_solved"))
+    assert across_seeds({"a": runs["a"]}, "a", some("generated_tokens_per_solved"))
 
 
 def test_runs_with_other_tasks_are_refused(ideal):

@@ -65,6 +65,8 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return ConfigError(str(cause), (*keys, *getattr(cause, "loc", ())))
     of_keys = first["type"] in ("dict_type", "model_type", "dataclass_type")  # of a class that no user knows
     problem = "input should be keys" if of_keys else first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float | None):
+        problem += "; YAML reads words such as on, no, null, 007 and 1e3 as something else: put it in quotes"
     return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
 
 

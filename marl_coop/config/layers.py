@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import alike
@@ -90,12 +90,38 @@ def parse_override(override: str) -> dict:
     return _yaml(lambda: OmegaConf.from_dotlist([override]), source=f"{COMMAND_LINE}: {override!r}")
 
 
+def override_of(key: str, text: str) -> str:
+    """The override that gives a key this text, whatever YAML and references would make of the bare words.
+
+    >>> override_of("name", "mine"), override_of("name", "on"), override_of("output_dir", "runs/${x}")
+    ('name=mine', 'name="on"', 'output_dir=runs/\\\\${x}')
+    """
+    text = escaped(text)
+    try:
+        bare = parse_override(f"{key}={text}") == {key: text}
+    except ConfigError:
+        bare = False
+    return f"{key}={text if bare else json.dumps(text, ensure_ascii=False)}"
+
+
+def escaped(value: Any) -> Any:
+    """A value in whose texts a `${` is one, and begins no reference."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(one) for key, one in value.items()}
+    return [*map(escaped, value)] if isinstance(value, list | tuple) else value
+
+
 def _yaml(load: Callable[[], Any], source: str) -> dict:
     try:
         content = load()
     except yaml.MarkedYAMLError as error:  # duplicate keys are among them
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError(f"not valid YAML: {line}{error.problem}", source=source) from error
+    except KeyValidationError as error:
+        problem = f"{str(error).splitlines()[0]}: put the key in quotes"
+        raise ConfigError(problem, tuple((error.full_key or "").split(".")), source) from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"not valid YAML: {error}", source=source) from error
     except OSError as error:  # how OmegaConf says that the text is one number

@@ -26,7 +26,7 @@ from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, dotted, explain
-from marl_coop.config.layers import COMMAND_LINE, leaves, merge, parse_override, read_file, source_of
+from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
 from marl_coop.credentials import variable_in
 from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
@@ -282,7 +282,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration, which loads to the same configuration again."""
-        return OmegaConf.to_yaml(self.model_dump())
+        return OmegaConf.to_yaml(escaped(self.model_dump()))
 
     def settled(self, dtype: str) -> Self:
         """This configuration, where it asks for the fastest dtype with that dtype in its place."""

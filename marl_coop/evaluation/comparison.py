@@ -67,7 +67,6 @@ class ComparedRow:
     low: float | None
     high: float | None
     seeds: int
-    families: int | None = None
     n: int | None = None
     improvement: tuple[float, float, float] | None = None
 
@@ -299,7 +298,7 @@ def speaks_of(comparison: Comparison) -> str:
     if few:
         said.append(f"Too few seeds for a claim about a method, so intervals are too narrow: {', '.join(few)}.")
     if comparison.of_methods:
-        said.append("Interquartile means over seeds and families; intervals for other seeds and other tasks of these.")
+        said.append("Interquartile means over seeds; intervals for other seeds and other tasks.")
     else:
         said.append("Intervals for other tasks, paired by task.")
     differences = sum(row.than is not None for row in comparison.rows)

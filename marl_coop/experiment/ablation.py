@@ -20,7 +20,7 @@ from envs.core.seeds import Stream, task_seed
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
-from marl_coop.config.layers import leaves
+from marl_coop.config.layers import leaves, override_of
 from marl_coop.config.schema import Config, load_config
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import checks, setup
@@ -106,7 +106,8 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
 def _planned(spec: Ablation, arm: str, seed: int, folder: Path) -> Planned:
     place = folder / "runs" / arm / f"seed-{seed}"
     files = [*spec.config, *spec.arms[arm].config]
-    overrides = [*spec.set, *spec.arms[arm].set, f"name={arm}", f"seed={seed}", f"output_dir={place}"]
+    overrides = [*spec.set, *spec.arms[arm].set, override_of("name", arm), f"seed={seed}"]
+    overrides.append(override_of("output_dir", str(place)))
     config = load_config(files, overrides)
     args = setup.training_arguments(config)
     words = [word for file in files for word in ("--config", file)]
@@ -173,7 +174,8 @@ def pilot(one: Planned, folder: Path) -> Planned:
     section = one.config.evaluation
     episodes = min(section.batch_size, section.episodes)
     short = ("training.num_updates=1", "training.max_steps=-1", f"evaluation.episodes={episodes}", "evaluation.every=0")
-    words = (*one.run.words, *short, "training.report_to=none", "name=pilot", f"output_dir={folder / 'pilot'}")
+    place = override_of("output_dir", str(folder / "pilot"))
+    words = (*one.run.words, *short, "training.report_to=none", "name=pilot", place)
     return replace(one, run=ArmRun(arm="pilot", seed=one.run.seed, folder=folder / "pilot", words=words), updates=1)
 
 

@@ -1,20 +1,21 @@
 """Several training seeds of several methods on the same tasks: interquartile means, differences, improvement.
 
-The unit of a claim about a method is the training seed, so its score is the interquartile mean over the cells (seed,
-family of tasks): the mean of their middle half, which one lucky seed or one easy family does not move (Agarwal et al.
-2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4.3). The probability of
-improvement is that of a seed of one method over a seed of another, a tie being half of one, as a mean over families
-(same, section 4.3).
+The unit of a claim about a method is the training seed. A run's score is the metric over all its tasks, as every other
+table has it, and a method's is the interquartile mean over its runs: the mean of their middle half, which one lucky
+seed does not move (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
+section 4.3, of one benchmark; runs at the quartiles count by their part within). The probability of improvement is that
+of a run of one method over a run of another, a tie being half of one (same; Mann and Whitney's U).
 
-Intervals are those of a Bayesian bootstrap in two levels: seeds of each method are weighed at random, and tasks within
-each family, the same for all runs as they play the same tasks. The weights, and the pseudo-cases that a rate in [0, 1]
-gets, are those of `rewards.metrics.bayesian_bootstrap`. So the claim is about other seeds and other tasks of these
-families. rliable 1.2, the library of that paper, draws the seeds of each family by themselves, as if every family had
-been trained alone; here one training plays all, and where a seed is better at all families at once, such intervals are
-too narrow. (It also needs arch below 8, which does not import beside pandas 3.) Point values are as there, but that
-cells at the quartiles count by their part within.
+The scores are not those of each family of tasks by itself: a family of two tasks scores 0, 1/2 or 1, and the middle
+half of such scores is 1 where 81 % of the tasks are solved.
 
-Axes: E resample, R run, F family, U task, K sum, C cell.
+Intervals are those of a Bayesian bootstrap over both seeds and tasks: runs of each method are weighed at random, and
+tasks, the same for all runs as they play the same (Owen 2007, "The pigeonhole bootstrap"). The weights, and the
+pseudo-cases that a rate in [0, 1] gets, are those of `rewards.metrics.bayesian_bootstrap`. So the claim is about other
+seeds and other tasks drawn as these are. rliable 1.2, the library of that paper, takes the tasks as they are, and needs
+arch below 8, which does not import beside pandas 3.
+
+Axes: E resample, R run, U task, K sum, C whatever has a weight.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,14 +35,12 @@ Runs = Sequence[Mapping[str, Episode]]  # a method's runs, each by task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number of a method over its seeds, with the ends of its 95 % interval; `families` have a defined value in every
-    run, the others are left out."""
+    """A number of a method over its seeds, with the ends of its 95 % interval."""
 
     value: float
     low: float
     high: float
     seeds: int
-    families: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class MethodScores:
 def across_seeds(
     methods: Mapping[str, Runs], reference: str, metrics: Mapping[str, Statistic] = METRICS
 ) -> dict[str, dict[str, MethodScores]]:
-    """Metric -> method -> its scores; a metric that no family defines in every run is left out.
+    """Metric -> method -> its scores; a metric that is not defined in every run is left out.
 
     A task with a sandbox fault in any run counts in `sandbox_fault_rate` alone.
 
@@ -73,20 +72,22 @@ def across_seeds(
     found = {}
     for name, statistic in metrics.items():
         tasks = [t for t in sorted(runs[0]) if name == FAULTS or not any(faulted(run[t]) for run in runs)]
-        cells = _cells(statistic, runs, tasks)
-        if cells is not None:
-            found[name] = dict(_scores(methods, reference, *cells, direction=statistic.direction))
+        sums_RUK = _side_by_side([sums_of(statistic, [[run[task]] for task in tasks]) for run in runs])
+        values_R = statistic.formula.value(sums_RUK.sum(axis=1)) if sums_RUK.size else np.array([np.nan])
+        if not np.isnan(values_R).any():
+            resamples_ER = resampled(statistic.formula, sums_RUK)
+            found[name] = dict(_scores(methods, reference, values_R, resamples_ER, direction=statistic.direction))
     return found
 
 
 def iqm(values_C: np.ndarray, weights_C: np.ndarray) -> np.ndarray:
-    """The interquartile mean of weighted values: between the quartiles, cells count by what lies there of their weight.
+    """The interquartile mean of weighted values: between the quartiles, each counts by what lies there of its weight.
 
     >>> float(iqm(np.array([0.0, 1, 2, 3, 4, 5, 6, 100]), np.ones(8)))
     3.5
 
     Args:
-        values_C, weights_C: [..., cell].
+        values_C, weights_C: of one shape; the mean is over the last axis.
     """
     order = np.argsort(values_C, axis=-1)
     values_C, weights_C = (np.take_along_axis(each, order, axis=-1) for each in (values_C, weights_C))
@@ -97,33 +98,37 @@ def iqm(values_C: np.ndarray, weights_C: np.ndarray) -> np.ndarray:
 
 
 def improvement(
-    scores_RF: np.ndarray, others_RF: np.ndarray, weights_R: np.ndarray, other_weights_R: np.ndarray
+    scores_R: np.ndarray, others_R: np.ndarray, weights_R: np.ndarray, other_weights_R: np.ndarray
 ) -> np.ndarray:
-    """P(a run of the first > a run of the other) + P(equal) / 2, the mean over families; weights are of the runs.
+    """P(a run of the first > a run of the other) + P(equal) / 2; weights are of the runs.
 
-    >>> first, other = np.array([[0.9], [0.5]]), np.array([[0.5], [0.4], [0.6]])
+    >>> first, other = np.array([0.9, 0.5]), np.array([0.5, 0.4, 0.6])
     >>> float(improvement(first, other, np.ones(2), np.ones(3)))  # 3 of 3 below 0.9; 1 and a tie at 0.5
     0.75
     """
-    first, other = scores_RF[..., :, None, :], others_RF[..., None, :, :]
-    wins_RR = ((first > other) + 0.5 * (first == other)).mean(axis=-1)
+    first, other = scores_R[..., :, None], others_R[..., None, :]
+    wins_RR = (first > other) + 0.5 * (first == other)
     shares_RR = weights_R[..., :, None] * other_weights_R[..., None, :]
     return (wins_RR * shares_RR).sum(axis=(-2, -1)) / shares_RR.sum(axis=(-2, -1))
 
 
-def _cells(statistic: Statistic, runs: Runs, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """[run, family] and [resample, run, family]; None where no family has a value in every run."""
-    families: dict[str, list[str]] = {}
-    for task in tasks:
-        families.setdefault(runs[0][task].task.family, []).append(task)
-    values_F, resamples_F = [], []
-    for number, family in enumerate(sorted(families)):
-        sums_RUK = _side_by_side([sums_of(statistic, [[run[task]] for task in families[family]]) for run in runs])
-        values_R = statistic.formula.value(sums_RUK.sum(axis=1))
-        if not np.isnan(values_R).any():
-            values_F.append(values_R)
-            resamples_F.append(_resampled(statistic.formula, sums_RUK, number))
-    return (np.stack(values_F, axis=-1), np.stack(resamples_F, axis=-1)) if values_F else None
+def resampled(formula: Formula, sums_RUK: np.ndarray) -> np.ndarray:
+    """[resample, run]: the score of each run, its tasks weighed the same in all runs."""
+    runs, units, _ = sums_RUK.shape
+    totals_REK = weights(units, 0, 0) @ sums_RUK
+    for run in range(runs):
+        prior_PK = formula.prior(sums_RUK[run][sums_RUK[run].any(axis=1)])
+        if len(prior_PK):
+            rng = np.random.default_rng((2, run))
+            totals_REK[run] += rng.standard_gamma(0.5, (RESAMPLES, len(prior_PK))) @ prior_PK
+    found = [formula.of_resamples(sums_RUK[run].sum(axis=0))(totals_REK[run]) for run in range(runs)]
+    return np.stack(found, axis=-1)
+
+
+@lru_cache(maxsize=64)  # metrics of the same tasks share them
+def weights(units: int, level: int, number: int) -> np.ndarray:
+    """[resample, unit], as in `bayesian_bootstrap`; fixed for what is weighed: level and number tell it apart."""
+    return np.random.default_rng((level, number, units)).standard_gamma(units / (units + 2), (RESAMPLES, units))
 
 
 def _side_by_side(sums_UK: Sequence[np.ndarray]) -> np.ndarray:
@@ -132,65 +137,36 @@ def _side_by_side(sums_UK: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(one, ((0, 0), (0, width - one.shape[1]))) for one in sums_UK])
 
 
-def _resampled(formula: Formula, sums_RUK: np.ndarray, family: int) -> np.ndarray:
-    """[resample, run]: the values of a family, its tasks weighed the same in all runs."""
-    runs, units, _ = sums_RUK.shape
-    totals_REK = _weights(units, 0, family) @ sums_RUK
-    for run in range(runs):
-        prior_PK = formula.prior(sums_RUK[run][sums_RUK[run].any(axis=1)])
-        if len(prior_PK):
-            rng = np.random.default_rng((2, family, run))
-            totals_REK[run] += rng.standard_gamma(0.5, (RESAMPLES, len(prior_PK))) @ prior_PK
-    found = [formula.of_resamples(sums_RUK[run].sum(axis=0))(totals_REK[run]) for run in range(runs)]
-    return np.stack(found, axis=-1)
-
-
-@lru_cache(maxsize=64)  # metrics of the same cases share them
-def _weights(units: int, level: int, number: int) -> np.ndarray:
-    """[resample, unit], as in `bayesian_bootstrap`; fixed for what is weighed: level and number tell it apart."""
-    return np.random.default_rng((level, number, units)).standard_gamma(units / (units + 2), (RESAMPLES, units))
-
-
 def _scores(
-    methods: Mapping[str, Runs], reference: str, values_RF: np.ndarray, resamples_ERF: np.ndarray, direction: int
+    methods: Mapping[str, Runs], reference: str, values_R: np.ndarray, resamples_ER: np.ndarray, direction: int
 ) -> Iterator[tuple[str, MethodScores]]:
-    """Each method with its scores. What is made of cells and weights is made of those seen, then of the resamples."""
+    """Each method with its scores. What is made of scores and weights is made of those seen, then of the resamples."""
     sides, start = {}, 0
     for number, (name, runs) in enumerate(methods.items()):
         part = slice(start, start := start + len(runs))
-        seen = values_RF[part], np.ones(len(runs))
-        drawn = resamples_ERF[:, part], _weights(len(runs), 1, number)
+        seen = values_R[part], np.ones(len(runs))
+        drawn = resamples_ER[:, part], weights(len(runs), 1, number)
         sides[name] = seen, drawn
     for name, side in sides.items():
-        counts = {"seeds": len(methods[name]), "families": values_RF.shape[1]}
-        score = _estimate(*(_method_iqm(*cells) for cells in side), **counts)
+        seeds = len(methods[name])
+        score = _estimate(*(iqm(*scores) for scores in side), seeds=seeds)
         if name == reference:
             yield name, MethodScores(score=score, difference=None, improvement=None)
             continue
         pairs = list(zip(side, sides[reference], strict=True))
-        counts["seeds"] = min(counts["seeds"], len(methods[reference]))
-        difference = _estimate(*(_method_iqm(*mine) - _method_iqm(*other) for mine, other in pairs), **counts)
+        seeds = min(seeds, len(methods[reference]))
+        difference = _estimate(*(iqm(*mine) - iqm(*other) for mine, other in pairs), seeds=seeds)
         better = None
         if direction:
             wins = (
-                improvement(direction * mine, direction * other, weights, other_weights)
-                for (mine, weights), (other, other_weights) in pairs
+                improvement(direction * mine, direction * other, mine_weights, other_weights)
+                for (mine, mine_weights), (other, other_weights) in pairs
             )
-            better = _estimate(*wins, **counts)
+            better = _estimate(*wins, seeds=seeds)
         yield name, MethodScores(score=score, difference=difference, improvement=better)
 
 
-def _method_iqm(values_RF: np.ndarray, weights_R: np.ndarray) -> np.ndarray:
-    weights_RF = np.broadcast_to(weights_R[..., None], values_RF.shape)
-    return iqm(*(each.reshape(*each.shape[:-2], -1) for each in (values_RF, weights_RF)))
-
-
-def _estimate(value: np.ndarray, resamples_E: np.ndarray, *, seeds: int, families: int) -> Estimate:
+def _estimate(score: np.ndarray, resamples_E: np.ndarray, *, seeds: int) -> Estimate:
     low, high = np.percentile(resamples_E[~np.isnan(resamples_E)], LEVELS)
-    return Estimate(
-        value=float(value),
-        low=min(float(low), float(value)),
-        high=max(float(high), float(value)),
-        seeds=seeds,
-        families=families,
-    )
+    value = float(score)
+    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value), seeds=seeds)
