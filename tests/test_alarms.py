@@ -1,6 +1,7 @@
 """Alarms: each rings on a made history that shows what it is for, and not on one that lacks just that."""
 
 import json
+import random
 
 import pytest
 import tiny
@@ -8,7 +9,7 @@ import tiny
 import envs
 from envs.scripted.exploits import EXPLOITS, IDEAL
 from envs.scripted.play import play
-from marl_coop.evaluation.alarms import WINDOW, ringing
+from marl_coop.evaluation.alarms import WINDOW, ringing, still_read
 from marl_coop.experiment.callbacks import AlarmBell, MetricsFile
 from marl_coop.runs.records import append_metrics, read_metrics
 from rewards.metrics import cases, rates
@@ -78,6 +79,18 @@ def test_what_is_good_or_usual_rings_nothing(late):
 
 def test_one_odd_update_rings_nothing():
     assert ringing([*history(), CALM | {"team/silence_rate": 1.0}]) == {}
+
+
+def test_alarms_ring_as_they_would_by_all_records_by_the_few_that_are_kept():
+    rng, rows, kept, rang = random.Random(0), [], [], set()
+    for i in range(200):
+        numbers = {name: value * rng.choice((0.01, 0.4, 1, 1.5, 12)) for name, value in CALM.items()}
+        evaluated = rng.random() < 0.2
+        rows.append({k: v for k, v in numbers.items() if evaluated or not k.startswith("eval/")})
+        kept = still_read([*kept, rows[-1]])
+        assert ringing(kept) == ringing(rows) and len(kept) <= 6 * WINDOW, i
+        rang |= {name.split(":")[0] for name in ringing(rows)}
+    assert {"held out", "sandbagging", "silence", "approx_kl of agent_0"} <= rang
 
 
 def update(policy, first):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from envs.sandbox import Part, Status, run_expressions
+from envs.sandbox import Part, Status, forks, run_expressions
 
 SEARCH = """
 import gc, inspect, os, sys, traceback
@@ -144,3 +144,10 @@ def test_long_chains_and_sums_of_several_parts_are_worked_out():
     chains = ("f(g(f(g(1)))) == 111 + 1", "g(f(1), y=f(2)) == 23", "f(1) + g(1) == 12", "g(*[f(1), f(2)]) == 23")
     assert run_expressions(parts, chains).passed == (False, True, True, True)
     assert run_expressions(parts, ("f(g(f(g(1)))) == 111",)).passed == (True,)
+
+
+def test_no_child_holds_what_the_server_hears_of_another_however_many_there_are():
+    look = "import os\ndef f():\n  found = []\n  for fd in range(999):\n    try: os.write(fd, b''); found.append(fd)\n"
+    look += "    except OSError: pass\n  return found"
+    replies = forks.ask([forks.Body(("f", look), ("f()",))] * 40, timeout_s=20, memory_mb=256)
+    assert {reply.written for reply in replies} == {b'["list", 0, 1, 2, 3]\ndone'}

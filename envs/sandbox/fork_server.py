@@ -102,7 +102,7 @@ def missing_layers():
 def confine(missing, cpu_s, memory):
     for layer, (lay_on, *_) in LAYERS.items():
         if layer == "seccomp":  # the last of all: it leaves no call to confine with
-            os.closerange(6, 64)
+            os.closerange(6, os.sysconf("SC_OPEN_MAX"))  # what the server holds of other children
             if sys.platform == "linux":
                 kernel.end_with_parent()
             kernel.limit(CPU=cpu_s, FSIZE=0, NPROC=0, NOFILE=4, CORE=0)

@@ -19,7 +19,7 @@ def main(order: str) -> None:
 
 def _become(limits, user, landlock, folder, command, report):
     os.closerange(3, report)
-    os.closerange(report + 1, 64)
+    os.closerange(report + 1, os.sysconf("SC_OPEN_MAX"))
     os.set_inheritable(report, False)
     try:
         if landlock is not None:

@@ -21,7 +21,8 @@ ENTROPY_LEFT = 0.1  # of the start's: nothing is explored any more (0.5)
 ENTROPY_RISE = 0.5  # nats above the start's: replies turn into noise (0.0)
 UPDATE_KL = 0.1  # nats per token within one update, ten times what PPO is usually held to (0.04)
 REFERENCE_KL = 1.0  # nats per token: what was taught before, such as the format, is being lost (0.12)
-HELD_OUT_FALL, TRAIN_RISE = 0.1, 0.05  # of success or J, since the best evaluation
+HELD_OUT = ("success", "j")
+HELD_OUT_FALL, TRAIN_RISE = 0.1, 0.05  # of one of these, since the best evaluation
 
 
 def ringing(rows: Rows) -> dict[str, str]:
@@ -32,6 +33,17 @@ def ringing(rows: Rows) -> dict[str, str]:
     {'silence': 'seats keep to themselves 80 % of what a partner needs'}
     """
     return {name: text for alarm in ALARMS for name, text in alarm(rows)}
+
+
+def still_read(rows: Rows) -> list[Mapping[str, float]]:
+    """The records that alarms read, after the last update or a later one, in order: some windows of them, however long
+    the history is."""
+    ends = [WINDOW, len(rows)]
+    for name in HELD_OUT:
+        if played := _evaluated(rows, name):
+            ends += [_best(rows, name, played) + 1, played[-1] + 1]
+    kept = {i for end in ends for i in range(end - WINDOW, end)}
+    return [row for i, row in enumerate(rows) if i in kept]
 
 
 def worsened(change: Mapping[str, Metric]) -> list[str]:
@@ -125,16 +137,26 @@ def kl(rows: Rows) -> Iterator[tuple[str, str]]:
 
 def held_out(rows: Rows) -> Iterator[tuple[str, str]]:
     """Training up and held-out down: since the best evaluation, which is not the last."""
-    for name in ("success", "j"):
-        played = [i for i, row in enumerate(rows) if f"eval/{name}" in row]
+    for name in HELD_OUT:
+        played = _evaluated(rows, name)
         if len(played) < 2:
             continue
-        last, best = played[-1], max(played, key=lambda i: (rows[i][f"eval/{name}"], i))
+        last, best = played[-1], _best(rows, name, played)
         fall = rows[best][f"eval/{name}"] - rows[last][f"eval/{name}"]
         then, now = (_mean(rows[: i + 1], f"team/{name}") for i in (best, last))
         if then is not None and now is not None and fall > HELD_OUT_FALL and now - then > TRAIN_RISE:
             training, unseen = (f"{now - then:+.2f}", f"{-fall:+.2f}")
             yield f"held out: {name}", f"{name} in training {training}, on unseen instances {unseen} since the best"
+
+
+def _evaluated(rows: Rows, name: str) -> list[int]:
+    """The records of updates with an evaluation in which a metric is defined."""
+    return [i for i, row in enumerate(rows) if f"eval/{name}" in row]
+
+
+def _best(rows: Rows, name: str, played: Sequence[int]) -> int:
+    """Of those, the one with the highest value, the last of several."""
+    return max(played, key=lambda i: (rows[i][f"eval/{name}"], i))
 
 
 def _with(rows: Rows, key: str) -> list[str]:

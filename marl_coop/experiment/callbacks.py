@@ -10,7 +10,7 @@ from typing import Any, cast
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from envs.core.curriculum import Curriculum
-from marl_coop.evaluation.alarms import ringing
+from marl_coop.evaluation.alarms import ringing, still_read
 from marl_coop.policy.compat import ExportableState
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
@@ -113,18 +113,18 @@ class AlarmBell(TrainerCallback):
 
     def __init__(self, file: Path, metrics: Path, say: Callable[[str], None]):
         self.file, self.metrics, self.say = file, metrics, say
-        self._rows: list[dict] = []
+        self._rows: list[Mapping[str, float]] = []  # those that alarms still read
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             forget_metrics_after(self.file, state.global_step)
-            self._rows = read_metrics(self.metrics)
+            self._rows = still_read(read_metrics(self.metrics))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs or "update" not in logs:
             return
         before = ringing(self._rows)
-        self._rows.append(dict(logs))
+        self._rows = still_read([*self._rows, dict(logs)])
         now, update = ringing(self._rows), logs["update"]
         for name in now.keys() ^ before.keys():
             rings = name in now

@@ -212,6 +212,7 @@ class MultiAgentPPOConfig(TrainingConfig):
                 f"one of {gpus} GPUs is used; all of them: accelerate launch --config_file configs/accelerate/ddp.yaml "
                 f"--num_processes {gpus} train.py ..."
             )
+        launch.warn_of_one_process(self.world_size)
         if (launched := int(os.environ.get("WORLD_SIZE", 1))) != self.world_size:
             raise ValueError(
                 f"{launched} processes were launched, and each would train alone: there are not as many GPUs. For a "

@@ -3,12 +3,34 @@
 However it is launched, a run makes the same updates, so a launch that would change what an update is does not start.
 """
 
+import logging
 import os
 
 from accelerate.utils import is_torch_xla_available
 
+logger = logging.getLogger(__name__)
+
 FSDP = "ACCELERATE_USE_FSDP"
-FSDP_SETTINGS = {"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_ACTIVATION_CHECKPOINTING": "false"}
+FSDP_SETTINGS = {  # what accelerate hands on of a launch file -> what it must be where it is set; "": it must not be
+    "FSDP_VERSION": "2",
+    "FSDP_SHARDING_STRATEGY": "FULL_SHARD",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": "false",
+    "FSDP_IGNORED_MODULES": "",
+}
+FSDP_WITHOUT_EFFECT = {  # -> what accelerate hands on where the file says nothing; "": nothing
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "",
+    "FSDP_MIN_NUM_PARAMS": "100000000",
+    "FSDP_STATE_DICT_TYPE": "",
+    "FSDP_BACKWARD_PREFETCH": "",
+    "FSDP_FORWARD_PREFETCH": "false",
+    "FSDP_USE_ORIG_PARAMS": "true",
+    "FSDP_SYNC_MODULE_STATES": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
 
 FITTING = "configs/accelerate/ddp.yaml fits, and fsdp2.yaml where the base leaves too little room"
 DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
@@ -44,12 +66,35 @@ def shares_out_base() -> bool:
         return False
     del os.environ[FSDP]
     for name, value in FSDP_SETTINGS.items():
-        if (found := os.environ.get(name, value).lower()) != value:
+        if (found := os.environ.get(name, value)).lower() != value.lower():
             raise ValueError(
-                f"the launch file sets {name.lower()}: {found}, which must be {value}; configs/accelerate/fsdp2.yaml "
-                "is one that fits (activations: training.gradient_checkpointing)"
+                f"the launch file sets {_key(name)}: {found}, which must be {value or 'left out'}; "
+                "configs/accelerate/fsdp2.yaml is one that fits (activations: training.gradient_checkpointing)"
             )
+    idle = {name: os.environ.get(name, default) for name, default in FSDP_WITHOUT_EFFECT.items()}
+    said = [f"{_key(name)}: {found}" for name, found in idle.items() if found != FSDP_WITHOUT_EFFECT[name]]
+    if said and os.environ.get("RANK", "0") == "0":
+        logger.warning(
+            f"the launch file sets {', '.join(said)}, without effect: every process reads the base, the layers of its "
+            "decoder are shared out, and what is trained is whole on every process and in checkpoints"
+        )
     return True
+
+
+def warn_of_one_process(processes: int) -> None:
+    """Say that one process runs where accelerate was told of several and by its `distributed_type` started one: it
+    hands on where these would meet, and no rank."""
+    launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys() and "RANK" not in os.environ
+    if processes == 1 and launched:
+        logger.warning(
+            "one process runs, whatever the launch file has as num_processes: its distributed_type must be MULTI_GPU "
+            "for more, on a CPU too (configs/accelerate/cpu2.yaml)"
+        )
+
+
+def _key(name: str) -> str:
+    """Of a launch file."""
+    return name.lower().replace("transformer_cls", "transformer_layer_cls")
 
 
 def _is_true(name: str) -> bool:
