@@ -125,6 +125,16 @@ def test_a_price_list_that_is_none_is_one_line(run, tmp_path, capsys, text, said
     assert line.startswith(f"error: {file}: ") and said in line
 
 
+def test_a_task_that_can_be_read_of_one_side_alone_is_told_and_counts_in_neither(run, tmp_path, capsys):
+    lines = (run / "before.jsonl").read_text().splitlines(keepends=True)
+    (run / "before.jsonl").write_text("".join(["{}\n", *lines[1:]]))
+    assert cli.main(["ledger", str(run), "--output", str(tmp_path / "out.json")]) == 0
+    damaged, alone = capsys.readouterr().err.splitlines()
+    assert "before.jsonl, line 1: " in damaged and "left out: 1 tasks that are in one of before and after" in alone
+    content = json.loads((tmp_path / "out.json").read_text())["ledger"]
+    assert {content[part]["price_per_task"]["n"] for part in ("before", "after", "change")} == {len(lines) - 1}
+
+
 def test_a_run_without_episodes_is_one_line(run, capsys):
     (run / "before.jsonl").unlink(), (run / "after.jsonl").unlink()
     assert cli.main(["ledger", str(run)]) == 2

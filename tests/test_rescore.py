@@ -21,7 +21,7 @@ from marl_coop.evaluation.rescore import ALL, rescore
 from marl_coop.runs import rundir
 from marl_coop.runs.played import PlayedEpisode, saved_episodes
 from marl_coop.runs.records import EpisodeRecord, write_episodes
-from rewards import RewardStack
+from rewards import RewardStack, RewardTerm
 
 ROOT = Path(__file__).parents[1]
 SETTING = ["env.name=DesignReview", "name=rescored"]
@@ -149,16 +149,87 @@ def test_what_is_no_other_reward_is_one_line(run, capsys, words, said):
     assert line.startswith("error: ") and said in line
 
 
-def test_a_folder_without_a_run_or_with_a_damaged_line_is_one_line(run, tmp_path, capsys):
+HELD = {"schedule": "dual_ascent", "start": 0.1, "rate": 0.01, "every": 1, "max": 0.5}
+
+
+def priced(budget):
+    charge = {"weight": HELD | {"budget": budget}, "free_tokens": 0, "budget_tokens": 40}
+    return RewardStack.from_config({"task_success": {"weight": 1.0}, "communication": charge})
+
+
+def trained_at(prices):
+    """Two updates of a run whose price of talk was, as is on record, each of these."""
+    saved = []
+    for update, price in enumerate(prices, start=1):
+        stack = priced(10.0).with_weights({"communication": price})
+        for episode in episodes(Calibrated(), range(4)):
+            record = EpisodeRecord(episode=episode, rewards=stack.score(episode))
+            saved.append(PlayedEpisode(id="", phase="training", update=update, record=record))
+    return {"before": [*map(evaluated, episodes(Calibrated(), range(4)))], "training": saved}
+
+
+def test_a_price_that_held_a_budget_is_that_on_record():
+    saved, own = trained_at([0.3, 0.4]), priced(10.0)
+    success = RewardStack.from_config({"task_success": {"weight": 2.0}}).terms
+    other = RewardStack((*success, own.terms[1]))
+    found = {(one.part, one.term): one for one in rescore(saved, own, other, ())}
+    for part in ("before", "training"):
+        assert found[part, "communication"].earned.value < 0.0 == found[part, "communication"].difference.value
+    unpriced = RewardStack((own.terms[1].model_copy(update={"weight": 1.0}),))
+    (talk, _) = rescore({"before": saved["before"]}, unpriced, unpriced, ())
+    assert found["training", "communication"].earned.value == pytest.approx(0.35 * talk.earned.value)
+    assert found["before", "communication"].earned.value == pytest.approx(0.4 * talk.earned.value)  # the last update's
+
+
+def test_a_price_for_another_budget_moves_by_what_the_episodes_spent():
+    saved, own, other = trained_at([0.1, 0.1]), priced(10.0), priced(1.0)
+    term = other.terms[1]
+    spent = [term.spent(e, seat) for e in episodes(Calibrated(), range(4)) for seat in e.seats]
+    second = 0.1 + 0.01 * (sum(spent) / len(spent) - 1.0)
+    assert 0.1 < second < 0.5
+    found = {(one.part, one.term): one for one in rescore(saved, own, other, ())}
+    change = found["training", "communication"]
+    assert change.would_earn.value == pytest.approx(change.earned.value * (0.1 + second) / 2 / 0.1)
+    change = found["before", "communication"]
+    assert change.would_earn.value == pytest.approx(change.earned.value * second / 0.1)
+
+
+class Raises(RewardTerm):
+    weight: float = 1.0
+
+    def __call__(self, episode, agent):
+        return [{}["nothing"]]
+
+
+def test_a_term_that_raises_is_told_with_the_episode():
+    stack = RewardStack((Raises(),))
+    saved = {"after": [evaluated(one) for one in episodes(Calibrated(), range(2))]}
+    with pytest.raises(ValueError, match="^after:1: KeyError: 'nothing'$"):
+        rescore(saved, stack, stack, ())
+
+
+def test_lines_that_are_no_episodes_are_told_and_the_others_scored(run, tmp_path, capsys):
+    for name in ("run.json", "config.yaml", "before.jsonl", "after.jsonl"):
+        (tmp_path / name).write_text((run / name).read_text())
+    lines = (run / "after.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "after.jsonl").write_text("".join([lines[0], "{}\n", *lines[2:5], lines[5][:-40]]))
+    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 0
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"left out: {tmp_path / 'after.jsonl'}, 2 lines, first line 2: ")
+    assert "before (6)" in said.out and "after (4)" in said.out
+
+
+def test_a_folder_without_a_run_or_an_episode_that_can_be_read_is_one_line(run, tmp_path, capsys):
     assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
     (tmp_path / "run.json").write_text((run / "run.json").read_text())
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
     assert "has no episodes yet" in capsys.readouterr().err
-    (tmp_path / "after.jsonl").write_text((run / "after.jsonl").read_text()[:-40])
+    (tmp_path / "after.jsonl").write_text("{}\n")
     assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 2
-    assert "after.jsonl, line 6: " in capsys.readouterr().err
+    assert "or none that can be read" in capsys.readouterr().err
 
 
 def test_nothing_of_it_loads_torch(run):

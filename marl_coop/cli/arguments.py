@@ -56,6 +56,11 @@ def write_output(file: Path, text: str) -> None:
     write_whole(file, text)
 
 
+def say_left_out(what: str) -> None:
+    """Say that something cannot be read, and that the command goes on without it."""
+    print(f"left out: {what}", file=sys.stderr)
+
+
 def set_environment() -> None:
     """Settings of libraries that are read when they are imported. What the user has set stays."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses kernels that nobody asked for

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from envs.core.tokens import one_line
-from marl_coop.cli.arguments import add_output, check_output
+from marl_coop.cli.arguments import add_output, check_output, say_left_out
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
@@ -62,7 +62,7 @@ def _apart(folder: Path | None, run: Path) -> Path | None:
 
 
 def _write(run: Path, kind: str, folder: Path) -> int:
-    name, parts = rundir.recorded(run)["name"], saved_episodes(run)
+    name, parts = rundir.recorded(run)["name"], saved_episodes(run, left_out=say_left_out)
     module, function = KINDS[kind]
     try:
         write = getattr(import_module(module), function)  # takes seconds to load

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from marl_coop.cli.arguments import add_output, check_output, write_output
+from envs.core.episode import Episode
+from marl_coop.cli.arguments import add_output, check_output, say_left_out, write_output
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.layers import read_as
 from marl_coop.evaluation.ledger import measure_ledger, table
@@ -37,9 +38,9 @@ def ledger(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     check_output(args.output, "FILE")
     name, prices = rundir.recorded(args.run)["name"], read_as(args.prices, PriceList)
-    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER))
+    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER), say_left_out)
     try:
-        parts = {part: [one.episode for one in episodes] for part, episodes in saved.items()}
+        parts = _paired({part: [one.episode for one in episodes] for part, episodes in saved.items()})
         found = measure_ledger(parts, prices)
     except ValueError as error:
         raise RunError(f"{str(args.run)!r} has no ledger: {error}") from error
@@ -51,3 +52,14 @@ def ledger(argv: Sequence[str]) -> int:
         write_output(args.output, json.dumps(content, indent=1) + "\n")
         console.print(f"results: {args.output}")
     return 0
+
+
+def _paired(parts: dict[str, list[Episode]]) -> dict[str, list[Episode]]:
+    """The parts without the tasks that can be read of one side alone, before or after training."""
+    tasks = [{episode.task.id for episode in parts[part]} for part in (BEFORE, AFTER) if part in parts]
+    alone = set.union(*tasks) - set.intersection(*tasks) if len(tasks) == 2 else set()
+    if alone:
+        say_left_out(f"{len(alone)} tasks that are in one of before and after alone: {', '.join(sorted(alone)[:3])}")
+    return {
+        part: [e for e in episodes if part == TRAINING or e.task.id not in alone] for part, episodes in parts.items()
+    }

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from marl_coop.cli.arguments import add_configuration, add_output, check_output, find_modules_beside, write_output
+from marl_coop.cli.arguments import (
+    add_configuration,
+    add_output,
+    check_output,
+    find_modules_beside,
+    say_left_out,
+    write_output,
+)
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
@@ -38,7 +45,7 @@ def rescore(argv: Sequence[str]) -> int:
     own = recorded_config(args.run)
     other = load_config([rundir.configuration_of(args.run), *args.config], args.overrides)
     _check_rewards_alone(own, other)
-    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER))
+    saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER), say_left_out)
     try:
         changes = score_again(saved, own.reward_stack, other.reward_stack, policies.learners(own.policies))
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 Rewards are plain Python on records, so nothing is played again. What training paid is on record; an evaluation pays
 nobody, so its episodes are scored by the run's own rewards as well. Where weights follow a schedule, training episodes
-go by those of their update, all others by what the schedules end with.
+go by those of their update, all others by what the schedules end with. A price that holds a budget (`DualAscent`) is
+that on record or, where the run held another budget or none, moves by what the saved episodes spent; all episodes that
+are not of training go by that of the last update.
 """
 
 import math
@@ -17,6 +19,7 @@ from marl_coop.evaluation.audit import Mean
 from marl_coop.runs.played import TRAINING, PlayedEpisode
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import seats_of
+from rewards.schedules import DualAscent
 
 ALL = "all terms"
 
@@ -60,14 +63,16 @@ def rescore(
         learners: adapters that are trained. Seats of others are left out; none: all seats count.
     """
     changes = []
+    training = [one for one in saved.get(TRAINING, ()) if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
+    own_prices, other_prices = (_prices(stack, own, training, learners) for stack in (own, other))
     for part, episodes in saved.items():
         sound = [one for one in episodes if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
         sound = [one for one in sound if seats_of(learners, one.episode)]
         if len(sound) < 2:
             problem = "without a sandbox fault, in which an adapter that is trained played"
             raise ValueError(f"{part}: {len(sound)} episodes {problem}; an interval needs at least 2")
-        paid = [_paid(one, own, learners) for one in sound]
-        would = [_scored(one.episode, other.at(_update(one)), learners) for one in sound]
+        paid = [_recorded(one, learners) or _scored(one, own, own_prices, learners) for one in sound]
+        would = [_scored(one, other, other_prices, learners) for one in sound]
         for term in [*dict.fromkeys([*own.names, *other.names]), ALL]:
             before, after = (np.array([terms.get(term, 0.0) for terms in side]) for side in (paid, would))
             if term == ALL or before.any() or after.any():
@@ -84,21 +89,55 @@ def rescore(
     return changes
 
 
-def _update(saved: PlayedEpisode) -> float:
-    """The update by whose weights an episode is paid, from 0; infinite for an evaluation."""
-    return saved.update - 1 if saved.phase == TRAINING and saved.update else math.inf
+def _prices(
+    stack: RewardStack, own: RewardStack, training: Sequence[PlayedEpisode], learners: Collection[str]
+) -> dict[int, dict[str, float]]:
+    """Update of training, from 1, in order -> the price of each term that holds a budget.
+
+    Args:
+        own: the rewards of the run, which paid what is on record.
+        training: episodes without a sandbox fault.
+    """
+    held = {term.name: (term, term.weight) for term in stack.terms if isinstance(term.weight, DualAscent)}
+    recorded = {term.name for term in own.terms if term.name in held and term.weight == held[term.name][1]}
+    prices, now = {}, {name: schedule.start for name, (_, schedule) in held.items()}
+    by_update: dict[int, list[PlayedEpisode]] = {}
+    for one in training if held else ():
+        by_update.setdefault(one.update or 0, []).append(one)
+    for update in sorted(by_update):
+        played = by_update[update]
+        for name in recorded:
+            if (rewards := played[0].record.rewards) is not None:
+                now[name] = rewards.weights[name]
+        prices[update] = dict(now)
+        for name, (term, schedule) in held.items():
+            spent = [term.spent(one.episode, seat) for one in played for seat in seats_of(learners, one.episode)]
+            if spent and update % schedule.every == 0:
+                now[name] = schedule.moved(now[name], float(np.mean(spent)))
+    return prices
 
 
-def _paid(saved: PlayedEpisode, own: RewardStack, learners: Collection[str]) -> dict[str, float]:
-    """What training paid for an episode or, of an evaluation, what the run's own rewards make of it."""
-    record = saved.record
-    if record.rewards is None:
-        return _scored(record.episode, own.at(_update(saved)), learners)
-    return _per_seat(record.episode, record.rewards, learners)
+def _stack_of(saved: PlayedEpisode, stack: RewardStack, prices: Mapping[int, Mapping[str, float]]) -> RewardStack:
+    """The stack with the weights of an episode's update; of an evaluation, with those that schedules end with."""
+    if saved.phase == TRAINING and saved.update:
+        return stack.at(saved.update - 1).with_weights(prices.get(saved.update, {}))
+    return stack.at(math.inf).with_weights(prices[max(prices)] if prices else {})
 
 
-def _scored(episode: Episode, stack: RewardStack, learners: Collection[str]) -> dict[str, float]:
-    return _per_seat(episode, stack.score(episode), learners)
+def _recorded(saved: PlayedEpisode, learners: Collection[str]) -> dict[str, float] | None:
+    """What training paid for an episode; None where it was not of training."""
+    rewards = saved.record.rewards
+    return None if rewards is None else _per_seat(saved.episode, rewards, learners)
+
+
+def _scored(
+    saved: PlayedEpisode, stack: RewardStack, prices: Mapping[int, Mapping[str, float]], learners: Collection[str]
+) -> dict[str, float]:
+    try:
+        breakdown = _stack_of(saved, stack, prices).score(saved.episode)
+    except Exception as error:  # a term is code of the user, which may raise anything
+        raise ValueError(f"{saved.id}: {type(error).__name__}: {error}") from error
+    return _per_seat(saved.episode, breakdown, learners)
 
 
 def _per_seat(episode: Episode, breakdown: RewardBreakdown, learners: Collection[str]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from envs.core.episode import Episode
@@ -74,21 +73,34 @@ def read_played(file: Path, unreadable: Callable[[int, ValueError], None]) -> It
             yield PlayedEpisode(id=f"{file.stem}:{number}", phase=phase, update=update, record=record)
 
 
-def saved_episodes(run: Path, phases: Sequence[str] = PHASES) -> dict[str, list[PlayedEpisode]]:
+def _refuse(flaw: str) -> None:
+    raise RunError(flaw)
+
+
+def _readable(file: Path, left_out: Callable[[str], None]) -> Iterator[PlayedEpisode]:
+    flaws: list[str] = []
+    yield from read_played(file, lambda number, error: flaws.append(f"line {number}: {one_line(error)}"))
+    if flaws:
+        left_out(f"{file}, {'' if len(flaws) == 1 else f'{len(flaws)} lines, first '}{flaws[0]}")
+
+
+def saved_episodes(
+    run: Path, phases: Sequence[str] = PHASES, left_out: Callable[[str], None] = _refuse
+) -> dict[str, list[PlayedEpisode]]:
     """The episodes of a run by phase, of those phases that have any.
 
+    Args:
+        left_out: is told of each file in which lines cannot be read, how many these are and why the first; by itself
+            it refuses such a file.
+
     Raises:
-        RunError: there is none yet, or a line cannot be read; the message names the file and the line.
+        RunError: there is none yet, or none can be read.
     """
     found: dict[str, list[PlayedEpisode]] = {phase: [] for phase in phases}
     for file in episode_files(run):
-        for one in read_played(file, partial(_refuse, file)):
+        for one in _readable(file, left_out):
             if one.phase in found:
                 found[one.phase].append(one)
     if not any(found.values()):
-        raise RunError(f"{str(run)!r} has no episodes yet")
+        raise RunError(f"{str(run)!r} has no episodes yet, or none that can be read")
     return {phase: played for phase, played in found.items() if played}
-
-
-def _refuse(file: Path, number: int, error: ValueError) -> None:
-    raise RunError(f"{file}, line {number}: {one_line(error)}; remove the line to go without it") from error
