@@ -11,6 +11,7 @@ disturb less. All of them see the same prompts and the same replies, token by to
     generate, single    the same, one prompt in a call, on the first episodes alone
     full logits         PEFT, an agent at a time, logits of all tokens
     GRPOTrainer         a step of TRL's trainer with a `rollout_func` on the same environment
+    CoMLRL              the update of its `MAGRPOTrainer`, where it is installed: `pip install --no-deps comlrl==1.4.3`
 
 A second table has the phases of ours, and what they reach of the rate of matrix products that the machine does at the
 model's shapes, and decoding of the speed at which it reads memory.
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ COMPARED = {  # contender -> what of it is compared
     "generate, single": PLAY,
     "full logits": UPDATE,
     "GRPOTrainer": WHOLE,
+    "CoMLRL": UPDATE,
 }
 
 
@@ -69,7 +72,7 @@ def compared_lines(rounds: Sequence[dict[str, Result]]) -> list[str]:
         "| | ours, s | peer, s | ratio | ratio of CPU time | peak of ours, GiB | of the peer | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, what in COMPARED.items():
+    for name, what in ((name, what) for name, what in COMPARED.items() if name in rounds[0]):
         ours, peer = ([getattr(one[who], what) for one in rounds] for who in (OURS, name))
         if name == "generate, single":  # on fewer episodes: by tokens
             shares = [one[name].play_tokens / one[OURS].play_tokens for one in rounds]
@@ -141,6 +144,8 @@ def main() -> None:
             "generate, single": partial(in_process, "generate", job, episodes=args.single, rows_at_once=1),
             "GRPOTrainer": partial(in_process, "grpo", job),
         }
+        if find_spec("comlrl"):
+            contenders["CoMLRL"] = partial(in_process, "comlrl", job)
         rounds: list[dict[str, Result]] = []
         machine: list[dict[str, float]] = []
         for repeat in range(args.repeats):
