@@ -12,6 +12,7 @@ import importlib
 import json
 import marshal
 import os
+import resource
 import select
 import signal
 import sys
@@ -39,6 +40,7 @@ sys.unraisablehook gc.get_objects gc.get_referrers gc.get_referents
 """.split())  # fmt: skip
 
 REQUESTS, REPLIES = 4, 5  # descriptors of the server
+DESCRIPTORS = 4096  # that it may have; each child closes so many numbers, one by one where the C library is old
 
 BUILTINS = dict(vars(builtins))  # for the part of a child, because making such a copy there writes to 70 pages
 
@@ -238,6 +240,8 @@ def serve(processes, sizes, wall_s):
 
 
 def main():
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, DESCRIPTORS), most))
     os.dup2(0, REQUESTS)
     os.dup2(1, REPLIES)
     null = os.open(os.devnull, os.O_RDWR)
