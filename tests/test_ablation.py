@@ -241,7 +241,7 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # six trainings
+@pytest.mark.timeout(3600)  # six trainings, on a machine that may have others to do
 def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=6 training.episodes_per_update=4 "
     sizes += "training.num_updates=1 training.report_to=none training.num_ppo_epochs=1 training.num_mini_batches=1 "
@@ -261,17 +261,18 @@ def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
 
     process = subprocess.Popen(command, preexec_fn=hear_interrupts, **options)
     begun = [out / f"runs/{arm}/seed-0/run.json" for arm in ("all", "alone")]
-    deadline = time.monotonic() + 400
-    while not all(file.exists() for file in begun) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert all(file.exists() for file in begun)
-    process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=200)
+    try:
+        while not all(file.exists() for file in begun) and process.poll() is None:
+            time.sleep(0.1)
+    finally:  # of the test too, which must leave no run behind
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate()
+    assert all(file.exists() for file in begun), errors[-2000:]
     assert process.returncode == 130, errors[-2000:]
     assert "4 runs of about" in said and "2 at once" in said and "by a pilot" in said
     assert not (out / "runs/all/seed-1").exists()
 
-    finished = subprocess.run(command, timeout=500, **options)
+    finished = subprocess.run(command, **options)
     assert finished.returncode == 0, finished.stderr[-2000:] + finished.stdout[-2000:]
     for words in ("minus all", "budgets", "not told apart from all by j", "Too few seeds for a claim"):
         assert words in finished.stdout
@@ -283,7 +284,7 @@ def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
     assert comparison["seeds"] == {"all": [0, 1], "alone": [0, 1]}
     assert (out / "comparison-after_training.png").stat().st_size > 1000
 
-    again = subprocess.run(command, timeout=200, **options)
+    again = subprocess.run(command, **options)
     assert again.returncode == 0 and "4 runs, 0 to do" in again.stdout
     assert json.loads((out / "comparison.json").read_text()) == [comparison]
 

@@ -13,7 +13,7 @@ from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
 from marl_coop.evaluation.comparison import AFTER_TRAINING, Evaluated, compare_methods, read_evaluated, speaks_of
-from marl_coop.evaluation.comparison_tables import summary
+from marl_coop.evaluation.comparison_tables import summary, write
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
@@ -290,6 +290,16 @@ def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys)
     assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
     out = capsys.readouterr().out
     assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
+
+
+def test_plots_of_an_earlier_comparison_do_not_stay(tmp_path, ideal, silent):
+    of_conditions = {
+        name: [evaluated("a", 0, ideal, condition=name), evaluated("b", 0, silent, condition=name)] for name in "xy"
+    }
+    write(compare_methods([*of_conditions["x"], *of_conditions["y"]]), tmp_path)
+    (tmp_path / "comparison-mine.png").touch()
+    write(compare_methods(of_conditions["y"]), tmp_path)
+    assert {file.name for file in tmp_path.glob("*.png")} == {"comparison-y.png", "comparison-mine.png"}
 
 
 def test_names_with_brackets_and_colons_are_shown_as_they_are(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """What a run gives to others: episodes that other libraries read back, adapters with cards."""
 
+import ast
 import doctest
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 ABOUT = About(
     run="paired",
     base="model",
+    local=False,
     rank=16,
     environment="PairedFunctions",
     families="train",
@@ -137,9 +140,14 @@ def test_inspect_counts_what_the_sandbox_spoiled_as_an_error(tmp_path):
 def test_trackio_reads_back_every_turn_and_an_export_replaces_itself(run, tmp_path):
     pytest.importorskip("trackio", reason="trackio is not installed: marl-coop[export]")
     words = [sys.executable, "-m", "marl_coop", "export", str(run), "--to", "trackio", "--output", str(tmp_path)]
-    for _ in range(2):
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 5 episodes of before, training\n"), done.stderr
+    online = os.environ | {"TRACKIO_SERVER_URL": "http://127.0.0.1:9/?write_token=x"}  # where nothing is to go
+    after = run / "after.jsonl"  # of an earlier export alone
+    write_episodes(after, played(1))
+    done = subprocess.run(words, cwd=ROOT, env=online, capture_output=True, text=True)
+    after.unlink()
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 6 episodes of before, training, after\n"), done.stderr
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 5 episodes of before, training\n"), done.stderr
     asked = [sys.executable, "-m", "trackio.cli", "list", "traces", "--project", "paired", "--json"]
     done = subprocess.run(asked, env=os.environ | {"TRACKIO_DIR": str(tmp_path)}, capture_output=True, text=True)
     traces = {trace["metadata"]["id"]: trace for trace in json.loads(done.stdout)["traces"]}
@@ -154,6 +162,18 @@ def test_trackio_reads_back_every_turn_and_an_export_replaces_itself(run, tmp_pa
             assert [span["output"] for span in trace["spans"]] == [reply for _, reply in said]
             paid = one.record.rewards.by_term() if one.record.rewards else {}
             assert trace["metadata"]["rewards"] == pytest.approx(paid)
+
+
+@pytest.mark.parametrize(("kind", "files"), [("dataset", "data/*.parquet"), ("inspect", "*.eval")])
+def test_an_export_takes_the_place_of_an_earlier_one(kind, files, run, tmp_path):
+    write = {"dataset": write_dataset, "inspect": None}[kind]
+    if write is None:
+        pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed: marl-coop[export]")
+        from marl_coop.export.inspect_log import write_logs as write
+    saved = saved_episodes(run)
+    write(saved, "paired", tmp_path)
+    write({"before": saved["before"]}, "paired", tmp_path)
+    assert [file.stem for file in tmp_path.glob(files)] == ["before"]
 
 
 def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch):
@@ -203,6 +223,26 @@ def test_a_card_tells_all_of_the_run_and_no_folder_of_the_machine():
     for words in ("| J | 0.10 [0.00, 0.20] | 0.70 [0.60, 0.80] |", "python train.py out=x", "agent_0=agent_0"):
         assert words in text
     assert "/home" not in text
+
+
+def test_a_base_in_a_folder_is_no_model_of_the_hub():
+    text = str(model_card("agent_0", replace(ABOUT, local=True), ["train.py"], COLUMNS, ROWS))
+    assert "base_model" not in text and "- Base: `model`, a folder where it was trained" in text
+
+
+def test_what_a_card_has_for_a_shell_or_for_python_is_taken_by_them():
+    about = replace(ABOUT, base='it\'s a "model" $HOME', system="Say ```x``` and ````y````.")
+    text = str(model_card("agent_0", about, ["/bin/python", "/bin/marl-coop", "train", "name=a b"], COLUMNS, ROWS))
+    serve, made = (part.partition("\n```")[0] for part in text.split("```bash\n")[1:])
+    assert shlex.split(serve)[:3] == ["vllm", "serve", about.base]
+    assert shlex.split(made) == ["marl-coop", "train", "name=a b"]
+    strings = [
+        node.value
+        for node in ast.walk(ast.parse(peft_snippet(about.base, "agent_0")))
+        if isinstance(node, ast.Constant)
+    ]
+    assert strings.count(about.base) == 2
+    assert f"\n`````text\n{about.system}\n`````\n" in text
 
 
 def test_the_snippet_of_peft_loads_the_adapter(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ alone, a difference speaks of that checkpoint, and is paired by task (`rewards.m
 of methods (`rewards.metrics.across_seeds`).
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +113,8 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
 def _run(folder: Path) -> Evaluated:
     if not (folder / "after.jsonl").is_file():
         raise RunError(
-            f"{str(folder)!r} has not been evaluated after training; let it finish (marl-coop train --resume {folder})"
+            f"{str(folder)!r} has not been evaluated after training; let it finish: marl-coop train --resume "
+            f"{shlex.quote(str(folder))}"
         )
     record = rundir.recorded(folder)
     return Evaluated(

@@ -83,8 +83,13 @@ def summary(comparison: Comparison, metric: str) -> str:
 
 
 def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str] = PLOTTED) -> None:
-    """Write `comparison.json`, `comparison.csv` and, of each condition, `comparison-<condition>.png`."""
+    """Write `comparison.json`, `comparison.csv` and, of each condition, `comparison-<condition>.png`.
+
+    The plots of an earlier comparison in the folder, by its `comparison.json`, are removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for condition in _earlier(folder / "comparison.json"):
+        (folder / _plot_of(condition)).unlink(missing_ok=True)
     rows = [[_plain(row) for row in one.rows] for one in comparisons]
     content = [
         asdict(one) | {"speaks_of": speaks_of(one), "rows": plain} for one, plain in zip(comparisons, rows, strict=True)
@@ -95,7 +100,19 @@ def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str
         writer.writeheader()
         writer.writerows(row for plain in rows for row in plain)
     for one in comparisons:
-        plot(one, folder / f"comparison-{re.sub(r'[^A-Za-z0-9_.-]+', '_', one.condition)}.png", plotted)
+        plot(one, folder / _plot_of(one.condition), plotted)
+
+
+def _earlier(file: Path) -> list[str]:
+    """The conditions of an earlier comparison; none where there is none that can be read."""
+    try:
+        return [one["condition"] for one in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _plot_of(condition: str) -> str:
+    return f"comparison-{re.sub(r'[^A-Za-z0-9_.-]+', '_', condition)}.png"
 
 
 def _plain(row: ComparedRow) -> dict:

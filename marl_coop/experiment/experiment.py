@@ -20,6 +20,7 @@ from transformers import set_seed
 
 from envs.core.episode import Episode
 from envs.core.seeds import Stream
+from marl_coop.bases import is_folder
 from marl_coop.config import policies
 from marl_coop.config.checks import check_config
 from marl_coop.config.schema import Config
@@ -407,6 +408,7 @@ class Experiment:
         return About(
             run=self.name,
             base=str(self.base.config.name_or_path),
+            local=is_folder(config.model.name_or_path),
             rank=config.lora.r,
             environment=config.env["name"],
             families=families if isinstance(families, str) else ", ".join(families or ()),

@@ -1,5 +1,7 @@
 """The model card of an adapter: what it is made on and trained on, how to load it, and what came of it."""
 
+import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +22,16 @@ CARD = """---
 A LoRA adapter, one of a team that was trained together by marl-coop: to defer when the other is right, to hold when it
 is right itself.
 
-- Base: `{{ about.base }}`
+- Base: `{{ about.base }}`{% if about.local %}, a folder where it was trained: put yours in its place{% endif %}
 - Environment: `{{ about.environment }}`{% if about.families %}, families {{ about.families }}{% endif %}
 - Protocol: one reply in each phase: {{ about.phases | join(", ") }}
 - Seed: {{ about.seed }}{% if about.commit %}, commit `{{ about.commit }}`{% endif %}
 
 System message:
 
-```text
+{{ fence }}text
 {{ about.system }}
-```
+{{ fence }}
 
 ## Load it
 
@@ -65,12 +67,14 @@ On {{ about.episodes }} unseen instances, the same before and after; brackets ar
 class About:
     """What a card says of a run.
 
-    `base` is the base model as the adapter's configuration names it, `rank` the adapter's, `phases` those of an
-    episode in order, `commit` that of the code, None where it is in no checkout.
+    `base` is the base model as the adapter's configuration names it, which is no id of the Hub where it was a `local`
+    folder, `rank` the adapter's, `phases` those of an episode in order, `commit` that of the code, None where it is in
+    no checkout.
     """
 
     run: str
     base: str
+    local: bool
     rank: int
     environment: str
     families: str
@@ -89,18 +93,24 @@ def model_card(
     Args:
         adapter: its name, which is that of its folder.
         about: the run.
-        command: words of the command that made the run; of an absolute path, its last part is told.
+        command: words of the command that made the run, as `sys.orig_argv` has them; of an absolute path, its last part
+            is told.
         columns, rows: the table of results, as text.
     """
     base = WHEEL_MODEL if about.base == WHEEL else about.base
+    ticks = max([len(run) for run in re.findall("`+", about.system)], default=0)
     data = ModelCardData(
-        base_model=base, library_name="peft", pipeline_tag="text-generation", tags=["lora", "multi-agent", "marl-coop"]
+        base_model=None if about.local else base,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["lora", "multi-agent", "marl-coop"],
     )
     return ModelCard.from_template(
         data,
         template_str=CARD,
         adapter=adapter,
         about=about,
+        fence="`" * max(3, ticks + 1),
         peft=peft_snippet(about.base, adapter),
         vllm=_vllm_snippet(about, adapter),
         command=_portable(command),
@@ -116,8 +126,8 @@ def peft_snippet(base: str, adapter: str) -> str:
     else:
         load = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="bfloat16")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{base}")'
+            f'base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, dtype="bfloat16")\n'
+            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})"
         )
     return f'from peft import PeftModel\n{load}\nmodel = PeftModel.from_pretrained(base, "{adapter}")'
 
@@ -131,7 +141,8 @@ def _vllm_snippet(about: About, adapter: str) -> str:
         save = f'python -c "{load}; {write}"\n'
     model = "base" if about.base == WHEEL else about.base
     rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, about.rank) if size >= about.rank)
-    return f"{save}vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {adapter}={adapter}"
+    words = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
+    return save + shlex.join([*words, f"{adapter}={adapter}"])
 
 
 def _portable(command: Sequence[str]) -> str:
@@ -139,6 +150,10 @@ def _portable(command: Sequence[str]) -> str:
 
     >>> _portable(["/home/me/.venv/bin/python", "train.py", "--config", "/home/me/a b.yaml", "model=/data/base"])
     "python train.py --config 'a b.yaml' model=base"
+    >>> _portable(["/home/me/.venv/bin/python", "/home/me/.venv/bin/marl-coop", "train"])
+    'marl-coop train'
     """
+    if [Path(word).name for word in command[1:2]] == ["marl-coop"]:  # is found by its name, and is no file beside
+        command = command[1:]
     split = ([part for part in word.partition("=") if part] for word in command)
     return shlex.join("".join(Path(p).name if Path(p).is_absolute() else p for p in parts) for parts in split)

@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, List, Value, disable_progress_bars
 from huggingface_hub import DatasetCard, DatasetCardData, metadata_load
 
-from marl_coop.export.episode import row
+from marl_coop.export.episode import remove_earlier, row
 from marl_coop.runs.played import PlayedEpisode
 
 TURN = {
@@ -60,7 +60,7 @@ def write_dataset(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folde
     Args:
         parts: episodes by the part of the run, which becomes a split.
         name: the run's.
-        folder: is made; `datasets.load_dataset(folder)` reads it back. An earlier dataset there is written over.
+        folder: is made; `datasets.load_dataset(folder)` reads it back. It takes the place of an earlier one.
 
     Raises:
         ValueError: the folder has a README.md that is no card of such a dataset.
@@ -73,6 +73,7 @@ def write_dataset(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folde
         {part: Dataset.from_list([*map(row, played)], features=FEATURES) for part, played in parts.items()}
     )
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    remove_earlier(folder / "data", ".parquet", parts)
     for part, split in splits.items():
         split.to_parquet(folder / "data" / f"{part}.parquet")
     files = [{"split": part, "path": f"data/{part}.parquet"} for part in splits]

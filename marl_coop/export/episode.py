@@ -1,14 +1,22 @@
 """An episode as plain data that any library can hold: the row that every kind of export begins with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from envs.core.episode import Episode, Turn
 from envs.core.tokens import written
-from marl_coop.runs.played import PlayedEpisode
+from marl_coop.runs.played import PHASES, PlayedEpisode
 
 Row = dict[str, Any]
+
+
+def remove_earlier(folder: Path, ending: str, parts: Collection[str]) -> None:
+    """Remove the files of an earlier export whose part of the run is not among these."""
+    for part in PHASES:
+        if part not in parts:
+            (folder / f"{part}{ending}").unlink(missing_ok=True)
 
 
 def row(played: PlayedEpisode) -> Row:

@@ -28,7 +28,7 @@ from inspect_ai.viewer import ViewerConfig
 
 from envs.core.episode import Turn
 from envs.core.tokens import written
-from marl_coop.export.episode import Row, row
+from marl_coop.export.episode import Row, remove_earlier, row
 from marl_coop.runs.played import PlayedEpisode
 from rewards.metrics import measure
 from rewards.metrics.rate import faulted
@@ -42,9 +42,11 @@ def write_logs(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder: 
     Args:
         parts: episodes by the part of the run; at least one of each.
         name: the run's.
-        folder: is made; `inspect_ai.log.read_eval_log` reads each file back.
+        folder: is made, and logs of an earlier export there are removed; `inspect_ai.log.read_eval_log` reads each file
+            back.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_earlier(folder, ".eval", parts)
     for part, played in parts.items():
         write_eval_log(_log(played, f"{name}: {part}"), folder / f"{part}.eval")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from marl_coop.export.episode import Row, row
-from marl_coop.runs.played import PlayedEpisode
+from marl_coop.runs.played import PHASES, PlayedEpisode
 
 
 def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder: Path) -> None:
-    """Write the traces; those of the same parts that the folder has already are replaced.
+    """Write the traces; those of an earlier export under the same name are removed.
 
     Args:
         parts: episodes by the part of the run.
@@ -24,9 +24,10 @@ def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder
         folder: is made; it becomes trackio's own (`TRACKIO_DIR`).
 
     Raises:
-        ValueError: trackio does not take the name, or has been imported with another folder.
-        RuntimeError: trackio has not kept all of it.
+        ValueError: trackio does not take the name, has been imported with another folder, or has not kept all of it.
     """
+    for elsewhere in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+        os.environ.pop(elsewhere, None)  # an export into a folder goes nowhere else
     os.environ["TRACKIO_DIR"] = str(folder.resolve())  # is read when trackio is imported
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
@@ -35,6 +36,7 @@ def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder
     if folder.resolve() != TRACKIO_DIR:
         raise ValueError(f"trackio writes to {str(TRACKIO_DIR)!r} in this process; export in another one")
     with contextlib.redirect_stdout(io.StringIO()):  # it says how to open what it writes, without the folder
+        written = []
         for part, played in parts.items():
             run = trackio.init(name, name=part, embed=False, auto_log_gpu=False, auto_log_cpu=False)
             updates: dict[int, list[Any]] = {}
@@ -43,12 +45,13 @@ def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder
             for update, traces in updates.items():
                 trackio.log({"episode": traces}, step=update)
             trackio.finish()
-            for other in trackio.Api().runs(name):
-                if other.name == part and other.id != run.id:
-                    other.delete()
+            written.append(run.id)
             kept = SQLiteStorage.get_trace_steps(name, run_id=run.id)["total"]
             if kept != len(played):
-                raise RuntimeError(f"trackio has kept {kept} of {len(played)} episodes of {part!r}")
+                raise ValueError(f"trackio has kept {kept} of {len(played)} episodes of {part!r}")
+        for run in trackio.Api().runs(name):
+            if run.name in PHASES and run.id not in written:
+                run.delete()
 
 
 def _trace(trackio: Any, played: PlayedEpisode) -> Any:

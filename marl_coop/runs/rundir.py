@@ -213,7 +213,8 @@ def locate(place: Path) -> tuple[Path, Path | None]:
     if place in all_checkpoints(place.parent):
         _check_configuration(place.parent)
         if problem := flaw(place):
-            raise RunError(f"{str(place)!r} is damaged: {problem}; --resume {place.parent} takes the last whole one")
+            run = shlex.quote(str(place.parent))
+            raise RunError(f"{str(place)!r} is damaged: {problem}; --resume {run} takes the last whole one")
         return place.parent, place
     if not (place / "run.json").is_file():
         raise RunError(f"no run and no checkpoint in {str(place)!r}; name the run's folder (--resume DIR)")
