@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import types
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from marl_coop.cli import entry
 from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.stops import hear_stops
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
@@ -215,7 +216,7 @@ def test_an_endpoint_engine_or_sandbox_that_fails_ends_the_command_with_one_line
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(130)])
 def test_who_is_asked_to_stop_once_more_while_it_ends_ends_at_once(monkeypatch, stop):
-    numbers, ended = (signal.SIGINT, signal.SIGTERM), []
+    numbers, ended = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), []
     before = [signal.getsignal(number) for number in numbers]
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setitem(entry.COMMANDS, "train", lambda argv: (_ for _ in ()).throw(stop))
@@ -224,7 +225,7 @@ def test_who_is_asked_to_stop_once_more_while_it_ends_ends_at_once(monkeypatch, 
             assert cli.main(["train"]) == 130
         for number in numbers:
             signal.raise_signal(number)
-        assert ended == [130, 130]
+        assert ended == [130] * 3
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -237,7 +238,7 @@ def test_help_says_of_each_command_what_it_does(capsys):
     assert all(re.search(rf"^  {name} +[A-Z][^;.]+$", told, re.MULTILINE) for name in entry.COMMANDS)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_while_a_command_is_loaded_is_one_line(signal_number, tmp_path):
     code = "import os, sys; from marl_coop.cli import main; assert 'marl_coop.cli.entry' not in sys.modules\n"
     code += "sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: name == 'marl_coop.cli.entry' and "
@@ -245,3 +246,46 @@ def test_a_stop_while_a_command_is_loaded_is_one_line(signal_number, tmp_path):
     options = {"capture_output": True, "text": True, "check": False, "preexec_fn": hear_interrupts}
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)
     assert (process.returncode, process.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(("before", "heard"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_closes_stops_a_run_but_under_nohup(before, heard):
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    try:
+        signal.signal(signal.SIGHUP, before)
+        hear_stops()
+        with pytest.raises(KeyboardInterrupt) if heard else nullcontext():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+RUN = """from marl_coop.experiment.console import run_console
+def command(argv):
+    try:
+        while True: run_console(quiet=False).print("x" * 99)
+    except Exception as error:
+        error.add_note("There is no checkpoint yet.")
+        raise
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (RUN, "error: [Errno 32] nobody reads what is printed any longer. There is no checkpoint yet.\n"),
+        ("def command(argv): print('x' * 10**6)", ""),
+        ("def command(argv): print('x')", ""),
+    ],
+    ids=["a run", "a long table", "a short one"],
+)
+def test_a_reader_that_ends_is_no_traceback_and_a_run_says_that_it_has_ended(code, said):
+    code += "\nimport sys\nfrom marl_coop.cli import entry, main\nentry.COMMANDS['show'] = command\n"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as nobody:
+        words = [sys.executable, "-c", f"{code}sys.exit(main(['show']))"]
+        process = subprocess.run(words, cwd=ROOT, stdout=nobody, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (1, said)

@@ -67,5 +67,6 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def hear_interrupts() -> None:
-    """A job that a shell started in the background ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A job that a shell started in the background ignores SIGINT, one under nohup SIGHUP, and so do their children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,6 @@
 """`marl-coop ablate`: arms times seeds, trained and compared."""
 
 import argparse
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE, read_as
 from marl_coop.runs.lock import held
 from marl_coop.runs.progress import Progress
+from marl_coop.stops import hear_stops
 
 if TYPE_CHECKING:
     from marl_coop.experiment.ablation import Planned
@@ -40,7 +40,7 @@ def ablate(argv: Sequence[str]) -> int:
         for line in executors.lines(todo, launcher):
             print(line)
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs are told before this ends
+    hear_stops()  # runs are told before this ends
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         failed: dict[str, str] = {}

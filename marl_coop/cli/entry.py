@@ -1,8 +1,9 @@
 """All commands: finds the one that is asked for, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate` or a disk that
-is full is one line and exit code 1. Of several processes that a launcher has started, the first says the line.
+reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate`, a disk that is
+full, or a run whose output nobody reads any longer is one line and exit code 1. Of several processes that a launcher
+has started, the first says the line.
 """
 
 import argparse
@@ -64,7 +65,14 @@ def run_command(argv: Sequence[str]) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, asked or not
     again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
     try:
-        return COMMANDS[name](argv[1:])
+        code = COMMANDS[name](argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError as error:  # `| head`: what was asked for has been read, but a run is to go on some day
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if hasattr(error, "__notes__"):
+            _say(" ".join([f"error: {error}.", *error.__notes__]))
+        return 1
     except (ConfigError, RunError) as error:
         _say(f"error: {error}")
         return 2

@@ -1,4 +1,4 @@
-"""The start of the command line: from here on Ctrl-C and SIGTERM are one line and exit code 130.
+"""The start of the command line: from here on Ctrl-C, SIGTERM and SIGHUP are one line and exit code 130.
 
 What a command needs takes a second to load, so it is loaded here and not before.
 """
@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from marl_coop.stops import hear_stops
+
 STOPPED = 130  # exit code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_stops()
     try:
         from marl_coop.cli.entry import run_command
 
@@ -32,5 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end_at_once_if_asked_again() -> None:
     """Another Ctrl-C would be a traceback of a process that is ending; where that waits for something, it helps."""
     sys.stdout.flush()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: os._exit(STOPPED))

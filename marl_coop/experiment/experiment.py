@@ -6,8 +6,6 @@ Experiment.from_run("runs/first")           opens a run to look at it, without a
 """
 
 import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from accelerate.utils import broadcast_object_list
-from rich.console import Console
 from transformers import set_seed
 
 from envs.core.episode import Episode
@@ -36,6 +33,7 @@ from marl_coop.experiment.callbacks import (
     UpdateProgress,
     show_progress,
 )
+from marl_coop.experiment.console import run_console
 from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
 from marl_coop.experiment.outcome import RunOutcome
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
@@ -52,6 +50,7 @@ from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
+from marl_coop.stops import hear_stops
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
 
@@ -106,8 +105,7 @@ class Experiment:
         lengths = setup.settle_limits(config, self.args, self.base, self.tokenizer)
         self.longest_chat = lengths.chat(self.args.max_tokens)
         self.rewards = config.reward_stack
-        self.console = Console(file=sys.stdout, quiet=not self.main, soft_wrap=True, markup=False, emoji=False)
-        self.console.width = max(self.console.width, 112)  # of the table; a line of text is never broken
+        self.console = run_console(quiet=not self.main)
 
     @classmethod
     def resume(cls, place: str | Path, config: Config | None = None) -> Self:
@@ -178,8 +176,8 @@ class Experiment:
     # --------------------------------------------------------------------------------------------------- a run
 
     def run(self, profile: bool = False) -> None:
-        """The whole of it. Ctrl-C and SIGTERM stop it with exit code 130 and one line that says how to go on; an error
-        has that line as a note.
+        """The whole of it. Ctrl-C, SIGTERM and SIGHUP stop it with exit code 130 and one line that says how to go on; an
+        error has that line as a note.
 
         Args:
             profile: print where the time of each update went, and that of the whole.
@@ -189,7 +187,7 @@ class Experiment:
             RunError: another process runs it, or its folder cannot be made.
             LostProcessError: another of its own processes has ended.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        hear_stops()
         self.check_model()
         try:
             with ExitStack() as stack, naming_lost_processes():
