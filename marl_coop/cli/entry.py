@@ -1,9 +1,9 @@
 """All commands: finds the one that is asked for, and makes one line of whatever stops it.
 
 A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate`, a disk that is
-full, or a run whose output nobody reads any longer is one line and exit code 1. Of several processes that a launcher
-has started, the first says the line.
+reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate`, a full disk,
+or a run whose output nobody reads any longer is one line and exit code 1. Of several processes that a launcher has
+started, the first says the line.
 """
 
 import argparse

@@ -176,8 +176,8 @@ class Experiment:
     # --------------------------------------------------------------------------------------------------- a run
 
     def run(self, profile: bool = False) -> None:
-        """The whole of it. Ctrl-C, SIGTERM and SIGHUP stop it with exit code 130 and one line that says how to go on; an
-        error has that line as a note.
+        """The whole of it. Ctrl-C, SIGTERM and SIGHUP stop it with exit code 130 and one line that says how to go on;
+        an error has that line as a note.
 
         Args:
             profile: print where the time of each update went, and that of the whole.
