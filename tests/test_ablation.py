@@ -1,6 +1,7 @@
 """Ablations: what is planned and refused, where the runs are done, and one that is stopped and goes on."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from train_py import ROOT, environment, hear_interrupts
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from marl_coop import cli
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import read_as
@@ -150,6 +152,23 @@ def test_printed_lines_are_read_by_a_shell_as_the_commands(tmp_path):
     assert shlex.split(line) == [*expected, "x y.yaml", "seed=0"]
 
 
+def test_what_is_printed_is_a_script_of_launch_lines(tmp_path, capsys):
+    spec(tmp_path, ARMS)
+    assert (
+        cli.main(["ablate", str(tmp_path / "spec.yaml"), "--executor", "print", "--output", str(tmp_path / "a b")]) == 0
+    )
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("# x: 4 runs, 4 to do") and len(lines) == 4
+    launch = '[ "$1 $2 $3 $4" = "launch -m marl_coop train" ] && printf "%s\\n" "${@: -1}"'
+    (tmp_path / "accelerate").write_text(f"#!/bin/bash\n{launch}\n")
+    (tmp_path / "accelerate").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-e"], input="\n".join([first, *lines]), env=path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"output_dir={one.run.folder}" for one in ablation.plan(*spec(tmp_path, ARMS), tmp_path / "a b")
+    ]
+
+
 def test_no_more_runs_than_jobs_are_done_at_once_and_each_sees_one_gpu(tmp_path):
     code = "import os, time; print(time.time(), os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1); print(time.time())"
     runs, ended = [script(tmp_path, name, code) for name in "abcd"], []
@@ -166,6 +185,15 @@ def test_a_run_that_fails_stops_no_other_and_its_last_line_is_told(tmp_path):
     ended = []
     failed = executors.run_here(runs, PYTHON, tmp_path / "logs", 1, (), lambda: ended.append(1))
     assert failed == {"bad-seed-0": "out of memory"} and len(ended) == 2
+
+
+def test_the_error_of_a_run_is_told_and_not_what_its_launcher_says_after_it_or_an_earlier_attempt_said(tmp_path):
+    said = "print('error: no such key'); print('=' * 60); sys.exit(1)"
+    logs = tmp_path / "logs"
+    for code, told in ((said, "error: no such key"), ("sys.exit(1)", "it said nothing")):
+        failed = executors.run_here([script(tmp_path, "a", code)], PYTHON, logs, 1, (), lambda: None)
+        assert failed == {"a-seed-0": told}
+    assert "error: no such key" in (logs / "a-seed-0.log").read_text()
 
 
 def test_a_run_that_is_killed_is_told_by_the_signal_and_not_by_what_it_said_before(tmp_path):
@@ -192,6 +220,20 @@ def test_a_job_that_is_out_of_time_goes_on_with_its_run(tmp_path):
     run.folder.mkdir()
     rundir.record_start(run.folder, "a", "{}", 0)
     assert again.run.command() == ["train", "--resume", str(run.folder)]
+
+
+def test_a_job_that_the_cluster_does_not_know_is_not_waited_for(tmp_path, monkeypatch):
+    """As of one whose record is gone: it would be waited for without an end."""
+    for name, text in (("srun", ""), ("sacct", "echo 'JobID|State|NodeList'")):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/jobs.json").write_text('{"a-seed-0": "987_0"}')
+    with pytest.raises(
+        ConfigError, match=r"^slurm: the cluster does not know job 987_0 of a-seed-0; remove .*jobs.json"
+    ):
+        executors.run_on_cluster([script(tmp_path, "a", "")], PYTHON, tmp_path / "slurm", {}, lambda: None)
 
 
 def test_no_cluster_is_one_line(tmp_path):

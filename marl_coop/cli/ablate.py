@@ -34,12 +34,12 @@ def ablate(argv: Sequence[str]) -> int:
     planned = ablation.plan(spec, str(args.spec), folder)
     console = wide_console()
     todo = [one.run for one in planned if not one.run.finished]
-    console.print(f"{spec.name}: {len(planned)} runs, {len(todo)} to do; all of {len(spec.arms)} arms can be trained")
+    said = f"{spec.name}: {len(planned)} runs, {len(todo)} to do; all of {len(spec.arms)} arms can be trained"
     launcher = executors.through_accelerate(args.accelerate)
     if todo and args.executor == "print":
-        for line in executors.lines(todo, launcher):
-            print(line)
+        print(f"# {said}", *executors.lines(todo, launcher), sep="\n")  # a script, as a shell takes it
         return 0
+    console.print(said)
     hear_stops()  # runs are told before this ends
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
@@ -54,7 +54,8 @@ def ablate(argv: Sequence[str]) -> int:
                     failed = executors.run_on_cluster(todo, launcher, folder / "slurm", spec.slurm, progress.advance)
                 else:
                     logs = folder / "logs"
-                    failed = executors.run_here(todo, launcher, logs, jobs, gpus, progress.advance)
+                    why = executors.run_here(todo, launcher, logs, jobs, gpus, progress.advance)
+                    failed = {name: f"{said} ({logs / f'{name}.log'})" for name, said in why.items()}
         return _report(spec, planned, failed, folder, console)
 
 
@@ -107,7 +108,7 @@ def _report(
     found = ablation.budgets(planned)
     ablation.write_record(spec, planned, failed, found, folder)
     for name, said in failed.items():
-        console.print(f"failed: {name}: {said} ({folder / 'logs'})", style="yellow")
+        console.print(f"failed: {name}: {said}", style="yellow")
     comparison = ablation.compare_arms(planned, spec.reference, spec.metric)
     if comparison is None:
         console.print(f"nothing to compare yet: {spec.reference} and one more arm must have a finished run")

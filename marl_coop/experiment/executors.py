@@ -35,7 +35,8 @@ def lines(runs: Sequence[ArmRun], launcher: Sequence[str]) -> list[str]:
 def run_here(
     runs: Sequence[ArmRun], launcher: Sequence[str], logs: Path, jobs: int, gpus: Sequence[str], advance: Advance
 ) -> dict[str, str]:
-    """Do the runs in processes of their own, and return why each failed that did: its last line, or what killed it.
+    """Do the runs in processes of their own, and return why each failed that did: its last error or line, or what
+    killed it.
 
     Whatever stops this stops them too, as Ctrl-C would, and waits until they have.
 
@@ -51,40 +52,44 @@ def run_here(
         while waiting or running:
             while waiting and free:
                 run, gpu = waiting.pop(0), free.pop(0)
-                running[run.name] = (_start(run, launcher, logs, gpu, jobs), gpu)
+                log = logs / f"{run.name}.log"
+                before = log.stat().st_size if log.exists() else 0  # of earlier attempts
+                running[run.name] = (_start(run, launcher, log, gpu, jobs), gpu, log, before)
             time.sleep(POLL_S)
-            for name, (process, gpu) in list(running.items()):
+            for name, (process, gpu, log, before) in list(running.items()):
                 if process.poll() is not None:
                     del running[name]
                     free.append(gpu)
                     if process.returncode:
-                        failed[name] = _why(process.returncode, logs / f"{name}.log")
+                        failed[name] = _why(process.returncode, log.read_bytes()[before:])
                     advance()
     finally:
-        for process, _ in running.values():
+        for process, *_ in running.values():
             os.killpg(process.pid, signal.SIGTERM)
-        for process, _ in running.values():
+        for process, *_ in running.values():
             process.wait()
     return failed
 
 
-def _start(run: ArmRun, launcher: Sequence[str], logs: Path, gpu: str | None, jobs: int) -> subprocess.Popen:
+def _start(run: ArmRun, launcher: Sequence[str], log: Path, gpu: str | None, jobs: int) -> subprocess.Popen:
     env = dict(os.environ)
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     if gpu is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpu
-    with (logs / f"{run.name}.log").open("a", encoding="utf-8") as log:
+    with log.open("ab") as out:
         command = [*launcher, *run.command()]
-        return subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def _why(code: int, log: Path) -> str:
-    """Why a process ended: its last words, but where a signal killed it, for it could say nothing then."""
+def _why(code: int, log: bytes) -> str:
+    """Why a process ended, by what it wrote: its last error, after which a launcher may have said more, or its last
+    words, but where a signal killed it, for it could say nothing then."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}{', as where memory runs out' if -code == signal.SIGKILL else ''}"
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return said[-1] if said else "it said nothing"
+    said = log.decode(errors="replace").strip().splitlines()
+    errors = [line for line in said if line.startswith("error: ")]
+    return (errors or said or ["it said nothing"])[-1]
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def run_on_cluster(
         cluster: as submitit names it; "local" and "debug" are its own stand-ins.
 
     Raises:
-        ConfigError: submitit is not installed, there is no such cluster here, or it refuses a parameter.
+        ConfigError: submitit is not installed, there is no such cluster here, it refuses a parameter, or it does not
+            know a job that is to be waited for.
     """
     try:
         import submitit
@@ -139,9 +145,14 @@ def run_on_cluster(
     jobs: dict[str, Any] = {
         run.name: known[run.name] for run in runs if run.name in known and not known[run.name].done()
     }
-    fresh = [run for run in runs if run.name not in jobs]
-    with executor.batch():
-        submitted = {run.name: executor.submit(TrainJob(run, tuple(launcher))) for run in fresh}
+    for name, job in jobs.items():
+        if job.state == "UNKNOWN":
+            problem = f"the cluster does not know job {ids[name]} of {name}; remove {record} to submit it again"
+            raise ConfigError(problem, ("slurm",))
+    submitted: dict[str, Any] = {}
+    if fresh := [run for run in runs if run.name not in jobs]:
+        with executor.batch():
+            submitted = {run.name: executor.submit(TrainJob(run, tuple(launcher))) for run in fresh}
     jobs |= submitted
     record.write_text(json.dumps(ids | {name: job.job_id for name, job in submitted.items()}), encoding="utf-8")
     waiting, failed = dict(jobs), {}
