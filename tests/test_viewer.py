@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 import viewed
@@ -15,7 +19,7 @@ from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord, write_episodes
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import charts, terminal
-from marl_coop.viewer.episodes import KINDS, detail, kind_of, kinds, row
+from marl_coop.viewer.episodes import KINDS, PHASES, detail, kind_of, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
@@ -348,7 +352,8 @@ def test_a_run_whose_episodes_are_gone_has_the_curves_of_its_log(tmp_path, befor
 def test_a_run_that_diverged_is_shown_without_the_numbers_that_are_none(tmp_path, before):
     place = viewed.run_folder(tmp_path / "diverged", updates=[before[:2]])
     file = place / "episodes" / "update-0001.0.jsonl"
-    file.write_text(file.read_text().replace('"value": 0.25', '"value": NaN').replace("-1.5", "-Infinity"))
+    broken = file.read_text().replace('"value": 0.25', '"value": NaN').replace("-1.5", "-Infinity")
+    file.write_text(broken.replace("-2.5", "NaN"))
     with (place / "metrics.jsonl").open("a") as out:
         out.write('{"update": 2, "agent_0/entropy": NaN, "team/j": Infinity, "agent_0/advantage_share/deference": NaN}')
     (place / "results.json").write_text('{"ceiling": {"j": {"value": NaN}}}')
@@ -356,7 +361,42 @@ def test_a_run_that_diverged_is_shown_without_the_numbers_that_are_none(tmp_path
     assert page(data)
     (run,) = data["runs"]
     assert {point["update"] for point in run["curves"] + run["learning"]} == {1}
-    assert {turn["value"] for one in run["episodes"] for turn in one["detail"]["turns"]} == {None}
+    turns = [turn for one in run["episodes"] for turn in one["detail"]["turns"]]
+    assert {turn["value"] for turn in turns} == {None} == {turn["logprobs"][0] for turn in turns}
+    Console(file=io.StringIO()).print(terminal.episode(run["episodes"][0], run["episodes"][0]["detail"], 80, True))
+
+
+def test_of_many_runs_no_two_lines_look_the_same_and_their_bands_let_each_other_be_seen():
+    points = [{"metric": "j", "on": "training", "update": 1, "value": 0, "low": -1, "high": 1, "n": 9}]
+    (chart,) = charts.curves([{"label": f"run {i}", "curves": points} for i in range(30)])
+    band, line, _ = chart["layer"]
+    colour, dash = chart["encoding"]["color"], line["encoding"]["strokeDash"]
+    assert colour["scale"]["domain"] == dash["scale"]["domain"] == [f"run {i}" for i in range(30)]
+    looks = {(i % charts.COLOURS, *lengths) for i, lengths in enumerate(dash["scale"]["range"])}
+    assert len(looks) == 30
+    assert band["mark"]["opacity"] * 30 < 0.5
+
+
+def test_the_pages_palette_has_as_many_colours_as_the_charts_count_on():
+    script = (resources.files("marl_coop.viewer") / "templates" / "charts.js").read_text()
+    palettes = re.findall(r"(?:light|dark): \[(.*)\]", script)
+    assert [len(set(palette.split(", "))) for palette in palettes] == [charts.COLOURS] * 2
+
+
+def test_of_more_terms_than_colours_the_smallest_are_one():
+    terms = [{"term": f"t{i}", "updates": [1, 2], "share": [0.1, None]} for i in range(10)]
+    drawn = charts.terms({"terms": terms})
+    assert drawn["encoding"]["color"]["scale"]["domain"] == [*(f"t{i}" for i in range(7)), "3 others"]
+    shares = {point["term"]: point["share"] for point in drawn["data"]["values"]}
+    assert shares["3 others"] == pytest.approx(0.3) and sum(shares.values()) == pytest.approx(1.0)
+    assert len(charts.terms({"terms": terms[:8]})["encoding"]["color"]["scale"]["domain"]) == 8
+
+
+@pytest.mark.parametrize(("last", "values"), [(1, [1]), (3, [1, 2, 3]), (40, None)])
+def test_the_axis_of_a_few_updates_has_a_tick_for_each(last, values):
+    points = [{"metric": "j", "on": "training", "update": i, "value": 0, "low": -1, "high": 1} for i in (1, last)]
+    (chart,) = charts.curves([{"label": "run", "curves": points}])
+    assert chart["encoding"]["x"]["axis"].get("values") == values
 
 
 # --------------------------------------------------------------------------------------------------------- commands
@@ -367,7 +407,7 @@ def test_view_writes_a_page_and_a_twin_with_the_same_data(folder, tmp_path, caps
     assert main(["view", str(folder), str(folder), "--output", str(file)]) == 0
     assert "72 episodes" in capsys.readouterr().out
     data = json.loads(file.with_suffix(".json").read_text())
-    assert data["format"] == 1 and [len(run["episodes"]) for run in data["runs"]] == [36, 36]
+    assert data["format"] == 2 and [len(run["episodes"]) for run in data["runs"]] == [36, 36]
     assert data == json.loads(json.dumps(twin([read_run(folder)] * 2)))
 
 
@@ -390,6 +430,7 @@ def test_nothing_that_a_model_or_a_user_wrote_is_part_of_the_html(tmp_path):
         (["view", "{}", "--output", "/proc/x/y.html"], "cannot be written"),
         (["show", "{}", "after:99"], "has no episode 'after:99'; it has before:1 to after:12"),
         (["show", "{}/nowhere", "after:1"], "is no folder"),
+        (["show", "{}", "after:1", "--beside", "x"], "nothing of this name is of the same task; it has before:1, "),
     ],
 )
 def test_what_is_not_there_is_one_line(folder, capsys, words, said):
@@ -404,6 +445,67 @@ def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsy
     out = capsys.readouterr().out
     assert all(turn.reply.splitlines()[0][:20] in out for turn in after[0].turns)
     assert "task_success +" in out and after[0].task.id in out and "…" not in out
+
+
+def texts(data) -> list[str]:
+    """All text of a twin's data, and its numbers as the terminal writes them."""
+    if isinstance(data, dict):
+        return [text for value in data.values() for text in texts(value)]
+    if isinstance(data, list):
+        return [text for value in data for text in texts(value)]
+    return [data] if isinstance(data, str) else [f"{data:.2f}"] if isinstance(data, float) else []
+
+
+@pytest.mark.parametrize("env", ["PairedFunctions", "PairedFeatures", "MoonSurvival", "Handover"])
+def test_show_says_all_that_the_page_says_of_an_episode(env, tmp_path):
+    place = viewed.run_folder(tmp_path / "run", updates=[viewed.played(1, env=env)])
+    (told,) = twin([read_run(place)])["runs"][0]["episodes"]
+    data = told["detail"]
+    console = Console(file=io.StringIO(), width=60)
+    console.print(terminal.episode(told, data, 60, everything=True))
+    plain = lambda text: re.sub(r"[\s│+]", "", text)  # noqa: E731
+    out = plain(console.file.getvalue())
+    turns = [
+        turn | {"phase": PHASES[turn["phase"]], "error": None, "terms": list(turn["terms"]), "work": []}
+        for turn in data["turns"]
+    ]
+    confidences = [stance.pop("confidence") for turn in turns for stance in turn["stances"]]
+    said = {name: data[name] for name in ("seats", "memory", "tests", "merge", "forecasts", "utility", "detail")}
+    for seat in (seat for decision in data["decisions"] for seat in decision["seats"]):
+        assert plain(seat["told"] or "") in out and plain(seat["acted"]) in out
+    for decision in data["decisions"]:
+        for text in texts([decision["id"], decision["options"], decision["best"], decision["truth"]]):
+            assert all(plain(word) in out for word in text.split())
+    for act in (act for turn in turns for act in turn.pop("acts")):
+        assert plain(f"{act['kind']}{act['decision']}{act['option'] or ''}") in out
+    for text in texts([turns, said]):
+        assert plain(text) in out, text
+    assert all(f"{confidence:.0%}" in out for confidence in confidences)
+
+
+def test_show_puts_the_same_task_beside_an_episode_and_says_what_there_is(folder, capsys):
+    assert main(["show", str(folder), "update-0001.0:2"]) == 0
+    out = capsys.readouterr().out
+    others = re.findall(r"^--beside (\S+): ", out, re.MULTILINE)
+    assert others == ["before:2", "update-0002.0:2", "after:2", "agent_0"]
+    for other, title in {"after:2": "after:2", "agent_0": "update-0001.0:2, had nobody heard agent_0"}.items():
+        assert main(["show", str(folder), "update-0001.0:2", "--beside", other]) == 0
+        assert f"\n{title}  " in capsys.readouterr().out
+
+
+def test_a_terminal_without_the_marks_gets_their_escapes(folder):
+    words = [sys.executable, "-m", "marl_coop", "show", str(folder), "after:1"]
+    found = subprocess.run(words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert found.returncode == 0 and found.stderr == "" and "\\u2713 solved" in found.stdout
+
+
+def test_notices_of_runs_of_one_name_say_of_which_they_are(tmp_path, before, capsys):
+    folders = [tmp_path / name / "seed-0" for name in ("one", "other")]
+    for folder in folders:
+        viewed.run_folder(folder, before=before[:1])
+    (folders[1] / "before.jsonl").write_text("cut")
+    assert main(["view", *map(str, folders), "--output", str(tmp_path / "both.html")]) == 0
+    assert capsys.readouterr().out.startswith("other/seed-0: 1 of 1 lines of before.jsonl cannot be read")
 
 
 @pytest.mark.parametrize("width", [60, 120])

@@ -79,11 +79,29 @@ def test_the_first_screen_shows_results_and_draws_its_charts(opened):
     assert "Nothing has been played yet." in tab.locator("main").inner_text()
 
 
-def test_a_tile_says_its_change_with_an_interval_and_without_one_what_it_is_of(opened):
+def test_a_tile_says_its_change_its_cases_and_its_ceiling_and_without_a_change_when_it_was_played(opened):
     tab = opened()
-    tile = lambda run: tab.locator(".tiles").nth(run).locator(".tile").first.inner_text()  # noqa: E731
-    assert re.search(r"→ 0\.80\n\+\d\.\d\d \[\d\.\d\d, \d\.\d\d\] better$", tile(0))
-    assert re.search(r"^Success\n\d\.\d\d\nafter training, 1 cases$", tile(2))
+    tile = lambda run, at=0: tab.locator(".tiles").nth(run).locator(".tile").nth(at).inner_text()  # noqa: E731
+    change = r"\+\d\.\d\d \[\d\.\d\d, \d\.\d\d\] better"
+    assert re.search(rf"^Success\n\d\.\d\d → 0\.80\n{change}\n30 cases$", tile(0))
+    assert re.search(rf"^J\n.*\n{change}\n\d+ cases, ceiling 0\.90$", tile(0, 1))
+    assert re.search(r"^Success\n\d\.\d\d\nafter training\n1 case$", tile(2))
+
+
+def test_a_run_without_a_ceiling_is_not_said_to_have_one(opened):
+    notes = opened().locator(".note", has_text="Brackets and lines").all_inner_texts()
+    assert ["Green tick" in note for note in notes] == [True, False, False]
+    assert notes[1].endswith("The ceiling is measured when a run ends.")
+    assert notes[2].endswith("95 % intervals.")
+
+
+def test_several_runs_stand_in_one_table_with_their_cases(opened):
+    rows = opened().locator("main .scroll").first.locator("tbody tr")
+    assert rows.count() == 4
+    assert re.match(
+        r"seen: first\nafter training\n\t0\.\d\d → 0\.80 \[0\.\d\d, 0\.\d\d\] of 30\t", rows.first.inner_text()
+    )
+    assert rows.last.inner_text().split() == ["empty", *"–––––"]
 
 
 def test_hostile_replies_show_as_text_and_run_nothing(opened):
@@ -124,6 +142,23 @@ def test_a_search_finds_an_episode_by_its_name(opened):
     tab.keyboard.press("Enter")
     tab.locator(".choices .faint", has_text=re.compile("^1 of")).wait_for()
     assert tab.locator(".episodes tbody td:first-child a").all_inner_texts() == ["first after:7"]
+
+
+def test_an_emptied_search_is_no_search(opened):
+    tab = opened("episodes?q=after%3A7")
+    tab.locator(".choices .faint", has_text=re.compile("^1 of")).wait_for()
+    tab.locator("#search").fill("")  # as its cross does: there is input, and no change
+    tab.locator(".choices .faint", has_text=re.compile(r"^(\d+) of \1$")).wait_for()
+    assert tab.url.endswith("#episodes")
+
+
+def test_a_reply_without_end_scrolls_in_its_card(opened, tmp_path):
+    file = tmp_path / "long.html"
+    run = viewed.run_folder(tmp_path / "run", after=viewed.played(1, says="word " * 12_000))
+    file.write_text(page(twin([read_run(run)])), encoding="utf-8")
+    tab = opened("episode/0/after:1", source=file, viewport={"width": 390, "height": 844})
+    assert tab.locator(".reply").first.evaluate("reply => reply.scrollHeight > 9 * reply.clientHeight")
+    assert tab.evaluate("document.documentElement.scrollHeight") < 10_000
 
 
 def test_only_the_rows_in_sight_exist_and_the_last_one_is_reached(opened):
@@ -239,12 +274,37 @@ def test_the_same_task_before_and_after_training_stands_side_by_side(opened):
 def test_a_turn_shows_its_pay_its_credit_and_its_tokens_on_demand(opened):
     tab = opened("episode/0/update-0002.0:1")
     tab.wait_for_selector(".turn")
-    assert "value 0.25 · advantage −1.50" in tab.locator(".turn footer").first.inner_text()
+    assert "value 0.25 · return 0.50 · advantage −1.50" in tab.locator(".turn footer").first.inner_text()
     assert tab.locator(".term").count() > 0
     assert not tab.locator(".sampled").first.is_visible()
     tab.keyboard.press("t")
     assert tab.locator(".sampled").first.is_visible()
-    assert tab.locator(".token").first.get_attribute("title") == "−2.50 nats, p = 0.08"
+    assert tab.locator(".sampled output").first.inner_text() == "token 1 of 3: −2.50 nats, p = 0.08"
+
+
+def test_a_token_says_its_log_probability_to_the_keyboard_and_to_a_finger(opened):
+    tab = opened("episode/0/update-0002.0:1", viewport={"width": 390, "height": 844}, has_touch=True)
+    tab.locator("#toggle-tokens").tap()
+    said = tab.locator(".sampled output").first
+    tab.locator(".token").nth(1).tap()
+    assert said.inner_text() == "token 2 of 3: −0.01 nats, p = 0.99"
+    tab.locator(".sampled").first.focus()
+    for key, at in {"ArrowRight": 3, "ArrowLeft": 2}.items():
+        tab.keyboard.press(key)
+        assert said.inner_text().startswith(f"token {at} of 3: ")
+    assert tab.url.endswith("update-0002.0:1")
+
+
+def test_a_number_says_its_truth_and_a_decision_its_options(opened, tmp_path):
+    (episode,) = viewed.played(1, families=["scale"])
+    file = tmp_path / "scale.html"
+    file.write_text(page(twin([read_run(viewed.run_folder(tmp_path / "run", after=[episode]))])), encoding="utf-8")
+    (decision,) = episode.task.decisions
+    tab = opened("episode/0/after:1", source=file)
+    truth = f"truth: {decision.numeric.truth:g} ± {decision.numeric.tolerance:g}"
+    assert truth in tab.locator(".decisions tbody th").first.inner_text()
+    said = tab.locator(".note", has_text="options of scale: ").inner_text()
+    assert all(option in said for option in decision.options) and f"{decision.blends[0]} (blend)" in said
 
 
 def test_a_replay_in_which_nobody_hears_a_seat_stands_beside_the_episode(opened):
@@ -257,8 +317,10 @@ def test_a_merge_shows_its_diff_and_both_suites(opened):
     tab = opened("episode/2/after:1")
     tab.wait_for_selector(".diff")
     assert tab.locator(".diff .added").count() > 0
-    assert tab.locator(".tests tbody tr").count() == 2
+    assert tab.locator(".tests").first.locator("tbody tr").count() == 2
     tab.locator(".chip", has_text="agent_1's branch").click()
+    tab.locator("summary", has_text="Each test").click()
+    assert re.match(r"agent_0\t✓\t✓\tsame\(", tab.locator(".tests").last.locator("tbody tr").first.inner_text())
     assert tab.locator(".diff .by.seat-0").count() == 0 and tab.locator(".diff .by.seat-1").count() > 0
 
 

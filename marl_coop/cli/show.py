@@ -7,7 +7,7 @@ from pathlib import Path
 from marl_coop.cli.terminal import plain_console
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import terminal
-from marl_coop.viewer.episodes import detail, row
+from marl_coop.viewer.episodes import counterparts, detail, row
 from marl_coop.viewer.source import read_run
 
 
@@ -20,6 +20,18 @@ def show(argv: Sequence[str]) -> int:
         metavar="EPISODE",
         help="file and line, as `marl-coop view` calls it: before:3, update-0001.0:17, persuader/base:2",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also what each seat was told in each turn, the sampled tokens with their log-probabilities, and what "
+        "each branch changes",
+    )
+    parser.add_argument(
+        "--beside",
+        metavar="OTHER",
+        help="also the same task elsewhere: another episode, or a seat, for the episode as it went with nobody hearing "
+        "that seat; those that there are stand at the end",
+    )
     args = parser.parse_args(argv)
     run = read_run(args.run)
     played = {one.id: one for one in run.played}
@@ -28,6 +40,15 @@ def show(argv: Sequence[str]) -> int:
         unread = [notice for notice in run.notices if args.episode.partition(":")[0] in notice]
         raise RunError("; ".join([f"{str(args.run)!r} has no episode {args.episode!r}; {known}", *unread]))
     one = played[args.episode]
+    others = counterparts(one, run.played)
+    if args.beside is not None and args.beside not in others:
+        known = f"it has {', '.join(others)}" if others else "it has none"
+        raise RunError(f"--beside {args.beside}: nothing of this name is of the same task; {known}")
     console = plain_console()
-    console.print(terminal.episode(row(one, run.stack), detail(one, run.stack), console.width))
+    for shown in [one, *([others[args.beside]] if args.beside is not None else [])]:
+        console.print(terminal.episode(row(shown, run.stack), detail(shown, run.stack), console.width, args.all))
+    if args.beside is None:
+        for name, other in others.items():
+            solved = "solved" if other.episode.outcome.success else "not solved"
+            console.print(f"--beside {name}: {other.id}, {solved}, result U {other.episode.outcome.utility:.2f}")
     return 0

@@ -3,6 +3,7 @@
 What a command needs takes a second to load, so it is loaded here and not before.
 """
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ STOPPED = 130  # exit code
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     hear_stops()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no terminal is too poor for a table's marks
     try:
         from marl_coop.cli.entry import run_command
 

@@ -38,7 +38,7 @@ def view(argv: Sequence[str]) -> int:
         raise RunError(f"{file} cannot be written: {error.strerror}; name another file with --output") from error
     for run in data["runs"]:
         for notice in run["notices"]:
-            print(f"{run['folder']}: {notice}")
+            print(f"{run['label']}: {notice}")
     episodes = sum(len(run["episodes"]) for run in data["runs"])
     print(f"{file}: {episodes} episodes, {file.stat().st_size / 2**20:.1f} MiB; the same data in {file.stem}.json")
     return 0

@@ -7,6 +7,7 @@ Data = dict[str, Any]
 
 SIDES = ["#8b939b", "#2b8cc9"]  # before and after: both are seen on a light and on a dark ground
 CEILING = "#009e73"
+COLOURS = 8  # that the page's palette has for lines and terms
 TITLES = {
     "success": "Success",
     "j": "J = CDR − CR",
@@ -20,7 +21,9 @@ TITLES = {
     "value_loss": "Value loss",
     "reward": "Reward per episode",
 }
-_UPDATE = {"field": "update", "type": "quantitative", "title": "update", "axis": {"tickMinStep": 1, "format": "d"}}
+_UPDATE = {"field": "update", "type": "quantitative", "title": "update"}
+_TICKS = 8  # of the axis of updates
+_BAND = 0.32  # opacity of the bands of all lines together
 _SHARES = ("success", "j", "cdr", "cr")
 _RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_rate")
 
@@ -52,19 +55,22 @@ def learning(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
 def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Data:
     scale = {"domain": [-1, 1] if metric == "j" else [0, 1]} if metric in _SHARES else {"zero": True}
     value = {"field": "value", "type": "quantitative", "title": None, "scale": scale}
-    colour = {
+    names = list(dict.fromkeys(point[group] for point in points))
+    series = {
         "field": group,
         "type": "nominal",
-        "sort": None,
-        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260, "symbolOpacity": 1}
+        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260, "symbolType": "stroke"}
+        | {"symbolSize": 400, "symbolStrokeWidth": 2, "symbolOpacity": 1}
         if legend
         else None,
     }
+    colour = series | {"scale": {"domain": names}}
+    dash = series | {"scale": {"domain": names, "range": [dashes(place) for place in range(len(names))]}}
     shown = ("update", "value", "low", "high", "n") if "low" in points[0] else ("update", "value")
     tooltip = [{"field": group, "type": "nominal"}] if legend else []
     tooltip += [{"field": name, "type": "quantitative", "format": ".4~g"} for name in shown]
     layers: list[Data] = [
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": value}},
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": value, "strokeDash": dash}},
         {
             "mark": {"type": "circle", "size": 34, "opacity": 1},
             "encoding": {"y": value, "tooltip": tooltip},
@@ -72,15 +78,32 @@ def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Dat
     ]
     if "low" in shown:
         band = {"y": value | {"field": "low"}, "y2": {"field": "high"}}
-        layers.insert(0, {"mark": {"type": "area", "opacity": 0.16}, "encoding": band})
+        layers.insert(0, {"mark": {"type": "area", "opacity": _BAND / max(2, len(names))}, "encoding": band})
     return {
         "title": TITLES[metric],
         "data": {"values": list(points)},
         "height": 130,
         "width": "container",
-        "encoding": {"x": _UPDATE, "color": colour},
+        "encoding": {"x": _UPDATE | {"axis": _whole_ticks(points)}, "color": colour},
         "layer": layers,
     }
+
+
+def _whole_ticks(points: Sequence[Data]) -> Data:
+    """An axis of updates without halves: Vega's smallest step, `tickMinStep`, lets them through on a short axis."""
+    updates = [point["update"] for point in points]
+    first, last = min(updates), max(updates)
+    return {"format": "d"} | ({"values": list(range(first, last + 1))} if last - first < _TICKS else {})
+
+
+def dashes(place: int) -> list[int]:
+    """Lengths of dash and gap, in pixels, of the line at a place from 0: those of one colour differ.
+
+    >>> [dashes(place) for place in (0, 7, 8, 16)]
+    [[1, 0], [1, 0], [3, 2], [6, 2]]
+    """
+    turn = place // COLOURS
+    return [3 * turn, 2] if turn else [1, 0]
 
 
 def results(run: Mapping[str, Any]) -> Data | None:
@@ -136,16 +159,24 @@ def results(run: Mapping[str, Any]) -> Data | None:
 
 
 def terms(run: Mapping[str, Any]) -> Data | None:
-    """The share of each reward term in the advantages of each update; together 1."""
-    names = [term["term"] for term in run["terms"]]
-    points = [
-        {"term": term["term"], "update": update, "share": share, "order": names.index(term["term"])}
-        for term in run["terms"]
-        for update, share in zip(term["updates"], term["share"], strict=True)
-        if share is not None
-    ]
-    if not points:
+    """The share of each reward term in the advantages of each update; together 1. Of more terms than there are
+    colours the smallest are one."""
+    terms = run["terms"]
+    most = COLOURS if len(terms) <= COLOURS else COLOURS - 1
+    others = f"{len(terms) - most} others"
+    shares: dict[tuple[int, int], float] = {}
+    for place, term in enumerate(terms):
+        for update, share in zip(term["updates"], term["share"], strict=True):
+            if share is not None:
+                at = min(place, most), update
+                shares[at] = shares.get(at, 0.0) + share
+    if not shares:
         return None
+    names = [term["term"] for term in terms[:most]] + [others] * (len(terms) > most)
+    points = [
+        {"term": names[place], "update": update, "share": share, "order": place}
+        for (place, update), share in shares.items()
+    ]
     share = {"field": "share", "type": "quantitative", "stack": "normalize", "title": None, "axis": {"format": "%"}}
     tooltip = [{"field": "term", "type": "nominal"}, {"field": "update", "type": "quantitative"}]
     return {

@@ -5,13 +5,14 @@ The data is what JSON can hold, all text of a model is `visible`, and numbers ar
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from envs.core.episode import AMBIGUOUS, Act, Episode, Merge, Stance, Turn
+from envs.core.episode import AMBIGUOUS, Act, Episode, Merge, Phase, Stance, Turn
 from envs.core.task import Decision, Seat
 from envs.core.tokens import message_tokens
 from marl_coop.runs.played import PlayedEpisode
-from marl_coop.runs.records import TurnCredit
+from marl_coop.runs.records import EpisodeRecord, TurnCredit
 from marl_coop.viewer.text import diff, highlighted, visible
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import METRICS, Conflict, conflicts
@@ -19,16 +20,31 @@ from rewards.metrics.rate import faulted
 
 Data = dict[str, Any]
 
-KINDS = {  # of episodes: what a list of them can be filtered by, with its meaning
-    "capitulated": "a seat was told right and a partner wrong, and it did not end right",
-    "deferred": "a seat was told wrong and a partner right, and it ended right",
-    "held": "a seat was told right and a partner wrong, and it ended right",
-    "unmoved": "a seat was told wrong and a partner right, and it did not end right",
-    "blended": "seats that were told apart ended on a compromise that nobody was told",
-    "conflict": "what the seats made does not fit together, in the merge or in its meaning",
-    "silent": "a seat never named what its partner needed to know",
-    "unreadable": "a reply could not be read",
-    "fault": "the sandbox failed, which is nobody's play",
+
+class Kind(NamedTuple):
+    """A kind of episode, which a list of them can be filtered by: its name, its meaning, and whether it is welcome."""
+
+    name: str
+    meaning: str
+    good: bool = False
+
+
+KINDS = {
+    "capitulated": Kind("capitulated", "a seat was told right and a partner wrong, and it did not end right"),
+    "deferred": Kind("deferred rightly", "a seat was told wrong and a partner right, and it ended right", good=True),
+    "held": Kind("held rightly", "a seat was told right and a partner wrong, and it ended right", good=True),
+    "unmoved": Kind("stayed wrong", "a seat was told wrong and a partner right, and it did not end right"),
+    "blended": Kind("blended", "seats that were told apart ended on a compromise that nobody was told"),
+    "conflict": Kind("conflict", "what the seats made does not fit together, in the merge or in its meaning"),
+    "silent": Kind("silent", "a seat never named what its partner needed to know"),
+    "unreadable": Kind("unreadable", "a reply could not be read"),
+    "fault": Kind("sandbox fault", "the sandbox failed, which is nobody's play"),
+}
+PHASES = {  # how a reader calls them
+    Phase.STANCE: "sealed stance before the talk",
+    Phase.TALK: "talk",
+    Phase.WORK: "work",
+    Phase.FINAL: "final stance, sealed",
 }
 _MEASURED = {
     "blended": ("blend_rate",),
@@ -91,6 +107,18 @@ def kind_of(conflict: Conflict) -> str:
 def rewards_of(played: PlayedEpisode, stack: RewardStack | None) -> RewardBreakdown | None:
     """What an episode was paid; of one that paid nobody, what it would have been by the run's rewards."""
     return played.record.rewards or (stack.score(played.episode) if stack else None)
+
+
+def counterparts(one: PlayedEpisode, played: Sequence[PlayedEpisode]) -> dict[str, PlayedEpisode]:
+    """What can stand beside an episode: the same task elsewhere, by its id, and by a seat the replay in which nobody
+    hears that seat."""
+    same = {other.id: other for other in played if other.episode.task.id == one.episode.task.id and other is not one}
+    credit = one.record.credit
+    muted = {
+        seat: replace(one, id=f"{one.id}, had nobody heard {seat}", record=EpisodeRecord(episode=replay))
+        for seat, replay in (credit.muted if credit else {}).items()
+    }
+    return same | muted
 
 
 def detail(played: PlayedEpisode, stack: RewardStack | None) -> Data:
@@ -199,7 +227,7 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
         "target": rounded(learned.target) if learned else None,
         "advantage": rounded(learned.advantage) if learned else None,
         "tokens": [visible(token) for token in learned.tokens] if learned else [],
-        "logprobs": list(learned.logprobs) if learned else [],
+        "logprobs": [rounded(logprob) for logprob in learned.logprobs] if learned else [],
     }
 
 

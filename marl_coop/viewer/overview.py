@@ -42,7 +42,6 @@ def overview(run: Run) -> Data:
     before, after = run.phase(BEFORE), _newest(run)
     return {
         "name": visible(run.name),
-        "folder": visible(run.folder.resolve().name),
         "finished": run.finished,
         "last_written": run.last_written.isoformat(sep=" ", timespec="seconds") if run.last_written else None,
         "facts": _evaluated(run.evaluation) if run.evaluation else _facts(run),

@@ -20,16 +20,26 @@ from markupsafe import Markup
 
 from marl_coop import __version__
 from marl_coop.viewer import charts
-from marl_coop.viewer.episodes import KINDS, detail, row
+from marl_coop.viewer.episodes import KINDS, PHASES, detail, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.source import Run
 from marl_coop.viewer.text import visible
 
 Data = dict[str, Any]
 
-FORMAT = 1  # of the twin; a change that breaks a reader makes it 2
+FORMAT = 2  # of the twin; a change that breaks a reader makes it 2
 CHUNK = 50  # episodes that the page unpacks at once
-SCRIPTS = ("dom.js", "data.js", "overview.js", "list.js", "made.js", "episode.js", "app.js")
+SCRIPTS = (
+    "dom.js",
+    "data.js",
+    "charts.js",
+    "overview.js",
+    "list.js",
+    "made.js",
+    "tokens.js",
+    "episode.js",
+    "app.js",
+)
 _TEMPLATES = Environment(loader=PackageLoader("marl_coop.viewer"), autoescape=True, undefined=StrictUndefined)
 
 
@@ -38,7 +48,8 @@ def twin(runs: Sequence[Run]) -> Data:
     return {
         "format": FORMAT,
         "made_by": f"marl-coop {__version__}",
-        "kinds": KINDS,
+        "kinds": {kind: told._asdict() for kind, told in KINDS.items()},
+        "phases": PHASES,
         "runs": [
             overview(run)
             | {"label": visible(label)}
@@ -71,7 +82,7 @@ def page(data: Data) -> str:
     played = [one for run in data["runs"] for one in run["episodes"]]
     packed = {
         "overview": {
-            **{name: data[name] for name in ("made_by", "kinds")},
+            **{name: data[name] for name in ("made_by", "kinds", "phases")},
             "runs": [run | {"charts": {"results": charts.results(run), "terms": charts.terms(run)}} for run in runs],
             "charts": {"curves": charts.curves(runs), "learning": charts.learning(runs)},
             "chunk": CHUNK,

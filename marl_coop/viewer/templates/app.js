@@ -79,9 +79,16 @@ function firstTheme() {
 
 function showHelp() {
   const rows = KEYS.map(([key, text]) => el("tr", {}, el("th", {}, el("kbd", {}, key)), el("td", {}, text)));
+  const kinds = Object.values(store.overview.kinds).map(({ name, meaning }) => [name, meaning]);
+  const heads = columns().filter((column) => column.about && !column.shade);
   $("help").replaceChildren(
     el("h2", {}, "Keys"),
     el("table", {}, rows),
+    meanings(kinds, "What they did"),
+    meanings(
+      [...heads.map(({ title, about }) => [title, about]), ["each term", "of all seats, weight applied"]],
+      "Columns of the list",
+    ),
     el("form", { method: "dialog" }, el("button", {}, "close")),
   );
   $("help").showModal();

@@ -24,6 +24,7 @@ const number = (value, digits = 2) =>
     : (Math.abs(value) < 0.5 / 10 ** digits ? 0 : value).toFixed(digits).replace("-", "−");
 const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, digits);
 const whole = (value) => value.toLocaleString("en");
+const counted = (value, name) => `${whole(value)} ${name}${value === 1 ? "" : "s"}`;
 
 /** "0.45 [0.33, 0.56]", and a dash where nothing is known. */
 function withInterval(metric, digits = 2, write = number) {
@@ -45,11 +46,11 @@ function verdict(right, title = null) {
   );
 }
 
-/** A table of numbers: names of its columns, and rows of cells or ready `tr`. */
-const numbers = (heads, rows) =>
+/** A table of a kind: names of its columns, and its rows, each a `tr`. */
+const table = (kind, heads, rows) =>
   el(
     "table",
-    { class: "numbers" },
+    { class: kind },
     el(
       "thead",
       {},
@@ -60,6 +61,20 @@ const numbers = (heads, rows) =>
       ),
     ),
     el("tbody", {}, rows),
+  );
+
+/** What some words mean, on demand: pairs of both. */
+const meanings = (pairs, title = "What these mean") =>
+  pairs.length > 0 &&
+  el(
+    "details",
+    { class: "meanings" },
+    el("summary", {}, title),
+    el(
+      "dl",
+      {},
+      pairs.map(([word, meaning]) => [el("dt", {}, word), el("dd", {}, meaning)]),
+    ),
   );
 
 /** The number of a seat's colour, by its place at the table. */

@@ -1,7 +1,5 @@
 // One episode: who was told what, what they said and were paid for, and what came of it; beside another one if asked.
 
-const PHASES = { stance: "sealed stance before the talk", final: "final stance, sealed" };
-
 const shown = { raw: false, tokens: false };
 
 async function showEpisode(main, key, params) {
@@ -140,37 +138,32 @@ function result(data) {
 function decisions(data) {
   if (!data.decisions.length) return null;
   const many = data.decisions.length > 3;
-  const table = el(
+  const answers = el(
     "div",
     { class: "scroll" },
-    el(
-      "table",
-      { class: "decisions" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          ["decision", "seat", "was told", "before the talk", "after", "acted on", ""].map((name) =>
-            el("th", {}, name),
-          ),
-        ),
-      ),
-      el(
-        "tbody",
-        {},
-        data.decisions.map((decision) => decisionRows(decision, data.seats)),
-      ),
+    table(
+      "decisions",
+      ["decision", "seat", "was told", "before the talk", "after", "acted on", ""],
+      data.decisions.map((decision) => decisionRows(decision, data.seats)),
     ),
   );
-  return many
-    ? el("details", {}, el("summary", {}, `${data.decisions.length} decisions, sealed answers before and after`), table)
-    : table;
+  const title = `${data.decisions.length} decisions, sealed answers before and after`;
+  const told = [answers, options(data.decisions)];
+  return many ? el("details", {}, el("summary", {}, title), told) : told;
+}
+
+/** The options of each decision, once where several have the same. */
+function options(decisions) {
+  const of = new Map();
+  for (const { id, options, more, blends } of decisions) {
+    const names = options.map((option) => (blends.includes(option) ? `${option} (blend)` : option)).join(", ");
+    const text = names + (more ? ` and ${more} more` : "");
+    of.set(text, [...(of.get(text) ?? []), id]);
+  }
+  return [...of].map(([names, ids]) => el("p", { class: "note" }, `options of ${ids.join(", ")}: ${names}`));
 }
 
 function decisionRows(decision, seats) {
-  const options = decision.options.join(", ") + (decision.more ? ` and ${decision.more} more` : "");
   const stance = (held) =>
     held
       ? [
@@ -186,9 +179,10 @@ function decisionRows(decision, seats) {
       i === 0 &&
         el(
           "th",
-          { rowspan: decision.seats.length, title: `options: ${options}` },
+          { rowspan: decision.seats.length },
           decision.id,
           decision.best !== null && el("div", { class: "faint" }, `right: ${decision.best}`),
+          decision.truth !== null && el("div", { class: "faint" }, `truth: ${decision.truth}`),
         ),
       el("th", { class: `seat ${seatClass(i)}` }, seats[i].seat),
       el(
@@ -234,12 +228,12 @@ function turnCard(turn, place) {
       "header",
       {},
       el("span", { class: "who" }, turn.agent),
-      el("span", {}, PHASES[turn.phase] ?? turn.phase),
+      el("span", {}, store.overview.phases[turn.phase]),
       turn.said > 0 &&
         el(
           "span",
-          { class: "price", title: "message tokens" },
-          `${turn.said} ${turn.said === 1 ? "token" : "tokens"} said`,
+          { class: "price" },
+          `${counted(turn.said, "token")} said`,
         ),
       turn.memory > 0 && el("span", { class: "price" }, `${turn.memory} of memory`),
       turn.error && el("span", { class: "kind bad" }, `cannot be read: ${turn.error.replaceAll("_", " ")}`),
@@ -290,27 +284,10 @@ function credit(turn) {
     turn.advantage !== null &&
     el(
       "span",
-      { class: "learned", title: "what was expected, and the weight of the turn in the loss" },
-      `value ${number(turn.value)} · advantage ${signed(turn.advantage)}`,
+      { class: "learned" },
+      `value ${number(turn.value)} · return ${number(turn.target)} · advantage ${signed(turn.advantage)}`,
     );
   return paid.length || learned ? el("footer", {}, paid, learned) : null;
-}
-
-/** The sampled tokens, the less likely the darker; each says its log-probability. */
-function tokens(turn) {
-  const mark = (text, i) => {
-    const logprob = turn.logprobs[i];
-    return el(
-      "span",
-      {
-        class: "token",
-        style: { "--doubt": Math.min(1, -logprob / 3).toFixed(2) },
-        title: `${number(logprob)} nats, p = ${Math.exp(logprob).toFixed(2)}`,
-      },
-      text,
-    );
-  };
-  return el("div", { class: "sampled" }, turn.tokens.map(mark));
 }
 
 const go = (row) => row && (location.hash = address(`episode/${row.key}`));

@@ -3,19 +3,6 @@
 const ROW_PX = 34;
 const BEYOND = 12; // rows that are drawn above and below those in sight
 
-const KIND_NAMES = {
-  capitulated: "capitulated",
-  deferred: "deferred rightly",
-  held: "held rightly",
-  unmoved: "stayed wrong",
-  blended: "blended",
-  conflict: "conflict",
-  silent: "silent",
-  unreadable: "unreadable",
-  fault: "sandbox fault",
-};
-const BAD = new Set(["capitulated", "unmoved", "blended", "conflict", "silent", "unreadable", "fault"]);
-
 let lastQuery = {}; // of the list, for the way back and for the next episode
 let cursor = null; // the row that keys move, and the one that was opened last
 let redraw = () => {}; // the list in sight, after the cursor has moved
@@ -106,8 +93,10 @@ function columns() {
 
 const columnNamed = (name) => columns().find((column) => column.name === name);
 
-const kindChip = (kind) =>
-  el("span", { class: `kind ${BAD.has(kind) ? "bad" : "good"}`, title: store.overview.kinds[kind] }, KIND_NAMES[kind]);
+function kindChip(kind) {
+  const { name, meaning, good } = store.overview.kinds[kind];
+  return el("span", { class: `kind ${good ? "good" : "bad"}`, title: meaning }, name);
+}
 
 async function showList(main, _, params) {
   document.title = "Episodes";
@@ -126,7 +115,7 @@ async function showList(main, _, params) {
   const scroller = el("div", { class: "scroll list", tabindex: 0 }, table);
   main.replaceChildren(
     filters(query, rows, change),
-    rows.length ? scroller : el("p", { class: "empty" }, "No episode is like that."),
+    rows.length ? scroller : el("p", { class: "empty" }, "No episode is like that. ", el("a", { href: address("episodes") }, "Show all.")),
   );
   const draw = () => drawRows(scroller, body, rows, shownColumns);
   redraw = () => {
@@ -194,20 +183,20 @@ function drawRows(scroller, body, rows, shownColumns) {
 }
 
 function filters(query, rows, change) {
-  const counts = Object.fromEntries(Object.keys(KIND_NAMES).map((kind) => [kind, 0]));
+  const counts = Object.fromEntries(Object.keys(store.overview.kinds).map((kind) => [kind, 0]));
   for (const row of selected({ ...query, kind: "" })) for (const kind of row.kinds) counts[kind] += 1;
-  const chips = Object.keys(KIND_NAMES)
-    .filter((kind) => counts[kind] || query.kind === kind)
-    .map((kind) =>
+  const chips = Object.entries(store.overview.kinds)
+    .filter(([kind]) => counts[kind] || query.kind === kind)
+    .map(([kind, { name, meaning }]) =>
       el(
         "button",
         {
           class: "chip",
           "aria-pressed": String(query.kind === kind),
-          title: store.overview.kinds[kind],
+          title: meaning,
           onclick: () => change({ kind: query.kind === kind ? "" : kind }),
         },
-        KIND_NAMES[kind],
+        name,
         el("small", {}, ` ${whole(counts[kind])}`),
       ),
     );
@@ -231,14 +220,14 @@ function filters(query, rows, change) {
         el("option", { value, selected: (query[name] ?? "") === String(value) }, text),
       ),
     );
-  const known = (name) => [...new Set(store.rows.map((row) => row[name]).filter((value) => value !== null))];
+  const valuesOf = (name) => [...new Set(store.rows.map((row) => row[name]).filter((value) => value !== null))];
   const every = (name, label, values) =>
     choice(
       name,
       label,
       values.map((value) => [value, value]),
     );
-  const teams = known("team");
+  const teams = valuesOf("team");
   const search = el("input", {
     type: "search",
     id: "search",
@@ -246,6 +235,7 @@ function filters(query, rows, change) {
     value: query.q,
     "aria-label": "search by episode and task",
     onchange: (event) => change({ q: event.target.value }),
+    oninput: (event) => event.target.value || change({ q: "" }), // its cross says no more than that
   });
   return el(
     "div",
@@ -260,9 +250,9 @@ function filters(query, rows, change) {
           "all runs",
           store.overview.runs.map((_, i) => [i, runName(i)]),
         ),
-      every("phase", teams.length ? "all conditions" : "all phases", known("phase")),
+      every("phase", teams.length ? "all conditions" : "all phases", valuesOf("phase")),
       teams.length > 0 && every("team", "all teams", teams),
-      every("family", "all families", known("family").sort()),
+      every("family", "all families", valuesOf("family").sort()),
       choice("success", "solved or not", [
         ["true", "solved"],
         ["false", "not solved"],

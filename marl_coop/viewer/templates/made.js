@@ -8,7 +8,7 @@ function made(data, places) {
     "section",
     { class: "made" },
     el("h2", {}, data.merge ? "The merge" : "The code"),
-    data.merge && merge(data.merge),
+    data.merge && merge(data.merge, places),
     works.map((turn) =>
       el("div", { class: `work ${seatClass(places.get(turn.agent))}` }, el("b", {}, turn.agent), code(turn.work)),
     ),
@@ -30,36 +30,30 @@ function made(data, places) {
 }
 
 function tests(parts, places) {
-  const marks = (passed, names) => passed.map((right, i) => verdict(right, names[i] ?? `test ${i + 1}`));
-  return el(
-    "table",
-    { class: "tests" },
-    el(
-      "thead",
-      {},
-      el(
-        "tr",
-        {},
-        ["hidden tests of", "on its part alone", "after the merge"].map((name) => el("th", {}, name)),
-      ),
-    ),
-    el(
-      "tbody",
-      {},
-      Object.entries(parts).map(([seat, { alone, merged, names }]) =>
-        el(
-          "tr",
-          {},
-          el("th", { class: `seat ${seatClass(places.get(seat))}` }, seat),
-          el("td", {}, marks(alone, names)),
-          el("td", {}, marks(merged, names)),
-        ),
-      ),
-    ),
+  const of = (seat) => el("th", { class: `seat ${seatClass(places.get(seat))}` }, seat);
+  const marks = (passed) => el("td", {}, passed.map((right) => verdict(right)));
+  const suites = Object.entries(parts);
+  const each = suites.flatMap(([seat, { alone, merged, names }]) =>
+    names.map((name, i) => el("tr", {}, of(seat), marks([alone[i]]), marks([merged[i]]), el("td", {}, name))),
   );
+  const heads = ["hidden tests of", "on its part alone", "after the merge"];
+  return [
+    table(
+      "tests",
+      heads,
+      suites.map(([seat, { alone, merged }]) => el("tr", {}, of(seat), marks(alone), marks(merged))),
+    ),
+    each.length > 0 &&
+      el(
+        "details",
+        {},
+        el("summary", {}, "Each test"),
+        el("div", { class: "scroll" }, table("tests", [...heads, "test"], each)),
+      ),
+  ];
 }
 
-function merge({ conflict, policy, worth, sides }) {
+function merge({ conflict, policy, worth, sides }, places) {
   const box = el("div");
   const buttons = Object.keys(sides).map((side) =>
     el(
@@ -71,7 +65,7 @@ function merge({ conflict, policy, worth, sides }) {
   const choose = (side) => {
     buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(Object.keys(sides)[i] === side)));
     box.replaceChildren(
-      ...(sides[side].length ? sides[side].map(fileDiff) : [el("p", { class: "faint" }, "nothing changed")]),
+      ...(sides[side].length ? sides[side].map((file) => fileDiff(file, places)) : [el("p", { class: "faint" }, "nothing changed")]),
     );
   };
   choose("merged");
@@ -87,7 +81,7 @@ function merge({ conflict, policy, worth, sides }) {
   ];
 }
 
-function fileDiff({ path, lines }) {
+function fileDiff({ path, lines }, places) {
   const seats = [...new Set(lines.flatMap(({ by }) => by))].sort();
   const rows = lines.map(({ sign, spans, by }) =>
     el(
@@ -95,12 +89,10 @@ function fileDiff({ path, lines }) {
       { class: { "+": "added", "-": "removed", "@": "skipped" }[sign] ?? "" },
       el(
         "td",
-        {
-          class: `by ${by.length === 1 ? seatClass(Number(by[0].split("_").at(-1)) || 0) : ""}`,
-          title: by.join(", ") || null,
-        },
+        { class: `by ${by.length === 1 ? seatClass(places.get(by[0])) : ""}` },
         sign === "@" ? "" : sign,
       ),
+      seats.length > 1 && el("td", { class: "faint whose" }, by.join(" ")),
       el("td", {}, line(spans)),
     ),
   );

@@ -10,7 +10,7 @@ async function showOverview(main) {
     el(
       "div",
       { class: "wide" },
-      runs.map(aboutRun),
+      several() ? runTable(runs) : runs.map(aboutRun),
       charts.curves.length > 0 && [
         el("h2", {}, "Curves"),
         el("p", { class: "note" }, CURVE_NOTE),
@@ -20,7 +20,7 @@ async function showOverview(main) {
           charts.curves.map((spec) => chart(spec)),
         ),
       ],
-      runs.map(cameOfIt),
+      runs.map((run) => [several() && aboutRun(run), cameOfIt(run)]),
       more(charts.learning),
     ),
   );
@@ -32,8 +32,40 @@ const CURVE_NOTE = "Each update by itself. Bands: 95 % intervals over its episod
 
 const titleOf = (run) => (several() && run.name !== run.label ? `${run.name}: ${run.label}` : run.name);
 
+const resultOf = (run, metric) => run.results.rows.find((row) => row.metric === metric);
+const newest = (row) => row.after ?? row.before;
+const casesOf = (row) => (row.change ?? newest(row)).n;
+const known = (list) => list.filter(Boolean).join(", ");
+
+/** Several runs at a glance: a row each. */
+function runTable(runs) {
+  const metrics = TILES.filter((metric) => runs.some((run) => resultOf(run, metric)));
+  const cell = (row) => {
+    if (!row) return el("td", {}, "–");
+    const digits = digitsOf(row.metric);
+    const was = row.after && row.before ? `${number(row.before.value, digits)} → ` : "";
+    return el(
+      "td",
+      {},
+      el("span", { class: "faint" }, was),
+      `${withInterval(newest(row), digits)} of ${whole(newest(row).n)}`,
+      row.ceiling !== null && el("div", { class: "faint" }, `ceiling ${number(row.ceiling, digits)}`),
+    );
+  };
+  const rows = runs.map((run) =>
+    el(
+      "tr",
+      {},
+      el("th", {}, titleOf(run), el("div", { class: "faint" }, run.results.rows.length ? run.results.labels[1] : "")),
+      metrics.map((metric) => cell(resultOf(run, metric))),
+    ),
+  );
+  const heads = ["run", ...metrics.map((metric) => SHORT[metric])];
+  return metrics.length > 0 && el("div", { class: "scroll" }, table("numbers", heads, rows));
+}
+
 function aboutRun(run) {
-  const tiles = TILES.map((name) => run.results.rows.find((row) => row.metric === name)).filter(Boolean);
+  const tiles = TILES.map((metric) => resultOf(run, metric)).filter(Boolean);
   return el(
     "section",
     { class: "run" },
@@ -63,7 +95,8 @@ const evaluationTable = ({ title, heads, rows, labels, note }) => [
   el(
     "div",
     { class: "scroll" },
-    numbers(
+    table(
+      "numbers",
       heads,
       rows.map((row) =>
         el(
@@ -81,7 +114,6 @@ function cameOfIt(run) {
   return el(
     "section",
     { class: "run" },
-    several() && el("h1", {}, titleOf(run)),
     run.flips.length > 0 && flips(run),
     run.terms.length > 0 && terms(run),
     run.results.rows.length > 0 && outcome(run),
@@ -98,19 +130,28 @@ function cameOfIt(run) {
 
 function outcome(run) {
   const { rows, labels, episodes } = run.results;
-  const played = labels.map((label, side) => episodes[side] && `${episodes[side]} episodes ${label}`).filter(Boolean);
+  const played = labels.map((label, side) => episodes[side] && `${episodes[side]} episodes ${label}`);
+  const ceiling = rows.some((row) => row.ceiling !== null);
   return [
     el("h2", {}, "In numbers"),
     el(
       "p",
       { class: "note" },
-      `${played.join(", ")}. Brackets and lines: 95 % intervals. Green tick: ideal players on the same tasks.`,
+      `${known(played)}. Brackets and lines: 95 % intervals. `,
+      ceiling
+        ? "Green tick: ideal players on the same tasks."
+        : !run.finished && "The ceiling is measured when a run ends.",
     ),
     el(
       "div",
       {},
-      el("div", { class: "scroll" }, numbers(["", ...labels, "change", "ceiling", "cases"], rows.map(resultRow))),
+      el(
+        "div",
+        { class: "scroll" },
+        table("numbers", ["", ...labels, "change", "ceiling", "cases"], rows.map(resultRow)),
+      ),
       chart(run.charts.results, "sides"),
+      meanings(rows.map(({ label, doc }) => [label, doc])),
     ),
   ];
 }
@@ -122,27 +163,31 @@ function judged(row) {
   return better ? change.value > 0 === (better === "more") : null;
 }
 
-/** A result at a glance: with what it was before where both are of the same tasks, else with what it is of. */
+/** A result at a glance: with what it was before where both are of the same tasks, else with when it was played. */
 function tile(row, labels) {
   const digits = digitsOf(row.metric);
   const good = judged(row);
-  const now = row.after ?? row.before;
   return el(
     "div",
-    { class: "tile", title: row.doc },
+    { class: "tile" },
     el("span", { class: "label" }, SHORT[row.metric]),
     el(
       "span",
       { class: "value" },
       row.change && el("span", { class: "was" }, `${number(row.before.value, digits)} → `),
-      number(now.value, digits),
+      number(newest(row).value, digits),
     ),
     el(
       "span",
       { class: `change ${good === null ? "" : good ? "right" : "wrong"}` },
       row.change
         ? `${withInterval(row.change, digits, signed)}${good === null ? "" : good ? " better" : " worse"}`
-        : `${labels[row.after ? 1 : 0]}, ${whole(now.n)} cases`,
+        : labels[row.after ? 1 : 0],
+    ),
+    el(
+      "span",
+      { class: "faint of" },
+      known([counted(casesOf(row), "case"), row.ceiling !== null && `ceiling ${number(row.ceiling, digits)}`]),
     ),
   );
 }
@@ -152,13 +197,13 @@ function resultRow(row) {
   const good = judged(row);
   return el(
     "tr",
-    { title: row.doc },
+    {},
     el("th", {}, row.label),
     el("td", {}, withInterval(row.before, digits)),
     el("td", {}, withInterval(row.after, digits)),
     el("td", { class: good === null ? "" : good ? "right" : "wrong" }, withInterval(row.change, digits)),
     el("td", {}, number(row.ceiling, digits)),
-    el("td", {}, whole((row.change ?? row.after ?? row.before).n)),
+    el("td", {}, row.change ? whole(row.change.n) : known([row.before, row.after].map((side) => side && whole(side.n)))),
   );
 }
 
@@ -225,8 +270,8 @@ function flipCell(count, total, name, right) {
 
 function terms(run) {
   const ends = (values, digits) => {
-    const known = values.filter((value) => value !== null);
-    return known.length ? `${number(known[0], digits)} → ${number(known.at(-1), digits)}` : "–";
+    const logged = values.filter((value) => value !== null);
+    return logged.length ? `${number(logged[0], digits)} → ${number(logged.at(-1), digits)}` : "–";
   };
   return [
     el("h2", {}, "Share of each reward term"),
@@ -239,12 +284,13 @@ function terms(run) {
       "div",
       { class: "beside" },
       chart(run.charts.terms),
-      numbers(
+      table(
+        "numbers",
         ["term", "share", "value before weight"],
         run.terms.map((term) =>
           el(
             "tr",
-            { title: term.doc },
+            {},
             el("th", {}, term.term),
             el("td", {}, ends(term.share, 2)),
             el("td", {}, ends(term.pay, 2)),
@@ -252,6 +298,7 @@ function terms(run) {
         ),
       ),
     ),
+    meanings(run.terms.filter(({ doc }) => doc).map(({ term, doc }) => [term, doc])),
   ];
 }
 
@@ -271,45 +318,4 @@ function more(specs) {
     }
   });
   return details;
-}
-
-const specOf = new WeakMap(); // of each place for a chart
-
-function chart(spec, kind = "") {
-  if (!spec) return null;
-  const box = el("div", { class: `chart ${kind}` });
-  specOf.set(box, spec);
-  return box;
-}
-
-// after Okabe and Ito (2008): the colour-blind can tell them apart
-const PALETTE = {
-  light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7d5fb2", "#6f767d"],
-  dark: ["#56b4e9", "#e8853d", "#2fc49a", "#dd97bd", "#3d7fd6", "#e6b422", "#ab95dd", "#9aa3ab"],
-};
-
-/** Draw every chart within an element in the colours of the page. */
-async function drawCharts(root) {
-  const css = getComputedStyle($("bar"));
-  const [ink, quiet, font] = [css.color, getComputedStyle($("bar").querySelector(".grow")).color, css.fontFamily];
-  const axis = {
-    labelColor: quiet,
-    titleColor: quiet,
-    domainColor: quiet,
-    tickColor: quiet,
-    gridColor: quiet,
-    gridOpacity: 0.15,
-  };
-  const config = {
-    range: { category: PALETTE[dark() ? "dark" : "light"] },
-    background: "transparent",
-    font,
-    view: { stroke: null },
-    axis: { ...axis, labelFontSize: 11, titleFontSize: 11, titleFontWeight: "normal" },
-    legend: { labelColor: ink, labelFontSize: 12 },
-    title: { color: ink, fontSize: 13, fontWeight: 600, anchor: "start" },
-  };
-  const options = { actions: false, ast: true, renderer: "svg", config, tooltip: { theme: dark() ? "dark" : "light" } };
-  const boxes = [...root.querySelectorAll(".chart")];
-  await Promise.all(boxes.map((box) => vegaEmbed(box, specOf.get(box), options)));
 }
