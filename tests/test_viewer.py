@@ -23,7 +23,7 @@ from marl_coop.viewer.episodes import KINDS, PHASES, detail, kind_of, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
-from marl_coop.viewer.text import diff, highlighted, visible
+from marl_coop.viewer.text import all_visible, diff, highlighted, visible
 from rewards import RewardStack
 from rewards.metrics import conflicts
 
@@ -347,6 +347,8 @@ def test_a_run_whose_episodes_are_gone_has_the_curves_of_its_log(tmp_path, befor
         file.unlink()
     curves = [point for point in overview(read_run(place))["curves"] if point["metric"] == "j"]
     assert [(point["update"], point["value"], point["low"]) for point in curves] == [(1, 0.1, None), (2, 0.2, None)]
+    (chart,) = charts.curves([{"label": "log", "curves": curves}])
+    assert [layer["mark"]["type"] for layer in chart["layer"]] == ["line", "circle"]  # no band
 
 
 def test_a_run_that_diverged_is_shown_without_the_numbers_that_are_none(tmp_path, before):
@@ -447,8 +449,28 @@ def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsy
     assert "task_success +" in out and after[0].task.id in out and "…" not in out
 
 
+def test_no_text_of_a_record_reaches_a_reader_as_control_characters():
+    (episode,) = viewed.played(1, env="PairedFeatures")
+    outcome = replace(episode.outcome, merge=replace(episode.outcome.merge, policy=viewed.HOSTILE[2]))
+    players = dict.fromkeys(episode.seats, viewed.HOSTILE[2])
+    one = of(replace(episode, outcome=outcome, players=players))
+    for data in (row(one, None), detail(one, None)):
+        assert all_visible(data) == data
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_word_that_is_longer_than_a_lane_is_broken_and_not_cut(width):
+    (episode,) = viewed.played(1, says="w" * 300)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal.episode(row(of(episode), None), detail(of(episode), None), width))
+    out = console.file.getvalue()
+    assert "…" not in out and out.count("w") >= 6 * 300
+
+
 def texts(data) -> list[str]:
     """All text of a twin's data, and its numbers as the terminal writes them."""
+    if isinstance(data, dict) and "spans" in data:
+        return [text for _, text in data["spans"]]
     if isinstance(data, dict):
         return [text for value in data.values() for text in texts(value)]
     if isinstance(data, list):

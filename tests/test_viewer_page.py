@@ -1,8 +1,10 @@
 """The page of the viewer in a real browser: opened from the disk, read, clicked and driven by keys."""
 
+import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import viewed
@@ -343,6 +345,21 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened, place):
     if not place:
         tab.wait_for_selector(".chart svg")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_on_a_phone_words_without_end_are_broken(opened, tmp_path):
+    (episode,) = viewed.played(1, env="PairedFeatures")
+    word = "w" * 200
+    outcome = replace(episode.outcome, detail=word, merge=replace(episode.outcome.merge, policy=word))
+    episode = replace(episode, outcome=outcome, players=dict.fromkeys(episode.seats, word))
+    run = viewed.run_folder(tmp_path / "run", updates=[[episode]])
+    line = {"update": 1, "step": 1, f"agent_0/advantage_share/{word}": 1.0, f"{word}/entropy": 1.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line))
+    file = tmp_path / "words.html"
+    file.write_text(page(twin([read_run(run)])), encoding="utf-8")
+    for place in ("", "episodes", "episode/0/update-0001.0:1"):
+        tab = opened(place, source=file, viewport={"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, place
 
 
 def test_an_address_of_nothing_says_so(opened):

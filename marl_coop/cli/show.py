@@ -9,6 +9,7 @@ from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import terminal
 from marl_coop.viewer.episodes import counterparts, detail, row
 from marl_coop.viewer.source import read_run
+from marl_coop.viewer.text import visible
 
 
 def show(argv: Sequence[str]) -> int:
@@ -50,5 +51,6 @@ def show(argv: Sequence[str]) -> int:
     if args.beside is None:
         for name, other in others.items():
             solved = "solved" if other.episode.outcome.success else "not solved"
-            console.print(f"--beside {name}: {other.id}, {solved}, result U {other.episode.outcome.utility:.2f}")
+            told = f"--beside {name}: {other.id}, {solved}, result U {other.episode.outcome.utility:.2f}"
+            console.print(visible(told))
     return 0

@@ -66,7 +66,8 @@ def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Dat
     }
     colour = series | {"scale": {"domain": names}}
     dash = series | {"scale": {"domain": names, "range": [dashes(place) for place in range(len(names))]}}
-    shown = ("update", "value", "low", "high", "n") if "low" in points[0] else ("update", "value")
+    bounded = any(point.get("low") is not None for point in points)
+    shown = ("update", "value", "low", "high", "n") if bounded else ("update", "value")
     tooltip = [{"field": group, "type": "nominal"}] if legend else []
     tooltip += [{"field": name, "type": "quantitative", "format": ".4~g"} for name in shown]
     layers: list[Data] = [
@@ -76,7 +77,7 @@ def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Dat
             "encoding": {"y": value, "tooltip": tooltip},
         },
     ]
-    if "low" in shown:
+    if bounded:
         band = {"y": value | {"field": "low"}, "y2": {"field": "high"}}
         layers.insert(0, {"mark": {"type": "area", "opacity": _BAND / max(2, len(names))}, "encoding": band})
     return {

@@ -1,6 +1,6 @@
 """Episodes as plain data for a reader: a row for a list of them, and all that is shown of one.
 
-The data is what JSON can hold, all text of a model is `visible`, and numbers are rounded to what a reader can use.
+The data is what JSON can hold, all text in it is `visible`, and numbers are rounded to what a reader can use.
 """
 
 import math
@@ -13,7 +13,7 @@ from envs.core.task import Decision, Seat
 from envs.core.tokens import message_tokens
 from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord, TurnCredit
-from marl_coop.viewer.text import diff, highlighted, visible
+from marl_coop.viewer.text import all_visible, diff, highlighted
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import METRICS, Conflict, conflicts
 from rewards.metrics.rate import faulted
@@ -58,22 +58,24 @@ def row(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     """What a list shows of an episode. `terms` are sums over turns and seats, weights applied."""
     episode, breakdown = played.episode, rewards_of(played, stack)
     terms = {name: rounded(value) or 0.0 for name, value in breakdown.by_term().items()} if breakdown else {}
-    return {
-        "id": played.id,
-        "phase": visible(played.phase),
-        "team": visible(played.team) if played.team is not None else None,
-        "update": played.update,
-        "task": visible(episode.task.id),
-        "family": visible(episode.task.family),
-        "told": [_told_right(episode, seat) for seat in episode.seats],
-        "success": episode.outcome.success,
-        "utility": rounded(episode.outcome.utility),
-        "kinds": kinds(episode, played.judged),
-        "said": sum(turn.message_tokens for turn in episode.turns),
-        "written": sum(message_tokens(turn.reply) for turn in episode.turns),
-        "reward": rounded(sum(terms.values())) if breakdown else None,
-        "terms": {name: value for name, value in terms.items() if value},
-    }
+    return all_visible(
+        {
+            "id": played.id,
+            "phase": played.phase,
+            "team": played.team,
+            "update": played.update,
+            "task": episode.task.id,
+            "family": episode.task.family,
+            "told": [_told_right(episode, seat) for seat in episode.seats],
+            "success": episode.outcome.success,
+            "utility": rounded(episode.outcome.utility),
+            "kinds": kinds(episode, played.judged),
+            "said": sum(turn.message_tokens for turn in episode.turns),
+            "written": sum(message_tokens(turn.reply) for turn in episode.turns),
+            "reward": rounded(sum(terms.values())) if breakdown else None,
+            "terms": {name: value for name, value in terms.items() if value},
+        }
+    )
 
 
 def _told_right(episode: Episode, seat: Seat) -> bool | None:
@@ -125,13 +127,12 @@ def detail(played: PlayedEpisode, stack: RewardStack | None) -> Data:
     """All that is shown of an episode, and of its replays in which nobody hears a seat."""
     credit = played.record.credit
     turns = credit.turns if credit else {}
-    return _episode(played.episode, rewards_of(played, stack), turns) | {
-        "paid": played.record.rewards is not None,
-        "muted": {
-            seat: _episode(replay, stack.score(replay) if stack else None, {}) | {"paid": False}
-            for seat, replay in (credit.muted if credit else {}).items()
-        },
+    muted = {
+        seat: _episode(replay, stack.score(replay) if stack else None, {}) | {"paid": False}
+        for seat, replay in (credit.muted if credit else {}).items()
     }
+    told = _episode(played.episode, rewards_of(played, stack), turns)
+    return all_visible(told | {"paid": played.record.rewards is not None, "muted": muted})
 
 
 def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mapping[Seat, Sequence[TurnCredit]]) -> Data:
@@ -140,8 +141,8 @@ def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mappin
         "seats": [
             {
                 "seat": seat,
-                "player": visible(episode.players.get(seat, "")),
-                "brief": visible(episode.task.briefs[seat]),
+                "player": episode.players.get(seat, ""),
+                "brief": episode.task.briefs[seat],
                 "reward": rounded(breakdown.total(seat)) if breakdown else None,
             }
             for seat in episode.seats
@@ -152,14 +153,13 @@ def _episode(episode: Episode, breakdown: RewardBreakdown | None, credit: Mappin
         "success": outcome.success,
         "utility": rounded(outcome.utility),
         "solo_utility": rounded(outcome.solo_utility),
-        "detail": visible(outcome.detail),
+        "detail": outcome.detail,
         "tests": _tests(episode),
         "merge": _merge(outcome.merge),
         "forecasts": [
-            {"round": f.round, "files": [visible(path) for path in f.ranges], "symbols": list(map(visible, f.symbols))}
-            for f in outcome.forecasts
+            {"round": f.round, "files": list(f.ranges), "symbols": list(f.symbols)} for f in outcome.forecasts
         ],
-        "memory": [{"author": entry.author, "line": visible(entry.line)} for entry in outcome.memory],
+        "memory": [{"author": entry.author, "line": entry.line} for entry in outcome.memory],
     }
 
 
@@ -169,20 +169,20 @@ def _decision(episode: Episode, decision: Decision) -> Data:
     acted = {seat: episode.outcome.committed.get(seat, {}).get(decision.id) for seat in episode.seats}
     numeric, options = decision.numeric, decision.options
     return {
-        "id": visible(decision.id),
-        "options": [visible(option) for option in options[:MANY]],
+        "id": decision.id,
+        "options": list(options[:MANY]),
         "more": max(0, len(options) - MANY),
-        "blends": [visible(blend) for blend in decision.blends],
-        "best": visible(decision.best) if decision.utility else None,
+        "blends": list(decision.blends),
+        "best": decision.best if decision.utility else None,
         "truth": None if numeric is None else f"{numeric.truth:g} ± {numeric.tolerance:g}",
         "seats": [
             {
-                "told": visible(decision.told(seat)) if seat in decision.belief else None,
+                "told": decision.told(seat) if seat in decision.belief else None,
                 "source": decision.quality(seat) if seat in decision.cue else "",
                 "told_right": decision.is_right(decision.belief[seat]) if seat in decision.belief else None,
                 "before": _stance(episode.prior(seat, decision.id), decision),
                 "after": _stance(episode.final(seat, decision.id), decision),
-                "acted": visible(acted[seat] or ""),
+                "acted": acted[seat] or "",
                 "acted_right": acted[seat] != AMBIGUOUS and decision.is_right(acted[seat]),
                 "kind": kinds_of_seats.get(seat),
             }
@@ -195,8 +195,8 @@ def _stance(stance: Stance | None, decision: Decision) -> Data | None:
     if stance is None:
         return None
     return {
-        "decision": visible(stance.decision),
-        "option": visible(stance.option),
+        "decision": stance.decision,
+        "option": stance.option,
         "confidence": rounded(stance.confidence),
         "right": decision.is_right(stance.option),
     }
@@ -209,9 +209,9 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
         "agent": turn.agent,
         "round": turn.round,
         "phase": str(turn.phase),
-        "heard": visible(turn.observation),
-        "reply": visible(turn.reply),
-        "message": visible(turn.message),
+        "heard": turn.observation,
+        "reply": turn.reply,
+        "message": turn.message,
         "work": highlighted(turn.work) if turn.work else [],
         "acts": [_act(act) for act in turn.acts],
         "stances": [_stance(stance, episode.task.decision(stance.decision)) for stance in turn.stances],
@@ -226,7 +226,7 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
         "value": rounded(learned.value) if learned else None,
         "target": rounded(learned.target) if learned else None,
         "advantage": rounded(learned.advantage) if learned else None,
-        "tokens": [visible(token) for token in learned.tokens] if learned else [],
+        "tokens": list(learned.tokens) if learned else [],
         "logprobs": [rounded(logprob) for logprob in learned.logprobs] if learned else [],
     }
 
@@ -234,8 +234,8 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
 def _act(act: Act) -> Data:
     return {
         "kind": str(act.kind),
-        "decision": visible(act.decision),
-        "option": None if act.option is None else visible(act.option),
+        "decision": act.decision,
+        "option": act.option,
         "confidence": rounded(act.confidence),
     }
 
@@ -244,7 +244,7 @@ def _tests(episode: Episode) -> Data:
     outcome = episode.outcome
     parts = {}
     for seat, tests in outcome.parts.items():
-        names = [visible(test.expression) for test in episode.task.hidden_tests if test.part == seat]
+        names = [test.expression for test in episode.task.hidden_tests if test.part == seat]
         named = names if len(names) == len(tests.alone) else []
         parts[seat] = {"alone": list(tests.alone), "merged": list(tests.merged), "names": named}
     return {"passed": outcome.tests_passed, "total": outcome.tests_total, "parts": parts}
@@ -261,7 +261,7 @@ def _merge(merge: Merge | None) -> Data | None:
         "worth": {seat: rounded(worth) for seat, worth in merge.worth.items()},
         "sides": {
             side: [
-                {"path": visible(path), "lines": lines}
+                {"path": path, "lines": lines}
                 for path in paths
                 if (
                     lines := diff(

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from envs.core.episode import Episode
-from marl_coop.evaluation.battery_tables import Grid, grids
+from marl_coop.evaluation.battery_tables import grids
 from marl_coop.evaluation.results import Results
 from marl_coop.runs.played import AFTER, BEFORE, EVALUATION, TRAINING
 from marl_coop.viewer.episodes import rounded
 from marl_coop.viewer.source import Run
-from marl_coop.viewer.text import visible
+from marl_coop.viewer.text import all_visible
 from rewards.metrics import METRICS, Flip, Metric, compare, flip_matrix, measure, of_players, seats_of
 from rewards.metrics.rate import doc, faulted
 
@@ -40,22 +40,24 @@ LEARNING = ("kl_to_reference", "entropy", "clip_fraction", "explained_variance",
 def overview(run: Run) -> Data:
     """What is known of a run as a whole; whatever it has not written is empty."""
     before, after = run.phase(BEFORE), _newest(run)
-    return {
-        "name": visible(run.name),
-        "finished": run.finished,
-        "last_written": run.last_written.isoformat(sep=" ", timespec="seconds") if run.last_written else None,
-        "facts": _evaluated(run.evaluation) if run.evaluation else _facts(run),
-        "config": visible(run.config_text),
-        "command": visible(shlex.join(map(str, run.starts[-1].get("command", ())))) if run.starts else "",
-        "notices": [visible(notice) for notice in run.notices],
-        "alarms": _alarms(run),
-        "results": _results(run, before, after),
-        "flips": _flips(run, before, after),
-        "curves": [*_curves(run, TRAINING, "team/"), *_curves(run, EVALUATION, "eval/")],
-        "terms": _terms(run),
-        "learning": _learning(run),
-        "tables": [_table(grid) for grid in grids(run.evaluation)] if run.evaluation else [],
-    }
+    return all_visible(
+        {
+            "name": run.name,
+            "finished": run.finished,
+            "last_written": run.last_written.isoformat(sep=" ", timespec="seconds") if run.last_written else None,
+            "facts": _evaluated(run.evaluation) if run.evaluation else _facts(run),
+            "config": run.config_text,
+            "command": shlex.join(map(str, run.starts[-1].get("command", ()))) if run.starts else "",
+            "notices": list(run.notices),
+            "alarms": _alarms(run),
+            "results": _results(run, before, after),
+            "flips": _flips(run, before, after),
+            "curves": [*_curves(run, TRAINING, "team/"), *_curves(run, EVALUATION, "eval/")],
+            "terms": _terms(run),
+            "learning": _learning(run),
+            "tables": [grid._asdict() for grid in grids(run.evaluation)] if run.evaluation else [],
+        }
+    )
 
 
 class _Side(NamedTuple):
@@ -75,16 +77,10 @@ def _newest(run: Run) -> _Side:
     return _Side("after training", [])
 
 
-def _table(grid: Grid) -> Data:
-    """A grid of an evaluation, of which the names of teams are text of users."""
-    rows = [[visible(cell) for cell in row] for row in grid.rows]
-    return grid._asdict() | {"title": visible(grid.title), "heads": [*map(visible, grid.heads)], "rows": rows}
-
-
 def _alarms(run: Run) -> list[str]:
     """Those that still ring."""
     last = {str(record.get("alarm")): record for record in run.alarms}
-    return [visible(str(record.get("text"))) for record in last.values() if record.get("rings")]
+    return [str(record.get("text")) for record in last.values() if record.get("rings")]
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -109,7 +105,7 @@ def _facts(run: Run) -> dict[str, str]:
         "code": f"{str(git['commit'])[:10]}{' with changes' if git.get('dirty') else ''}" if "commit" in git else None,
         "version": versions.get("marl-coop"),
     }
-    return {name: visible(str(value)) for name, value in facts.items() if value not in (None, "")}
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _evaluated(results: Results) -> dict[str, str]:
@@ -122,7 +118,7 @@ def _evaluated(results: Results) -> dict[str, str]:
         "ceiling": results.ceiling,
     }
     facts |= {"environment": ", ".join(places)}
-    return {name: visible(value) for name, value in facts.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -214,8 +210,8 @@ def _terms(run: Run) -> list[Data]:
             about = weights[name].__doc__ if name in weights else ""
             found.append(
                 {
-                    "term": visible(name),
-                    "doc": visible(doc(type(weights[name])).split(". ")[0]) if about else "",
+                    "term": name,
+                    "doc": doc(type(weights[name])).split(". ")[0] if about else "",
                     "share": share,
                     "pay": pay,
                     "updates": [record["update"] for record in run.metrics],
@@ -227,7 +223,7 @@ def _terms(run: Run) -> list[Data]:
 def _learning(run: Run) -> list[Data]:
     """What the learner logs of itself, of each seat or adapter in each update."""
     return [
-        {"metric": name, "who": visible(who), "update": record["update"], "value": rounded(value)}
+        {"metric": name, "who": who, "update": record["update"], "value": rounded(value)}
         for record in run.metrics
         for key, value in record.items()
         for who, _, name in [key.rpartition("/")]

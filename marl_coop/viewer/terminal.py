@@ -108,12 +108,13 @@ def _lanes(detail: Data, width: int, everything: bool) -> Table:
     turns = [[_turn(turn, seats.index(turn["agent"]), everything) for turn in turns] for turns in _rounds(detail)]
     if width < LANE * len(seats):
         lane = Table.grid(expand=True)
+        lane.add_column(overflow="fold")
         for panel in (*briefs, *chain.from_iterable(turns)):
             lane.add_row(panel)
         return lane
     lanes = Table.grid(expand=True)
     for _ in seats:
-        lanes.add_column(ratio=1)
+        lanes.add_column(ratio=1, overflow="fold")
     lanes.add_row(*briefs)
     for of_round, panels in zip(_rounds(detail), turns, strict=True):
         beside: list[RenderableType] = [""] * len(seats)

@@ -1,7 +1,8 @@
 """Text that a model wrote, made safe to look at; code in colours, and as a diff."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
+from typing import Any
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_for_filename
@@ -21,8 +22,19 @@ def visible(text: str) -> str:
     >>> print(visible("so\x1b[2J be\u202e it \ud83d"))
     so\x1b[2J be\u202e it \ud83d
     """
+    if text.replace("\n", "").replace("\t", "").isprintable():  # as nearly all text, and in no time
+        return text
     shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
     return "".join(shown)
+
+
+def all_visible(data: Any) -> Any:
+    """Data as JSON can hold it, with every text in it `visible`, names of fields included."""
+    if isinstance(data, str):
+        return visible(data)
+    if isinstance(data, Mapping):
+        return {visible(name): all_visible(value) for name, value in data.items()}
+    return [all_visible(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def highlighted(code: str, path: str = "code.py") -> list[Spans]:

@@ -273,6 +273,8 @@ function terms(run) {
     const logged = values.filter((value) => value !== null);
     return logged.length ? `${number(logged[0], digits)} → ${number(logged.at(-1), digits)}` : "–";
   };
+  const line = ({ term, share, pay }) =>
+    el("tr", {}, el("th", {}, term), el("td", {}, ends(share, 2)), el("td", {}, ends(pay, 2)));
   return [
     el("h2", {}, "Share of each reward term"),
     el(
@@ -284,19 +286,7 @@ function terms(run) {
       "div",
       { class: "beside" },
       chart(run.charts.terms),
-      table(
-        "numbers",
-        ["term", "share", "value before weight"],
-        run.terms.map((term) =>
-          el(
-            "tr",
-            {},
-            el("th", {}, term.term),
-            el("td", {}, ends(term.share, 2)),
-            el("td", {}, ends(term.pay, 2)),
-          ),
-        ),
-      ),
+      el("div", { class: "scroll" }, table("numbers", ["term", "share", "value before weight"], run.terms.map(line))),
     ),
     meanings(run.terms.filter(({ doc }) => doc).map(({ term, doc }) => [term, doc])),
   ];
