@@ -449,6 +449,14 @@ def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsy
     assert "task_success +" in out and after[0].task.id in out and "…" not in out
 
 
+def test_an_episode_in_which_nothing_is_decided_has_no_empty_table():
+    (episode,) = viewed.played(1)
+    data = detail(of(episode), None) | {"decisions": []}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(terminal.episode(row(of(episode), None), data, 80))
+    assert "was told" not in console.file.getvalue()
+
+
 def test_no_text_of_a_record_reaches_a_reader_as_control_characters():
     (episode,) = viewed.played(1, env="PairedFeatures")
     outcome = replace(episode.outcome, merge=replace(episode.outcome.merge, policy=viewed.HOSTILE[2]))

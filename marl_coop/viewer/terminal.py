@@ -34,8 +34,7 @@ def episode(row: Data, detail: Data, width: int, everything: bool = False) -> Gr
     """
     return Group(
         _head(row, detail),
-        _decisions(detail),
-        *_options(detail),
+        *([_decisions(detail), *_options(detail)] if detail["decisions"] else []),
         _lanes(detail, width, everything),
         *_made(detail, everything),
         *_memory(detail),
