@@ -24,7 +24,7 @@ BARE = tiers.Tier(kind="forks", layers=("memory",), missing={"landlock": "too ol
 
 def check(*overrides):
     config = load_config([BASE], overrides)
-    check_confinement(config, (config.make_env, config.make_evaluation_env))
+    check_confinement(config, (config.make_env.cls, config.make_evaluation_env.cls))
 
 
 def test_it_is_refused_in_one_line_that_names_the_layers_and_the_key(monkeypatch):

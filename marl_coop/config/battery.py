@@ -16,12 +16,11 @@ from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
 from marl_coop.config.errors import ConfigError
-from marl_coop.config.schema import Count, Name, Section
+from marl_coop.config.schema import Count, Name, Section, TaskSeed
 
 OTHERS = "others"  # in the place of a partner: each other team that is evaluated, in turn
 
 Who = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as that of the section `evaluation`
 
 
 class Condition(Section):
@@ -46,7 +45,7 @@ class Condition(Section):
     best_of: Count = 1
     """Attempts at each task, of which the one counts that passes most of the tests that the seats can run."""
     episodes: Count | None = None
-    seed: Seed | None = None
+    seed: TaskSeed | None = None
     against: Name | None = None
     """The condition that each team's difference is taken to, paired by task."""
 
@@ -66,7 +65,7 @@ class Battery(Section):
 
     episodes: Count = 200
     """Tasks of a condition that does not say how many."""
-    seed: Seed = 0
+    seed: TaskSeed = 0
     """Chooses the instances, and how replies are sampled."""
     batch_size: Count = 48
     """Episodes that are played at a time."""

@@ -54,6 +54,7 @@ MAY_CHANGE = (  # when a run is resumed
 UNNAMED = frozenset({"seed", *MAY_CHANGE} - {"env.curriculum"})  # overrides that make no other experiment
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes them
+TaskSeed = Annotated[int, Field(ge=0, lt=2**63)]  # as `envs.core.seeds.task_seed` takes them
 
 
 def _name(name: str) -> str:
@@ -129,7 +130,7 @@ class Evaluation(Section):
     `env`: arguments of the environment that differ from those of the section `env`, such as {families: held_out}."""
 
     episodes: Count = 240
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: TaskSeed = 0
     batch_size: Count = 48
     every: CountFrom0 = 0
     best: Literal["j", "success", "utility"] = "j"

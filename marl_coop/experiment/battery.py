@@ -7,11 +7,12 @@ old one.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from envs.core.env import CoopEnv
 from envs.core.seeds import Stream, task_seed
 from envs.scripted.registry import find_partner
 from marl_coop import __version__
@@ -43,16 +44,17 @@ def play_battery(plan: Plan, folder: Path) -> Results:
     """
     (folder / "episodes").mkdir(parents=True, exist_ok=True)
     with held(folder):
-        model = _model(plan)
+        games = [(planned, planned.make_env()) for planned in plan.matches]
+        model = _model(plan, [env for planned, env in games if planned.needs_model])
         unplayed = list(plan.unplayed)
-        matches = []
-        for planned in plan.matches:
-            env = planned.make_env()
+        matches, conditions = [], {}
+        for planned, env in games:
             reason = model.obstacle(env) if model and planned.needs_model else None
             if reason is not None:
                 unplayed.append(Unplayed(planned.who, planned.condition, reason))
-            else:
-                matches.append((planned, _match(plan, planned, model, folder)))
+                continue
+            matches.append((planned, _match(plan, planned, env, model, folder)))
+            conditions[planned.condition] = _described(planned, env, matches[-1][1])
         played = _play(plan, matches, model)
         by_name = {(one.match.who, one.match.condition): one for one in played}
         pairs = [(by_name[a], by_name[b]) for a, b in plan.pairs() if a in by_name and b in by_name]
@@ -62,7 +64,7 @@ def play_battery(plan: Plan, folder: Path) -> Results:
                 floor=plan.floor and plan.floor.name,
                 start=plan.start and plan.start.name,
                 ceiling=plan.ceiling and plan.ceiling.name,
-                conditions={p.condition: _described(p, m) for p, m in matches},
+                conditions=conditions,
                 played=played,
                 pairs=pairs,
                 unplayed=unplayed,
@@ -72,14 +74,14 @@ def play_battery(plan: Plan, folder: Path) -> Results:
     return results
 
 
-def _model(plan: Plan) -> "ModelPlay | None":
-    """What plays with a model, if anybody needs one."""
+def _model(plan: Plan, games: Sequence[CoopEnv]) -> "ModelPlay | None":
+    """What plays these environments with a model, if anybody needs one."""
     entries = list(_entries(plan))
     if all(map(policies.is_scripted, entries)):
         return None
     from marl_coop.experiment.model_play import ModelPlay  # loads torch
 
-    return ModelPlay(plan.config, entries, [match.make_env for match in plan.matches if match.needs_model])
+    return ModelPlay(plan.config, entries, games)
 
 
 def _entries(plan: Plan) -> Iterator[Entry]:
@@ -88,8 +90,8 @@ def _entries(plan: Plan) -> Iterator[Entry]:
         yield from match.seating.partner or ()
 
 
-def _match(plan: Plan, planned: PlannedMatch, model: "ModelPlay | None", folder: Path) -> Match:
-    setting, env = planned.setting, planned.make_env()
+def _match(plan: Plan, planned: PlannedMatch, env: CoopEnv, model: "ModelPlay | None", folder: Path) -> Match:
+    setting = planned.setting
     seed = plan.battery.seed if setting.seed is None else setting.seed
     if model and planned.needs_model:
         seating, played_by = model.seat(planned.seating, env), model.identity(planned.seating, env)
@@ -127,11 +129,11 @@ def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPl
     return played
 
 
-def _described(planned: PlannedMatch, match: Match) -> dict:
+def _described(planned: PlannedMatch, env: CoopEnv, match: Match) -> dict:
     """A condition as results have it."""
     described = planned.setting.model_dump(exclude={"name", "env", "episodes", "seed"})
     return {
-        "environment": environment(planned.make_env()),
+        "environment": environment(env),
         "episodes": len(match.task_seeds),
         "seed": match.sampling_seed,
         **described,

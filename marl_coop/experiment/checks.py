@@ -10,12 +10,12 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Trainer, get_scheduler
 
+from envs.core.env import CoopEnv
 from envs.core.fields import ArgumentError
 from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
-from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import ConfigError, Keys
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
@@ -56,9 +56,9 @@ def checks_of_start(
     config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
 ) -> dict[str, Callable[[], object]]:
     """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
-    makers = (config.make_env, config.make_evaluation_env, *config.levels)
+    games = [make.cls for make in (config.make_env, config.make_evaluation_env, *config.levels)]
     return {
-        "confinement of code that a model writes": partial(check_confinement, config, makers),
+        "confinement of code that a model writes": partial(check_confinement, config, games),
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_engine, config, args),
         "endpoints that play": partial(check_endpoints, config, args),
@@ -68,14 +68,14 @@ def checks_of_start(
     }
 
 
-def check_confinement(config: Config, makers: Iterable[EnvMaker]) -> None:
-    """Refuse to run code that a model writes in environments where no layer of the kernel holds it, but for
-    `allow_unconfined_code`.
+def check_confinement(config: Config, games: Iterable[type[CoopEnv]]) -> None:
+    """Refuse to run code that a model writes, in environments of these classes, where no layer of the kernel holds it,
+    but for `allow_unconfined_code`.
 
     Raises:
         ConfigError: none does, or what MARL_COOP_SANDBOX demands does not hold.
     """
-    if config.allow_unconfined_code or not any(make.cls.RUNS_CODE for make in makers):
+    if config.allow_unconfined_code or not any(game.RUNS_CODE for game in games):
         return
     keys = ("allow_unconfined_code",)
     try:

@@ -8,7 +8,6 @@ from typing import Any
 from envs import CoopEnv
 from envs.core.episode import Episode, Phase
 from marl_coop.config import policies
-from marl_coop.config.builders import EnvMaker
 from marl_coop.config.policies import Entry
 from marl_coop.config.schema import Config
 from marl_coop.evaluation.matches import Match
@@ -35,7 +34,7 @@ class ModelPlay:
     Args:
         config: the experiment that has the base model, the sampling and the warm-up.
         entries: all that will sit in a seat.
-        makers: of the environments that will be played.
+        games: the environments that are to be played, as far as `obstacle` finds none.
 
     Raises:
         ConfigError: the model cannot be used, or is not sampled from as its own forward means, or nothing confines the
@@ -43,16 +42,17 @@ class ModelPlay:
         RunError: an adapter is not of this base.
     """
 
-    def __init__(self, config: Config, entries: Iterable[Entry], makers: Sequence[EnvMaker]):
+    def __init__(self, config: Config, entries: Iterable[Entry], games: Iterable[CoopEnv]):
         keep_freed_memory()
         quiet_libraries()
-        checks.check_confinement(config, makers)
+        games = list(games)
+        checks.check_confinement(config, map(type, games))
         self.config, self.args = config.settled(setup.dtype_of(config)), setup.training_arguments(config)
         self.base, self.tokenizer = setup.load_model(config)
         self._lengths: dict[str, limits.Lengths] = {}
-        playable = [env for make in makers if self.obstacle(env := make()) is None]
+        playable = [self._longest(env) for env in games if self.obstacle(env) is None]
         if playable:
-            checks.check_model(config, self.base, self.args.device, max(map(self._longest, playable)))
+            checks.check_model(config, self.base, self.args.device, max(playable))
         named = {name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)}
         self._warm = {WARM: self._warm_up()} if WARM in named else {}
         roster = {name: renamed(name, self._warm) for name in sorted(named)}

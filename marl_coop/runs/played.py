@@ -37,11 +37,17 @@ class PlayedEpisode:
         return self.record.episode
 
 
+def _of_update(file: Path) -> tuple[str, int] | None:
+    """The phase and the number of the update that a file is of; None where it is of neither training nor evaluation."""
+    match = _UPDATE.fullmatch(file.stem)
+    return match and (TRAINING if match[2] else EVALUATION, int(match[1]))
+
+
 def episode_files(run: Path) -> list[Path]:
     """Files of episodes that are there, in the order in which they were played."""
     of_updates = [*run.glob("episodes/update-*.jsonl"), *run.glob("evaluations/update-*.jsonl")]
-    numbered = {file: match for file in of_updates if (match := _UPDATE.fullmatch(file.stem))}
-    in_order = sorted(numbered, key=lambda file: (int(numbered[file][1]), file.name))
+    numbered = [(of_update[1], file.name, file) for file in of_updates if (of_update := _of_update(file))]
+    in_order = [file for _, _, file in sorted(numbered)]
     found = [run / f"{BEFORE}.jsonl", *in_order, run / f"{AFTER}.jsonl"]
     return [file for file in found if file.is_file()]
 
@@ -49,7 +55,7 @@ def episode_files(run: Path) -> list[Path]:
 def forget_played_after(run: Path, update: int) -> None:
     """Delete the episodes of the updates after one, from 0, which a run plays anew, perhaps in other processes."""
     for file in episode_files(run):
-        if (match := _UPDATE.fullmatch(file.stem)) and int(match[1]) > update:
+        if (of_update := _of_update(file)) and of_update[1] > update:
             file.unlink()
 
 
@@ -60,9 +66,7 @@ def read_played(file: Path, unreadable: Callable[[int, ValueError], None]) -> It
         unreadable: is told the number, from 1, and the flaw of a line that is no episode; where it returns, the line is
             passed over.
     """
-    match = _UPDATE.fullmatch(file.stem)
-    phase = (TRAINING if match[2] else EVALUATION) if match else file.stem
-    update = int(match[1]) if match else None
+    phase, update = _of_update(file) or (file.stem, None)
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
