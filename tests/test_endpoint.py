@@ -11,6 +11,7 @@ import tiny
 
 from envs.core.env import MAX_REPLY
 from envs.core.episode import Phase
+from envs.core.seeds import stable_seed
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
@@ -180,20 +181,32 @@ def test_an_odd_reply_is_a_turn(server, tmp_path, content, reply):
     assert [turn.truncated for turn in turns] == [len(content or "") > MAX_REPLY] * 3
 
 
+def test_every_reply_is_asked_for_by_a_seed_of_its_own_and_the_same_when_it_is_played_again(server, tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
+    played = []
+    for tasks, sampling_seed in (([7, 7], 0), ([7, 7], 0), ([7], 1)):  # two plays of a task, again, another attempt
+        del server.asked[:]
+        trainer.players.play(tasks, sampling_seed=sampling_seed)
+        played.append({body["seed"] for *_, body in server.asked})
+    assert played[0] == played[1] and len(played[0]) == 2 * 3
+    assert len(played[2]) == 3 and not played[0] & played[2]
+
+
 def test_a_reply_that_the_endpoint_cut_is_marked(server, env):
     server.answer = 200, completion("Answer:", "length")
-    assert endpoint_at(server.url).answer(env, A) == ("Answer:", FinishReason.LENGTH)
+    assert endpoint_at(server.url).answer(env, A, 0) == ("Answer:", FinishReason.LENGTH)
 
 
 def test_a_slow_reply_holds_back_its_own_episode_alone(server, tmp_path):
     """The endpoint answers nothing in one episode before it has heard all of the others."""
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
     heard_the_others, waited = threading.Event(), []
+    held = {stable_seed(0, 0, 1, turn) % 2**31 for turn in range(3)}  # the replies of agent_1 in the first episode
 
     def hold(body):
-        if body["seed"] == 0:
+        if body["seed"] in held:
             waited.append(heard_the_others.wait(timeout=20))
-        elif sum(asked["seed"] != 0 for *_, asked in server.asked) == 3 * 3:
+        elif sum(asked["seed"] not in held for *_, asked in server.asked) == 3 * 3:
             heard_the_others.set()
 
     server.hold = hold
@@ -238,15 +251,15 @@ def test_without_the_client_the_extra_is_named(monkeypatch):
 @pytest.mark.parametrize("said", [{}, {"usage": None}, {"usage": {"completion_tokens": 5}}, {"usage": {}}])
 def test_a_reply_that_is_not_known_to_be_too_long_is_whole(server, env, said):
     server.answer = 200, completion("Answer: red (70%)", **said)
-    assert endpoint_at(server.url).answer(env, A) == ("Answer: red (70%)", FinishReason.STOP)
+    assert endpoint_at(server.url).answer(env, A, 0) == ("Answer: red (70%)", FinishReason.STOP)
 
 
 @pytest.mark.parametrize("said", [{}, {"usage": {"completion_tokens": "many"}}])
 def test_a_reply_without_a_count_is_cut_where_no_tokenizer_would_have_let_it_go_on(server, env, said):
     server.answer = 200, completion("one two three four five six seven eight nine ten", **said)
-    assert endpoint_at(server.url).answer(env, A).finish_reason is FinishReason.STOP  # 5 tokens may do for 10 words
+    assert endpoint_at(server.url).answer(env, A, 0).finish_reason is FinishReason.STOP  # 5 tokens may do for 10 words
     server.answer = 200, completion("one two three four five six " * 1000, **said)
-    assert endpoint_at(server.url).answer(env, A) == (
+    assert endpoint_at(server.url).answer(env, A, 0) == (
         "one two three four five six one two three four",
         FinishReason.LENGTH,
     )
@@ -255,7 +268,7 @@ def test_a_reply_without_a_count_is_cut_where_no_tokenizer_would_have_let_it_go_
 def test_an_endpoint_that_knows_no_limit_is_cut_at_it_and_the_reply_counts_as_truncated(server, env, tmp_path):
     server.answer = 200, completion("one two three four five six seven eight " * 5, usage={"completion_tokens": 40})
     assert env.phase is Phase.STANCE
-    assert endpoint_at(server.url).answer(env, A) == ("one two three four five", FinishReason.LENGTH)
+    assert endpoint_at(server.url).answer(env, A, 0) == ("one two three four five", FinishReason.LENGTH)
     trainer = tiny.cue_trainer(tmp_path, policies={A: A, B: endpoint_at(server.url)})
     (rollout,) = trainer.players.play([7], sampling_seed=0)
     turns = rollout.episode.turns_of(B)

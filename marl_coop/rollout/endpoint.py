@@ -65,11 +65,14 @@ class Endpoint:
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT_S, max_retries=retries)
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:
-        """The text of `answer`."""
-        return self.answer(env, seat).text
+        """The text of `answer`, by the seed of the task."""
+        return self.answer(env, seat, env.task.seed).text
 
-    def answer(self, env: CoopEnv, seat: Seat) -> Answer:
+    def answer(self, env: CoopEnv, seat: Seat, seed: int) -> Answer:
         """The reply of `seat` in `env.phase`, from its whole chat; "" where the endpoint says nothing or refuses.
+
+        Args:
+            seed: of the sampling, 0 or more; an endpoint is told the last 31 bits of it.
 
         Raises:
             EndpointError: no connection, an error status, or an answer that is no chat completion.
@@ -92,7 +95,7 @@ class Endpoint:
                 messages=[*messages, {"role": "user", "content": env.observe(seat)}],
                 temperature=self.temperature,
                 max_tokens=self.max_tokens[phase],
-                seed=env.task.seed % 2**31,
+                seed=seed % 2**31,
             )
             completion = _in_time(ask, DEADLINE_S)
             choice = completion.choices[0]

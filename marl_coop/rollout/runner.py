@@ -197,7 +197,7 @@ class _Session:
             elif seat in slot.scripted:
                 slot.take_text(seat, slot.scripted[seat], FinishReason.STOP)
             elif isinstance(player, Endpoint):
-                self._answering[self._endpoints.submit(player.answer, slot.env, seat)] = slot, seat
+                self._answering[self._endpoints.submit(player.answer, slot.env, seat, slot.seed(seat))] = slot, seat
             else:
                 request = slot.request(seat)
                 self._asked[request.chat] = slot, seat
@@ -262,10 +262,14 @@ class _EpisodeSlot:
         chat, trace, text = self.runner.chat, self.traces[seat], self.observations[seat]
         trace.ids = chat.follow(trace.ids, text) if trace.ids else chat.open(text)
 
+    def seed(self, seat: Seat) -> int:
+        """The seed by which the seat's next reply is sampled."""
+        again = (self.play,) if self.play else ()  # the first play has the random numbers of an only one
+        return stable_seed(*self.key, self.env.possible_agents.index(seat), len(self.traces[seat].turns), *again)
+
     def request(self, seat: Seat) -> Request:
         trace, runner, phase = self.traces[seat], self.runner, self.env.phase
         assert phase is not None, "a seat is asked only while the episode runs"
-        again = (self.play,) if self.play else ()  # the first play has the random numbers of an only one
         return Request(
             chat=(self.index, seat),
             ids=trace.ids,
@@ -273,7 +277,7 @@ class _EpisodeSlot:
             max_tokens=runner.max_tokens[phase],
             temperature=runner.temperature,
             stop_ids=runner.chat.stops,
-            seed=stable_seed(*self.key, self.env.possible_agents.index(seat), len(trace.turns), *again),
+            seed=self.seed(seat),
         )
 
     def take_sample(self, seat: Seat, sample: Generation) -> None:
