@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,15 @@ def test_torch_xla_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("marl_coop.ppo.launch.is_torch_xla_available", lambda: True)
     with pytest.raises(ValueError, match="torch_xla is installed"):
         tiny.arguments(tmp_path)
+
+
+def test_processes_that_do_not_meet_are_one_line_that_says_where(tmp_path, monkeypatch):
+    with socket.create_server(("localhost", 0)) as taken:
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(taken.getsockname()[1])}
+        ranks = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true"}
+        for name, value in (place | ranks).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            ValueError, match=f"do not meet at MASTER_ADDR=localhost, MASTER_PORT={place['MASTER_PORT']}"
+        ):
+            tiny.arguments(tmp_path)

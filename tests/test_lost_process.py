@@ -1,8 +1,9 @@
-"""One of several processes is killed while they train."""
+"""One of several processes is killed while they train, or says nothing."""
 
 import socket
 import time
 
+from processes import launch
 from train_py import command, make_place, spawn, wait_for
 
 from marl_coop.runs.checkpoints import flaw, whole_checkpoints
@@ -25,8 +26,32 @@ def test_the_other_stops_within_a_minute_in_one_line_that_says_how_to_go_on(tmp_
     line = errors.splitlines()[-1]
     last = whole_checkpoints(place / "run")[-1]
     assert line == (
-        "error: another process of this run has ended, and its own output says why "
+        "error: another process of this run has ended, and its own output says why. "
         f"--resume {place / 'run'} goes on from {last.name}."
     )
     assert "Traceback" not in errors
     assert flaw(last) is None
+
+
+SILENT = """
+import json, sys, time
+from pathlib import Path
+import tiny
+from accelerate import PartialState
+from marl_coop.ppo.processes import naming_lost_processes
+from marl_coop.runs.rundir import LostProcessError
+
+folder, said = Path(sys.argv[1]), ""
+rank = tiny.arguments(folder / "run", ddp_timeout=1).process_index
+try:
+    with naming_lost_processes():
+        time.sleep(6) if rank else PartialState().wait_for_everyone()
+except LostProcessError as error:
+    said = str(error)
+(folder / f"rank-{rank}.json").write_text(json.dumps(said))
+"""
+
+
+def test_one_that_is_silent_is_waited_for_as_long_as_the_configuration_says(tmp_path):
+    said, _ = launch(SILENT, tmp_path / "two", 2)
+    assert said == "another process of this run has said nothing for as long as training.ddp_timeout allows."

@@ -14,9 +14,9 @@ from transformers import TrainerCallback
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.checks import check_length
-from marl_coop.experiment.libraries import naming_lost_processes
 from marl_coop.experiment.setup import training_arguments
 from marl_coop.policy.routed_lora import spans_of
+from marl_coop.ppo.processes import naming_lost_processes
 from marl_coop.runs.rundir import LostProcessError
 from rewards.terms.task_success import TaskSuccess
 
@@ -147,6 +147,8 @@ def test_a_process_that_is_lost_while_a_checkpoint_is_written_is_no_trouble_of_t
     def wait():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
+    with pytest.raises(LostProcessError):
+        trainer.save_checkpoint(wait)
     trainer.accelerator.wait_for_everyone = wait
     with pytest.raises(LostProcessError), naming_lost_processes():
         trainer.save_checkpoint(lambda: None)

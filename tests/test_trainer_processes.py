@@ -102,6 +102,31 @@ def test_processes_whose_micro_batches_are_not_equally_many_stay_in_step(tmp_pat
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
 
 
+PAST = """
+policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+policy.keep_past("agent_1", 1, 2)
+"""
+
+
+def test_past_selves_and_replays_are_the_same_by_two_processes_that_share_the_base_out(tmp_path):
+    script = SCRIPT.replace("records, backwards", f"{PAST}records, backwards").replace(
+        'policies={"agent_0": "agent_0", "agent_1": Mix(("agent_1", BASE), (0.75, 0.25))}',
+        'policies={"agent_0": "agent_0", "agent_1": Mix(("agent_1", policy.past["agent_1"]), (0.5, 0.5))}, '
+        'policy=policy, advantage="counterfactual", kl_reference="start", importance="recompute"',
+    )
+    (one,) = launch(script, tmp_path / "one", 1)
+    ranks = launch(script.replace("num_updates", "shard_base=True, num_updates", 1), tmp_path / "two", 2)
+    for update in range(2):
+        assert [episode for rank in ranks for episode in rank["played"][update]] == one["played"][update]
+    assert any("past:agent_1@1" in str(episode) for episode in one["played"][1])
+    first, second = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-4
+    names = [name for name in one["updates"][0] if name.endswith(("message_credit", "/sampling_gap", "/entropy"))]
+    assert len(names) == 6
+    for a, b in zip(one["updates"], ranks[0]["updates"], strict=True):
+        assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-3, abs=1e-3)
+
+
 def loaded(folder):
     policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
     policy.load(folder)
@@ -143,3 +168,15 @@ def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stop
     run = tmp_path / "two" / "run"
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-1", "checkpoint-2"]
     assert not (run / ASIDE).exists()
+    alone = tiny.cue_trainer(
+        tmp_path / "one",
+        policy=tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))), seed=99),
+        num_updates=2,
+        optim="adamw_torch",
+        learning_rate=0.01,
+        episodes_per_update=4,
+    )
+    alone.train(resume_from_checkpoint=str(run / "checkpoint-1"))  # which goes on as well
+    first, both = loaded(run / "checkpoint-1"), loaded(run / "checkpoint-2")
+    assert max((tiny.weights(alone.model)[name] - both[name]).abs().max().item() for name in both) < 1e-4
+    assert max((first[name] - both[name]).abs().max().item() for name in both) > 1e-3

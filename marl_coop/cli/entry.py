@@ -77,7 +77,7 @@ def run_command(argv: Sequence[str]) -> int:
         _say(f"error: {error}")
         return 2
     except (EndpointError, EngineError, CheckpointError, LostProcessError, SandboxError, TrainingError) as error:
-        _say(" ".join([f"error: {error}", *getattr(error, "__notes__", [again])]))
+        _say(" ".join([f"error: {error}".rstrip(".") + ".", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:
         if error.errno not in FULL:

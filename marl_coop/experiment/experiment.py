@@ -34,7 +34,7 @@ from marl_coop.experiment.callbacks import (
     show_progress,
 )
 from marl_coop.experiment.console import run_console
-from marl_coop.experiment.libraries import naming_lost_processes, quiet_libraries
+from marl_coop.experiment.libraries import quiet_libraries
 from marl_coop.experiment.outcome import RunOutcome
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_before, recorded_config
@@ -42,6 +42,7 @@ from marl_coop.experiment.start import check_start
 from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
+from marl_coop.ppo.processes import naming_lost_processes
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner

@@ -1,25 +1,8 @@
 """What libraries say, made fit for a user."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import torch
 import transformers
-
-from marl_coop.runs.rundir import LostProcessError
-
-
-@contextmanager
-def naming_lost_processes() -> Iterator[None]:
-    """Makes a LostProcessError of what a collective raises when another process is gone. Gloo has no type for it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error):
-            said = "another process of this run has ended, and its own output says why"
-            raise LostProcessError(said) from error
-        raise
 
 
 def quiet_libraries() -> None:

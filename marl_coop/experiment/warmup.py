@@ -138,6 +138,7 @@ def warm_adapter(
                 save_strategy="no",
                 logging_strategy="no",
                 report_to="none",
+                log_level_replica="passive",
                 gradient_checkpointing=False,
                 bf16=False,
                 max_length=None,

@@ -8,6 +8,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from peft.tuners.lora import LoraLayer  # what PEFT puts around an adapted modul
 from peft.tuners.tuners_utils import check_target_module_exists  # whether a LoRA configuration means a module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # tensors that have a shape, a dtype and no content
+from torch.distributed.distributed_c10d import _set_pg_timeout  # of the group of all processes
 from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode  # sees every operation
@@ -56,6 +58,7 @@ __all__ = [
     "keep_to_one_gpu",
     "layers_of",
     "leave_to_fsdp",
+    "limit_waiting",
     "tree_leaves",
     "with_layer_class",
     "writable",
@@ -127,6 +130,12 @@ def keep_to_one_gpu(args: TrainingArguments) -> int:
     would tear rows apart; how many it sees."""
     gpus, args._n_gpu = args.n_gpu, min(args.n_gpu, 1)
     return gpus
+
+
+def limit_waiting(seconds: float) -> None:
+    """Limit how long processes wait for each other: transformers tells this to no group of processes on a CPU."""
+    if torch.distributed.is_initialized():
+        _set_pg_timeout(timedelta(seconds=seconds))
 
 
 # ------------------------------------------------------------------------------------------------------------- caches

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch.distributed import DistError
+
 from envs.core.episode import Phase
 from envs.core.fields import ArgumentError
 from envs.core.lookup import find
+from envs.core.tokens import one_line
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES
-from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu
+from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu, limit_waiting
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
 from marl_coop.training_rules import at_field, check_shares, check_together, plays_of_task, refused_together
@@ -159,6 +162,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     ddp_find_unused_parameters: bool | None = False
     save_total_limit: int | None = 2
     logging_nan_inf_filter: bool = False
+    log_level_replica: str = "passive"  # as the first process
 
     def __post_init__(self):
         counts = (
@@ -206,12 +210,21 @@ class MultiAgentPPOConfig(TrainingConfig):
         self.logging_strategy = self.save_strategy = "steps"
         self.logging_steps = self.steps_per_update
         self.save_steps = self.save_updates * self.steps_per_update
-        super().__post_init__()
-        if (gpus := keep_to_one_gpu(self)) > 1:
+        try:
+            super().__post_init__()
+            gpus = keep_to_one_gpu(self)
+        except DistError as error:
+            raise ValueError(
+                f"the processes that were launched do not meet at MASTER_ADDR={os.environ.get('MASTER_ADDR')}, "
+                f"MASTER_PORT={os.environ.get('MASTER_PORT')}: {one_line(error)}. Name the machine of rank 0, a port "
+                "that is free there, and as many processes as are started"
+            ) from error
+        if gpus > 1:
             logger.warning(
                 f"one of {gpus} GPUs is used; all of them: accelerate launch --config_file configs/accelerate/ddp.yaml "
                 f"--num_processes {gpus} train.py ..."
             )
+        limit_waiting(self.ddp_timeout)
         launch.warn_of_one_process(self.world_size)
         if (launched := int(os.environ.get("WORLD_SIZE", 1))) != self.world_size:
             raise ValueError(

@@ -240,7 +240,7 @@ class Collector:
             ids = next(chats, [self.players.chat.eos])
             ids_RT = torch.tensor([ids], device=self.accelerator.device)
             own_RTH, base_RTH = (self.model.hidden(spans_of([a]), ids_RT, use_cache=False) for a in (adapter, BASE))
-            if torch.equal(own_RTH, base_RTH):
+            if torch.equal(own_RTH, base_RTH) and self.accelerator.is_main_process:
                 logger.warning(
                     f"{adapter} still computes just what the base does after {self.engine_weights.version} steps: it "
                     "was taught nothing (equal rewards, a rate of 0), or its modules are not those that the model runs"

@@ -38,7 +38,7 @@ from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
 from marl_coop.ppo.engine_weights import PastSnapshots
 from marl_coop.ppo.experience import Collector
 from marl_coop.ppo.objective import Objective
-from marl_coop.ppo.processes import most, total
+from marl_coop.ppo.processes import most, naming_lost_processes, total
 from marl_coop.profiling import phase
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
@@ -311,7 +311,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         if self.args.should_save:
             shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
         self.accelerator.wait_for_everyone()
-        with writing():
+        with writing(), naming_lost_processes():  # transformers sums up what was computed before it writes
             write()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

@@ -71,8 +71,9 @@ class Record(TypedDict):
 _RECORD = TypeAdapter(Record)
 
 
-class LostProcessError(RuntimeError):
-    """Another process of a run has ended, and this one cannot go on alone; one line."""
+class LostProcessError(Exception):
+    """Another process of a run has ended or is silent, and this one cannot go on alone; one line. No RuntimeError: to
+    those who write a checkpoint, these are troubles of the disk."""
 
 
 class TrainingError(RuntimeError):
