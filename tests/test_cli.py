@@ -21,6 +21,7 @@ from marl_coop.cli import entry
 from marl_coop.config.schema import load_config
 from marl_coop.engines import EngineError
 from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.runs.rundir import TrainingError
 from marl_coop.stops import hear_stops
 
 ROOT = Path(__file__).parent.parent
@@ -229,6 +230,15 @@ def test_who_is_asked_to_stop_once_more_while_it_ends_ends_at_once(monkeypatch, 
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_a_reason_without_a_full_stop_gets_one_before_what_to_do(monkeypatch, capsys):
+    def fails(argv):
+        raise TrainingError("100% of an update's episodes met a sandbox fault")
+
+    monkeypatch.setitem(entry.COMMANDS, "train", fails)
+    assert cli.main(["train"]) == 1
+    assert capsys.readouterr().err.endswith("met a sandbox fault. Then run it again.\n")
 
 
 def test_help_says_of_each_command_what_it_does(capsys):

@@ -20,3 +20,13 @@ def test_examples_of_play_run_without_torch(file, blocks):
     program = "\n".join([*code, check])
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_every_line_of_the_table_of_attacks_names_tests_that_are_there():
+    page = (ROOT / "docs/sandbox.md").read_text()
+    table = page[page.index("| it tries to |") :].split("\n\n")[0].splitlines()[2:]
+    tests = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    named = [re.findall(r"`(?:tests/)?(test_\w+)", line) for line in table]
+    assert len(named) > 12 and all(named)
+    missing = [name for line in named for name in line if f"def {name}(" not in tests]
+    assert [name for name in missing if not (ROOT / "tests" / f"{name}.py").is_file()] == []

@@ -32,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
         name = error.filename
         if error.errno in FULL or not isinstance(name, str | Path) or not _lies_in(Path(name), folder):
             raise
-        raise CheckpointError(f"{str(folder)!r} cannot be used any longer: {one_line(error)}.") from error
+        raise CheckpointError(f"{str(folder)!r} cannot be used any longer: {one_line(error)}") from error
     finally:
         lock.release()
 
