@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
 from marl_coop.evaluation.comparison import AFTER_TRAINING, Evaluated, compare_methods, read_evaluated, speaks_of
-from marl_coop.evaluation.comparison_tables import summary, write
+from marl_coop.evaluation.comparison_tables import SHOWN, summary, write
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
@@ -290,6 +291,20 @@ def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys)
     assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
     out = capsys.readouterr().out
     assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
+
+
+def test_no_interval_is_broken_into_lines(tmp_path, capsys, monkeypatch, ideal, silent):
+    monkeypatch.setenv("COLUMNS", "40")
+    places = [
+        run(tmp_path / name, f"a_rather_long_name_of_{name}", 0, side) for name, side in (("a", silent), ("b", ideal))
+    ]
+    assert cli.main(["compare", *places]) == 0
+    out = capsys.readouterr().out
+    found = compare_methods([one for place in places for one in read_evaluated(Path(place))])
+    shown = [row for row in found[0].rows if row.metric in SHOWN]
+    assert len(shown) == 3 * len(SHOWN)
+    for row in shown:
+        assert f"[{row.low:.2f}, {row.high:.2f}] of {row.n}" in out
 
 
 def test_plots_of_an_earlier_comparison_do_not_stay(tmp_path, ideal, silent):

@@ -285,6 +285,14 @@ def test_each_adapter_has_a_repository_of_its_own(tmp_path):
     assert push(folders[:1], "me/one", hub) == ["me/one"]
 
 
+@pytest.mark.parametrize("name", ["", "a b/c", "me/team/x", "-me/team"])
+def test_a_name_that_is_none_of_a_repository_is_one_line_and_nothing_is_pushed(name, tmp_path):
+    hub = Stub()
+    with pytest.raises(ValueError, match=r"is no name of a repository: .*; give OWNER/NAME$"):
+        push([tmp_path / seat for seat in SEATS], name, hub)
+    assert not hub.pushed
+
+
 @pytest.mark.parametrize("offline", [False, True])
 def test_a_hub_that_is_not_reached_is_one_line(offline, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)

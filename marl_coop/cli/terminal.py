@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-COLUMNS = 150  # of the widest table that has no names of runs in its head; a narrower terminal breaks its lines
+COLUMNS = 240  # of the widest table that has no names of runs in its head; a narrower terminal breaks its lines
 
 
 def plain_console(**options: Any) -> Console:

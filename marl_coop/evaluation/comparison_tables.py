@@ -36,7 +36,7 @@ def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Itera
     out.add_column("method", overflow="fold")
     out.add_column("seeds", justify="right")
     for metric in columns:
-        out.add_column(_name(metric), justify="right")
+        out.add_column(_name(metric), justify="right", no_wrap=True)
     for method, seeds in comparison.seeds.items():
         cells = (values.get((method, metric)) for metric in columns)
         out.add_row(method, str(len(seeds) or "none"), *map(_value, cells))
@@ -45,7 +45,7 @@ def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Itera
     for column in ("metric", "method"):
         out.add_column(column, overflow="fold")
     for column in ("difference", "improvement", "told apart"):
-        out.add_column(column, justify="right")
+        out.add_column(column, justify="right", no_wrap=True)
     for metric in columns:
         rows = [row for (_, known), row in differences.items() if known == metric]
         for row in rows:
