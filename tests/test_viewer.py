@@ -2,12 +2,8 @@
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from importlib import resources
 
 import pytest
 import viewed
@@ -15,11 +11,10 @@ from rich.console import Console
 
 from envs.core.episode import Outcome, StopReason
 from marl_coop.cli import main
-from marl_coop.runs.played import PlayedEpisode
-from marl_coop.runs.records import EpisodeRecord, write_episodes
+from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
 from marl_coop.viewer import charts, terminal
-from marl_coop.viewer.episodes import KINDS, PHASES, detail, kind_of, kinds, row
+from marl_coop.viewer.episodes import KINDS, detail, kind_of, kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
@@ -213,10 +208,6 @@ def test_an_evaluation_of_which_episodes_are_gone_shows_its_tables_and_says_so(t
 # --------------------------------------------------------------------------------------------------------- episodes
 
 
-def of(episode) -> PlayedEpisode:
-    return PlayedEpisode(id="after:1", phase="after", update=None, record=EpisodeRecord(episode=episode))
-
-
 def test_an_episode_is_of_the_kinds_of_what_its_seats_did():
     told = {"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}, "cue_reliability": 1.0}
     agreeing, stubborn, ideal = (viewed.played(8, who, **told) for who in ("always-agree", "stubborn-wrong", "ideal"))
@@ -236,7 +227,7 @@ def test_a_sandbox_fault_is_nobodys_play(before):
     nothing = Outcome(utility=0.0, success=False, committed={})
     faulted = replace(before[0], stop_reason=StopReason.SANDBOX_FAULT, outcome=nothing)
     assert kinds(faulted) == ["fault"]
-    data = detail(of(faulted), RewardStack.from_config(viewed.REWARDS))
+    data = detail(viewed.record_of(faulted), RewardStack.from_config(viewed.REWARDS))
     assert data["stop"] == "sandbox_fault" and not any(turn["terms"] for turn in data["turns"])
     assert [seat["kind"] for decision in data["decisions"] for seat in decision["seats"]] == [None, None]
 
@@ -267,7 +258,7 @@ def test_training_turns_have_value_advantage_and_tokens_and_a_muted_twin(folder)
 
 def test_stances_say_who_was_right_before_and_after(after):
     for episode in after:
-        (decision,) = detail(of(episode), None)["decisions"]
+        (decision,) = detail(viewed.record_of(episode), None)["decisions"]
         (asked,) = episode.task.decisions
         assert decision["best"] == asked.best
         for seat, told in zip(episode.seats, decision["seats"], strict=True):
@@ -278,7 +269,7 @@ def test_stances_say_who_was_right_before_and_after(after):
 
 def test_a_merge_is_a_diff_that_says_whose_each_line_is():
     (episode,) = viewed.played(1, env="PairedFeatures")
-    merge = detail(of(episode), None)["merge"]
+    merge = detail(viewed.record_of(episode), None)["merge"]
     assert set(merge["sides"]) == {"merged", "agent_0", "agent_1"}
     for file in merge["sides"]["merged"]:
         old, new = episode.outcome.merge.base[file["path"]], episode.outcome.merge.final[file["path"]]
@@ -368,39 +359,6 @@ def test_a_run_that_diverged_is_shown_without_the_numbers_that_are_none(tmp_path
     Console(file=io.StringIO()).print(terminal.episode(run["episodes"][0], run["episodes"][0]["detail"], 80, True))
 
 
-def test_of_many_runs_no_two_lines_look_the_same_and_their_bands_let_each_other_be_seen():
-    points = [{"metric": "j", "on": "training", "update": 1, "value": 0, "low": -1, "high": 1, "n": 9}]
-    (chart,) = charts.curves([{"label": f"run {i}", "curves": points} for i in range(30)])
-    band, line, _ = chart["layer"]
-    colour, dash = chart["encoding"]["color"], line["encoding"]["strokeDash"]
-    assert colour["scale"]["domain"] == dash["scale"]["domain"] == [f"run {i}" for i in range(30)]
-    looks = {(i % charts.COLOURS, *lengths) for i, lengths in enumerate(dash["scale"]["range"])}
-    assert len(looks) == 30
-    assert band["mark"]["opacity"] * 30 < 0.5
-
-
-def test_the_pages_palette_has_as_many_colours_as_the_charts_count_on():
-    script = (resources.files("marl_coop.viewer") / "templates" / "charts.js").read_text()
-    palettes = re.findall(r"(?:light|dark): \[(.*)\]", script)
-    assert [len(set(palette.split(", "))) for palette in palettes] == [charts.COLOURS] * 2
-
-
-def test_of_more_terms_than_colours_the_smallest_are_one():
-    terms = [{"term": f"t{i}", "updates": [1, 2], "share": [0.1, None]} for i in range(10)]
-    drawn = charts.terms({"terms": terms})
-    assert drawn["encoding"]["color"]["scale"]["domain"] == [*(f"t{i}" for i in range(7)), "3 others"]
-    shares = {point["term"]: point["share"] for point in drawn["data"]["values"]}
-    assert shares["3 others"] == pytest.approx(0.3) and sum(shares.values()) == pytest.approx(1.0)
-    assert len(charts.terms({"terms": terms[:8]})["encoding"]["color"]["scale"]["domain"]) == 8
-
-
-@pytest.mark.parametrize(("last", "values"), [(1, [1]), (3, [1, 2, 3]), (40, None)])
-def test_the_axis_of_a_few_updates_has_a_tick_for_each(last, values):
-    points = [{"metric": "j", "on": "training", "update": i, "value": 0, "low": -1, "high": 1} for i in (1, last)]
-    (chart,) = charts.curves([{"label": "run", "curves": points}])
-    assert chart["encoding"]["x"]["axis"].get("values") == values
-
-
 # --------------------------------------------------------------------------------------------------------- commands
 
 
@@ -441,92 +399,13 @@ def test_what_is_not_there_is_one_line(folder, capsys, words, said):
     assert said in err and err.count("\n") == 1
 
 
-def test_show_prints_an_episode_with_what_was_said_and_paid(folder, after, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    assert main(["show", str(folder), "after:1"]) == 0
-    out = capsys.readouterr().out
-    assert all(turn.reply.splitlines()[0][:20] in out for turn in after[0].turns)
-    assert "task_success +" in out and after[0].task.id in out and "…" not in out
-
-
-def test_an_episode_in_which_nothing_is_decided_has_no_empty_table():
-    (episode,) = viewed.played(1)
-    data = detail(of(episode), None) | {"decisions": []}
-    console = Console(file=io.StringIO(), width=80)
-    console.print(terminal.episode(row(of(episode), None), data, 80))
-    assert "was told" not in console.file.getvalue()
-
-
 def test_no_text_of_a_record_reaches_a_reader_as_control_characters():
     (episode,) = viewed.played(1, env="PairedFeatures")
     outcome = replace(episode.outcome, merge=replace(episode.outcome.merge, policy=viewed.HOSTILE[2]))
     players = dict.fromkeys(episode.seats, viewed.HOSTILE[2])
-    one = of(replace(episode, outcome=outcome, players=players))
+    one = viewed.record_of(replace(episode, outcome=outcome, players=players))
     for data in (row(one, None), detail(one, None)):
         assert all_visible(data) == data
-
-
-@pytest.mark.parametrize("width", [60, 120])
-def test_a_word_that_is_longer_than_a_lane_is_broken_and_not_cut(width):
-    (episode,) = viewed.played(1, says="w" * 300)
-    console = Console(file=io.StringIO(), width=width)
-    console.print(terminal.episode(row(of(episode), None), detail(of(episode), None), width))
-    out = console.file.getvalue()
-    assert "…" not in out and out.count("w") >= 6 * 300
-
-
-def texts(data) -> list[str]:
-    """All text of a twin's data, and its numbers as the terminal writes them."""
-    if isinstance(data, dict) and "spans" in data:
-        return [text for _, text in data["spans"]]
-    if isinstance(data, dict):
-        return [text for value in data.values() for text in texts(value)]
-    if isinstance(data, list):
-        return [text for value in data for text in texts(value)]
-    return [data] if isinstance(data, str) else [f"{data:.2f}"] if isinstance(data, float) else []
-
-
-@pytest.mark.parametrize("env", ["PairedFunctions", "PairedFeatures", "MoonSurvival", "Handover"])
-def test_show_says_all_that_the_page_says_of_an_episode(env, tmp_path):
-    place = viewed.run_folder(tmp_path / "run", updates=[viewed.played(1, env=env)])
-    (told,) = twin([read_run(place)])["runs"][0]["episodes"]
-    data = told["detail"]
-    console = Console(file=io.StringIO(), width=60)
-    console.print(terminal.episode(told, data, 60, everything=True))
-    plain = lambda text: re.sub(r"[\s│+]", "", text)  # noqa: E731
-    out = plain(console.file.getvalue())
-    turns = [
-        turn | {"phase": PHASES[turn["phase"]], "error": None, "terms": list(turn["terms"]), "work": []}
-        for turn in data["turns"]
-    ]
-    confidences = [stance.pop("confidence") for turn in turns for stance in turn["stances"]]
-    said = {name: data[name] for name in ("seats", "memory", "tests", "merge", "forecasts", "utility", "detail")}
-    for seat in (seat for decision in data["decisions"] for seat in decision["seats"]):
-        assert plain(seat["told"] or "") in out and plain(seat["acted"]) in out
-    for decision in data["decisions"]:
-        for text in texts([decision["id"], decision["options"], decision["best"], decision["truth"]]):
-            assert all(plain(word) in out for word in text.split())
-    for act in (act for turn in turns for act in turn.pop("acts")):
-        assert plain(f"{act['kind']}{act['decision']}{act['option'] or ''}") in out
-    for text in texts([turns, said]):
-        assert plain(text) in out, text
-    assert all(f"{confidence:.0%}" in out for confidence in confidences)
-
-
-def test_show_puts_the_same_task_beside_an_episode_and_says_what_there_is(folder, capsys):
-    assert main(["show", str(folder), "update-0001.0:2"]) == 0
-    out = capsys.readouterr().out
-    others = re.findall(r"^--beside (\S+): ", out, re.MULTILINE)
-    assert others == ["before:2", "update-0002.0:2", "after:2", "agent_0"]
-    for other, title in {"after:2": "after:2", "agent_0": "update-0001.0:2, had nobody heard agent_0"}.items():
-        assert main(["show", str(folder), "update-0001.0:2", "--beside", other]) == 0
-        assert f"\n{title}  " in capsys.readouterr().out
-
-
-def test_a_terminal_without_the_marks_gets_their_escapes(folder):
-    words = [sys.executable, "-m", "marl_coop", "show", str(folder), "after:1"]
-    found = subprocess.run(words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
-    assert found.returncode == 0 and found.stderr == "" and "\\u2713 solved" in found.stdout
 
 
 def test_notices_of_runs_of_one_name_say_of_which_they_are(tmp_path, before, capsys):
@@ -536,27 +415,3 @@ def test_notices_of_runs_of_one_name_say_of_which_they_are(tmp_path, before, cap
     (folders[1] / "before.jsonl").write_text("cut")
     assert main(["view", *map(str, folders), "--output", str(tmp_path / "both.html")]) == 0
     assert capsys.readouterr().out.startswith("other/seed-0: 1 of 1 lines of before.jsonl cannot be read")
-
-
-@pytest.mark.parametrize("width", [60, 120])
-def test_a_terminal_gets_no_control_character_and_no_markup_from_a_reply(width):
-    (episode,) = viewed.played(1, says=viewed.HOSTILE[2])
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(terminal.episode(row(of(episode), None), detail(of(episode), None), width))
-    out = console.file.getvalue()
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\ud800-\udfff]", out)
-    assert "\\x1b[2J" in out and "[red]markup[/red]" in "".join(out.split("\n")).replace("│", "").replace("  ", "")
-
-
-def test_teams_of_any_size_and_games_of_any_kind_are_shown(tmp_path):
-    for env, options in {
-        "DesignReview": {"agents": 8},
-        "MoonSurvival": {},
-        "Handover": {},
-        "PairedFeatures": {},
-    }.items():
-        place = viewed.run_folder(tmp_path / env, before=viewed.played(2, env=env, **options))
-        (data,) = twin([read_run(place)])["runs"]
-        for told in data["episodes"]:
-            Console(file=io.StringIO()).print(terminal.episode(told, told["detail"], 80))
-        assert len(data["episodes"]) == 2 and json.dumps(data)

@@ -17,7 +17,8 @@ from marl_coop.config.schema import load_config
 from marl_coop.experiment.battery import play_battery
 from marl_coop.experiment.plan import make_plan
 from marl_coop.experiment.teams import find_team
-from marl_coop.runs.records import Credit, TurnCredit, write_episodes
+from marl_coop.runs.played import PlayedEpisode
+from marl_coop.runs.records import Credit, EpisodeRecord, TurnCredit, write_episodes
 from marl_coop.runs.rundir import record_start
 from rewards import RewardStack
 
@@ -102,3 +103,8 @@ def run_folder(
     if after:
         (folder / "results.json").write_text(json.dumps({"ceiling": {"j": {"value": 0.9}}}))
     return folder
+
+
+def record_of(episode: Episode) -> PlayedEpisode:
+    """An episode as it is read from a file that was played after training."""
+    return PlayedEpisode(id="after:1", phase="after", update=None, record=EpisodeRecord(episode=episode))
