@@ -201,6 +201,15 @@ def test_the_version_and_the_module(capsys):
     assert result.stdout == f"marl-coop {marl_coop.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    "words", [["eval", "{}"], ["view", "{}"], ["show", "{}", "after:1"], ["train", "--resume", "{}"]]
+)
+def test_a_path_that_no_disk_takes_is_one_line(words, capsys):
+    assert cli.main([word.format("a" * 5000) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: 'aaaa") and said.count("\n") == 1 and len(said) < 200
+
+
 @pytest.mark.parametrize("error", [EndpointError, EngineError, SandboxError])
 @pytest.mark.parametrize("note", ["There is no checkpoint yet: --resume runs/a begins its training again.", ""])
 def test_an_endpoint_engine_or_sandbox_that_fails_ends_the_command_with_one_line(monkeypatch, capsys, error, note):

@@ -7,8 +7,10 @@ started, the first says the line.
 """
 
 import argparse
+import errno
 import logging
 import os
+import reprlib
 import signal
 import sys
 import time
@@ -80,6 +82,9 @@ def run_command(argv: Sequence[str]) -> int:
         _say(" ".join([f"error: {error}".rstrip(".") + ".", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # of a path that was given: the library's own are short
+            _say(f"error: {reprlib.repr(error.filename)} is too long for the name of a file or a folder")
+            return 2
         if error.errno not in FULL:
             raise
         _say(" ".join([f"error: {error}. Make room.", *getattr(error, "__notes__", [again])]))
