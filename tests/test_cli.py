@@ -202,7 +202,7 @@ def test_the_version_and_the_module(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["eval", "{}"], ["view", "{}"], ["show", "{}", "after:1"], ["train", "--resume", "{}"]]
+    "words", [["eval", "{}", "--quick"], ["view", "{}"], ["show", "{}", "after:1"], ["train", "--resume", "{}"]]
 )
 def test_a_path_that_no_disk_takes_is_one_line(words, capsys):
     assert cli.main([word.format("a" * 5000) for word in words]) == 2
