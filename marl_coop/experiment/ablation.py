@@ -9,7 +9,8 @@ ablations/terms/
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -20,7 +21,7 @@ from envs.core.seeds import Stream, task_seed
 from marl_coop.config.ablation import Ablation
 from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
-from marl_coop.config.layers import leaves, override_of
+from marl_coop.config.layers import COMMAND_LINE, leaves, override_of
 from marl_coop.config.schema import Config, load_config
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import checks, setup
@@ -89,11 +90,15 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
         ConfigError: an arm cannot be trained, is the same as another, or differs from the reference in episodes or in
             the tasks of the evaluation; or a run that is there was begun with something else.
     """
-    planned = {arm: [_planned(spec, arm, seed, folder) for seed in spec.seeds_of(arm)] for arm in spec.arms}
+    planned = {}
+    for arm in spec.arms:
+        with _naming(arm, source):
+            planned[arm] = [_planned(spec, arm, seed, folder) for seed in spec.seeds_of(arm)]
     first = {arm: runs[0] for arm, runs in planned.items()}
     for arm, one in first.items():
-        check_config(one.config)
-        checks.check_shares(one.config, setup.training_arguments(one.config))
+        with _naming(arm, source):
+            check_config(one.config)
+            checks.check_shares(one.config, setup.training_arguments(one.config))
         _check_against(first[spec.reference], one, spec, source)
         _check_other_arms(first, arm, source)
     for runs in planned.values():
@@ -101,6 +106,18 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
             if one.run.begun:
                 _check_recorded(one)
     return [one for runs in zip_longest(*planned.values()) for one in runs if one is not None]
+
+
+@contextmanager
+def _naming(arm: str, source: str) -> Iterator[None]:
+    """Within it, an error of an override names the arm, in the place of a command line that the user did not write."""
+    try:
+        yield
+    except ConfigError as error:
+        if (error.source or "").startswith(COMMAND_LINE):
+            place = str(error.source).replace(COMMAND_LINE, f"{source}: {dotted(('arms', arm))}", 1)
+            raise ConfigError(error.problem, error.keys, place) from error
+        raise
 
 
 def _planned(spec: Ablation, arm: str, seed: int, folder: Path) -> Planned:
