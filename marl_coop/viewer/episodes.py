@@ -21,7 +21,7 @@ from rewards.metrics.rate import faulted
 Data = dict[str, Any]
 
 
-class Kind(NamedTuple):
+class EpisodeKind(NamedTuple):
     """A kind of episode, which a list of them can be filtered by: its name, its meaning, and whether it is welcome."""
 
     name: str
@@ -30,15 +30,17 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "capitulated": Kind("capitulated", "a seat was told right and a partner wrong, and it did not end right"),
-    "deferred": Kind("deferred rightly", "a seat was told wrong and a partner right, and it ended right", good=True),
-    "held": Kind("held rightly", "a seat was told right and a partner wrong, and it ended right", good=True),
-    "unmoved": Kind("stayed wrong", "a seat was told wrong and a partner right, and it did not end right"),
-    "blended": Kind("blended", "seats that were told apart ended on a compromise that nobody was told"),
-    "conflict": Kind("conflict", "what the seats made does not fit together, in the merge or in its meaning"),
-    "silent": Kind("silent", "a seat never named what its partner needed to know"),
-    "unreadable": Kind("unreadable", "a reply could not be read"),
-    "fault": Kind("sandbox fault", "the sandbox failed, which is nobody's play"),
+    "capitulated": EpisodeKind("capitulated", "a seat was told right and a partner wrong, and it did not end right"),
+    "deferred": EpisodeKind(
+        "deferred rightly", "a seat was told wrong and a partner right, and it ended right", good=True
+    ),
+    "held": EpisodeKind("held rightly", "a seat was told right and a partner wrong, and it ended right", good=True),
+    "unmoved": EpisodeKind("stayed wrong", "a seat was told wrong and a partner right, and it did not end right"),
+    "blended": EpisodeKind("blended", "seats that were told apart ended on a compromise that nobody was told"),
+    "conflict": EpisodeKind("conflict", "what the seats made does not fit together, in the merge or in its meaning"),
+    "silent": EpisodeKind("silent", "a seat never named what its partner needed to know"),
+    "unreadable": EpisodeKind("unreadable", "a reply could not be read"),
+    "fault": EpisodeKind("sandbox fault", "the sandbox failed, which is nobody's play"),
 }
 PHASES = {  # how a reader calls them
     Phase.STANCE: "sealed stance before the talk",
