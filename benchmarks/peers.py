@@ -72,7 +72,9 @@ def compared_lines(rounds: Sequence[dict[str, Result]]) -> list[str]:
         "| | ours, s | peer, s | ratio | ratio of CPU time | peak of ours, GiB | of the peer | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, what in ((name, what) for name, what in COMPARED.items() if name in rounds[0]):
+    for name, what in COMPARED.items():
+        if name not in rounds[0]:  # it is not installed
+            continue
         ours, peer = ([getattr(one[who], what) for one in rounds] for who in (OURS, name))
         if name == "generate, single":  # on fewer episodes: by tokens
             shares = [one[name].play_tokens / one[OURS].play_tokens for one in rounds]

@@ -2,8 +2,7 @@
 
 Its trainer is given the turns that ours played, each as a prompt and a completion with its advantage, and asked to
 update each agent from them. Its play is `generate` with one prompt in a call, which is a contender of its own. It is
-treated kindly: no reference model, so no pass for it, and as many optimisation
-steps as ours makes.
+treated kindly: no reference model, so no pass for it, and as many optimisation steps as ours makes.
 """
 
 import torch

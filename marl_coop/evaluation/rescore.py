@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from envs.core.episode import Episode, StopReason
+from envs.core.episode import Episode
 from marl_coop.evaluation.audit import Mean
 from marl_coop.runs.played import TRAINING, PlayedEpisode
 from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import seats_of
+from rewards.metrics.rate import faulted
 from rewards.schedules import DualAscent
 
 ALL = "all terms"
@@ -63,11 +64,10 @@ def rescore(
         learners: adapters that are trained. Seats of others are left out; none: all seats count.
     """
     changes = []
-    training = [one for one in saved.get(TRAINING, ()) if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
-    own_prices, other_prices = (_prices(stack, own, training, learners) for stack in (own, other))
-    for part, episodes in saved.items():
-        sound = [one for one in episodes if one.episode.stop_reason is not StopReason.SANDBOX_FAULT]
-        sound = [one for one in sound if seats_of(learners, one.episode)]
+    whole = {part: [one for one in episodes if not faulted(one.episode)] for part, episodes in saved.items()}
+    own_prices, other_prices = (_prices(stack, own, whole.get(TRAINING, ()), learners) for stack in (own, other))
+    for part, episodes in whole.items():
+        sound = [one for one in episodes if seats_of(learners, one.episode)]
         if len(sound) < 2:
             problem = "without a sandbox fault, in which an adapter that is trained played"
             raise ValueError(f"{part}: {len(sound)} episodes {problem}; an interval needs at least 2")

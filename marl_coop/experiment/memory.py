@@ -97,7 +97,7 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
 def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig, work: Work, on_gpu: bool) -> Footprint:
     """The sizes of the configuration's team on a model of this configuration, of which no weight is needed."""
     attention.register()
-    named = setup.dtype_of(config, on_gpu or None)
+    named = setup.dtype_of(config, on_gpu)
     dtype = model.dtype or torch.float32 if named == "auto" else getattr(torch, named)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(

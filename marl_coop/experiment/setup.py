@@ -61,11 +61,11 @@ def training_arguments(config: Config, output_dir: str = ".") -> MultiAgentPPOCo
         raise config.error(keys, str(error).removeprefix(f"{dotted(keys)}: ")) from error
 
 
-def dtype_of(config: Config, on_gpu: bool | None = None) -> str:
+def dtype_of(config: Config, on_gpu: bool = False) -> str:
     """`model.dtype`; where that is `fastest`, what is so on the device that the run will have.
 
     Args:
-        on_gpu: judge for a GPU, whatever is here; None: for what is here.
+        on_gpu: judge for a GPU, whatever is here.
     """
     if config.model.dtype != "fastest":
         return config.model.dtype
