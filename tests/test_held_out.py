@@ -16,8 +16,8 @@ from rewards.metrics import rates
 OPTIONS = {"num_updates": 3, "num_mini_batches": 2, "save_updates": 1, "save_total_limit": 1}
 
 
-def held_out(folder, values=None, **options):
-    """A trainer that evaluates after each update; its J is given by `values`, and else what was played."""
+def held_out(folder, values=None, every=1, **options):
+    """A trainer that evaluates every so many updates; its J is given by `values`, and else what was played."""
     trainer = tiny.cue_trainer(folder, callbacks=[log := Log()], **(OPTIONS | options))
     seeds = [task_seed(Stream.VALIDATION, 0, i) for i in range(4)]
 
@@ -27,7 +27,7 @@ def held_out(folder, values=None, **options):
         assert torch.equal(torch.get_rng_state(), state)
         return {"success": found["success"], "j": values[update - 1]} if values else {"success": found["success"]}
 
-    trainer.add_callback(HeldOut(trainer, measure, every=1, metric="j"))
+    trainer.add_callback(HeldOut(trainer, measure, every=every, metric="j"))
     return trainer, log
 
 
@@ -70,6 +70,21 @@ def test_a_resumed_run_knows_the_best(tmp_path):
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
     assert names(tmp_path) == ["checkpoint-4", "checkpoint-10"]
     assert json.loads((tmp_path / "best.json").read_text())["update"] == 2
+
+
+def test_a_run_that_goes_on_without_evaluations_keeps_its_best_checkpoint(tmp_path):
+    held_out(tmp_path, [0.1, 0.5, 0.3], num_updates=3)[0].train()
+    trainer, log = held_out(tmp_path, every=0, num_updates=5)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-10"]
+    assert not [name for record in log.records for name in record if name.startswith("eval/")]
+
+
+def test_a_run_that_goes_on_from_before_its_best_forgets_that(tmp_path):
+    held_out(tmp_path, [0.1, 0.5, 0.3], num_updates=3, save_total_limit=None)[0].train()
+    trainer, _ = held_out(tmp_path, every=0, num_updates=3, save_total_limit=None)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert json.loads((tmp_path / "best.json").read_text())["update"] == 1
 
 
 def test_a_metric_that_is_never_defined_has_no_best(tmp_path):

@@ -138,12 +138,12 @@ class HeldOut(TrainerCallback, ExportableState):
     """Evaluates on unseen instances every so many updates, and has the trainer keep the checkpoint of the best one.
 
     What comes of it is in the update's record, under `eval/`. The best so far is in every checkpoint, so a resumed run
-    knows it, and in `best.json`.
+    knows it and keeps its checkpoint, and in `best.json`.
 
     Args:
         trainer: has the metrics of the record, and the checkpoints.
         measure: plays for an update, and gives the metrics that are defined.
-        every: updates between two evaluations.
+        every: updates between two evaluations; 0: there are none, and what earlier starts found best is kept.
         metric: whose highest value is the best.
     """
 
@@ -161,10 +161,12 @@ class HeldOut(TrainerCallback, ExportableState):
     def on_train_begin(self, args, state, control, **kwargs):
         saved = cast(dict[str, Any], state.stateful_callbacks).setdefault(type(self).__name__, self.state())
         self._keep(saved["attributes"])
+        if state.is_world_process_zero:  # the file may be of a later checkpoint than the one where the run goes on
+            self._write()
 
     def on_step_end(self, args: Any, state, control, **kwargs):
         update, step = divmod(state.global_step, args.steps_per_update)
-        if step or update % self.every:
+        if not self.every or step or update % self.every:
             return
         started = time.perf_counter()
         found = self.measure(update)
@@ -178,8 +180,14 @@ class HeldOut(TrainerCallback, ExportableState):
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero and self.best:
+        if state.is_world_process_zero:
+            self._write()
+
+    def _write(self) -> None:
+        if self.best:
             write_whole(self.file, json.dumps(self.best, indent=1) + "\n")
+        else:
+            self.file.unlink(missing_ok=True)
 
     def _keep(self, best: Mapping[str, Any]) -> None:
         self.best = dict(best)

@@ -351,9 +351,8 @@ class Experiment:
         show_progress(trainer, UpdateProgress(self.args.steps_per_update))
         if curriculum:
             trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
-        if config.evaluation.every:
-            section = config.evaluation
-            trainer.add_callback(HeldOut(trainer, self._measure_held_out, section.every, section.best))
+        section = config.evaluation
+        trainer.add_callback(HeldOut(trainer, self._measure_held_out, section.every, section.best))
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         finally:  # a run that was stopped has its curves too
