@@ -150,38 +150,6 @@ def test_rewards_that_are_not_to_be_had_here_leave_evaluation_unpaid_and_say_so(
     assert row(run.played[0], run.stack)["reward"] is None
 
 
-PERSUADER = {"name": "persuader", "partner": "scripted:persuader"}
-BEST = {"name": "best", "best_of": 2}
-
-
-def test_an_evaluation_is_read_by_condition_and_team_and_its_first_screen_has_the_tables_of_the_terminal(tmp_path):
-    who = ["scripted:always-agree"]
-    folder = viewed.evaluation_folder(tmp_path / "ev", who, {"name": "unseen"}, PERSUADER, BEST, episodes=8)
-    run = read_run(folder)
-    assert [one.id for one in run.played[6:9]] == [f"unseen/scripted:always-agree:{i}" for i in (7, 8)] + [
-        "unseen/scripted:ideal:1"
-    ]
-    assert {(one.phase, one.team) for one in run.played} == {
-        (condition, team) for condition in ("unseen", "persuader") for team in (*who, "scripted:ideal")
-    }
-    told = overview(run)
-    assert told["finished"] and told["facts"]["environment"] == "PairedFunctions"
-    assert told["notices"] == [
-        "not played: best: PairedFunctions has no tests that the seats can run, so no attempt can be chosen"
-    ]
-    unseen = told["tables"][0]
-    solved = sum(one.episode.outcome.success for one in run.played[8:16]) / 8
-    assert unseen["heads"] == ["metric", "scripted:always-agree", "ceiling: scripted:ideal"]
-    assert unseen["rows"][0][0] == "success" and unseen["rows"][0][2].startswith(f"{solved:.2f} [")
-
-
-def test_beside_a_partner_an_episode_is_of_the_kinds_of_the_teams_own_seat(tmp_path):
-    run = read_run(viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], PERSUADER, episodes=20))
-    assert any("capitulated" in kinds(one.episode) for one in run.played)  # the persuader, who was told right
-    assert not any("capitulated" in row(one, None)["kinds"] for one in run.played)
-    assert any("held" in row(one, None)["kinds"] for one in run.played)
-
-
 def test_in_a_run_beside_a_partner_an_episode_is_of_the_kinds_of_who_learns(tmp_path):
     played = [
         replace(one, players={"agent_0": "learner", "agent_1": "scripted:always-agree"})
@@ -194,15 +162,6 @@ def test_in_a_run_beside_a_partner_an_episode_is_of_the_kinds_of_who_learns(tmp_
     for one in read_run(place).played:
         gave_in = [conflict.seat for conflict in conflicts(one.episode) if kind_of(conflict) == "capitulated"]
         assert ("capitulated" in row(one, None)["kinds"]) == ("agent_0" in gave_in)
-
-
-def test_an_evaluation_of_which_episodes_are_gone_shows_its_tables_and_says_so(tmp_path):
-    folder = viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "unseen"}, episodes=2)
-    (file,) = (folder / "episodes").iterdir()
-    file.unlink()
-    run = read_run(folder)
-    assert run.notices == (f"episodes/{file.name} is not there: the episodes of scripted:ideal in unseen",)
-    assert overview(run)["tables"] and page(twin([run]))
 
 
 # --------------------------------------------------------------------------------------------------------- episodes

@@ -36,10 +36,12 @@ class Grid(NamedTuple):
 
 
 def grids(results: Results) -> Iterator[Grid]:
-    """A grid for each condition, with all teams, the floor and the ceiling, then one of each team's differences."""
+    """A grid for each condition that anybody has played, with all teams, the floor and the ceiling, then one of each
+    team's differences."""
     values = [row for row in results.rows if row.than_who is None]
     for name in results.conditions:
-        yield _condition(results, name, [row for row in values if row.condition == name])
+        if rows := [row for row in values if row.condition == name]:
+            yield _condition(results, name, rows)
     for who in results.who:
         differences = [row for row in results.rows if row.than_who is not None and row.who == who]
         if differences:

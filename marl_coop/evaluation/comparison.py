@@ -24,6 +24,7 @@ AFTER_TRAINING = "after training"  # the condition of a run's own evaluation
 ENOUGH_SEEDS = 5  # for a claim about a method
 COMPARED = (*HEADLINES, "kairos_utility", "resistance", "kairos_f1")
 BESIDE_PARTNERS: Seating[None] = Seating((None,), partner=(None,))
+OF_ONE_SEAT = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
 
 Verdict = Literal["higher", "lower", "not told apart"]
 
@@ -103,11 +104,11 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     if (folder / "run.json").is_file():
         return [_run(folder)]
     try:
-        _, kept = read_results(folder)
+        results, kept = read_results(folder)
     except RunError as error:
         raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
                        "that lists episodes") from error  # fmt: skip
-    return [_team(folder, one) for one in kept]
+    return [_team(folder, one, results.conditions[one.condition]["episodes"]) for one in kept]
 
 
 def _run(folder: Path) -> Evaluated:
@@ -127,7 +128,7 @@ def _run(folder: Path) -> Evaluated:
     )
 
 
-def _team(folder: Path, kept: Kept) -> Evaluated:
+def _team(folder: Path, kept: Kept, count: int) -> Evaluated:
     """A team of an evaluation; one that was a run, or a checkpoint of one, has the name and the seed of it."""
     who = kept.who
     place = Path(who)
@@ -141,14 +142,15 @@ def _team(folder: Path, kept: Kept) -> Evaluated:
         method=method,
         seed=seed,
         condition=kept.condition,
-        episodes=_by_task(folder / kept.file),
+        episodes=_by_task(folder / kept.file, count),
         beside_partners=kept.judged == "one",
     )
 
 
-def _by_task(file: Path) -> dict[str, Episode]:
+def _by_task(file: Path, count: int | None = None) -> dict[str, Episode]:
+    """The episodes of a file, or the first `count` of them."""
     try:
-        episodes = read_episodes(file)
+        episodes = read_episodes(file)[:count]
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read as episodes: {error}") from error
     if not episodes:
@@ -217,7 +219,7 @@ def _comparison(
     of_methods = any(len(runs) > 1 for runs in methods.values())
     known = of_players({name for one in everyone for name in one.learners})
     if everyone[0].beside_partners:
-        known = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, episode.task.seed))
+        known = OF_ONE_SEAT
     metrics = {name: known[name] for name in names}
     rows = _rows_of_methods if of_methods else _rows_of_checkpoints
     return Comparison(

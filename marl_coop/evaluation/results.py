@@ -12,13 +12,14 @@
     episodes        {who, condition, file, judged}: a file of `marl_coop.runs.records`, relative to results.json, and
                     "all" or "one" for how many seats were the team's
 
-and `results.csv` both kinds of rows. A metric without a case has no row.
+and `results.csv` both kinds of rows. A metric without a case has no row. Until all is played and measured there is
+`playing.json` in their place, which has the same keys and no rows yet.
 """
 
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,12 @@ from marl_coop.evaluation.matches import Match
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import METRICS, Metric, compare, coordination, measure, of_seats
+from rewards.metrics.rate import Statistic
 
 COLUMNS: tuple[str, ...] = ("who", "condition", "than_who", "than_condition", "metric", "value", "low", "high", "n")
+
+
+RESULTS, PLAYING = "results.json", "playing.json"
 
 
 class PlayedMatch(NamedTuple):
@@ -51,7 +56,8 @@ class Unplayed(NamedTuple):
 
 class Kept(NamedTuple):
     """Where the episodes of a team in a condition are, relative to results.json; several may be in one file, where they
-    come to the same play. `judged`: "all" or "one" of the seats was the team's."""
+    come to the same play, and more than the condition has, of a longer battery. `judged`: "all" or "one" of the seats
+    was the team's."""
 
     who: str
     condition: str
@@ -77,7 +83,14 @@ class ResultRow:
 def values(played: PlayedMatch) -> list[ResultRow]:
     """Every metric of a match that is defined; beside partners, rates of seats are those of the team's seat."""
     match = played.match
-    return list(_rows(measure(played.episodes, _of(match)), who=match.who, condition=match.condition))
+    return list(result_rows(match.who, match.condition, played.episodes, _of(match)))
+
+
+def result_rows(
+    who: str, condition: str, episodes: Sequence[Episode], metrics: Mapping[str, Statistic]
+) -> Iterator[ResultRow]:
+    """A row for each of some metrics that is defined, by what a team played in a condition."""
+    return _rows(measure(episodes, metrics), who=who, condition=condition)
 
 
 def difference(first: PlayedMatch, second: PlayedMatch) -> list[ResultRow]:
@@ -100,7 +113,7 @@ def difference(first: PlayedMatch, second: PlayedMatch) -> list[ResultRow]:
     return list(_rows(found, who=first.match.who, condition=first.match.condition, **names))
 
 
-def _of(match: Match) -> Mapping[str, Any]:
+def _of(match: Match) -> Mapping[str, Statistic]:
     return METRICS if match.seating.partner is None else of_seats(match.judged)
 
 
@@ -123,26 +136,18 @@ class Results:
     rows: Sequence[ResultRow]
     unplayed: Sequence[Unplayed]
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        who: Sequence[str],
-        floor: str | None,
-        start: str | None,
-        ceiling: str | None,
-        conditions: Mapping[str, Mapping[str, Any]],
+    def measured(
+        self,
         played: Sequence[PlayedMatch],
         pairs: Sequence[tuple[PlayedMatch, PlayedMatch]],
-        unplayed: Sequence[Unplayed],
         advance: Callable[[int], None],
     ) -> "Results":
-        """Measure what was played, and the difference of each of the pairs.
+        """These results with every metric of what was played, and the difference of each of the pairs.
 
         Args:
             advance: is told of each match that is measured and each pair that is compared.
         """
-        rows, missing = [], list(unplayed)
+        rows, missing = [], list(self.unplayed)
         for one in played:
             rows += values(one)
             advance(1)
@@ -154,19 +159,22 @@ class Results:
                 reason = f"not compared with {place}: {error}"
                 missing.append(Unplayed(first.match.who, first.match.condition, reason))
             advance(1)
-        return cls(
-            who=who,
-            floor=floor,
-            start=start,
-            ceiling=ceiling,
-            conditions=conditions,
-            played=played,
-            rows=rows,
-            unplayed=missing,
-        )
+        return replace(self, played=played, rows=rows, unplayed=missing)
+
+    def announce(self, folder: Path) -> None:
+        """Write `playing.json`."""
+        write_whole(folder / PLAYING, self._json(folder))
 
     def write(self, folder: Path) -> None:
-        """Write `results.json` and `results.csv`."""
+        """Write `results.json` and `results.csv`, in the place of `playing.json`."""
+        write_whole(folder / RESULTS, self._json(folder))
+        with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(map(asdict, self.rows))
+        (folder / PLAYING).unlink(missing_ok=True)
+
+    def _json(self, folder: Path) -> str:
         rows = [asdict(row) for row in self.rows]
         content = {
             "who": list(self.who),
@@ -179,11 +187,7 @@ class Results:
             "unplayed": [one._asdict() for one in self.unplayed],
             "episodes": [_kept(one.match, folder)._asdict() for one in self.played],
         }
-        write_whole(folder / "results.json", json.dumps(content, indent=1) + "\n")
-        with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        return json.dumps(content, indent=1) + "\n"
 
 
 def _kept(match: Match, folder: Path) -> Kept:
@@ -191,14 +195,15 @@ def _kept(match: Match, folder: Path) -> Kept:
     return Kept(match.who, match.condition, str(match.file.relative_to(folder)), judged)
 
 
-def read_results(folder: Path) -> tuple[Results, list[Kept]]:
-    """What `Results.write` wrote: all but what was played, and where that is.
+def read_results(folder: Path, name: str = RESULTS) -> tuple[Results, list[Kept]]:
+    """What `Results.write` or, by the name PLAYING, `Results.announce` wrote: all but what was played, and where that
+    is.
 
     Raises:
-        RunError: there is no results.json of an evaluation that can be read.
+        RunError: there is no such file of an evaluation that can be read.
     """
     try:
-        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
         results = Results(
             **{name: content[name] for name in ("who", "floor", "ceiling", "conditions")},
             start=content.get("start"),  # a version that had none wrote others
@@ -208,4 +213,4 @@ def read_results(folder: Path) -> tuple[Results, list[Kept]]:
         )
         return results, [Kept(**one) for one in content["episodes"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{str(folder)!r} has no results.json of an evaluation that can be read") from error
+        raise RunError(f"{str(folder)!r} has no {name} of an evaluation that can be read") from error

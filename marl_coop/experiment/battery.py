@@ -1,9 +1,9 @@
 """Plays a battery, keeps every episode under a key of its content, and measures. Loads torch only where a model plays.
 
-In the folder of an evaluation: `episodes/<key>.jsonl`, `results.json` and `results.csv`. The key is made of all that
-the episodes of a match depend on, adapters by their digests. So an evaluation that was stopped goes on, one with
-another team or more episodes plays only what is new, and an adapter that was trained further is never taken for the
-old one.
+In the folder of an evaluation: `episodes/<key>.jsonl`, `results.json` and `results.csv`, and `playing.json` until these
+are written. The key is made of all that the episodes of a match depend on, adapters by their digests. So an evaluation
+that was stopped goes on, one with another team or more episodes plays only what is new, and an adapter that was trained
+further is never taken for the old one.
 """
 
 import json
@@ -55,21 +55,22 @@ def play_battery(plan: Plan, folder: Path) -> Results:
                 continue
             matches.append((planned, _match(plan, planned, env, model, folder)))
             conditions[planned.condition] = _described(planned, env, matches[-1][1])
+        announced = Results(
+            who=[team.name for team in plan.teams],
+            floor=plan.floor and plan.floor.name,
+            start=plan.start and plan.start.name,
+            ceiling=plan.ceiling and plan.ceiling.name,
+            conditions=conditions,
+            played=[PlayedMatch(match, ()) for _, match in matches],
+            rows=(),
+            unplayed=unplayed,
+        )
+        announced.announce(folder)
         played = _play(plan, matches, model)
         by_name = {(one.match.who, one.match.condition): one for one in played}
         pairs = [(by_name[a], by_name[b]) for a, b in plan.pairs() if a in by_name and b in by_name]
         with Progress(len(played) + len(pairs), "measuring", "table", pause_s=PAUSE_S) as progress:
-            results = Results.of(
-                who=[team.name for team in plan.teams],
-                floor=plan.floor and plan.floor.name,
-                start=plan.start and plan.start.name,
-                ceiling=plan.ceiling and plan.ceiling.name,
-                conditions=conditions,
-                played=played,
-                pairs=pairs,
-                unplayed=unplayed,
-                advance=progress.advance,
-            )
+            results = announced.measured(played, pairs, progress.advance)
         results.write(folder)
     return results
 

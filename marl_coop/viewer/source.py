@@ -1,5 +1,5 @@
 """What a run's folder holds, read for a person: also of a run that is still going, that crashed, or that is empty. The
-folder of an evaluation by `marl-coop eval` is read too.
+folder of an evaluation by `marl-coop eval` is read too, one that has not ended by its `playing.json`.
 
 What cannot be read is left out and said: each such thing is a line of `notices`.
 """
@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from pydantic import ValidationError
 
 from envs.core.episode import Episode
 from envs.core.tokens import one_line
-from marl_coop.evaluation.comparison import BESIDE_PARTNERS
-from marl_coop.evaluation.results import Kept, Results, read_results
+from marl_coop.evaluation.comparison import BESIDE_PARTNERS, OF_ONE_SEAT
+from marl_coop.evaluation.results import PLAYING, RESULTS, Kept, ResultRow, Results, read_results, result_rows
 from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
 from marl_coop.runs.records import lines_of, logged, of_numbers
 from marl_coop.runs.rundir import BEST, LOCK, RunError
 from marl_coop.viewer.text import visible
 from rewards import RewardStack
-from rewards.metrics import seats_of
+from rewards.metrics import METRICS, seats_of
 
 _NO_CONTENT = (LOCK, "view.html", "view.json")  # what lies in the folder of a run of which nothing is known
 
@@ -41,16 +42,13 @@ class Run:
     metrics: tuple[Mapping[str, Any], ...] = ()  # of each update
     results: Mapping[str, Any] = field(default_factory=dict)  # results.json
     evaluation: Results | None = None  # what came of a battery; all but name, episodes and notices is then empty
+    finished: bool = False
     best: Mapping[str, Any] = field(default_factory=dict)  # best.json
     alarms: tuple[Mapping[str, Any], ...] = ()
     played: tuple[PlayedEpisode, ...] = ()
     stack: RewardStack | None = None  # the run's rewards, where its configuration can be read
     last_written: datetime | None = None
     notices: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.results) or self.evaluation is not None
 
     def phase(self, name: str) -> list[Episode]:
         """The episodes of `before` or `after`."""
@@ -69,22 +67,24 @@ def read_run(folder: Path) -> Run:
     """Everything that a run, or an evaluation, has written so far.
 
     Raises:
-        RunError: there is no such folder, or it holds something else; an evaluation is one once it has results.
+        RunError: there is no such folder, or it holds something else.
     """
     if not folder.is_dir():
         raise RunError(f"{str(folder)!r} is no folder; name that of a run or of an evaluation")
+    if (folder / PLAYING).is_file():
+        return _evaluation(folder, PLAYING)
     files = episode_files(folder)
     known = [folder / name for name in ("run.json", "config.yaml", "metrics.jsonl", "results.json")] + files
     present = [file for file in known if file.is_file()]
     if not present and any(path.name not in _NO_CONTENT for path in folder.iterdir()):
         raise RunError(
             f"{str(folder)!r} is not the folder of a run: it has no run.json, no metrics and no episodes; nor of an "
-            "evaluation that has ended: it has no results.json"
+            "evaluation: it has no results.json"
         )
     notices: list[str] = []
     told, results = (_read_json(folder / name, notices) for name in ("run.json", "results.json"))
     if "who" in results:
-        return _evaluation(folder)
+        return _evaluation(folder, RESULTS)
     starts = tuple(start for start in _listed(told.get("starts")) if isinstance(start, Mapping))
     config_text, config = _configuration(folder, starts, notices)
     learners = tuple(filter(lambda name: isinstance(name, str), _listed(told.get("learners"))))
@@ -100,6 +100,7 @@ def read_run(folder: Path) -> Run:
         config=config,
         metrics=tuple(line for line in _lines(folder / "metrics.jsonl", notices, of_numbers) if "update" in line),
         results=results,
+        finished=bool(results),
         best=_read_json(folder / BEST, notices),
         alarms=tuple(_lines(folder / "alarms.jsonl", notices, lambda alarm: "alarm" in alarm)),
         played=played,
@@ -109,26 +110,47 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _evaluation(folder: Path) -> Run:
-    results, kept = read_results(folder)
-    notices = [*map(str, results.unplayed)]
+def _evaluation(folder: Path, name: str) -> Run:
+    """An evaluation that has ended or, by the file of one that has not, what there is of it."""
+    results, kept = read_results(folder, name)
+    finished, notices = name == RESULTS, [*map(str, results.unplayed)]
+    counts = [results.conditions[match.condition]["episodes"] for match in kept]
+    of_matches = [[*_of_match(folder, *one, notices, finished)] for one in zip(kept, counts, strict=True)]
+    played = tuple(chain.from_iterable(of_matches))
+    if not finished:
+        there = f"{len(played)} of {sum(counts)} episodes are there"
+        notices.append(
+            f"{there}; differences are taken when it has ended: the same command goes on where it was stopped"
+        )
+        rows = [row for match, found in zip(kept, of_matches, strict=True) for row in _measured(match, found)]
+        results = replace(results, rows=rows)
+    written = [file for file in (folder / name, *(folder / match.file for match in kept)) if file.is_file()]
     return Run(
         folder=folder,
         name=folder.resolve().name,
         evaluation=results,
-        played=tuple(one for match in kept for one in _of_match(folder, match, notices)),
-        last_written=datetime.fromtimestamp((folder / "results.json").stat().st_mtime),
+        finished=finished,
+        played=played,
+        last_written=datetime.fromtimestamp(max(file.stat().st_mtime for file in written)),
         notices=tuple(notices),
     )
 
 
-def _of_match(folder: Path, match: Kept, notices: list[str]) -> Iterator[PlayedEpisode]:
-    """The episodes of a team in a condition."""
+def _measured(match: Kept, found: Sequence[PlayedEpisode]) -> Iterator[ResultRow]:
+    """The metrics of what a team has played in a condition so far."""
+    if found:
+        metrics = METRICS if match.judged == "all" else OF_ONE_SEAT
+        yield from result_rows(match.who, match.condition, [one.episode for one in found], metrics)
+
+
+def _of_match(folder: Path, match: Kept, count: int, notices: list[str], finished: bool) -> Iterator[PlayedEpisode]:
+    """The episodes of a team in a condition, which are the first `count` of its file."""
     file = folder / match.file
     if not file.is_file():
-        notices.append(f"{match.file} is not there: the episodes of {match.who} in {match.condition}")
+        if finished:
+            notices.append(f"{match.file} is not there: the episodes of {match.who} in {match.condition}")
         return
-    for one in _played(file, notices):
+    for one in [*_played(file, notices)][:count]:
         episode, line = one.episode, one.id.rpartition(":")[2]
         judged = BESIDE_PARTNERS.judged(episode.seats, episode.task.seed) if match.judged == "one" else None
         name = visible(f"{match.condition}/{match.who}:{line}")

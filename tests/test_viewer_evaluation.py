@@ -1,0 +1,86 @@
+"""What the viewer reads of the folder of an evaluation, one that has ended or not."""
+
+from unittest.mock import ANY
+
+import pytest
+import viewed
+
+from marl_coop.evaluation.comparison import read_evaluated
+from marl_coop.experiment import battery as batteries
+from marl_coop.viewer.episodes import kinds, row
+from marl_coop.viewer.overview import overview
+from marl_coop.viewer.page import page, twin
+from marl_coop.viewer.source import read_run
+
+PERSUADER = {"name": "persuader", "partner": "scripted:persuader"}
+BEST = {"name": "best", "best_of": 2}
+
+
+def test_an_evaluation_is_read_by_condition_and_team_and_its_first_screen_has_the_tables_of_the_terminal(tmp_path):
+    who = ["scripted:always-agree"]
+    folder = viewed.evaluation_folder(tmp_path / "ev", who, {"name": "unseen"}, PERSUADER, BEST, episodes=8)
+    run = read_run(folder)
+    assert [one.id for one in run.played[6:9]] == [f"unseen/scripted:always-agree:{i}" for i in (7, 8)] + [
+        "unseen/scripted:ideal:1"
+    ]
+    assert {(one.phase, one.team) for one in run.played} == {
+        (condition, team) for condition in ("unseen", "persuader") for team in (*who, "scripted:ideal")
+    }
+    told = overview(run)
+    assert told["finished"] and told["facts"]["environment"] == "PairedFunctions"
+    assert told["notices"] == [
+        "not played: best: PairedFunctions has no tests that the seats can run, so no attempt can be chosen"
+    ]
+    unseen = told["tables"][0]
+    solved = sum(one.episode.outcome.success for one in run.played[8:16]) / 8
+    assert unseen["heads"] == ["metric", "scripted:always-agree", "ceiling: scripted:ideal"]
+    assert unseen["rows"][0][0] == "success" and unseen["rows"][0][2].startswith(f"{solved:.2f} [")
+
+
+def test_beside_a_partner_an_episode_is_of_the_kinds_of_the_teams_own_seat(tmp_path):
+    run = read_run(viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], PERSUADER, episodes=20))
+    assert any("capitulated" in kinds(one.episode) for one in run.played)  # the persuader, who was told right
+    assert not any("capitulated" in row(one, None)["kinds"] for one in run.played)
+    assert any("held" in row(one, None)["kinds"] for one in run.played)
+
+
+def test_an_evaluation_of_which_episodes_are_gone_shows_its_tables_and_says_so(tmp_path):
+    folder = viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "unseen"}, episodes=2)
+    (file,) = (folder / "episodes").iterdir()
+    file.unlink()
+    run = read_run(folder)
+    assert run.notices == (f"episodes/{file.name} is not there: the episodes of scripted:ideal in unseen",)
+    assert overview(run)["tables"] and page(twin([run]))
+
+
+def test_an_evaluation_that_was_stopped_shows_what_is_there_and_says_how_much(tmp_path, monkeypatch):
+    who, conditions = ["scripted:always-agree"], [PERSUADER, {"name": "unseen"}]
+    ended = overview(read_run(viewed.evaluation_folder(tmp_path / "ended", who, *conditions)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batteries, "play_scripted", stopping_at("unseen", batteries.play_scripted))
+        viewed.evaluation_folder(tmp_path / "ev", who, *conditions)
+    run = read_run(tmp_path / "ev")
+    told = overview(run)
+    assert not told["finished"] and {one.phase for one in run.played} == {"persuader"}
+    assert told["tables"] == ended["tables"][:1]
+    assert told["notices"][-1].startswith("12 of 24 episodes are there")
+    assert page(twin([run]))
+    assert overview(read_run(viewed.evaluation_folder(tmp_path / "ev", who, *conditions))) == ended | {
+        name: ANY for name in ("name", "last_written")
+    }
+
+
+def stopping_at(condition, play):
+    def playing(match, *rest):
+        if match.condition == condition:
+            raise KeyboardInterrupt
+        return play(match, *rest)
+
+    return playing
+
+
+def test_of_a_longer_battery_a_shorter_one_in_its_folder_has_its_own_tasks_alone(tmp_path):
+    for episodes, who in ((6, ["scripted:always-agree"]), (4, ["scripted:always-agree", "scripted:silent"])):
+        folder = viewed.evaluation_folder(tmp_path / "ev", who, {"name": "unseen"}, episodes=episodes)
+    assert len(read_run(folder).played) == 3 * 4
+    assert {len(one.episodes) for one in read_evaluated(folder)} == {4}
