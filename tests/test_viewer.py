@@ -297,7 +297,7 @@ def test_a_run_whose_episodes_are_gone_has_the_curves_of_its_log(tmp_path, befor
         file.unlink()
     curves = [point for point in overview(read_run(place))["curves"] if point["metric"] == "j"]
     assert [(point["update"], point["value"], point["low"]) for point in curves] == [(1, 0.1, None), (2, 0.2, None)]
-    (chart,) = charts.curves([{"label": "log", "curves": curves}])
+    (chart,) = charts.curves([{"label": "log", "curves": curves}])["charts"]
     assert [layer["mark"]["type"] for layer in chart["layer"]] == ["line", "circle"]  # no band
 
 

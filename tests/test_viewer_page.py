@@ -81,6 +81,18 @@ def test_the_first_screen_shows_results_and_draws_its_charts(opened):
     assert "Nothing has been played yet." in tab.locator("main").inner_text()
 
 
+def test_the_curves_of_several_runs_have_one_legend_in_the_colours_of_their_lines(opened):
+    tab = opened()
+    tab.wait_for_selector(".charts.small .chart svg")
+    assert tab.locator(".legend li").all_inner_texts() == ["first", "hostile"]
+    assert tab.locator(".charts.small .role-legend").count() == 0
+    lines = [
+        line.get_attribute("stroke")
+        for line in tab.locator(".charts.small .chart").first.locator(".mark-line path").all()
+    ]
+    assert [tab.evaluate(f"document.documentElement.style.getPropertyValue('--line-{i}')") for i in (0, 1)] == lines
+
+
 def test_a_tile_says_its_change_its_cases_and_its_ceiling_and_without_a_change_when_it_was_played(opened):
     tab = opened()
     tile = lambda run, at=0: tab.locator(".tiles").nth(run).locator(".tile").nth(at).inner_text()  # noqa: E731

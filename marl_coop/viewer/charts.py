@@ -28,47 +28,47 @@ _SHARES = ("success", "j", "cdr", "cr")
 _RESULTS = ("success", "j", "cdr", "cr", "blend_rate", "silence_rate", "parse_rate")
 
 
-def curves(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
+def curves(runs: Sequence[Mapping[str, Any]]) -> Data:
     """A chart of each metric over the updates, with 95 % intervals: lines for each run and for its unseen tasks."""
     points = [_named(point, run["label"]) for run in runs for point in run["curves"]]
-    names = dict.fromkeys(point["metric"] for point in points)
-    legend = len({point["run"] for point in points}) > 1
-    return [_lines(name, [p for p in points if p["metric"] == name], "run", legend) for name in names]
+    return _over_updates(points, list(dict.fromkeys(point["metric"] for point in points)))
 
 
 def _named(point: Data, run: str) -> Data:
-    return point | {"run": run if point["on"] == "training" else f"{run}, unseen tasks"}
+    return point | {"line": run if point["on"] == "training" else f"{run}, unseen tasks"}
 
 
-def learning(runs: Sequence[Mapping[str, Any]]) -> list[Data]:
+def learning(runs: Sequence[Mapping[str, Any]]) -> Data:
     """A chart of each number that the learner logs of itself: a line for each seat or adapter of each run."""
     several = len(runs) > 1
     points = [
-        point | {"who": f"{run['label']} {point['who']}" if several else point["who"]}
+        point | {"line": f"{run['label']} {point['who']}" if several else point["who"]}
         for run in runs
         for point in run["learning"]
     ]
-    names = [name for name in TITLES if any(point["metric"] == name for point in points)]
-    return [_lines(name, [p for p in points if p["metric"] == name], "who", True) for name in names]
+    return _over_updates(points, [name for name in TITLES if any(point["metric"] == name for point in points)])
 
 
-def _lines(metric: str, points: Sequence[Data], group: str, legend: bool) -> Data:
+def _over_updates(points: Sequence[Data], metrics: Sequence[str]) -> Data:
+    """`charts`, one for each metric, and `lines`: what they all have as a legend, each its name, colour and dashes."""
+    names = list(dict.fromkeys(point["line"] for point in points))
+    return {
+        "charts": [_lines(metric, [p for p in points if p["metric"] == metric], names) for metric in metrics],
+        "lines": [
+            {"name": name, "colour": place % COLOURS, "dashes": dashes(place)} for place, name in enumerate(names)
+        ],
+    }
+
+
+def _lines(metric: str, points: Sequence[Data], names: Sequence[str]) -> Data:
     scale = {"domain": [-1, 1] if metric == "j" else [0, 1]} if metric in _SHARES else {"zero": True}
     value = {"field": "value", "type": "quantitative", "title": None, "scale": scale}
-    names = list(dict.fromkeys(point[group] for point in points))
-    series = {
-        "field": group,
-        "type": "nominal",
-        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 260, "symbolType": "stroke"}
-        | {"symbolSize": 400, "symbolStrokeWidth": 2, "symbolOpacity": 1}
-        if legend
-        else None,
-    }
+    series = {"field": "line", "type": "nominal", "legend": None}
     colour = series | {"scale": {"domain": names}}
     dash = series | {"scale": {"domain": names, "range": [dashes(place) for place in range(len(names))]}}
     bounded = any(point.get("low") is not None for point in points)
     shown = ("update", "value", "low", "high", "n") if bounded else ("update", "value")
-    tooltip = [{"field": group, "type": "nominal"}] if legend else []
+    tooltip = [{"field": "line", "type": "nominal"}] if len(names) > 1 else []
     tooltip += [{"field": name, "type": "quantitative", "format": ".4~g"} for name in shown]
     layers: list[Data] = [
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": value, "strokeDash": dash}},

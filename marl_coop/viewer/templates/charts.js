@@ -15,6 +15,20 @@ const PALETTE = {
   dark: ["#56b4e9", "#e8853d", "#2fc49a", "#dd97bd", "#3d7fd6", "#e6b422", "#ab95dd", "#9aa3ab"],
 };
 
+/** What the lines of some charts are called, each beside a piece of it. */
+function legend(lines) {
+  const piece = ({ colour, dashes: [dash, gap] }) => {
+    const [ink, to] = [`var(--line-${colour})`, `${dash + gap}px`];
+    const drawn = `repeating-linear-gradient(to right, ${ink} 0 ${dash}px, transparent ${dash}px ${to})`;
+    return el("span", { class: "piece", style: { background: drawn } });
+  };
+  return el(
+    "ul",
+    { class: "legend" },
+    lines.map((line) => el("li", {}, piece(line), line.name)),
+  );
+}
+
 /** Draw every chart within an element in the colours of the page. */
 async function drawCharts(root) {
   const css = getComputedStyle($("bar"));
@@ -27,8 +41,10 @@ async function drawCharts(root) {
     gridColor: quiet,
     gridOpacity: 0.15,
   };
+  const colours = PALETTE[dark() ? "dark" : "light"];
+  colours.forEach((colour, place) => document.documentElement.style.setProperty(`--line-${place}`, colour));
   const config = {
-    range: { category: PALETTE[dark() ? "dark" : "light"] },
+    range: { category: colours },
     background: "transparent",
     font,
     view: { stroke: null },

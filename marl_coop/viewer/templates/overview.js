@@ -11,14 +11,10 @@ async function showOverview(main) {
       "div",
       { class: "wide" },
       several() ? runTable(runs) : runs.map(aboutRun),
-      charts.curves.length > 0 && [
+      charts.curves.charts.length > 0 && [
         el("h2", {}, "Curves"),
         el("p", { class: "note" }, CURVE_NOTE),
-        el(
-          "div",
-          { class: "charts small" },
-          charts.curves.map((spec) => chart(spec)),
-        ),
+        overUpdates(charts.curves, "small"),
       ],
       runs.map((run) => [several() && aboutRun(run), cameOfIt(run)]),
       more(charts.learning),
@@ -292,19 +288,27 @@ function terms(run) {
   ];
 }
 
-function more(specs) {
-  if (!specs.length) return null;
+/** Charts of the same lines, and their legend. */
+const overUpdates = ({ charts, lines }, kind = "") => [
+  lines.length > 1 && legend(lines),
+  el(
+    "div",
+    { class: `charts ${kind}` },
+    charts.map((spec) => chart(spec)),
+  ),
+];
+
+function more(learning) {
+  if (!learning.charts.length) return null;
   const details = el(
     "details",
     {},
     el("summary", {}, "The learner itself: KL, entropy, value loss"),
-    el("div", { class: "charts" }),
   );
   details.addEventListener("toggle", () => {
-    const box = details.querySelector(".charts");
-    if (details.open && !box.children.length) {
-      box.append(...specs.map((spec) => chart(spec)));
-      drawCharts(box);
+    if (details.open && !details.querySelector(".charts")) {
+      details.append(el("div", {}, overUpdates(learning)));
+      drawCharts(details);
     }
   });
   return details;
