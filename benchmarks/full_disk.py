@@ -93,7 +93,7 @@ def one(disk: Path, name: str, room: int, overrides: list[str], wanted: dict[str
 def ended(run: Path, log: Path, overrides: list[str]) -> tuple[int, str]:
     """Exit code and output of a run that begins, or goes on."""
     with log.open("a+b") as output:
-        code = start(run, overrides, output).wait()
+        code = start(run, overrides, log=output).wait()
     return code, log.read_text()
 
 

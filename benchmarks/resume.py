@@ -3,14 +3,17 @@
     python benchmarks/resume.py --kills 20 model.name_or_path=FOLDER model.dtype=float32
     python benchmarks/resume.py --kills 20 --signal INT model.name_or_path=FOLDER model.dtype=float32
 
-plays the quickstart in small (more words as for train.py) once straight, then once per kill: SIGKILL falls at a moment
-drawn from the straight run's length, and the run goes on until it is finished. Adapters, metrics, episodes and tables
-must then be the same to the byte, clocks and memory apart. INT and TERM are signals that a run hears: it must also end
-by itself with exit code 130 and without a traceback, once Python has loaded it. Exit code 1 where something is not so.
+plays the quickstart in small (more words as for train.py) once straight, then once per kill: SIGKILL falls in turn as
+the run starts, warms up, evaluates, plays, scores, learns, writes a checkpoint or ends, at a moment of that which is
+drawn, and the run goes on until it is finished. Adapters, metrics, episodes and tables must then be the same to the
+byte, clocks and memory apart. INT and TERM are signals that a run hears: it must also end by itself with exit code 130
+and without a traceback, once Python has loaded it. Exit code 1 where something is not so.
 """
 
 import argparse
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -29,7 +32,37 @@ SMALL = (
 MEASURED = ("seconds/", "memory_gib")
 RECORDS = ("metrics.jsonl", "episodes/*", "before.jsonl", "after.jsonl", "results.json")
 RESULTS = ("*/adapter_*", "past/*/*/adapter_*", "critics.safetensors", *RECORDS)
+TRAIN = (sys.executable, "train.py")
 LOADING_S = 2.0  # until the command line hears signals
+MOMENTS = {  # -> a phase of the run, that it begins or ends, for which time, and at most so many seconds later
+    "warm-up": ("warm-up", "enter", range(1, 2), 1.0),
+    "evaluation": ("evaluation", "enter", range(1, 3), 1.0),
+    "play": ("sampling", "enter", range(1, 20), 0.1),
+    "scoring": ("rewards", "enter", range(1, 3), 0.01),
+    "learning": ("backward", "enter", range(1, 5), 0.1),
+    "checkpoint": ("checkpoint", "enter", range(1, 3), 0.1),
+    "end": ("evaluation", "leave", range(2, 3), 0.1),
+}
+STOPPED = """
+import os, sys, threading
+from marl_coop import cli, profiling
+phase, event, times, seconds, number, *words = sys.argv[1:]
+class Profile(profiling.Profile):
+    def enter(self, name, **options):
+        super().enter(name, **options)
+        self.seen(name, "enter")
+    def leave(self):
+        name, _ = self._running[-1]
+        super().leave()
+        if self._running[-1][0] != name:
+            self.seen(name, "leave")
+    def seen(self, *what):
+        if what == (phase, event) and self._total(phase).calls == int(times):
+            threading.Timer(float(seconds), os.kill, (os.getpid(), int(number))).start()
+profiling.Profile = Profile
+with profiling.profiling():
+    sys.exit(cli.main(["train", *words]))
+"""
 
 
 def main() -> int:
@@ -45,52 +78,55 @@ def main() -> int:
     args.runs.mkdir(parents=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so do its own
     straight, rng = args.runs / "straight", random.Random(args.seed)
-    started = time.monotonic()
+    number = getattr(signal, f"SIG{args.signal}")
+    started = time.time()
     go_on_until_finished(straight, args.overrides)
-    length = time.monotonic() - started
+    loading_s = (straight / "config.yaml").stat().st_mtime - started
     wanted, wrong = results_of(straight), 0
-    for kill in range(args.kills):
-        run, moment = args.runs / f"killed-{kill}", rng.uniform(0, length)
-        process = start(run, args.overrides)
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            stop(process, args.signal)
-        had, faults = progress(run), [] if args.signal == "KILL" or moment < LOADING_S else ending(process, run)
+    for kill, moment in zip(range(args.kills), itertools.cycle(rng.sample(["start", *MOMENTS], len(MOMENTS) + 1))):
+        run = args.runs / f"killed-{kill}"
+        os.environ["MARL_COOP_CACHE"] = str(args.runs.absolute() / f"cache-{kill}")  # or there was no warm-up
+        if moment == "start":
+            after = rng.uniform(0, loading_s)
+            process = start(run, args.overrides)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after)
+            process.send_signal(number)
+        else:
+            phase, event, times, seconds = MOMENTS[moment]
+            after = rng.uniform(0, seconds)
+            where = phase, event, str(rng.choice(times)), str(after), str(int(number))
+            process = start(run, args.overrides, [sys.executable, "-c", STOPPED, *where])
+        process.wait()
+        heard = args.signal == "KILL" or moment != "start" or after > LOADING_S
+        had, faults = progress(run), ending(process, run, number) if heard else []
         go_on_until_finished(run, args.overrides)
         found = results_of(run)
         faults += sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         wrong += bool(faults)
-        print(f"stopped after {moment:5.1f} s, with {had}: {'wrong: ' + ', '.join(faults) if faults else 'equal'}")
+        print(f"stopped at {moment}, with {had}: {'wrong: ' + ', '.join(faults) if faults else 'equal'}", flush=True)
     print(f"{args.kills - wrong} of {args.kills} runs end as the one that was not stopped, in {len(wanted)} files")
     return int(wrong > 0)
 
 
-def stop(process: subprocess.Popen[bytes], name: str) -> None:
-    """Kill a run with whatever it has started, or tell it to stop and wait."""
-    if name == "KILL":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.send_signal(getattr(signal, f"SIG{name}"))
-    process.wait()
-
-
-def ending(process: subprocess.Popen[bytes], run: Path) -> list[str]:
-    """What is wrong with how a run ended that was told to stop; one that has its table had nothing left to do but to
+def ending(process: subprocess.Popen[bytes], run: Path, number: signal.Signals) -> list[str]:
+    """What is wrong with how a run ended that was sent a signal; one that has its table had nothing left to do but to
     leave Python."""
     said = (run.parent / f"{run.name}.log").read_text(errors="replace")
-    finished = (run / "results.json").exists()
-    code = [] if finished or process.returncode == 130 else [f"exit code {process.returncode}"]
-    return code + (["a traceback"] if "Traceback" in said else [])
+    wanted = -number if number is signal.SIGKILL else 130
+    fits = process.returncode == wanted or (run / "results.json").exists()
+    return ([] if fits else [f"exit code {process.returncode}"]) + (["a traceback"] if "Traceback" in said else [])
 
 
-def start(run: Path, overrides: Sequence[str], log: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+def start(
+    run: Path, overrides: Sequence[str], program: Sequence[str] = TRAIN, log: BinaryIO | None = None
+) -> subprocess.Popen[bytes]:
     """A run that begins, or that goes on where its folder has something to go on with; its output goes to a file, by
     default beside it."""
     begin = ["--config", "configs/quickstart.yaml", *SMALL, f"output_dir={run}", *overrides]
     words = ["--resume", str(run)] if (run / "run.json").exists() else begin
     log = log or (run.parent / f"{run.name}.log").open("ab")
-    return subprocess.Popen([sys.executable, "train.py", *words], stdout=log, stderr=log, start_new_session=True)
+    return subprocess.Popen([*program, *words], stdout=log, stderr=log)
 
 
 def go_on_until_finished(run: Path, overrides: Sequence[str]) -> None:

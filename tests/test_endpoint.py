@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from trained import trained
 
 from envs.core.env import MAX_REPLY
 from envs.core.episode import Phase
@@ -274,3 +275,15 @@ def test_an_endpoint_that_knows_no_limit_is_cut_at_it_and_the_reply_counts_as_tr
     turns = rollout.episode.turns_of(B)
     assert [turn.reply.split()[-1] for turn in turns] == ["five", "six", "seven"]
     assert all(turn.truncated for turn in turns)
+
+
+def test_replies_of_100_000_tokens_are_cut_and_counted_and_training_goes_on(server, tmp_path):
+    server.answer = 200, completion("one two three four " * 25_000, usage={"completion_tokens": 100_000})
+    played = []
+    keep = {"on_rollouts": lambda update, episodes, *_: played.append(episodes)}
+    players = {A: A, B: endpoint_at(server.url)}
+    _, updates = trained(tmp_path, policies=players, episodes_per_update=2, num_updates=2, **keep)
+    assert [record["update"] for record in updates] == [1, 2]
+    assert all(turn.truncated and len(turn.reply) < 40 for episode in played[1] for turn in episode.turns_of(B))
+    cut = [turn.truncated for episode in played[1] for turn in episode.turns]
+    assert updates[1]["team/truncation_rate"] == pytest.approx(sum(cut) / len(cut)) and sum(cut) >= len(cut) / 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from envs import sandbox
-from envs.sandbox import Part, SandboxError, Status, forks, run_expressions, tiers, verdicts
+from envs.sandbox import Part, SandboxError, Status, forks, run_expressions, tiers, verdicts, wire
 
 ROOT = Path(__file__).parent.parent
 GOOD = Part("f", "def f(n): return n + 1")
@@ -209,6 +209,21 @@ def test_a_server_that_died_while_idle_is_replaced():
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
     assert run("def f(n): return n + 71", "f(1) == 72").passed == (True,)
+
+
+@pytest.mark.parametrize("source", ["def f(n): return n + 72", f"def f(n): return {' n +' * 50_000} 72"])
+def test_a_server_that_is_stopped_is_a_fault_and_replaced_however_large_the_request_is(monkeypatch, source):
+    """A pipe has room for 64 KiB that nobody reads."""
+    sandbox.reset()
+    run("def f(n): return n + 73", "f(1) == 74")
+    ((server, patience),) = [(server, wire.START_S) for server in forks._POOL.alive]
+    os.kill(server.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(wire, "START_S", 0.3)
+    verdict = run(source)
+    assert verdict.status is Status.FAULT and verdict.detail == "it is silent"
+    monkeypatch.setattr(wire, "START_S", patience)
+    assert gone(server.process.pid)
+    assert run(source).status is Status.OK
 
 
 def test_a_layer_that_is_missing_is_in_the_name_and_in_the_log(caplog):

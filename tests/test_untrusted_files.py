@@ -1,5 +1,6 @@
 """Checkpoints, adapters, models and runs from elsewhere: what is loaded of them runs no code."""
 
+import importlib
 import json
 import os
 import pickle
@@ -132,6 +133,59 @@ def test_python_that_comes_with_a_model_is_not_run(tmp_path):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": classes}))
     load_base(str(tmp_path / "model"), "float32")
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch) -> str:
+    """Name of a module that can be imported, and makes a folder once it is."""
+    name = f"planted_{tmp_path.name}"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / f"{name}.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\nclass C: pass\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    return name
+
+
+def fields_that_name(module: str) -> dict[str, object]:
+    """What files of other libraries have to name a class by, here one of `module`."""
+    named, place = f"{module}.C", {"parent_library": module, "base_model_class": "C"}
+    classes = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM", "AutoModel"), named)
+    single = dict.fromkeys("custom_object custom_module _target_ class_name attn_implementation".split(), named)
+    return {"auto_map": classes, "auto_mapping": place, "custom_objects": {"C": named}, **single}
+
+
+def test_no_field_of_an_adapters_configuration_names_code_that_runs(run, tmp_path, planted):
+    folder = shutil.copytree(run / "checkpoint-1" / "agent_0", tmp_path / "adapter")
+    file, policy = folder / "adapter_config.json", tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
+    for field, value in fields_that_name(planted).items():
+        file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+        policy.load_adapter("agent_1", folder)
+        assert not (tmp_path / "mark").exists(), field
+    importlib.import_module(planted)
+    assert (tmp_path / "mark").exists()
+
+
+def test_no_field_of_a_models_configuration_names_code_that_runs(tmp_path, planted):
+    for field, value in fields_that_name(planted).items():
+        folder = tmp_path / field
+        tiny.byte_tokenizer().save_pretrained(folder)
+        tiny.base_model(259).save_pretrained(folder)
+        for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            content = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(content | {field: value}))
+        load_base(str(folder), "float32")
+        assert not (tmp_path / "mark").exists(), field
+
+
+@pytest.mark.parametrize("kernel", ["kernels-community/flash-attn3", "flash_attention_3"])
+def test_a_models_configuration_picks_no_kernel_of_the_hub(tmp_path, kernel):
+    """Which is code, and is loaded where the package `kernels` is installed; without it, the model would not load."""
+    tiny.byte_tokenizer().save_pretrained(tmp_path / "model")
+    tiny.base_model(259).save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    for named in (kernel, {"": kernel}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"_attn_implementation": named}))
+        model, _ = load_base(str(tmp_path / "model"), "float32")
+        assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_template_of_chats_reaches_no_python(tmp_path):

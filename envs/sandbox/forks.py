@@ -61,8 +61,10 @@ class _Server:
             raise Lost(f"{sys.executable} did not start: {error}", started=False) from error
         assert process.stdin is not None and process.stdout is not None  # they are pipes
         self.process, self.requests, self.replies = process, process.stdin, process.stdout
-        self.poller = select.poll()
+        os.set_blocking(self.requests.fileno(), False)  # a server that is stopped empties no pipe
+        self.poller, self.room = select.poll(), select.poll()
         self.poller.register(self.replies, select.POLLIN)
+        self.room.register(self.requests, select.POLLOUT)
         try:
             hello = b""
             while not hello.endswith(b"\n"):
@@ -83,9 +85,10 @@ class _Server:
         request = memoryview(request + b"".join(bodies))
         started = False
         try:
-            while request:
-                request = request[self.requests.write(request) :]
             deadline = time.monotonic() + wire.START_S * (len(processes) + 1)
+            while request:
+                self._wait(self.room, deadline)
+                request = request[os.write(self.requests.fileno(), request) :]
             if self._read(1, deadline) != wire.READY:
                 raise EOFError(self.replies.read().decode(errors="replace"))
             started = True
@@ -101,13 +104,17 @@ class _Server:
     def _read(self, size: int, deadline: float) -> bytes:
         data = b""
         while len(data) < size:
-            wait_ms = 1000 * (deadline - time.monotonic())
-            if wait_ms <= 0 or not self.poller.poll(wait_ms):
-                raise EOFError("it is silent")
+            self._wait(self.poller, deadline)
             if not (chunk := os.read(self.replies.fileno(), size - len(data))):
                 raise EOFError("it has ended")
             data += chunk
         return data
+
+    @staticmethod
+    def _wait(poller: select.poll, deadline: float) -> None:
+        wait_ms = 1000 * (deadline - time.monotonic())
+        if wait_ms <= 0 or not poller.poll(wait_ms):
+            raise EOFError("it is silent")
 
     def end(self) -> None:
         if self.process.poll() is None:

@@ -301,6 +301,11 @@ def leave_to_fsdp(model: nn.Module, parameters: Iterable[str]) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ignored)
 
 
+def leave_attention_open(config: PreTrainedConfig) -> None:
+    """Forget the attention that a config.json names: it may be a kernel, which is code that comes from the Hub."""
+    config._attn_implementation = None
+
+
 def dequantized() -> dict[str, Any]:
     """Keywords of `from_pretrained` for the plain weights of a GGUF file, which before `GgufConfig` it always gave."""
     known = hasattr(transformers, "GgufConfig")

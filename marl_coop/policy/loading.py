@@ -118,6 +118,7 @@ def load_base(
             tokenizer.pad_token = tokenizer.eos_token
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
+            config=config,
             dtype=dtype,
             attn_implementation=attn_implementation,
             trust_remote_code=False,
@@ -173,6 +174,7 @@ def _read_config(path: str) -> PreTrainedConfig:
         raise ValueError(f"{kind} is no causal language model: use one that is")
     if "quantization_config" in said:
         raise ValueError("its weights are quantised, and adapters want plain ones: use the model that it was made from")
+    compat.leave_attention_open(config)
     return config
 
 
