@@ -112,6 +112,7 @@ def test_a_name_that_yaml_reads_as_something_else_is_to_be_quoted(tmp_path, name
         (ARMS.replace("[0, 1]", "[0, 0]"), "seeds: [0, 0] has a seed twice"),
         (ARMS.replace("1e-4]", "1e-4], seeds: [1, 1]"), "arms.b.seeds: [1, 1] has a seed twice"),
         (ARMS.replace("1e-4]", "1e-4], seeds: [2]"), "arms.b.seeds: 2 is none of the ablation's seeds, [0, 1]"),
+        (ARMS.replace("  b:", "  A:"), "arms: 'a' and 'A' would be one folder on a disk without case: rename one"),
         (ARMS + "metric: jj\n", "metric: there is no 'jj'"),
         (BASE + "arms: {a: {}}\n", "arms: {'a': {}} is refused"),
         (ARMS.replace("learning_rate", "lerning_rate"), "arms.b: training.lerning_rate: unknown key"),

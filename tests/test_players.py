@@ -86,6 +86,7 @@ def test_an_environment_is_seated_with_the_partner_of_its_own_cast():
             "policies.agent_1: 'episodes' is no name for an adapter: something else has it",
         ),
         (["policies.agent_1=checkpoint-4"], "policies.agent_1: 'checkpoint-4' is no name for an adapter: something"),
+        (["policies.agent_1=Agent_0"], "policies: 'agent_0' and 'Agent_0' would be one folder on a disk without case"),
         (["policies.agent_1=Base"], "policies.agent_1: 'Base' is no name for an adapter. Did you mean 'base'?"),
         (
             ["env.name=Handover", "policies.agent_1=scripted:persuader"],

@@ -135,6 +135,12 @@ def test_the_command_prints_all_parts_uncut_and_writes_the_numbers(run, tmp_path
     assert rows[0]["difference"].keys() == {"value", "half"}
 
 
+def test_rewards_that_change_nothing_are_one_line_and_no_table(run, capsys):
+    assert cli.main(["rescore", str(run), "rewards.rework.weight=0"]) == 0  # nobody writes code here
+    said = capsys.readouterr().out
+    assert said == f"{run}: each of its episodes would have earned the same under these rewards, in each term\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -213,7 +219,7 @@ def test_lines_that_are_no_episodes_are_told_and_the_others_scored(run, tmp_path
         (tmp_path / name).write_text((run / name).read_text())
     lines = (run / "after.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "after.jsonl").write_text("".join([lines[0], "{}\n", *lines[2:5], lines[5][:-40]]))
-    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=1"]) == 0
+    assert cli.main(["rescore", str(tmp_path), "rewards.task_success.weight=2"]) == 0
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith(f"left out: {tmp_path / 'after.jsonl'}, 2 lines, first line 2: ")

@@ -19,8 +19,8 @@ from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
+from marl_coop.evaluation.rescore import changes_nothing, table
 from marl_coop.evaluation.rescore import rescore as score_again
-from marl_coop.evaluation.rescore import table
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.played import AFTER, BEFORE, TRAINING, saved_episodes
@@ -51,7 +51,10 @@ def rescore(argv: Sequence[str]) -> int:
     except ValueError as error:
         raise RunError(f"{str(args.run)!r} cannot be scored again: {error}") from error
     console = wide_console()
-    console.print(table(changes, f"{args.run} under other rewards"))
+    if changes_nothing(changes):
+        console.print(f"{args.run}: each of its episodes would have earned the same under these rewards, in each term")
+    else:
+        console.print(table(changes, f"{args.run} under other rewards"))
     if args.output:
         write_output(args.output, json.dumps([asdict(change) for change in changes], indent=1) + "\n")
         console.print(f"results: {args.output}")

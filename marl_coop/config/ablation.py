@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from envs.core.lookup import nearest
-from marl_coop.config.errors import ConfigError
+from marl_coop.config.errors import ConfigError, check_folders
 from marl_coop.config.schema import Name, Section, Seed
 from rewards.metrics import METRICS
 
@@ -36,7 +36,8 @@ class Ablation(Section):
     """Arms times seeds; `config` and `set` lie below those of each arm. Files are sought as on the command line.
 
     Raises:
-        pydantic.ValidationError: fewer than two arms, a seed twice, or a reference that is no arm.
+        pydantic.ValidationError: fewer than two arms, or two that differ in case alone, a seed twice, or a reference
+            that is no arm.
     """
 
     name: Name
@@ -55,6 +56,7 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _names_lead_somewhere(self) -> Self:
+        check_folders(self.arms, ("arms",))
         for keys, seeds in self._all_seeds():
             if len(set(seeds)) < len(seeds):
                 raise ConfigError(f"{seeds} has a seed twice", keys)

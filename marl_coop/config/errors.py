@@ -1,6 +1,7 @@
 """What a configuration error says: the value, the place, and what to do."""
 
 import reprlib
+from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
@@ -33,6 +34,18 @@ def dotted(keys: Keys) -> str:
     'rewards[my_lab.rewards:Humility].weight'
     """
     return "".join(f"[{key}]" if "." in str(key) else f".{key}" for key in keys).removeprefix(".")
+
+
+def check_folders(names: Iterable[str], keys: Keys) -> None:
+    """Check that each of some names can have a folder of its own, where case does not tell folders apart too.
+
+    Raises:
+        ConfigError: two cannot.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            raise ConfigError(f"{other!r} and {name!r} would be one folder on a disk without case: rename one", keys)
 
 
 def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: Keys = ()) -> ConfigError:

@@ -25,7 +25,7 @@ from pydantic import (
 from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
-from marl_coop.config.errors import ConfigError, Keys, dotted, explain
+from marl_coop.config.errors import ConfigError, Keys, check_folders, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
 from marl_coop.credentials import variable_in
@@ -225,6 +225,7 @@ class Config(Section):
                 problem = f"{term.agent!r} is no seat of the environment; its seats are {list(seats)}"
                 raise ConfigError(problem, ("rewards", name, "agent"))
         self._filled(policies={seat: self.policies.get(seat, seat) for seat in seats})
+        check_folders(trained, ("policies",))
         if not trained:
             raise ConfigError("no seat has an adapter that is trained; give one a name such as agent_0", ("policies",))
         if refused := refused_turns(self.training, trained):

@@ -147,6 +147,11 @@ def _per_seat(episode: Episode, breakdown: RewardBreakdown, learners: Collection
     return terms | {ALL: sum(terms.values())}
 
 
+def changes_nothing(changes: Sequence[TermChange]) -> bool:
+    """Whether every term would have paid in every episode what it paid."""
+    return all(change.difference == Mean(0.0, 0.0) for change in changes)
+
+
 def table(changes: Sequence[TermChange], title: str) -> Table:
     """The changes for the terminal."""
     out = Table(
