@@ -225,6 +225,13 @@ def test_a_card_tells_all_of_the_run_and_no_folder_of_the_machine():
     assert "/home" not in text
 
 
+def test_a_card_of_several_processes_shows_what_launched_them_and_how_many():
+    launched = ["/bin/python", "/bin/accelerate", "launch", "--config_file", "cpu2.yaml", "train.py", "seed=1"]
+    text = str(model_card("agent_0", replace(ABOUT, processes=2), launched, COLUMNS, ROWS))
+    assert "In 2 processes:\n\n```bash\naccelerate launch --config_file cpu2.yaml train.py seed=1\n```" in text
+    assert "processes" not in str(model_card("agent_0", ABOUT, ["train.py"], COLUMNS, ROWS))
+
+
 def test_a_base_in_a_folder_is_no_model_of_the_hub():
     text = str(model_card("agent_0", replace(ABOUT, local=True), ["train.py"], COLUMNS, ROWS))
     assert "base_model" not in text and "- Base: `model`, a folder where it was trained" in text

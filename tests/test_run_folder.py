@@ -1,6 +1,7 @@
 """The folder of a run: what lies in it, who may write there, and what a run that stopped is told."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,19 @@ def test_a_run_directory_explains_itself(tmp_path):
     assert first["sandbox"] == sandbox.describe().splitlines()
     assert first["command"]
     assert first["git"] is None or set(first["git"]) == {"commit", "dirty"}  # None: not a checkout, or no commit yet
+
+
+@pytest.mark.parametrize(("processes", "first"), [("2", "launch.py"), ("1", "start.py")])
+def test_the_command_of_several_processes_is_that_of_what_launched_them(tmp_path, processes, first):
+    start = "import json, sys; from marl_coop.runs.circumstances import circumstances as all_of_it; "
+    (tmp_path / "start.py").write_text(f"{start}print(json.dumps(all_of_it()))")
+    launch = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-u', *sys.argv[1:]]))"
+    (tmp_path / "launch.py").write_text(launch)
+    command = [sys.executable, "launch.py", str(tmp_path / "start.py"), "seed=1", "name=a b"]
+    variables = os.environ | {"WORLD_SIZE": processes, "PYTHONPATH": str(ROOT)}
+    said = json.loads(subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, check=True).stdout)
+    assert said["processes"] == int(processes) and said["command"][-2:] == ["seed=1", "name=a b"]
+    assert first in [Path(word).name for word in said["command"]][1:3]
 
 
 def test_a_run_is_one_process_alone(tmp_path):

