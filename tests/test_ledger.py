@@ -79,6 +79,17 @@ def test_where_nothing_is_solved_no_month_solves_it():
     assert "month" in found and not {"month_all_solved", "price_per_solved", "tokens_per_solved"} & found.keys()
 
 
+def test_a_run_that_solves_nothing_is_told_that_the_price_of_a_solved_task_is_not_defined():
+    failed = [replace(one, outcome=replace(one.outcome, success=False)) for one in episodes(NeverDefer(), range(3))]
+    shown = tables.table(measure_ledger({"after": failed}, PRICES), PRICES, "failed")
+    cells = dict(zip(*(list(column.cells) for column in shown.columns), strict=True))
+    undefined = [line for line, cell in cells.items() if cell == "not defined"]
+    assert undefined == [tables.LABELS[name] for name in tables.BY_SOLVED] and len(undefined) == 4
+    assert str(shown.caption).endswith("Not defined: no task was solved.")
+    solved = tables.table(measure_ledger({"after": episodes(Calibrated(), range(8))}, PRICES), PRICES, "solved")
+    assert "Not defined" not in str(solved.caption)
+
+
 def test_the_change_is_paired_by_task():
     parts = {"before": episodes(NeverDefer(), range(8)), "after": episodes(Calibrated(), range(8))}
     found = measure_ledger(parts, PRICES)

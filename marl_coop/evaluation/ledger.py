@@ -23,6 +23,7 @@ LABELS = {
     "month": "month, each task tried once",
     "month_all_solved": "month, tried until solved",
 }
+BY_SOLVED = tuple(name for name in LABELS if name.endswith("_solved"))
 OF_A_THOUSAND = tuple(name for name, label in LABELS.items() if "1,000" in label)  # one task costs too little to read
 
 
@@ -50,18 +51,20 @@ def measure_ledger(parts: Mapping[str, Sequence[Episode]], prices: PriceList) ->
 
 
 def table(found: Mapping[str, Mapping[str, Metric]], prices: PriceList, title: str) -> Table:
-    """The ledger for the terminal; a line that no part defines is left out."""
+    """The ledger for the terminal; a line that no part defines is left out, but for those by solved tasks."""
+    solved = all(name in metrics for metrics in found.values() for name in BY_SOLVED)
     out = Table(
         title=title,
         caption=f"Prices in {prices.currency}: {prices.input:g} per million tokens read, {prices.output:g} written. "
         f"Month: {prices.agents} agents,\neach with a part in {prices.tasks_per_day:g} tasks a day on {prices.days:g} "
-        "days; a task needs all seats of a team.\nBrackets: 95 % intervals, a Bayesian bootstrap.",
+        "days; a task needs all seats of a team.\nBrackets: 95 % intervals, a Bayesian bootstrap."
+        + ("" if solved else " Not defined: no task was solved."),
     )
     out.add_column("line", no_wrap=True)
     for part in found:
         out.add_column(part, justify="right", no_wrap=True)
     for name, label in LABELS.items():
-        if any(name in metrics for metrics in found.values()):
+        if name in BY_SOLVED or any(name in metrics for metrics in found.values()):
             factor = 1000 if name in OF_A_THOUSAND else 1
             out.add_row(label, *(_cell(metrics.get(name), factor) for metrics in found.values()))
     return out
