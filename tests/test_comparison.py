@@ -13,7 +13,14 @@ from envs.design_review import DesignReview
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
-from marl_coop.evaluation.comparison import AFTER_TRAINING, Evaluated, compare_methods, read_evaluated, speaks_of
+from marl_coop.evaluation.comparison import (
+    AFTER_TRAINING,
+    Evaluated,
+    compare_methods,
+    passed_over,
+    read_evaluated,
+    speaks_of,
+)
 from marl_coop.evaluation.comparison_tables import SHOWN, summary, write
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
@@ -246,6 +253,16 @@ def test_a_seed_that_is_there_twice_is_refused_unless_it_did_the_same(ideal, sil
 def test_one_method_alone_is_nothing_to_compare(ideal):
     with pytest.raises(RunError, match="nothing to compare: all of these are seeds of one method, 'a'"):
         compare_methods([evaluated("a", 0, ideal), evaluated("a", 1, ideal)])
+
+
+def test_a_condition_with_nothing_to_compare_is_told(ideal, silent):
+    alone = evaluated("a", 0, ideal, condition="alone")
+    sides = [evaluated("a", 0, ideal, condition="both"), evaluated("b", 0, silent, condition="both"), alone]
+    assert passed_over(sides, compare_methods(sides)) == ["not compared: alone, where only a was evaluated"]
+    more = [*sides, evaluated("c", 0, silent, condition="alone")]
+    assert passed_over(more, compare_methods(more)) == []
+    told = ["not compared: alone, where only a, c were evaluated"]
+    assert passed_over(more, compare_methods(more, reference="b")) == told
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.cli.terminal import wide_console
-from marl_coop.evaluation.comparison import compare_methods, read_evaluated
+from marl_coop.evaluation.comparison import compare_methods, passed_over, read_evaluated
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -33,6 +33,8 @@ def compare(argv: Sequence[str]) -> int:
     for comparison in comparisons:
         for table in tables(comparison):
             console.print(table)
+    for line in passed_over(evaluated, comparisons):
+        console.print(line, style="yellow")
     if args.output:
         write(comparisons, args.output)
         console.print(f"written: {args.output}")

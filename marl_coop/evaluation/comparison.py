@@ -195,6 +195,21 @@ def compare_methods(
     ]
 
 
+def passed_over(evaluated: Sequence[Evaluated], comparisons: Sequence[Comparison]) -> list[str]:
+    """A line for each condition that is in none of the comparisons: one method alone was evaluated there, or not the
+    reference."""
+    compared = {comparison.condition for comparison in comparisons}
+    others: dict[str, set[str]] = {}
+    for one in evaluated:
+        if one.condition not in compared:
+            others.setdefault(one.condition, set()).add(one.method)
+    return [
+        f"not compared: {condition}, where only {', '.join(sorted(methods))} {'was' if len(methods) == 1 else 'were'} "
+        "evaluated"
+        for condition, methods in others.items()
+    ]
+
+
 def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Those that differ: the same team may be in several evaluations, as their floor is.
 
