@@ -20,7 +20,7 @@ PLANTED = {name: f"planted{i}{i:032}" for i, name in enumerate(NAMES.split())}  
 @pytest.fixture(scope="module")
 def told(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a run with keys in its environment, in netrc and in the file of the Hub's token, which was also
-    exported and made a page of; and all that was said on the way."""
+    evaluated, exported and made a page of; and all that was said on the way."""
     place = make_place(tmp_path_factory.mktemp("keys"))
     (place / "home").mkdir()
     netrc, token = place / "home" / "netrc", place / "home" / "token"
@@ -28,9 +28,11 @@ def told(tmp_path_factory) -> tuple[Path, str]:
     token.write_text(PLANTED["HF_TOKEN_PATH"])
     keys = PLANTED | {"NETRC": str(netrc), "HF_TOKEN_PATH": str(token), "WANDB_MODE": "offline"}
     small = "training.num_updates=1 training.episodes_per_update=2 training.num_mini_batches=1 evaluation.episodes=2"
+    (place / "battery.yaml").write_text("episodes: 2\nbatch_size: 2\nconditions: [{name: unseen}]\n")
     folder = place / "run"
     commands = [
         command(place, "run", *small.split(), "training.report_to=[wandb,tensorboard]"),
+        [*MARL_COOP, "eval", folder, "--battery", place / "battery.yaml", "--output", folder / "battery"],
         [*MARL_COOP, "export", folder, "--to", "dataset"],
         [*MARL_COOP, "view", folder],
     ]
@@ -43,11 +45,11 @@ def told(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_a_run_its_export_and_its_page_have_no_key(told):
+def test_a_run_its_evaluation_its_export_and_its_page_have_no_key(told):
     folder, said = told
     files = [file for file in folder.rglob("*") if file.is_file()]
     names = {file.name for file in files}
-    assert {"run.json", "config.yaml", "view.json", "view.html", "README.md", "metrics.jsonl"} <= names
+    assert {"run.json", "config.yaml", "view.json", "view.html", "README.md", "metrics.jsonl", "results.csv"} <= names
     assert any(file.suffix == ".wandb" for file in files) and any("tfevents" in name for name in names)
     for name, key in PLANTED.items():
         assert key not in said, name

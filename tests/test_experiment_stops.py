@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
@@ -42,6 +43,35 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert updates == [1, 2, 3]
     assert (place / name / "before.jsonl").read_bytes() == before
     assert (place / name / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_twice_to_stop_stops_without_a_traceback(place):
+    process = start(place, "twice", "training.num_updates=40")
+    wait_for(place / "twice" / "checkpoint-4", process)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors, errors[-2000:]
+    assert all_checkpoints(place / "twice") == whole_checkpoints(place / "twice")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["nothing", "a file"])
+def test_a_run_that_loses_its_folder_stops_in_one_line_and_makes_no_other(place, then):
+    run = place / f"lost to {then}"
+    process = start(place, run.name, "training.num_updates=40")
+    wait_for(run / "checkpoint-4", process)
+    run.rename(place / f"kept from {then}")
+    if then == "a file":
+        run.write_text("")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {str(run)!r} cannot be used any longer: ")
+    assert line.endswith(f"Its folder, {str(run)!r}, is gone.")
+    assert not run.is_dir() and "checkpoint-4" in [path.name for path in whole_checkpoints(place / f"kept from {then}")]
 
 
 def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_recorded_once(place, whole):

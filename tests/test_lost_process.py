@@ -1,8 +1,9 @@
-"""One of several processes is killed while they train, or says nothing."""
+"""One of several processes is killed while they train, ends before they have met, or says nothing."""
 
 import socket
 import time
 
+import pytest
 from processes import launch
 from train_py import command, make_place, spawn, wait_for
 
@@ -55,3 +56,21 @@ except LostProcessError as error:
 def test_one_that_is_silent_is_waited_for_as_long_as_the_configuration_says(tmp_path):
     said, _ = launch(SILENT, tmp_path / "two", 2)
     assert said == "another process of this run has said nothing for as long as training.ddp_timeout allows."
+
+
+EARLY = """
+import os, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+if os.environ["RANK"] == "1":
+    (folder / "ended").touch()
+    sys.exit("this machine lacks something")
+import tiny
+tiny.arguments(folder / "run")
+"""
+
+
+def test_where_one_ends_before_they_have_met_the_launcher_ends_the_other_within_a_minute(tmp_path):
+    with pytest.raises(AssertionError, match="this machine lacks something"):
+        launch(EARLY, tmp_path / "two", 2)
+    assert time.time() - (tmp_path / "two" / "ended").stat().st_mtime < 60
