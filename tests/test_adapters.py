@@ -1,6 +1,8 @@
 """Adapters on disk: of any name, of their own shape, whole, and of the base that they were made on."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import tiny
@@ -166,3 +168,28 @@ def test_what_is_saved_names_no_place_of_this_machine(tmp_path):
     assert files == {"adapter_config.json", "adapter_model.safetensors", "base.json"}
     for file in (tmp_path / "saved" / A).glob("*.json"):
         assert str(tmp_path) not in file.read_text() and '"model"' in file.read_text()
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_who_may_read_the_folder_of_a_team_may_read_its_weights(tmp_path, folder, file):
+    tmp_path.chmod(folder)
+    before = os.umask(0o777 & ~folder)
+    try:
+        tiny.team(tiny.base_model(64)).save(tmp_path)
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.safetensors")}
+    assert found == {"adapter_model.safetensors": file, "critics.safetensors": file}
+
+
+def test_weights_that_this_user_may_not_read_are_not_told_to_be_missing(tmp_path, monkeypatch):
+    """Root may read all."""
+    tiny.byte_tokenizer().save_pretrained(tmp_path / "model")
+    tiny.base_model(259).save_pretrained(tmp_path / "model")
+    policy = tiny.team(tiny.base_model(259))
+    policy.save(tmp_path)
+    monkeypatch.setattr("os.access", lambda file, mode: Path(file).suffix != ".safetensors")
+    with pytest.raises(OSError, match=r"'.*model' cannot be loaded: this user may not read model.safetensors: .*a\+r$"):
+        load_base(str(tmp_path / "model"), "float32")
+    with pytest.raises(ValueError, match="cannot be read: this user may not read adapter_model.safetensors"):
+        policy.load_adapter("agent_0", tmp_path / "agent_0")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from envs.core.tokens import one_line
 from marl_coop.engines.base import EngineError
@@ -20,6 +20,7 @@ from marl_coop.players import BASE
 from marl_coop.policy.adapters import WEIGHTS
 from marl_coop.policy.loading import move_into_place
 from marl_coop.policy.team import TeamPolicy
+from marl_coop.policy.tensor_files import write_tensors
 
 
 class PublishedAdapters:
@@ -71,7 +72,7 @@ class PublishedAdapters:
         with self._unfinished() as unfinished:
             self.policy.save_adapter(self.policy.adapters[0], unfinished)
             weights = load_file(unfinished / WEIGHTS)
-            save_file({name: torch.zeros_like(weight) for name, weight in weights.items()}, unfinished / WEIGHTS)
+            write_tensors({name: torch.zeros_like(weight) for name, weight in weights.items()}, unfinished / WEIGHTS)
             return self._publish(unfinished, "base")
 
     @contextmanager

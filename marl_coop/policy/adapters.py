@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -23,6 +22,7 @@ from envs.core.lookup import did_you_mean
 from envs.core.tokens import one_line
 from marl_coop.policy.compat import Conv1D, check_target_module_exists
 from marl_coop.policy.routed_lora import RoutedLinear, check_plain
+from marl_coop.policy.tensor_files import check_readable, write_tensors
 
 WEIGHTS, BASE_FILE = "adapter_model.safetensors", "base.json"
 SAME = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")  # what scales and shapes
@@ -65,10 +65,7 @@ def write_adapter(lm: nn.Module, adapter: str, lora: LoraConfig, base: BaseIdent
     """
     weights = {name: weight.detach().cpu().contiguous() for name, weight in weights_of(lm, adapter).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:  # what it says of a full disk
-        raise OSError(f"{folder / WEIGHTS} cannot be written: {one_line(error)}") from error
+    write_tensors(weights, folder / WEIGHTS)
     (folder / BASE_FILE).write_text(json.dumps(base._asdict()) + "\n", encoding="utf-8")
     written = copy.deepcopy(lora)
     if isinstance(written.target_modules, set):  # in any order, and the file is to be the same each time
@@ -129,6 +126,7 @@ def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) 
 def _opened(folder: Path) -> Iterator[Any]:
     """The file of an adapter's weights."""
     try:
+        check_readable(folder / WEIGHTS)
         with safe_open(folder / WEIGHTS, "pt") as file:
             yield file
     except (OSError, SafetensorError) as error:

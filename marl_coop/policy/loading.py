@@ -29,6 +29,7 @@ from transformers import (
 from envs.core.tokens import one_line
 from marl_coop.bases import WHEEL, find_base
 from marl_coop.policy import attention, compat
+from marl_coop.policy.tensor_files import check_readable, share
 
 
 def cache_folder() -> Path:
@@ -56,6 +57,8 @@ def filled(folder: Path) -> Iterator[Path]:
     unfinished = folder.with_name(f"{folder.name}.{platform.node()}.{os.getpid()}")  # machines may share a disk
     try:
         yield unfinished
+        for file in filter(Path.is_file, unfinished.rglob("*")):
+            share(file)
         move_into_place(unfinished, folder)
     except SafetensorError as error:  # what it says of a full disk
         raise OSError(f"{str(folder)!r} cannot be written: {one_line(error)}") from error
@@ -111,6 +114,8 @@ def load_base(
     if attn_implementation is not None:
         _check_attention(config, attn_implementation)
     with _told_in_one_line(name_or_path):
+        for file in sorted(Path(path).glob("*.safetensors")):
+            check_readable(file)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if tokenizer.pad_token_id is None:
             if tokenizer.eos_token_id is None:
@@ -146,7 +151,11 @@ def _told_in_one_line(name_or_path: str) -> Iterator[None]:
         yield
     except Exception as error:
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        hint = f" (a folder, a Hub id, or {WHEEL!r})" if isinstance(error, OSError) else ""
+        hint = (
+            f" (a folder, a Hub id, or {WHEEL!r})"
+            if isinstance(error, OSError) and not isinstance(error, PermissionError)
+            else ""
+        )
         said = one_line(str(error).strip().split("\n")[0])[:300]
         raise OSError(f"{name_or_path!r} cannot be loaded: {kind}{said}{hint}") from error
 

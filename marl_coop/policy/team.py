@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
@@ -34,6 +34,7 @@ from marl_coop.policy.adapters import (
 )
 from marl_coop.policy.loading import max_positions
 from marl_coop.policy.routed_lora import RoutedLinear, Routing, Spans, check_plain, checkpoint_contexts, spans_of
+from marl_coop.policy.tensor_files import write_tensors
 from marl_coop.policy.token_scores import token_scores
 from marl_coop.policy.value_head import ValueHead
 
@@ -328,7 +329,7 @@ class TeamPolicy(nn.Module):
             self.save_adapter(adapter, folder / adapter)
         for past in (past for selves in self.past.values() for past in selves.selves):
             self.save_adapter(past.copy, folder / "past" / past.adapter / f"update-{past.updates}")
-        save_file(self.critics.state_dict(), folder / CRITICS)
+        write_tensors(self.critics.state_dict(), folder / CRITICS)
 
     def save_adapter(self, adapter: str, folder: Path) -> None:
         """Write an adapter, trained or frozen, as a plain PEFT adapter.
