@@ -111,7 +111,7 @@ def test_the_quickstart_is_run_and_written_down(model, tmp_path):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(model, tmp_path):
     words = ["--kills", "1", "--seed", "7", "--runs", tmp_path / "runs", f"model.name_or_path={model}"]
     said = run("resume.py", *words, "model.dtype=float32", "training.num_updates=2", folder=tmp_path)
-    assert "stopped at learning, with checkpoint-" in said or "stopped at learning, with no checkpoint: equal" in said
+    assert "stopped at learning, with " in said
     assert "1 of 1 runs end as the one that was not stopped" in said
 
 
