@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from train_py import ROOT, command, environment, make_place, start
+from trained import repeatable
 
-from marl_coop.runs.records import read_episodes
+from marl_coop.runs.records import read_episodes, read_metrics
 
 SLURM = ROOT / "configs" / "slurm"
 PYTHON = f'#!/bin/bash\nexec {sys.executable} "$@"\n'
@@ -48,9 +49,10 @@ def test_bash_reads_the_examples(file):
 
 
 @pytest.mark.slow
-def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes_on(tmp_path):
+def test_four_processes_of_two_machines_do_what_one_does_and_queued_again_the_job_goes_on(tmp_path):
+    """With as many episodes of an evaluation as four do not share evenly."""
     place = make_place(tmp_path)
-    sizes = ["warmup.batch_size=8", "training.num_updates=1"]
+    sizes = "warmup.batch_size=16 evaluation.episodes=6 training.episodes_per_update=8 training.num_updates=1".split()
     alone = start(place, "alone", *sizes)
     _, errors = alone.communicate(timeout=250)
     assert alone.returncode == 0, errors[-2000:]
@@ -62,7 +64,7 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NODELIST": "node[0-1]",
         "SLURM_NNODES": "2",
-        "SLURM_GPUS_ON_NODE": "1",
+        "SLURM_GPUS_ON_NODE": "2",
     }
     first = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
     assert first.returncode == 0, first.stderr[-3000:]
@@ -71,7 +73,9 @@ def test_two_machines_of_a_job_do_what_one_process_does_and_queued_again_it_goes
     one, two = (load_file(place / run / "agent_0" / "adapter_model.safetensors") for run in ("alone", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4)
-    assert {path.suffixes[0] for path in (place / "two/episodes").iterdir()} == {".0", ".1"}
+    assert {path.suffixes[0] for path in (place / "two/episodes").iterdir()} == {".0", ".1", ".2", ".3"}
+    (by_one,), (by_four,) = (repeatable(read_metrics(place / run / "metrics.jsonl")) for run in ("alone", "two"))
+    assert by_four == pytest.approx(by_one, rel=1e-3, abs=1e-3)
     starts = json.loads((place / "two/run.json").read_text())["starts"]
     again = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
     assert again.returncode == 0, again.stderr[-3000:]
