@@ -191,7 +191,12 @@ def test_a_run_that_fails_stops_no_other_and_its_last_line_is_told(tmp_path):
 def test_the_error_of_a_run_is_told_and_not_what_its_launcher_says_after_it_or_an_earlier_attempt_said(tmp_path):
     said = "print('error: no such key'); print('=' * 60); sys.exit(1)"
     logs = tmp_path / "logs"
-    for code, told in ((said, "error: no such key"), ("sys.exit(1)", "it said nothing")):
+    raised = "error = RuntimeError('it broke'); error.add_note('--resume a goes on'); raise error"
+    for code, told in (
+        (said, "error: no such key"),
+        (raised, "RuntimeError: it broke"),
+        ("sys.exit(1)", "it said nothing"),
+    ):
         failed = executors.run_here([script(tmp_path, "a", code)], PYTHON, logs, 1, (), lambda: None)
         assert failed == {"a-seed-0": told}
     assert "error: no such key" in (logs / "a-seed-0.log").read_text()

@@ -82,14 +82,17 @@ def _start(run: ArmRun, launcher: Sequence[str], log: Path, gpu: str | None, job
 
 
 def _why(code: int, log: bytes) -> str:
-    """Why a process ended, by what it wrote: its last error, after which a launcher may have said more, or its last
-    words, but where a signal killed it, for it could say nothing then."""
+    """Why a process ended, by what it wrote: its last error, after which a launcher may have said more, what its last
+    traceback ends with, or its last words, but where a signal killed it, for it could say nothing then."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}{', as where memory runs out' if -code == signal.SIGKILL else ''}"
     said = log.decode(errors="replace").strip().splitlines()
-    errors = [line for line in said if line.startswith("error: ")]
-    return (errors or said or ["it said nothing"])[-1]
+    if errors := [line for line in said if line.startswith("error: ")]:
+        return errors[-1]
+    traces = [i for i, line in enumerate(said, start=1) if line.startswith("Traceback ")]
+    words = [line for line in said[traces[-1] :] if line[:1] not in (" ", "")] if traces else said[-1:]
+    return words[0] if words else "it said nothing"  # an error's notes come after it
 
 
 @dataclass(frozen=True)
