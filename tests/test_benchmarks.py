@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 from safetensors.torch import load_file
+from test_vllm_server import StandIn
 from toy_bench import write_toy
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,7 @@ def run(script: str, *words: str | Path, folder: Path, codes: Sequence[int] = (0
     """What a script prints before it ends with one of some exit codes; what it keeps goes into a folder."""
     command = [sys.executable, ROOT / "benchmarks" / script, *words]
     with tempfile.TemporaryDirectory() as own:  # its path is short, as addresses of sockets are
-        places = {"PYTHONPATH": str(ROOT), "MARL_COOP_CACHE": str(folder / "cache"), "TMPDIR": own}
+        places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "MARL_COOP_CACHE": str(folder / "cache"), "TMPDIR": own}
         environ = os.environ | places | {"OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1100)
     assert result.returncode in codes, result.stderr[-2000:]
@@ -88,6 +89,22 @@ def test_growth_is_measured_point_by_point(model, tmp_path):
     last = run("growth.py", *words, folder=tmp_path).splitlines()[-1]
     axis, seats, tokens, *_ = (cell.strip() for cell in last.strip("|").split("|"))
     assert (axis, seats) == ("seats", "3") and int(tokens) > 1000
+
+
+def test_one_update_ahead_is_timed_beside_updates_in_turn(tmp_path):
+    tokenizer = tiny.word_tokenizer(tiny.WORDS)
+    tokenizer.save_pretrained(tmp_path / "words")
+    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "words")
+    server = StandIn(tmp_path / "words")
+    try:
+        server.wait()
+        words = ["--updates", "2", "--repeats", "1", f"model.name_or_path={server.folder}", "env.name=tiny:CueTask"]
+        words += [*SMALL, f"training.engine_options.urls=[{server.url}]"]
+        last = run("async_play.py", *words, folder=tmp_path).splitlines()[-1]
+    finally:
+        server.end()
+    in_turn, ahead, _, playing, learning = (float(cell) for cell in last.strip("| ").split(" | "))
+    assert in_turn == pytest.approx(playing + learning, abs=0.02) and min(in_turn, ahead, playing, learning) > 0
 
 
 def test_gold_merges_of_a_dataset_are_verified(tmp_path):

@@ -28,11 +28,8 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A byte is a token, so a chat is long."""
-    folder, tokenizer = tmp_path_factory.mktemp("model"), tiny.byte_tokenizer()
-    base = tiny.base_model(len(tokenizer), layers=1)
-    base.config.max_position_embeddings = 32768
-    base.save_pretrained(folder)
+    folder, tokenizer = tmp_path_factory.mktemp("model"), tiny.text_tokenizer()
+    tiny.base_model(len(tokenizer), layers=1).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

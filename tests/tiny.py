@@ -1,14 +1,17 @@
 """A language model of a few thousand weights, tokenizers built on the spot, and a task that such a model can learn."""
 
+from functools import cache
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 from peft import LoraConfig
 from pydantic import Field
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
+import envs
 from envs import CoopEnv
 from envs.core.config import DesignConfig
 from envs.core.design import Cells, draw_expert
@@ -35,6 +38,25 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return _of_bytes(core)
+
+
+@cache
+def _source_merges() -> Tokenizer:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, show_progress=False)
+    core.train_from_iterator((file.read_text() for file in sorted(Path(envs.__path__[0]).rglob("*.py"))), trainer)
+    return core
+
+
+def text_tokenizer() -> PreTrainedTokenizerFast:
+    """As `byte_tokenizer`, with a token for what is frequent in the environments' text: chats are a third as long."""
+    return _of_bytes(Tokenizer.from_str(_source_merges().to_str()))
+
+
+def _of_bytes(core: Tokenizer) -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **MARKS)
     tokenizer.chat_template = CHATML
