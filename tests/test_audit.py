@@ -301,6 +301,7 @@ def test_an_audit_says_how_far_it_is_and_of_what(capsys):
     assert any(re.match(r"base\+task_only.*: Handover: 38/38 episodes \[", line) for line in said)
 
 
+@pytest.mark.slow
 def test_the_command_audits_a_term_of_ones_own(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_terms.py").write_text(
         "from rewards.base import RewardTerm\n"

@@ -106,6 +106,7 @@ def test_a_model_of_which_samples_would_be_wrong_is_refused_as_in_training(run, 
     assert "model.name_or_path: " in said and "nats off" in said
 
 
+@pytest.mark.slow
 def test_a_chat_that_outgrows_the_model_is_told_and_the_rest_is_played(run, evaluate, tmp_path):
     conditions = [{"name": "unseen"}, {"name": "long", "env": {"rounds": 60}}]
     assert evaluate(run, conditions=conditions) == 0

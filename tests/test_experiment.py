@@ -76,6 +76,7 @@ class {name}(RewardTerm):
 """
 
 
+@pytest.mark.slow
 def test_terms_from_outside_the_repository_train_on_their_schedule(place):
     """One module lies in the working directory, the other beside the configuration."""
     here, beside = place / "here", place / "beside"
@@ -163,6 +164,7 @@ except RunError as error:
 """
 
 
+@pytest.mark.slow
 def test_training_starts_from_saved_adapters(place, whole):
     """Before the first update they score tokens as the saved ones do, by their names or all as the one."""
     _, _, _, file, *words = command(place, "started")
@@ -313,6 +315,7 @@ print(experiment.name, type(experiment.env).__name__, experiment.rewards.names[0
 """
 
 
+@pytest.mark.slow
 def test_a_run_can_be_opened_again_in_another_process(place):
     """Its adapters score tokens as the trained ones do; an earlier checkpoint's do not."""
     moving = "training.entropy_coef=0.01"  # whatever noise it writes, each adapter learns in each update

@@ -74,6 +74,7 @@ def test_a_run_that_loses_its_folder_stops_in_one_line_and_makes_no_other(place,
     assert not run.is_dir() and "checkpoint-4" in [path.name for path in whole_checkpoints(place / f"kept from {then}")]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_recorded_once(place, whole):
     """As are the episodes of before, from which one is missing, and what a second process played has gone with it."""
     run = shutil.copytree(whole, place / "damaged")
@@ -110,6 +111,7 @@ def test_what_was_played_before_is_taken_for_the_tasks_of_the_run_alone(whole, t
     assert said == [f"{str(tmp_path / 'before.jsonl')!r} has other tasks: they are played again"]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_took_further_while_this_one_loaded_is_left_alone(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     resumed = Experiment.__new__(Experiment)  # without the model
@@ -139,6 +141,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-8", "checkpoint-12"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "before", "after", "said"),
     [

@@ -158,6 +158,7 @@ record_rank(folder, trainer, log)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     (one,), (first, second) = (launch(SCRIPT, tmp_path / str(n), n) for n in (1, 2))
     assert first["weights"] == second["weights"]

@@ -48,6 +48,7 @@ def learned(folder, seed: int, **training) -> tuple[dict, dict, float]:
     return before, after, after["utility"] - measured(silenced)["utility"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # three minutes of computing on two slow cores
 def test_two_agents_learn_to_follow_the_reliable_source(tmp_path):
     """A seat with a weak source is right only if its partner told it the truth and it believed it; one with a strong

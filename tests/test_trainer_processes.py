@@ -67,7 +67,9 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "options"), [(2, ""), (4, ""), (2, "shard_base=True, ")])
+@pytest.mark.parametrize(
+    ("processes", "options"), [(2, ""), pytest.param(4, "", marks=pytest.mark.slow), (2, "shard_base=True, ")]
+)
 def test_several_processes_do_what_one_does(tmp_path, alone, processes, options):
     (one,) = (json.loads(path.read_text()) for path in alone.glob("rank-*.json"))
     ranks = launch(SCRIPT.replace("num_updates", f"{options}num_updates", 1), tmp_path / "run", processes)
@@ -91,6 +93,7 @@ def test_several_processes_do_what_one_does(tmp_path, alone, processes, options)
     assert prices[0][0] != prices[0][1]
 
 
+@pytest.mark.slow
 def test_processes_whose_micro_batches_are_not_equally_many_stay_in_step(tmp_path):
     script = SCRIPT.replace(
         "num_updates=2, num_ppo_epochs=2, num_mini_batches=2", "num_updates=1, micro_batch_tokens=96"
@@ -108,6 +111,7 @@ policy.keep_past("agent_1", 1, 2)
 """
 
 
+@pytest.mark.slow
 def test_past_selves_and_replays_are_the_same_by_two_processes_that_share_the_base_out(tmp_path):
     script = SCRIPT.replace("records, backwards", f"{PAST}records, backwards").replace(
         'policies={"agent_0": "agent_0", "agent_1": Mix(("agent_1", BASE), (0.75, 0.25))}',
@@ -158,7 +162,7 @@ rank = straight.args.process_index
 """
 
 
-@pytest.mark.parametrize("options", ["", '"shard_base": True, '])
+@pytest.mark.parametrize("options", ["", pytest.param('"shard_base": True, ', marks=pytest.mark.slow)])
 def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path, options):
     ranks = launch(CHECKPOINTS.replace('"num_updates"', f'{options}"num_updates"'), tmp_path / "two", 2)
     assert [rank["equal"] for rank in ranks] == [True, True]
