@@ -2,6 +2,8 @@
 
 import signal
 
+STOPPED = 130  # exit code
+
 
 def hear_stops() -> None:
     """Let SIGTERM raise KeyboardInterrupt, and SIGHUP, which a terminal sends as it closes: not under `nohup`."""

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from batteries import CONFIG, IDEAL, MIXED, ROOT, battery, planned, played
 
+from marl_coop.cli.eval import evaluate
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation import matches
 from marl_coop.evaluation.battery_tables import tables
@@ -108,6 +109,19 @@ def test_a_stopped_evaluation_goes_on_and_plays_nothing_twice(tmp_path, monkeypa
         more = counted(patch)
         played(tmp_path / "whole", *conditions, episodes=14)
     assert len(more) == 2 * 2 * 2  # of a longer battery, what it adds
+
+
+def test_a_stopped_evaluation_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    file, out = tmp_path / "short.yaml", tmp_path / "out"
+    file.write_text(
+        yaml.safe_dump({"episodes": 12, "batch_size": 4, "floor": None, "conditions": [{"name": "unseen"}]})
+    )
+    counted(monkeypatch, stop_after=4)
+    with pytest.raises(SystemExit) as stop:
+        words = ["scripted:ideal", "--battery", str(file), "--config", str(ROOT / "configs/quickstart.yaml")]
+        evaluate([*words, "--output", str(out)])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (stop.value.code, said) == (130, f"stopped; what was played is in {out}: the same command goes on")
 
 
 def test_an_evaluation_that_is_killed_goes_on(tmp_path):

@@ -71,6 +71,7 @@ def test_a_run_that_loses_its_folder_stops_in_one_line_and_makes_no_other(place,
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {str(run)!r} cannot be used any longer: ")
     assert line.endswith(f"Its folder, {str(run)!r}, is gone.")
+    assert "learning_curve.png" not in line  # which is drawn last, and could not be either
     assert not run.is_dir() and "checkpoint-4" in [path.name for path in whole_checkpoints(place / f"kept from {then}")]
 
 

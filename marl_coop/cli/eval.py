@@ -1,6 +1,7 @@
 """`marl-coop eval`: runs, checkpoints, the base, scripted partners and endpoints under the conditions of a battery."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from marl_coop.evaluation.battery_tables import tables
 from marl_coop.experiment.battery import play_battery
 from marl_coop.experiment.plan import make_plan
 from marl_coop.experiment.teams import find_team
+from marl_coop.stops import STOPPED
 
 QUICK = Path(__file__).parents[2] / "configs/batteries/quick.yaml"
 
@@ -31,7 +33,11 @@ def evaluate(argv: Sequence[str]) -> int:
     set_environment()
     plan = make_plan(battery, teams, config, str(file))
     folder = args.output or Path("evaluations") / file.stem
-    results = play_battery(plan, folder)
+    try:
+        results = play_battery(plan, folder)
+    except KeyboardInterrupt:
+        print(f"stopped; what was played is in {folder}: the same command goes on", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     console = wide_console()
     for table in tables(results):
         console.print(table)

@@ -9,9 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from marl_coop.stops import hear_stops
-
-STOPPED = 130  # exit code
+from marl_coop.stops import STOPPED, hear_stops
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ Experiment.from_run("runs/first")           opens a run to look at it, without a
 
 import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -51,7 +51,7 @@ from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
-from marl_coop.stops import hear_stops
+from marl_coop.stops import STOPPED, hear_stops
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
 
@@ -203,7 +203,7 @@ class Experiment:
                 self.report(before, self._play_and_record("after"))
         except KeyboardInterrupt:
             self.console.print(f"stopped; {rundir.going_on(self.folder)}")
-            raise SystemExit(130) from None
+            raise SystemExit(STOPPED) from None
         except Exception as error:
             then = rundir.going_on(self.folder)
             error.add_note(f"{then[0].upper()}{then[1:]}.")
@@ -355,11 +355,17 @@ class Experiment:
         trainer.add_callback(HeldOut(trainer, self._measure_held_out, section.every, section.best))
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        finally:  # a run that was stopped has its curves too
-            if self.main:
-                learning_curve([folder], folder / "learning_curve.png")
+        except BaseException:
+            with suppress(OSError):  # it is what stopped the run that is told
+                self._draw_curve()  # which a run that was stopped has too
+            raise
+        self._draw_curve()
         with writing("the adapters", folder):
             trainer.save_model()
+
+    def _draw_curve(self) -> None:
+        if self.main:
+            learning_curve([self.run_folder], self.run_folder / "learning_curve.png")
 
     def _measure_held_out(self, update: int) -> dict[str, float]:
         """Play unseen instances, others than those by which the run is judged in the end, and record them."""
