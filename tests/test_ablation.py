@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,21 @@ def test_a_run_that_was_begun_with_something_else_is_refused(tmp_path):
     assert planned(tmp_path)[1].run.command() == ["train", "--resume", str(one.run.folder)]
     with pytest.raises(ConfigError, match=r"learning_rate: 0.01 is refused: .* begun with 0.0001; give another folder"):
         planned(tmp_path, ARMS.replace("1e-4", "1e-2"))
+
+
+def test_all_runs_have_the_dtype_of_those_that_have_begun_whatever_is_the_fastest_here(tmp_path):
+    def begin(one, dtype):
+        one.run.folder.mkdir(parents=True)
+        rundir.record_start(one.run.folder, one.run.arm, one.config.settled(dtype).to_yaml(), 0)
+
+    first, second, *_ = planned(tmp_path)
+    begin(second, "bfloat16")
+    runs = planned(tmp_path)
+    assert [one.config.model.dtype for one in runs] == ["bfloat16"] * 4
+    assert runs[1].run.command()[1] == "--resume"
+    assert [one.run.command()[-1] for one in runs if not one.run.begun] == ["model.dtype=bfloat16"] * 3
+    begin(first, "float32")
+    assert [one.config.model.dtype for one in planned(tmp_path)] == ["float32", "bfloat16", "fastest", "fastest"]
 
 
 # ------------------------------------------------------------------------------------------------- where it is done
@@ -332,8 +348,15 @@ def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
     assert comparison["seeds"] == {"all": [0, 1], "alone": [0, 1]}
     assert (out / "comparison-after_training.png").stat().st_size > 1000
 
+    needed = {"run.json", "config.yaml", "results.json", "metrics.jsonl", "after.jsonl"}
+    for run in out.glob("runs/*/*"):
+        for kept in run.iterdir():
+            if kept.is_dir():
+                shutil.rmtree(kept)
+            elif kept.name not in needed:
+                kept.unlink()
     again = subprocess.run(command, **options)
-    assert again.returncode == 0 and "4 runs, 0 to do" in again.stdout
+    assert again.returncode == 0 and "4 runs, 0 to do" in again.stdout, again.stderr[-2000:]
     assert json.loads((out / "comparison.json").read_text()) == [comparison]
 
 

@@ -101,11 +101,8 @@ def plan(spec: Ablation, source: str, folder: Path) -> list[Planned]:
             checks.check_shares(one.config, setup.training_arguments(one.config))
         _check_against(first[spec.reference], one, spec, source)
         _check_other_arms(first, arm, source)
-    for runs in planned.values():
-        for one in runs:
-            if one.run.begun:
-                _check_recorded(one)
-    return [one for runs in zip_longest(*planned.values()) for one in runs if one is not None]
+    in_turn = [one for runs in zip_longest(*planned.values()) for one in runs if one is not None]
+    return list(_as_begun(in_turn))
 
 
 @contextmanager
@@ -173,9 +170,27 @@ def _settings(config: Config) -> dict:
     return {key: value for key, value in config.model_dump().items() if key not in ("name", "seed", "output_dir")}
 
 
-def _check_recorded(one: Planned) -> None:
+def _as_begun(planned: Sequence[Planned]) -> Iterator[Planned]:
+    """The runs, with the dtype of those that have begun where the ablation leaves it to the machine.
+
+    Where these have several, as they began on machines of different kinds, what begins later has its own machine's.
+    """
+    recorded = {one.run: load_config([rundir.configuration_of(one.run.folder)]) for one in planned if one.run.begun}
+    left_open = [one.run for one in planned if one.config.model.dtype == "fastest"]
+    dtypes = {recorded[run].model.dtype for run in left_open if run in recorded}
+    for one in planned:
+        if one.run in recorded:
+            one = replace(one, config=one.config.settled(recorded[one.run].model.dtype))
+            _check_recorded(one, recorded[one.run])
+        elif one.run in left_open and len(dtypes) == 1:
+            (dtype,) = dtypes
+            words = (*one.run.words, f"model.dtype={dtype}")
+            one = replace(one, config=one.config.settled(dtype), run=replace(one.run, words=words))
+        yield one
+
+
+def _check_recorded(one: Planned, recorded: Config) -> None:
     """Raises ConfigError where the run that is there was begun with another configuration."""
-    recorded = load_config([rundir.configuration_of(one.run.folder)])
     before, now = leaves(recorded.model_dump()), leaves(one.config.model_dump())
     for keys in sorted(before.keys() | now.keys(), key=dotted):
         if before.get(keys) != now.get(keys) and {} not in (before.get(keys), now.get(keys)):
