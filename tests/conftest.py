@@ -36,7 +36,7 @@ def whole(place) -> Path:
     from train_py import start
 
     process = start(place, "whole", "--profile")
-    out, errors = process.communicate(timeout=250)
+    out, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors[-2000:]
     (place / "out").write_text(out)
     (place / "err").write_text(errors)

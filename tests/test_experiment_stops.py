@@ -36,7 +36,7 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_goes_on(place, stop):
     assert (place / name / "learning_curve.png").stat().st_size > 1000
 
     resumed = go_on(place, name, "training.num_updates=3")
-    _, errors = resumed.communicate(timeout=200)
+    _, errors = resumed.communicate(timeout=900)
     assert resumed.returncode == 0, errors[-2000:]
     records = [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
     updates = [record["update"] for record in records if "update" in record]
@@ -66,7 +66,7 @@ def test_a_run_that_loses_its_folder_stops_in_one_line_and_makes_no_other(place,
     run.rename(place / f"kept from {then}")
     if then == "a file":
         run.write_text("")
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {str(run)!r} cannot be used any longer: ")
@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     optimizer = run / "checkpoint-12" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:100])
     process = go_on(place, "damaged")
-    out, errors = process.communicate(timeout=200)
+    out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-2000:]
     (line,) = [line for line in out.splitlines() if "checkpoint-12" in line]
     assert line.startswith("checkpoint-12 is now checkpoint-12.superseded-1, optimizer.pt has 100 bytes, not ")
@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)"
     limited += "; os.execv(sys.argv[2], sys.argv[2:])"
     process = spawn(place, [sys.executable, "-c", limited, str(size), *words])
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: checkpoint-16 could not be written in '{run}': ")
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_team_is_refused_before_anything_is_written(plac
     )
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     process = go_on(place, run.name)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=900)
     assert (process.returncode, errors.count("\n")) == (2, 1), errors[-2000:]
     assert errors.startswith(f"error: '{run / 'checkpoint-12'}' is of another team: ") and said in errors
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
