@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 def make_place(folder: Path) -> Path:
     """A folder with a model in it, where runs may be put."""
-    tokenizer = tiny.text_tokenizer()
+    tokenizer = tiny.byte_tokenizer()
     tokenizer.save_pretrained(folder / "model")
-    tiny.base_model(len(tokenizer)).save_pretrained(folder / "model")
+    model = tiny.base_model(len(tokenizer))
+    model.config.max_position_embeddings = 2048  # a byte is a token
+    model.save_pretrained(folder / "model")
     return folder
 
 
