@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
+from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs import checkpoints, rundir
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +171,26 @@ def test_a_run_with_damaged_checkpoints_alone_does_not_begin_again_in_silence(tw
         (checkpoint / "scheduler.pt").unlink()
     with pytest.raises(rundir.RunError, match="no whole checkpoint: in checkpoint-2, scheduler.pt is missing"):
         rundir.locate(run)
+
+
+@pytest.mark.parametrize(("steps", "goes_on"), [(3, True), (2, False)])
+def test_what_a_run_came_to_is_set_aside_where_it_goes_on_and_kept_where_it_has_ended(two, tmp_path, steps, goes_on):
+    run = shutil.copytree(two, tmp_path / "run")
+    for name in checkpoints.END:
+        (run / name).write_text("of two updates")
+    resumed, said = Experiment.__new__(Experiment), []  # without the model
+    args = SimpleNamespace(run_name=None, report_to=[], steps_per_update=1, max_steps=steps)
+    config = SimpleNamespace(seed=0, folders=(), policies={}, to_yaml=str)
+    found = checkpoints.all_checkpoints(run)
+    vars(resumed).update(folder=run, name="x", main=True, checkpoint=found[-1], _found=found, args=args, config=config)
+    resumed.console = SimpleNamespace(print=said.append)
+    with ExitStack() as stack:
+        resumed._begin(stack)
+    aside = ["after.superseded-1", "critics.superseded-1", "results.superseded-1"] if goes_on else []
+    assert sorted(path.name for path in run.glob("*.superseded-*")) == aside
+    assert rundir.saved_policy(run) == (run / "checkpoint-2" if goes_on else run)
+    lines = [f"{name} is now {Path(name).stem}.superseded-1: " for name in checkpoints.END if goes_on]
+    assert said[1:] == [f"{line}the run had ended, and goes on" for line in lines]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null"])

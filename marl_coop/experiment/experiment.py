@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -47,7 +48,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, set_later_aside, step_of, writing
+from marl_coop.runs.checkpoints import all_checkpoints, set_end_aside, set_later_aside, step_of, writing
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
@@ -244,7 +245,9 @@ class Experiment:
         if self.main:
             done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
             forget_played_after(folder, done)
-            for line in set_later_aside(folder, self.checkpoint) if self.checkpoint else ():
+            ended = self.checkpoint is not None and step_of(self.checkpoint) >= self.args.max_steps
+            superseded = () if ended else set_end_aside(folder)
+            for line in chain(superseded, set_later_aside(folder, self.checkpoint) if self.checkpoint else ()):
                 self.console.print(line)
 
     def _open_wandb(self) -> "WandbRun":

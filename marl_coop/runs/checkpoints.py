@@ -22,6 +22,7 @@ from envs.core.tokens import one_line
 ASIDE, MANIFEST = ".unfinished", "manifest.json"
 CRITICS = "critics.safetensors"  # of a whole policy: it is written last
 NEEDED = (CRITICS, "trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on otherwise
+END = (CRITICS, "after.jsonl", "results.json")  # of a run: what it comes to where it ends
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
 
 
@@ -136,11 +137,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(unfinished)
 
 
-def set_aside(checkpoint: Path) -> Path:
-    """Give a checkpoint a name under which no run goes on from it, and return that."""
+def set_aside(place: Path) -> Path:
+    """Give a checkpoint, or a file of a run, a name under which nothing reads it, and return that."""
     numbers = (f".superseded-{n}" for n in count(1))
-    place = next(p for p in map(checkpoint.with_suffix, numbers) if not p.exists())
-    return checkpoint.rename(place)
+    return place.rename(next(p for p in map(place.with_suffix, numbers) if not p.exists()))
 
 
 def set_later_aside(folder: Path, checkpoint: Path) -> Iterator[str]:
@@ -149,6 +149,12 @@ def set_later_aside(folder: Path, checkpoint: Path) -> Iterator[str]:
         if step_of(later) > step_of(checkpoint):
             why = flaw(later) or "it comes after"
             yield f"{later.name} is now {set_aside(later).name}, {why}: the run goes on from {checkpoint.name}"
+
+
+def set_end_aside(folder: Path) -> Iterator[str]:
+    """A line of each file that says that a run has ended, which is to go on: it is set aside."""
+    for file in (path for path in (folder / name for name in END) if path.exists()):
+        yield f"{file.name} is now {set_aside(file).name}: the run had ended, and goes on"
 
 
 def drop(place: Path) -> None:
