@@ -77,6 +77,31 @@ def test_what_is_good_or_usual_rings_nothing(late):
     assert ringing(history(**late)) == {}
 
 
+def taking_turns(updates, late, turn=2):
+    """Two adapters that learn for `turn` updates in turn, of which the second has other numbers in its last ones."""
+    rows = []
+    for update in range(updates):
+        learner = f"agent_{update // turn % 2}"
+        own = {"entropy": 0.04, "approx_kl": 0.01, "kl_to_reference": 0.1}
+        own |= late if learner == "agent_1" and update >= updates - 2 * turn * WINDOW else {}
+        team = {key: value for key, value in CALM.items() if not key.startswith("agent_")}
+        rows.append(team | {f"{learner}/{name}": value for name, value in own.items()})
+    return rows
+
+
+@pytest.mark.parametrize("late", [{"entropy": 1.0}, {"approx_kl": 0.5}, {"kl_to_reference": 2.0}])
+@pytest.mark.parametrize("turn", [1, 2, 4])
+def test_an_alarm_of_an_adapter_that_takes_turns_rings_on_while_the_other_learns(late, turn):
+    rows, kept, rang = taking_turns(30 * turn, late, turn), [], []
+    for update, record in enumerate(rows, start=1):
+        kept = still_read([*kept, record])
+        assert ringing(kept) == ringing(rows[:update])
+        rang.append(bool(ringing(kept)))
+    (name,) = late
+    assert ringing(rows).keys() == {f"{name} of agent_1"}
+    assert rang == sorted(rang)  # it begins once, and does not end whenever the other learns
+
+
 def test_one_odd_update_rings_nothing():
     assert ringing([*history(), CALM | {"team/silence_rate": 1.0}]) == {}
 

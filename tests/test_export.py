@@ -20,6 +20,7 @@ from envs.core.env import SEATS
 from envs.core.episode import StopReason
 from envs.core.seeds import Stream, task_seed
 from marl_coop import cli
+from marl_coop.evaluation.evaluate import before_and_after
 from marl_coop.export import card as cards
 from marl_coop.export.card import About, model_card, peft_snippet
 from marl_coop.export.dataset import write_dataset
@@ -121,6 +122,24 @@ def test_inspect_reads_back_every_turn_score_and_metric(run, tmp_path):
             paid = one.record.rewards
             assert ("rewards" in sample.scores) == (paid is not None)
             assert paid is None or sample.scores["rewards"].value == pytest.approx(paid.by_term())
+
+
+def test_inspect_has_the_metrics_of_the_seats_that_learn_as_the_run_has(tmp_path):
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed: marl-coop[export]")
+    from marl_coop.export.inspect_log import write_logs
+
+    (tmp_path / "run").mkdir()
+    record_start(tmp_path / "run", "beside", "env: {name: PairedFunctions}\n", seed=0, learners=["learner"])
+    players = {"agent_0": "learner", "agent_1": "scripted:stubborn-wrong"}
+    episodes = [replace(one, players=players) for one in played(8, "stubborn-wrong")]
+    write_episodes(tmp_path / "run/after.jsonl", episodes)
+    write_logs(saved_episodes(tmp_path / "run"), "beside", tmp_path / "out")
+    found = log.read_eval_log(str(tmp_path / "out/after.eval")).results.scores[0].metrics
+    expected = before_and_after(episodes, episodes, learners=["learner"])["after"]
+    assert {name: (metric.value, metric.metadata["n"]) for name, metric in found.items()} == {
+        name: (metric.value, metric.n) for name, metric in expected.items()
+    }
+    assert found["parse_rate"].metadata["n"] == 24  # three turns of one seat, in each of 8 episodes
 
 
 def test_inspect_counts_what_the_sandbox_spoiled_as_an_error(tmp_path):

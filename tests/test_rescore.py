@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,6 +140,34 @@ def test_rewards_that_change_nothing_are_one_line_and_no_table(run, capsys):
     assert cli.main(["rescore", str(run), "rewards.rework.weight=0"]) == 0  # nobody writes code here
     said = capsys.readouterr().out
     assert said == f"{run}: each of its episodes would have earned the same under these rewards, in each term\n"
+
+
+def alone(folder):
+    """Play the training episodes of a run alone too, as far as records say."""
+    for file in (folder / "episodes").iterdir():
+        records = [EpisodeRecord.from_json(line) for line in file.read_text().splitlines()]
+        played = [r.episode for r in records]
+        solo = [replace(e, outcome=replace(e.outcome, solo_utility=0.25)) for e in played]
+        write_episodes(file, solo, [r.rewards for r in records])
+
+
+def test_what_solo_gain_would_pay_is_not_said_of_tasks_that_nobody_played_alone(run, tmp_path, capsys):
+    words = [str(tmp_path / "run"), "rewards.solo_gain.weight=1"]
+    shutil.copytree(run, tmp_path / "run")
+    assert cli.main(["rescore", *words]) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert "what solo_gain would pay is not known: these tasks were not played alone" in error
+    alone(tmp_path / "run")
+    assert cli.main(["rescore", *words, "--output", str(tmp_path / "out.json")]) == 0
+    left_out = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in left_out] == [
+        f"left out: {part}: 6 of 6 tasks were not played alone" for part in ("before", "after")
+    ]
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {row["part"] for row in rows} == {"training"}
+    mean = sum(e.episode.outcome.utility for e in saved_episodes(run)["training"]) / 8
+    (gain,) = [row["would_earn"]["value"] for row in rows if row["term"] == "solo_gain"]
+    assert gain == pytest.approx(mean - 0.25)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import pytest
 import viewed
 from rich.console import Console
 
+from envs import make
 from envs.core.episode import Outcome, StopReason
+from envs.scripted.play import play
+from envs.scripted.registry import find_partner
 from marl_coop.cli import main
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
@@ -162,6 +165,15 @@ def test_in_a_run_beside_a_partner_an_episode_is_of_the_kinds_of_who_learns(tmp_
     for one in read_run(place).played:
         gave_in = [conflict.seat for conflict in conflicts(one.episode) if kind_of(conflict) == "capitulated"]
         assert ("capitulated" in row(one, None)["kinds"]) == ("agent_0" in gave_in)
+
+
+@pytest.mark.parametrize(("partner", "kind"), [("silent", "silent"), ("averager", "blended")])
+def test_beside_a_partner_what_it_keeps_back_or_blends_is_not_told_of_the_seat_that_is_judged(partner, kind):
+    env = make("PairedFunctions", cells={"both_right": 0, "one_right": 1, "both_wrong": 0})
+    beside = {"agent_0": find_partner("ideal", env), "agent_1": find_partner(partner, env)}
+    episodes = [play(env, beside, seed) for seed in range(12)]
+    assert any(kind in kinds(episode) for episode in episodes)
+    assert not any(kind in kinds(episode, ["agent_0"]) for episode in episodes)
 
 
 # --------------------------------------------------------------------------------------------------------- episodes

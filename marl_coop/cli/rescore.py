@@ -19,7 +19,7 @@ from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
-from marl_coop.evaluation.rescore import changes_nothing, table
+from marl_coop.evaluation.rescore import changes_nothing, table, with_known_rewards
 from marl_coop.evaluation.rescore import rescore as score_again
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
@@ -47,6 +47,7 @@ def rescore(argv: Sequence[str]) -> int:
     _check_rewards_alone(own, other)
     saved = saved_episodes(args.run, (BEFORE, TRAINING, AFTER), say_left_out)
     try:
+        saved = with_known_rewards(saved, own.reward_stack, other.reward_stack, say_left_out)
         changes = score_again(saved, own.reward_stack, other.reward_stack, policies.learners(own.policies))
     except ValueError as error:
         raise RunError(f"{str(args.run)!r} cannot be scored again: {error}") from error

@@ -1,8 +1,9 @@
 """Alarms: what goes wrong in a training without an error, told by the records of its updates (`metrics.jsonl`).
 
 An alarm looks at means over `WINDOW` updates, so none rings before there are as many, and one that compares with the
-start not before there are twice as many. A threshold says what it is made for; the figures in brackets are those of
-the quickstart, in which none rings.
+start not before there are twice as many. What an adapter logs is in the records of the updates in which it learns, and
+these alone count for it: adapters may take turns. A threshold says what it is made for; the figures in brackets are
+those of the quickstart, in which none rings.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ ENTROPY_LEFT = 0.1  # of the start's: nothing is explored any more (0.5)
 ENTROPY_RISE = 0.5  # nats above the start's: replies turn into noise (0.0)
 UPDATE_KL = 0.1  # nats per token within one update, ten times what PPO is usually held to (0.04)
 REFERENCE_KL = 1.0  # nats per token: what was taught before, such as the format, is being lost (0.12)
+OF_ADAPTERS = ("entropy", "approx_kl", "kl_to_reference")  # what is watched of each
 HELD_OUT = ("success", "j")
 HELD_OUT_FALL, TRAIN_RISE = 0.1, 0.05  # of one of these, since the best evaluation
 
@@ -43,6 +45,10 @@ def still_read(rows: Rows) -> list[Mapping[str, float]]:
         if played := _evaluated(rows, name):
             ends += [_best(rows, name, played) + 1, played[-1] + 1]
     kept = {i for end in ends for i in range(end - WINDOW, end)}
+    for name in OF_ADAPTERS:
+        for adapter in _with(rows, name):
+            learned = [i for i, row in enumerate(rows) if f"{adapter}/{name}" in row]
+            kept |= {*learned[:WINDOW], *learned[-WINDOW:]}
     return [row for i, row in enumerate(rows) if i in kept]
 
 
@@ -118,7 +124,7 @@ def fewer_cases(rows: Rows) -> Iterator[tuple[str, str]]:
 
 def entropy(rows: Rows) -> Iterator[tuple[str, str]]:
     for adapter in _with(rows, "entropy"):
-        found = _start_and_now(rows, f"{adapter}/entropy")
+        found = _start_and_now(_learned(rows, f"{adapter}/entropy"), f"{adapter}/entropy")
         if found and not found[0] * ENTROPY_LEFT <= found[1] <= found[0] + ENTROPY_RISE:
             yield f"entropy of {adapter}", f"the entropy of {adapter} went from {found[0]:.3f} to {found[1]:.3f} nats"
 
@@ -127,7 +133,7 @@ def kl(rows: Rows) -> Iterator[tuple[str, str]]:
     limits = {"approx_kl": (UPDATE_KL, "within an update"), "kl_to_reference": (REFERENCE_KL, "from its reference")}
     for key, (limit, where) in limits.items():
         for adapter in _with(rows, key):
-            now = _recent(rows, f"{adapter}/{key}")
+            now = _recent(_learned(rows, f"{adapter}/{key}"), f"{adapter}/{key}")
             if now is not None and now > limit:
                 yield (
                     f"{key} of {adapter}",
@@ -160,9 +166,13 @@ def _best(rows: Rows, name: str, played: Sequence[int]) -> int:
 
 
 def _with(rows: Rows, key: str) -> list[str]:
-    """The adapters that the last record has such a number of."""
-    last = rows[-1] if rows else {}
-    return [name.removesuffix(f"/{key}") for name in last if name.endswith(f"/{key}")]
+    """The adapters that any record has such a number of, in the order of their names."""
+    return sorted({name.removesuffix(f"/{key}") for row in rows for name in row if name.endswith(f"/{key}")})
+
+
+def _learned(rows: Rows, key: str) -> Rows:
+    """The records of the updates in which an adapter learned, which have such a number of it."""
+    return [row for row in rows if key in row]
 
 
 ALARMS: tuple[Callable[[Rows], Iterator[tuple[str, str]]], ...] = (

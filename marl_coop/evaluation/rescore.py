@@ -4,11 +4,12 @@ Rewards are plain Python on records, so nothing is played again. What training p
 nobody, so its episodes are scored by the run's own rewards as well. Where weights follow a schedule, training episodes
 go by those of their update, all others by what the schedules end with. A price that holds a budget (`DualAscent`) is
 that on record or, where the run held another budget or none, moves by what the saved episodes spent; all episodes that
-are not of training go by that of the last update.
+are not of training go by that of the last update. What `solo_gain` would pay is not known where nobody played the task
+alone (`with_known_rewards`).
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from rewards import RewardBreakdown, RewardStack
 from rewards.metrics import seats_of
 from rewards.metrics.rate import faulted
 from rewards.schedules import DualAscent
+from rewards.terms.solo_gain import SoloGain
 
 ALL = "all terms"
 
@@ -87,6 +89,37 @@ def rescore(
                     )
                 )
     return changes
+
+
+def with_known_rewards(
+    saved: Mapping[str, Sequence[PlayedEpisode]], own: RewardStack, other: RewardStack, left_out: Callable[[str], None]
+) -> dict[str, Sequence[PlayedEpisode]]:
+    """The parts of a run of which it is known what either stack pays: all, or where these pay `solo_gain` differently,
+    those whose tasks were played alone too. An evaluation plays no task alone, and so does training without the term.
+
+    Args:
+        left_out: is told of each part that is left out.
+
+    Raises:
+        ValueError: no part is left.
+    """
+    mine, theirs = ([term for term in stack.terms if isinstance(term, SoloGain)] for stack in (own, other))
+    if [term for term in mine if term.weight] == [term for term in theirs if term.weight]:
+        return dict(saved)
+    (term,) = theirs or mine
+    known = {}
+    for part, episodes in saved.items():
+        alone = [term.applies(one.episode) for one in episodes if not faulted(one.episode)]
+        if all(alone):
+            known[part] = episodes
+        else:
+            lacking = f"{part}: {alone.count(False)} of {len(alone)} tasks were not played alone"
+            left_out(f"{lacking}, so what {term.name} would pay is not known")
+    if not known:
+        raise ValueError(
+            f"what {term.name} would pay is not known: these tasks were not played alone; leave its weight"
+        )
+    return known
 
 
 def _prices(

@@ -30,7 +30,7 @@ from envs.core.episode import Turn
 from envs.core.tokens import written
 from marl_coop.export.episode import Row, remove_earlier, row
 from marl_coop.runs.played import PlayedEpisode
-from rewards.metrics import measure
+from rewards.metrics import measure, of_seats
 from rewards.metrics.rate import faulted
 
 TEAM, REWARDS = "team", "rewards"  # scorers
@@ -71,8 +71,10 @@ def _log(played: Sequence[PlayedEpisode], task: str) -> EvalLog:
 
 
 def _results(played: Sequence[PlayedEpisode]) -> EvalResults:
-    """Every metric of the part that is defined, with its interval and its number of cases."""
-    measured = measure([one.episode for one in played])
+    """Every metric of the part that is defined, of the seats that are judged, with its interval and its number of
+    cases."""
+    judged = {id(one.episode): one.episode.seats if one.judged is None else one.judged for one in played}
+    measured = measure([one.episode for one in played], of_seats(lambda episode: judged[id(episode)]))
     metrics = {
         name: EvalMetric(name=name, value=m.value, metadata={"low": m.low, "high": m.high, "n": m.n})
         for name, m in measured.items()

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs.core.episode import Episode
 from envs.core.task import Seat
 from envs.core.tokens import one_line
+from marl_coop.runs import rundir
 from marl_coop.runs.records import EpisodeRecord
 from marl_coop.runs.rundir import RunError
+from rewards.metrics import seats_of
 
 BEFORE, TRAINING, EVALUATION, AFTER = PHASES = "before", "training", "evaluation", "after"
 _UPDATE = re.compile(r"update-(\d+)(\.\d+)?")  # and of training the process that played it
@@ -91,20 +93,21 @@ def _readable(file: Path, left_out: Callable[[str], None]) -> Iterator[PlayedEpi
 def saved_episodes(
     run: Path, phases: Sequence[str] = PHASES, left_out: Callable[[str], None] = _refuse
 ) -> dict[str, list[PlayedEpisode]]:
-    """The episodes of a run by phase, of those phases that have any.
+    """The episodes of a run by phase, of those phases that have any; judged are the seats that learn.
 
     Args:
         left_out: is told of each file in which lines cannot be read, how many these are and why the first; by itself
             it refuses such a file.
 
     Raises:
-        RunError: there is none yet, or none can be read.
+        RunError: there is none yet, none can be read, or the folder is no run.
     """
     found: dict[str, list[PlayedEpisode]] = {phase: [] for phase in phases}
+    learners = rundir.learners(run)
     for file in episode_files(run):
         for one in _readable(file, left_out):
             if one.phase in found:
-                found[one.phase].append(one)
+                found[one.phase].append(replace(one, judged=tuple(seats_of(learners, one.episode))))
     if not any(found.values()):
         raise RunError(f"{str(run)!r} has no episodes yet, or none that can be read")
     return {phase: played for phase, played in found.items() if played}

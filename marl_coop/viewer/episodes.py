@@ -15,7 +15,9 @@ from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord, TurnCredit
 from marl_coop.viewer.text import all_visible, diff, highlighted
 from rewards import RewardBreakdown, RewardStack
-from rewards.metrics import METRICS, Conflict, conflicts
+from rewards.metrics import Conflict, conflicts
+from rewards.metrics.averaging import blend_rate
+from rewards.metrics.outcomes import semantic_conflict_rate, silence_rate, textual_conflict_rate
 from rewards.metrics.rate import faulted
 
 Data = dict[str, Any]
@@ -48,11 +50,8 @@ PHASES = {  # how a reader calls them
     Phase.WORK: "work",
     Phase.FINAL: "final stance, sealed",
 }
-_MEASURED = {
-    "blended": ("blend_rate",),
-    "conflict": ("textual_conflict_rate", "semantic_conflict_rate"),
-    "silent": ("silence_rate",),
-}
+_OF_SEATS = {"blended": blend_rate, "silent": silence_rate}
+_OF_EPISODES = (textual_conflict_rate, semantic_conflict_rate)
 MANY = 24  # options of a decision that are listed
 
 
@@ -90,13 +89,14 @@ def kinds(episode: Episode, judged: Collection[Seat] | None = None) -> list[str]
     """Those of `KINDS` that an episode is of; a sandbox fault alone, where it met one.
 
     Args:
-        judged: the seats of which it is told who held, gave in or could not be read; None: of all.
+        judged: the seats of which it is told what they did; None: of all. A conflict is of the whole team.
     """
     if faulted(episode):
         return ["fault"]
     seats = episode.seats if judged is None else judged
     found = {kind_of(conflict) for conflict in conflicts(episode) if conflict.seat in seats}
-    found |= {kind for kind, names in _MEASURED.items() if any(METRICS[name].addends(episode)[0] for name in names)}
+    found |= {kind for kind, rate in _OF_SEATS.items() if rate(episode, seats).numerator}
+    found |= {"conflict"} if any(rate(episode).numerator for rate in _OF_EPISODES) else set()
     found |= {"unreadable"} if any(turn.parse_error for turn in episode.turns if turn.agent in seats) else set()
     return [kind for kind in KINDS if kind in found]
 
