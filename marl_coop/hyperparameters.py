@@ -106,6 +106,7 @@ class Hyperparameters(TypedDict, total=False):
     num_ppo_epochs: Count
     num_mini_batches: Count
     micro_batch_tokens: Count
+    padding_free: bool
     max_fault_rate: Share
     async_play: bool
     shard_base: bool

@@ -104,7 +104,7 @@ def test_what_is_counted_without_doing_a_step_is_what_the_step_makes(place):
         spans = tiny.spans_of(["agent_0", "agent_0", "agent_1"])
         mask_RT = torch.ones_like(ids_RT)
         mask_RT[0, 60:] = 0  # a batch without padding has no mask, and takes less
-        scores, _ = policy.score(spans, ids_RT, mask_RT, sampled // 16, sampled % 16 + 48, 1.0)
+        scores, _ = policy.score(spans, ids_RT, {"attention_mask": mask_RT}, sampled // 16, sampled % 16 + 48, 1.0)
         scores.logprobs_N.sum().backward()
     with torch.device("meta"):
         shapes = tiny.team(tiny.base_model(vocabulary), trained=False)

@@ -15,7 +15,6 @@ from marl_coop.engines.selftest import check_model, score_chats
 from marl_coop.experiment.checks import check_model as check_plan
 from marl_coop.experiment.setup import lora_config
 from marl_coop.policy import attention, compat
-from marl_coop.policy.routed_lora import spans_of
 from marl_coop.policy.team import TeamPolicy
 
 VOCABULARY, EOS, WINDOW, TURNS = 48, 1, 8, 3
@@ -128,15 +127,9 @@ def test_engine_and_learner_say_what_plain_transformers_and_peft_say(family, tmp
     engine = [logprob for *_, sampled in chats for _, logprob in sampled]
     assert np.allclose(engine, expected, atol=2e-4)
 
-    width = max(len(ids) for _, ids, _ in chats)
-    ids_RT, mask_RT = torch.zeros(len(chats), width, dtype=torch.long), torch.zeros(len(chats), width, dtype=torch.long)
-    for row, (_, ids, _) in enumerate(chats):
-        ids_RT[row, : len(ids)], mask_RT[row, : len(ids)] = torch.tensor(ids), 1
-    places = torch.tensor([(row, place) for row, chat in enumerate(chats) for place, _ in chat[2]])
     with torch.no_grad():
-        spans = spans_of([adapter for adapter, *_ in chats])
-        scores, _ = policy.score(spans, ids_RT, mask_RT, places[:, 0], places[:, 1], temperature=0.8)
-    assert np.allclose(scores.logprobs_N, expected, atol=2e-4)
+        for padding_free in (False, True):
+            assert np.allclose(score_chats(policy, chats, 0.8, padding_free), expected, atol=2e-4)
     bare = by_the_models_own_forward(family, policy, tmp_path, [(None, *rest) for _, *rest in chats])
     adapters = [adapter for adapter, _, sampled in chats for _ in sampled]
     for seat in tiny.SEATS:

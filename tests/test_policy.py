@@ -39,7 +39,7 @@ def inputs_of(ids, seed=4):
     mask = torch.tensor([[int(t < n) for t in range(ids.shape[1])] for n in lengths])
     places = [(row, column) for row, n in enumerate(lengths) for column in (1, 4, n - 1)]
     rows, columns = (torch.tensor(axis) for axis in zip(*places, strict=True))
-    return {"input_ids_RT": ids, "attention_mask_RT": mask, "rows_N": rows, "columns_N": columns}
+    return {"input_ids_RT": ids, "told": {"attention_mask": mask}, "rows_N": rows, "columns_N": columns}
 
 
 def test_routed_rows_are_what_peft_computes_for_one_adapter(policy, tmp_path):
@@ -100,7 +100,7 @@ def test_scores_are_a_full_log_softmax(policy, temperature, monkeypatch):
     monkeypatch.setattr("marl_coop.policy.team.LOGIT_ROWS", 4)  # several pieces, the last one smaller
     arguments = inputs_of(some_ids())
     scores, _ = policy.score(BOTH, **arguments, temperature=temperature)
-    states = policy.hidden(BOTH, arguments["input_ids_RT"], attention_mask=arguments["attention_mask_RT"])
+    states = policy.hidden(BOTH, arguments["input_ids_RT"], **arguments["told"])
     logprobs = (policy.logits(states) / temperature).log_softmax(-1)
     for n, (row, column) in enumerate(zip(arguments["rows_N"], arguments["columns_N"], strict=True)):
         at = logprobs[row, column - 1]
@@ -122,7 +122,7 @@ def test_a_copy_of_a_team_shares_nothing_with_it(policy):
 def test_padding_does_not_reach_a_score(policy):
     arguments = inputs_of(some_ids())
     scores, _ = policy.score(BOTH, **arguments, temperature=1.0)
-    padded = arguments["input_ids_RT"].where(arguments["attention_mask_RT"] == 1, torch.tensor(7))
+    padded = arguments["input_ids_RT"].where(arguments["told"]["attention_mask"] == 1, torch.tensor(7))
     assert not torch.equal(padded, arguments["input_ids_RT"])
     again, _ = policy.score(BOTH, **(arguments | {"input_ids_RT": padded}), temperature=1.0)
     assert torch.equal(scores.logprobs_N, again.logprobs_N)
@@ -172,7 +172,7 @@ def test_from_the_trunk_upwards_is_the_whole_forward(checkpointing):
         policy.zero_grad()
         scores, states = policy.score(BOTH, **arguments, temperature=1.0, **kept)
         (scores.logprobs_N.sum() + scores.entropy_N.square().sum()).backward()
-        real = arguments["attention_mask_RT"].bool()
+        real = arguments["told"]["attention_mask"].bool()
         gradients = [p.grad.clone() for adapter in policy.adapters for p in policy.adapter_parameters(adapter)]
         found.append([scores.logprobs_N.detach(), states[real].detach(), *gradients])
     assert set(runs) == {1, 2}
@@ -274,7 +274,7 @@ def test_grouped_attention_is_eager_attention():
     attention.register()
     eager, grouped = (tiny.base_model(VOCABULARY, attn_implementation=name) for name in ("eager", "grouped"))
     arguments = inputs_of(some_ids())
-    ids, mask = arguments["input_ids_RT"], arguments["attention_mask_RT"]
+    ids, mask = arguments["input_ids_RT"], arguments["told"]["attention_mask"]
     real = mask.bool()
     states = [model.model(input_ids=ids, attention_mask=mask).last_hidden_state[real] for model in (eager, grouped)]
     assert torch.allclose(*states, atol=1e-5)

@@ -109,20 +109,22 @@ def test_every_phase_has_its_own_limit(trainer, played):
     assert any(length < limit for of_row in lengths for length, limit in zip(of_row, limits, strict=True))
 
 
-def test_every_sampled_token_is_in_the_batch_once_under_its_own_agent(played):
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_every_sampled_token_is_in_the_batch_once_under_its_own_agent(played, padding_free):
     rollouts, engine = played
     rows = rows_of(rollouts)
-    batch = collate(rows, pad=0, device=torch.device("cpu"))
+    batch = collate(rows, pad=0, device=torch.device("cpu"), padding_free=padding_free)
+    places = batch.layout.places
     found = []
     for adapter, tokens in batch.tokens.items():
         for n in range(tokens.start, tokens.stop):
             row, column = int(batch.rows_N[n]), int(batch.columns_N[n])
-            assert rows[row].trace.adapter == adapter
-            assert any(span.adapter == adapter and span.start <= row < span.stop for span in batch.spans)
-            found.append((row, column, int(batch.input_ids_RT[row, column]), float(batch.sampler_logprobs_N[n])))
+            routed = column if padding_free else row
+            assert any(span.adapter == adapter and span.start <= routed < span.stop for span in batch.spans)
+            found.append((row, column, int(batch.layout.input_ids_RT[row, column]), float(batch.sampler_logprobs_N[n])))
     expected = [
-        (r, turn.start + i, row.trace.ids[turn.start + i], logprob)
-        for r, row in enumerate(rows)
+        (r, start + turn.start + i, row.trace.ids[turn.start + i], logprob)
+        for (r, start), row in zip(places, rows, strict=True)
         for turn in row.trace.turns
         for i, logprob in enumerate(turn.logprobs)
     ]
@@ -153,11 +155,12 @@ def test_turns_of_a_batch(played):
 def test_padding_is_masked(played):
     rows = rows_of(played[0])
     batch = collate(rows, pad=0, device=torch.device("cpu"))
-    assert batch.input_ids_RT.shape[1] % 16 == 0
+    assert batch.layout.input_ids_RT.shape[1] % 16 == 0
     for r, row in enumerate(rows):
         length = len(row.trace.ids)
-        assert batch.input_ids_RT[r, :length].tolist() == row.trace.ids
-        assert batch.attention_mask_RT[r].tolist() == [1] * length + [0] * (batch.input_ids_RT.shape[1] - length)
+        assert batch.layout.input_ids_RT[r, :length].tolist() == row.trace.ids
+        masked = batch.layout.input_ids_RT.shape[1] - length
+        assert batch.layout.told["attention_mask"][r].tolist() == [1] * length + [0] * masked
     assert batch.spans == spans_of([row.trace.adapter for row in rows])
 
 

@@ -41,7 +41,8 @@ mesh = init_device_mesh("cpu", (2,))
 ids = torch.randint(40, (3, 8), generator=torch.Generator().manual_seed(0))
 tokens = {
     "spans": spans_of(["agent_0", "agent_1", "agent_1"]), "input_ids_RT": ids, "temperature": 1.0,
-    "attention_mask_RT": torch.ones_like(ids), "rows_N": torch.tensor([0, 1, 2]), "columns_N": torch.tensor([3, 5, 7]),
+    "told": {"attention_mask": torch.ones_like(ids)},
+    "rows_N": torch.tensor([0, 1, 2]), "columns_N": torch.tensor([3, 5, 7]),
 }
 whole = tiny.team(tiny.base_model(40).bfloat16()).train()
 parts = copy.deepcopy(whole)

@@ -32,7 +32,7 @@ def test_a_budget_of_tokens_bounds_every_forward_and_changes_no_update(tmp_path,
     sizes = []
 
     def collate_and_count(rows, *args):
-        sizes.append((made := collate(rows, *args)).input_ids_RT.numel())
+        sizes.append((made := collate(rows, *args)).layout.input_ids_RT.numel())
         return made
 
     for module in ("objective", "experience", "importance"):
@@ -42,6 +42,24 @@ def test_a_budget_of_tokens_bounds_every_forward_and_changes_no_update(tmp_path,
     assert same(tiny.weights(whole.model), tiny.weights(parts.model), 1e-5)
 
 
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+def test_chats_in_one_row_are_the_same_update_without_padding(tmp_path, monkeypatch, kl_coef):
+    options = SGD | {"kl_coef": kl_coef, "importance": "recompute", "micro_batch_tokens": 200}
+    padded, _ = trained(tmp_path, **options)
+    shapes = []
+
+    def collate_and_measure(rows, *args):
+        made = collate(rows, *args)
+        shapes.append((made.layout.input_ids_RT.shape, (1, sum(len(row.trace.ids) for row in rows))))
+        return made
+
+    for module in ("objective", "experience", "importance"):
+        monkeypatch.setattr(f"marl_coop.ppo.{module}.collate", collate_and_measure)
+    free, _ = trained(tmp_path, **options, padding_free=True)
+    assert all(shape == tokens for shape, tokens in shapes) and max(tokens for _, (_, tokens) in shapes) > 100
+    assert same(tiny.weights(padded.model), tiny.weights(free.model), 1e-5)
+
+
 def test_rows_are_shared_among_micro_batches_by_length():
     rows = [
         SeatSample(trace=Trajectory(seat="a", player=None, ids=[0] * n), trainable=True, terms_MK=torch.zeros(1, 0))
@@ -49,6 +67,8 @@ def test_rows_are_shared_among_micro_batches_by_length():
     ]
     parts = micro_batches(rows, tokens=64)
     assert [[len(row.trace.ids) for row in part] for part in parts] == [[90], [40], [16, 17], [3]]
+    parts = micro_batches(rows, tokens=64, padding_free=True)
+    assert [[len(row.trace.ids) for row in part] for part in parts] == [[90], [40, 17], [3, 16]]
     assert micro_batches([], tokens=64) == []
 
 
@@ -180,7 +200,7 @@ def scores(trainer, rows):
             trainer.model.score(
                 spans_of([row.trace.adapter]),
                 torch.tensor([row.trace.ids]),
-                torch.ones(1, len(row.trace.ids), dtype=torch.long),
+                {},
                 *(
                     torch.tensor(axis)
                     for axis in zip(

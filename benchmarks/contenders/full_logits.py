@@ -17,8 +17,8 @@ from marl_coop.ppo.batch import SeatSample, collate, micro_batches
 
 def logprobs_of(model, batch, temperature: float) -> Tensor:
     """Log-probabilities (N,) of the tokens that were sampled."""
-    logits_RTV = model(input_ids=batch.input_ids_RT, attention_mask=batch.attention_mask_RT, use_cache=False).logits
-    all_RT = selective_log_softmax(logits_RTV[:, :-1].float() / temperature, batch.input_ids_RT[:, 1:])
+    logits_RTV = model(input_ids=batch.layout.input_ids_RT, use_cache=False, **batch.layout.told).logits
+    all_RT = selective_log_softmax(logits_RTV[:, :-1].float() / temperature, batch.layout.input_ids_RT[:, 1:])
     return all_RT[batch.rows_N, batch.columns_N - 1]
 
 

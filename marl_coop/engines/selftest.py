@@ -22,6 +22,7 @@ from envs.core.tokens import one_line
 from marl_coop.engines import Request
 from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.players import BASE
+from marl_coop.policy.layout import lay_out
 from marl_coop.policy.routed_lora import Routing, spans_of
 from marl_coop.policy.team import TeamPolicy
 
@@ -30,7 +31,9 @@ COARSE = 0.2  # nats, in the mean, of half precision and of 4 bits: another shap
 TURNS, TOKENS, NOISE = 2, 4, 0.05
 
 
-def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str], longest: int) -> None:
+def check_model(
+    base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str], longest: int, padding_free: bool = False
+) -> None:
     """See that a model can be sampled from and trained; it comes back as it was.
 
     Args:
@@ -38,6 +41,7 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
         lora: shape of the adapters.
         adapters: their names.
         longest: tokens that a chat of the run may come to.
+        padding_free: whether learning lays chats in one row.
 
     Raises:
         ArgumentError: it cannot; the message is one line that says what differs, and `loc` the argument that is to be
@@ -50,7 +54,7 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
         loc = error.loc if isinstance(error, ArgumentError) else ("lora",)
         raise ArgumentError(f"{name} cannot carry these adapters: {_described(error)}", loc) from error
     try:
-        _check(policy.eval(), longest, np.random.default_rng(0))
+        _check(policy.eval(), longest, padding_free, np.random.default_rng(0))
     except ValueError as error:
         loc = error.loc if isinstance(error, ArgumentError) else ("base",)
         raise ArgumentError(f"{name}: {error}", loc) from error
@@ -59,25 +63,29 @@ def check_model(base: PreTrainedModel, lora: LoraConfig, adapters: Sequence[str]
 
 
 @torch.no_grad()
-def _check(policy: TeamPolicy, longest: int, rng: np.random.Generator) -> None:
+def _check(policy: TeamPolicy, longest: int, padding_free: bool, rng: np.random.Generator) -> None:
     for adapter in policy.adapters:  # a fresh adapter does nothing, and what does nothing cannot be told from nothing
         for weight in policy.adapter_parameters(adapter, "B"):
             weight.copy_(torch.from_numpy(rng.normal(scale=NOISE, size=tuple(weight.shape))))
     adapters = [*policy.adapters, BASE, *policy.adapters]
-    chats, own_N = _compared(policy, adapters, [1 + 2 * i for i in range(len(adapters))], rng)
+    chats, own_N = _compared(policy, adapters, [1 + 2 * i for i in range(len(adapters))], padding_free, rng)
     bare_N = _own(policy, [(BASE, ids, sampled) for _, ids, sampled in chats])
     for adapter in policy.adapters:
         own = torch.tensor([a == adapter for a, _, sampled in chats for _ in sampled])
         if torch.equal(own_N[own], bare_N[own]):
             raise ArgumentError(f"adapter {adapter!r} changes nothing: see lora.target_modules", ("lora",))
-    _compared(policy, adapters[:1], [max(1, longest // (TURNS + 1) - TOKENS)], rng)
+    _compared(policy, adapters[:1], [max(1, longest // (TURNS + 1) - TOKENS)], padding_free, rng)
 
 
 Chat = tuple[str | None, list[int], list[tuple[int, float]]]  # adapter, ids, places and log-probs of what was sampled
 
 
 def _compared(
-    policy: TeamPolicy, adapters: Sequence[str | None], told: Sequence[int], rng: np.random.Generator
+    policy: TeamPolicy,
+    adapters: Sequence[str | None],
+    told: Sequence[int],
+    padding_free: bool,
+    rng: np.random.Generator,
 ) -> tuple[list[Chat], Tensor]:
     """Chats that are played, and the log-probabilities (N,) of what was sampled in them.
 
@@ -88,7 +96,7 @@ def _compared(
     own_N = _try(lambda: _own(policy, chats), "its own forward fails")
     fine = policy.dtype in (torch.float32, torch.float64) and not policy.quantized
     engine_N = torch.tensor([logprob for *_, sampled in chats for _, logprob in sampled])
-    learner_N = _try(lambda: score_chats(policy.train(), chats, temperature=1.0), "learning from it fails")
+    learner_N = _try(lambda: score_chats(policy.train(), chats, 1.0, padding_free), "learning from it fails")
     policy.eval()
     for what, found_N in (("the engine samples from", engine_N), ("the learner scores", learner_N)):
         off_N = (found_N - own_N).abs()
@@ -135,16 +143,18 @@ def _own(policy: TeamPolicy, chats: Sequence[Chat]) -> Tensor:
     return torch.tensor(found)
 
 
-def score_chats(policy: TeamPolicy, chats: Sequence[Chat], temperature: float) -> Tensor:
-    """Log-probabilities (N,) of the sampled tokens as learning scores them: all chats, sorted by adapter, in one padded
+def score_chats(policy: TeamPolicy, chats: Sequence[Chat], temperature: float, padding_free: bool = False) -> Tensor:
+    """Log-probabilities (N,) of the sampled tokens as learning scores them: all chats, sorted by adapter, in one
     batch."""
-    width = max(len(ids) for _, ids, _ in chats)
-    ids_RT = torch.tensor([ids + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
-    mask_RT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, ids, _ in chats], device=policy.device)
-    places = [(row, place) for row, (*_, sampled) in enumerate(chats) for place, _ in sampled]
+    laid = lay_out([ids for _, ids, _ in chats], 0, policy.device, padding_free)
+    places = [
+        (row, column + place)
+        for (row, column), (*_, sampled) in zip(laid.places, chats, strict=True)
+        for place, _ in sampled
+    ]
     rows_N, columns_N = torch.tensor(places, device=policy.device).T
-    spans = spans_of([adapter for adapter, *_ in chats])
-    scores, _ = policy.score(spans, ids_RT, mask_RT, rows_N, columns_N, temperature)
+    spans = laid.spans([adapter for adapter, *_ in chats])
+    scores, _ = policy.score(spans, laid.input_ids_RT, laid.told, rows_N, columns_N, temperature)
     return scores.logprobs_N.cpu()
 
 

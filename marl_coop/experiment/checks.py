@@ -192,6 +192,7 @@ def check_model(config: Config, base: PreTrainedModel, device: torch.device, lon
         raise config.error(("model", "attn_implementation"), problem)
     cast(torch.nn.Module, base).to(device)  # the types of the model's own `to` are lost in a decorator
     try:
-        selftest.check_model(base, setup.lora_config(config, base), policies.learners(config.policies), longest)
+        adapters, padding_free = policies.learners(config.policies), config.training.get("padding_free", False)
+        selftest.check_model(base, setup.lora_config(config, base), adapters, longest, padding_free)
     except ArgumentError as error:
         raise config.error(KEYS[error.loc[0]], str(error)) from error

@@ -23,7 +23,7 @@ from marl_coop.config.schema import Config
 from marl_coop.experiment import setup
 from marl_coop.policy import attention
 from marl_coop.policy.footprint import Footprint, footprint
-from marl_coop.ppo.batch import PAD_TO
+from marl_coop.policy.layout import padded_width
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.rollout.limits import Lengths
 
@@ -74,7 +74,7 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
         lengths: the longest of all environments; `args` has limits for every phase of them.
     """
     limits: Mapping[Phase, int] = args.max_tokens
-    chat = -(-lengths.chat(limits) // PAD_TO) * PAD_TO
+    chat = padded_width(lengths.chat(limits))
     seats = sum(not policies.is_scripted(policy) for policy in config.policies.values())
     chats = -(-max(args.episodes_per_update, config.evaluation.batch_size) // processes) * seats
     warms = config.warmup.steps > 0 and config.lora.start_from is None

@@ -199,9 +199,8 @@ def _scored(policy: TeamPolicy, rows: int, chat: int, written: int, prefixed: bo
     if prefixed:
         prefix_hidden_RTH = torch.zeros(rows, chat, policy.config.get_text_config().hidden_size, dtype=policy.dtype)
     rows_N, columns_N = sampled // written, sampled % written + (chat - written)
-    scores, _ = policy.score(
-        _rows(policy, rows), ids_RT, torch.ones_like(ids_RT), rows_N, columns_N, 1.0, prefix_hidden_RTH
-    )
+    told = {"attention_mask": torch.ones_like(ids_RT)}
+    scores, _ = policy.score(_rows(policy, rows), ids_RT, told, rows_N, columns_N, 1.0, prefix_hidden_RTH)
     return scores
 
 

@@ -1,9 +1,9 @@
 """Routed LoRA: the rows of one batch, each through its own adapter.
 
-The rows are sorted by adapter, and every adapted layer adds `B_a(A_a(x)) * scale_a` of the row's own adapter a to the
-frozen layer's output (LoRA, arXiv 2106.09685, equation 3; scale_a is alpha / r, or alpha / sqrt(r) for rsLoRA). So the
-rows of all agents go through one forward and one backward, and nothing is switched in between. PEFT can mix adapters
-in a batch too, but only without gradients.
+The rows are sorted by adapter (where all chats stand in one row, its positions are), and every adapted layer adds
+`B_a(A_a(x)) * scale_a` of the row's own adapter a to the frozen layer's output (LoRA, arXiv 2106.09685, equation 3;
+scale_a is alpha / r, or alpha / sqrt(r) for rsLoRA). So the rows of all agents go through one forward and one backward,
+and nothing is switched in between. PEFT can mix adapters in a batch too, but only without gradients.
 
 Which rows are whose stands in a context variable while a forward runs. Gradient checkpointing runs layers once more
 in the backward, when other batches may have been routed since: `checkpoint_contexts` brings the routing back.
@@ -26,7 +26,8 @@ from marl_coop.policy.compat import LoraLinear, writable
 
 
 class Span(NamedTuple):
-    """Rows `start` to `stop` of a batch go through `adapter` (None: through the base alone)."""
+    """Rows `start` to `stop` of a batch, or positions of its only row, go through `adapter` (None: through the base
+    alone)."""
 
     adapter: str | None
     start: int
@@ -139,12 +140,12 @@ class RoutedLinear(LoraLinear):
 
         Raises:
             LookupError: it runs outside a `Routing`.
-            ValueError: the rows are not those of the routing.
+            ValueError: neither the rows nor the positions of one row are those of the routing.
         """
         spans = _SPANS.get(None)
         if spans is None:
             raise LookupError("an adapted layer runs outside a Routing: call TeamPolicy.hidden or TeamPolicy.score")
-        if spans[-1].stop != len(x_RTI):
+        if spans[-1].stop != len(x_RTI) and (1, spans[-1].stop) != x_RTI.shape[:-1]:
             raise ValueError(
                 f"an adapted layer got {len(x_RTI)} rows for a routing of {spans[-1].stop}: layers that flatten or mix "
                 "rows cannot carry routed adapters; leave them out of lora.target_modules"
@@ -169,13 +170,15 @@ class _AddAdapters(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output_RTO: Tensor, x_RTI: Tensor, spans: Spans, *factors: Tensor | None) -> Tensor:
-        inner: list[Tensor | None] = []  # x A^T, (rows * T, r) of each span
-        for (_, start, stop), (a, b) in zip(spans, _pairs(factors), strict=True):
+        x_NI, output_NO = _flat(x_RTI), output_RTO.view(-1, output_RTO.shape[-1])
+        parts = _parts(spans, len(x_NI))
+        inner: list[Tensor | None] = []  # x A^T, (positions, r) of each span
+        for part, (a, b) in zip(parts, _pairs(factors), strict=True):
             if a is None or b is None:
                 inner.append(None)
                 continue
-            inner_Nr = _flat(x_RTI[start:stop]).to(a.dtype) @ a.T
-            output_RTO[start:stop].view(-1, len(b)).addmm_(inner_Nr, b.T)
+            inner_Nr = x_NI[part].to(a.dtype) @ a.T
+            output_NO[part].addmm_(inner_Nr, b.T)
             inner.append(inner_Nr)
         ctx.spans = spans
         ctx.save_for_backward(x_RTI, *factors, *inner)
@@ -188,21 +191,29 @@ class _AddAdapters(torch.autograd.Function):
         x_RTI, *saved = ctx.saved_tensors
         pairs, inner = _pairs(saved[: 2 * len(ctx.spans)]), saved[2 * len(ctx.spans) :]
         _, x_needs, _, *factors_need = ctx.needs_input_grad
-        to_x_RTI = torch.empty(x_RTI.shape, dtype=gradient_RTO.dtype, device=x_RTI.device) if x_needs else None
+        x_NI, gradient_NO = _flat(x_RTI), _flat(gradient_RTO)
+        to_x_NI = torch.empty(x_NI.shape, dtype=gradient_NO.dtype, device=x_NI.device) if x_needs else None
         to_factors: list[Tensor | None] = []
-        for (_, start, stop), (a, b), inner_Nr, needs in zip(ctx.spans, pairs, inner, factors_need[::2], strict=True):
+        parts = _parts(ctx.spans, len(x_NI))
+        for part, (a, b), inner_Nr, needs in zip(parts, pairs, inner, factors_need[::2], strict=True):
             found: tuple[Tensor | None, Tensor | None] = None, None
             if a is not None and b is not None:
-                gradient_NO = _flat(gradient_RTO[start:stop])
-                to_inner_Nr = gradient_NO @ b
-                if to_x_RTI is not None:
-                    torch.mm(to_inner_Nr, a, out=_flat(to_x_RTI[start:stop]))
+                to_inner_Nr = gradient_NO[part] @ b
+                if to_x_NI is not None:
+                    torch.mm(to_inner_Nr, a, out=to_x_NI[part])
                 if needs:  # not of a frozen adapter
-                    found = to_inner_Nr.T @ _flat(x_RTI[start:stop]).to(a.dtype), gradient_NO.T @ inner_Nr
-            elif to_x_RTI is not None:
-                to_x_RTI[start:stop] = 0
+                    found = to_inner_Nr.T @ x_NI[part].to(a.dtype), gradient_NO[part].T @ inner_Nr
+            elif to_x_NI is not None:
+                to_x_NI[part] = 0
             to_factors += found
-        return gradient_RTO, None if to_x_RTI is None else to_x_RTI.to(x_RTI.dtype), None, *to_factors
+        to_x_RTI = None if to_x_NI is None else to_x_NI.view(x_RTI.shape).to(x_RTI.dtype)
+        return gradient_RTO, to_x_RTI, None, *to_factors
+
+
+def _parts(spans: Spans, positions: int) -> list[slice]:
+    """Positions of each span in a batch that is laid flat: all those of its rows, or those that it names itself."""
+    each = positions // spans[-1].stop
+    return [slice(start * each, stop * each) for _, start, stop in spans]
 
 
 def _pairs(factors: Sequence[Tensor | None]) -> list[tuple[Tensor | None, Tensor | None]]:

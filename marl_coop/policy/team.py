@@ -6,7 +6,7 @@ parameter unused under DDP. On disk each adapter is an ordinary PEFT adapter.
 Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -221,16 +221,15 @@ class TeamPolicy(nn.Module):
         self,
         spans: Spans,
         input_ids_RT: Tensor,
-        attention_mask_RT: Tensor,
+        told: Mapping[str, Any],
         rows_N: Tensor,
         columns_N: Tensor,
         temperature: float,
         prefix_hidden_RTH: Tensor | None = None,
     ) -> tuple[Scores, Tensor]:
-        """Score the tokens at (rows_N, columns_N) and return the hidden states (R, T, H) as well."""
-        hidden_RTH = self.hidden(
-            spans, input_ids_RT, prefix_hidden_RTH, attention_mask=attention_mask_RT, use_cache=False
-        )
+        """Score the tokens at (rows_N, columns_N) and return the hidden states (R, T, H) as well. `told` says which
+        tokens belong together, as `marl_coop.policy.layout.Layout` does."""
+        hidden_RTH = self.hidden(spans, input_ids_RT, prefix_hidden_RTH, use_cache=False, **told)
 
         pieces = [
             token_scores(hidden_NH, ids_N, self.logits, temperature)

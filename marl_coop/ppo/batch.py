@@ -1,22 +1,22 @@
 """Ragged rollouts to tensors.
 
-A `SeatSample` is one seat of one episode with all that the update needs; `collate` pads some rows to a minibatch. Rows
-are sorted by adapter, so each adapter has one span of rows and one slice of the flat token and turn axes.
+A `SeatSample` is one seat of one episode with all that the update needs; `collate` makes some rows a minibatch. Rows
+are sorted by adapter, so each adapter has one span of them and one slice of the flat token and turn axes.
 
 Axes in names: R rows, T positions, N action tokens, J turns of all rows (flat), K turns of one row, M reward terms.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from envs.core.task import Seat
-from marl_coop.policy.routed_lora import Span, spans_of
+from marl_coop.policy.layout import Layout, lay_out, padded_width
+from marl_coop.policy.routed_lora import Spans, spans_of
 from marl_coop.rollout.trajectory import Trajectory
-
-PAD_TO = 16  # widths are rounded up to a multiple: few shapes keep the memory of CPU kernels flat
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,11 +50,11 @@ class SeatSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Minibatch:
-    """`tokens` and `turns` give each adapter's slice of the N axis and of the J axis."""
+    """`tokens` and `turns` give each adapter's slice of the N axis and of the J axis; rows and columns are those of the
+    layout."""
 
-    spans: tuple[Span, ...]
-    input_ids_RT: Tensor
-    attention_mask_RT: Tensor
+    layout: Layout
+    spans: Spans
     prefix_hidden_RTH: Tensor | None
     rows_N: Tensor
     columns_N: Tensor
@@ -64,8 +64,19 @@ class Minibatch:
     tokens: dict[str, slice]
     turns: dict[str, slice]
 
+    @property
+    def scored(self) -> dict[str, Any]:
+        """What `TeamPolicy.score` reads of the chats, by its names."""
+        return {
+            "input_ids_RT": self.layout.input_ids_RT,
+            "told": self.layout.told,
+            "rows_N": self.rows_N,
+            "columns_N": self.columns_N,
+            "prefix_hidden_RTH": self.prefix_hidden_RTH,
+        }
 
-def micro_batches(rows: Sequence[SeatSample], tokens: int) -> list[list[SeatSample]]:
+
+def micro_batches(rows: Sequence[SeatSample], tokens: int, padding_free: bool = False) -> list[list[SeatSample]]:
     """Parts of rows, of like length so that little is padded, each of at most `tokens` tokens with its padding.
 
     A chat that is longer is a part of its own. The rows of a part keep their order.
@@ -73,54 +84,49 @@ def micro_batches(rows: Sequence[SeatSample], tokens: int) -> list[list[SeatSamp
     order = sorted(range(len(rows)), key=lambda r: -len(rows[r].trace.ids))  # the first of a part is its longest
     parts: list[list[int]] = []
     for r in order:
-        if parts and (len(parts[-1]) + 1) * _width(rows[parts[-1][0]]) <= tokens:
+        if parts and _tokens([rows[i] for i in (*parts[-1], r)], padding_free) <= tokens:
             parts[-1].append(r)
         else:
             parts.append([r])
     return [[rows[r] for r in sorted(part)] for part in parts]
 
 
-def _width(row: SeatSample) -> int:
-    return -(-len(row.trace.ids) // PAD_TO) * PAD_TO
+def _tokens(rows: Sequence[SeatSample], padding_free: bool) -> int:
+    lengths = [len(row.trace.ids) for row in rows]
+    return sum(lengths) if padding_free else len(lengths) * padded_width(max(lengths))
 
 
-def collate(rows: Sequence[SeatSample], pad: int, device: torch.device) -> Minibatch:
-    """Pad rows to tensors; `pad` is any token id (padding is masked).
+def collate(rows: Sequence[SeatSample], pad: int, device: torch.device, padding_free: bool = False) -> Minibatch:
+    """Rows as tensors, laid out as `marl_coop.policy.layout.lay_out` does it.
 
     Raises:
         ValueError: the rows are not sorted by adapter.
     """
-    spans = spans_of([row.trace.adapter for row in rows])
-    width = max(map(_width, rows))
-    input_ids_RT = torch.full((len(rows), width), pad)
-    attention_mask_RT = torch.zeros(len(rows), width, dtype=torch.long)
+    adapters = [row.trace.adapter for row in rows]
+    layout = lay_out([row.trace.ids for row in rows], pad, device, padding_free)
     row_N, column_N, turn_N, sampler_N, end_row_J, end_column_J = [], [], [], [], [], []
     tokens, turns = {}, {}
-    for adapter, start, stop in spans:
+    for adapter, start, stop in spans_of(adapters):
         first_token, first_turn = len(row_N), len(end_row_J)
-        for r in range(start, stop):
-            trace = rows[r].trace
-            input_ids_RT[r, : len(trace.ids)] = torch.tensor(trace.ids)
-            attention_mask_RT[r, : len(trace.ids)] = 1
-            for turn in trace.turns:
+        for row, (r, column) in zip(rows[start:stop], layout.places[start:stop], strict=True):
+            for turn in row.trace.turns:
                 turn_N += [len(end_row_J)] * (turn.stop - turn.start)
                 row_N += [r] * (turn.stop - turn.start)
-                column_N += range(turn.start, turn.stop)
+                column_N += range(column + turn.start, column + turn.stop)
                 sampler_N += turn.logprobs
                 end_row_J.append(r)
-                end_column_J.append(turn.start - 1)
+                end_column_J.append(column + turn.start - 1)
         tokens[adapter], turns[adapter] = slice(first_token, len(row_N)), slice(first_turn, len(end_row_J))
     prefix_hidden_RTH = None
     prefixes = [row.trace.prefix_hidden_TH for row in rows if row.trace.prefix_hidden_TH is not None]
     if len(prefixes) == len(rows):  # who writes text has none
-        prefix_hidden_RTH = prefixes[0].new_zeros(len(rows), width, prefixes[0].shape[-1])
-        for r, prefix_hidden_TH in enumerate(prefixes):
-            prefix_hidden_RTH[r, : len(prefix_hidden_TH)] = prefix_hidden_TH
+        prefix_hidden_RTH = prefixes[0].new_zeros(*layout.input_ids_RT.shape, prefixes[0].shape[-1])
+        for (r, column), prefix_hidden_TH in zip(layout.places, prefixes, strict=True):
+            prefix_hidden_RTH[r, column : column + len(prefix_hidden_TH)] = prefix_hidden_TH
     to = lambda values: torch.tensor(values, device=device)  # noqa: E731
     return Minibatch(
-        spans=spans,
-        input_ids_RT=input_ids_RT.to(device),
-        attention_mask_RT=attention_mask_RT.to(device),
+        layout=layout,
+        spans=layout.spans(adapters),
         prefix_hidden_RTH=prefix_hidden_RTH,
         rows_N=to(row_N),
         columns_N=to(column_N),

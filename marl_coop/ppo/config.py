@@ -90,6 +90,9 @@ class MultiAgentPPOConfig(TrainingConfig):
         max_rows: chats per batch while playing.
         micro_batch_tokens: tokens of chats in one forward and backward, padding included; it sets the memory of
             learning, whatever the seats and lengths. A chat that is longer goes alone.
+        padding_free: the chats of a micro-batch stand one behind the other in one row, and none is padded (as in TRL).
+            It is for `attn_implementation: flash_attention_2` and its kin: every other computes all pairs of tokens of
+            the row under a mask, to the same result.
         engine: what samples while playing: "embedded" (the training model itself), "vllm" (beside the trainer, on its
             device), "vllm_server" (one or several), or a dotted path `package.module:object` to what makes a
             `marl_coop.engines.Engine` of the team's policy and these arguments.
@@ -142,6 +145,7 @@ class MultiAgentPPOConfig(TrainingConfig):
     max_final_tokens: int | None = None
     max_rows: int = 128
     micro_batch_tokens: int = 4096
+    padding_free: bool = False
     engine: str = "embedded"
     engine_options: dict[str, Any] = field(default_factory=dict)
     importance: Literal["sampler", "recompute", "truncated"] | None = None

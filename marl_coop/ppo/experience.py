@@ -154,7 +154,7 @@ class Collector:
             learning = [r for rows in episodes for r in rows.values() if r.trace.turns and self.learns(r.trace.player)]
             parts, pad = self._micro_batches(learning), self.players.chat.eos
             with phase("old log-probabilities", tokens=sum(len(row.trace.ids) for row in learning)):
-                add_old_logprobs(self.model, parts, args.temperature, pad, self.metrics)
+                add_old_logprobs(self.model, parts, args, pad, self.metrics)
             self.metrics.add("seconds/old_logprobs", time.perf_counter() - started)
         played = gather_object([rollout.episode for rollout in rollouts])  # by all processes
         terms = [term.name for term in rewards.terms if any(map(term.applies, played))]
@@ -195,19 +195,17 @@ class Collector:
             if not rows:
                 self.model.idle()
                 continue
-            batch = collate(rows, self.players.chat.eos, self.accelerator.device)
-            spans = spans_of([self._reference(row.trace.player) for row in rows])
-            ids_RT, mask_RT, prefix_hidden_RTH = batch.input_ids_RT, batch.attention_mask_RT, batch.prefix_hidden_RTH
+            batch = collate(rows, self.players.chat.eos, self.accelerator.device, self.args.padding_free)
+            spans = batch.layout.spans([self._reference(row.trace.player) for row in rows])
             if self.args.kl_coef:
-                scores, hidden_RTH = self.model.score(
-                    spans, ids_RT, mask_RT, batch.rows_N, batch.columns_N, self.args.temperature, prefix_hidden_RTH
-                )
+                scores, hidden_RTH = self.model.score(spans, temperature=self.args.temperature, **batch.scored)
                 tokens = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in rows]
                 for row, reference_N in zip(rows, scores.logprobs_N.split(tokens), strict=True):
                     row.reference_N = reference_N
             else:
+                laid = batch.layout
                 hidden_RTH = self.model.hidden(
-                    spans, ids_RT, prefix_hidden_RTH, attention_mask=mask_RT, use_cache=False
+                    spans, laid.input_ids_RT, batch.prefix_hidden_RTH, use_cache=False, **laid.told
                 )
             features_JH = hidden_RTH[batch.prompt_ends_J].float()
             for row, features_KH in zip(rows, features_JH.split([len(r.trace.turns) for r in rows]), strict=True):
@@ -226,7 +224,7 @@ class Collector:
     def _micro_batches(self, rows: Sequence[SeatSample]) -> list[list[SeatSample]]:
         """Micro-batches, as many on every process where they share the base out, and run every forward together; the
         last may be empty."""
-        parts = micro_batches(rows, self.args.micro_batch_tokens)
+        parts = micro_batches(rows, self.args.micro_batch_tokens, self.args.padding_free)
         return parts + [[]] * (most(self.accelerator, len(parts)) - len(parts)) if self.args.shard_base else parts
 
     def _warn_of_idle_adapters(self, rows: list[SeatSample]) -> None:

@@ -11,19 +11,24 @@ from torch import Tensor
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import losses
 from marl_coop.ppo.batch import SeatSample, collate
+from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.ppo.metrics import MeanMetrics
 
 
 @torch.no_grad()
 def add_old_logprobs(
-    policy: TeamPolicy, parts: Sequence[Sequence[SeatSample]], temperature: float, pad: int, metrics: MeanMetrics
+    policy: TeamPolicy,
+    parts: Sequence[Sequence[SeatSample]],
+    args: MultiAgentPPOConfig,
+    pad: int,
+    metrics: MeanMetrics,
 ) -> None:
     """Give rows the log-probabilities of the trainer's own forward, and measure the gap to those of the sampler.
 
     Args:
         policy: as it sampled; it has not learned yet.
         parts: rows that learn and have turns, those of one forward together, in any order; none: a forward without.
-        temperature: of the sampling.
+        args: says at which temperature was sampled, and whether chats are padded.
         pad: any token id.
         metrics: takes the gap of each adapter.
     """
@@ -33,16 +38,8 @@ def add_old_logprobs(
             policy.idle()
             continue
         part = sorted(part, key=lambda row: policy.adapters.index(str(row.trace.adapter)))
-        batch = collate(part, pad, policy.device)
-        scores, _ = policy.score(
-            batch.spans,
-            batch.input_ids_RT,
-            batch.attention_mask_RT,
-            batch.rows_N,
-            batch.columns_N,
-            temperature,
-            batch.prefix_hidden_RTH,
-        )
+        batch = collate(part, pad, policy.device, args.padding_free)
+        scores, _ = policy.score(batch.spans, temperature=args.temperature, **batch.scored)
         counts = [sum(turn.stop - turn.start for turn in row.trace.turns) for row in part]
         for row, old_N in zip(part, scores.logprobs_N.split(counts), strict=True):
             row.old_logprobs_N = old_N

@@ -53,7 +53,7 @@ class Objective:
         if not rows:
             return self._dummy_loss(model)
         args, device = self.args, self.accelerator.device
-        batch = collate(rows, self.pad, device)
+        batch = collate(rows, self.pad, device, args.padding_free)
         join = lambda name: torch.cat([getattr(row, name) for row in rows]).to(device)  # noqa: E731
         trainable_J = torch.cat([torch.full((len(r.trace.turns),), float(r.trainable)) for r in rows]).to(device)
         features = {}
@@ -63,12 +63,8 @@ class Objective:
         scores, values = model(
             features,
             spans=batch.spans,
-            input_ids_RT=batch.input_ids_RT,
-            attention_mask_RT=batch.attention_mask_RT,
-            rows_N=batch.rows_N,
-            columns_N=batch.columns_N,
             temperature=args.temperature,
-            prefix_hidden_RTH=batch.prefix_hidden_RTH,
+            **batch.scored,
         )
         sampler_N = batch.sampler_logprobs_N
         old_N = sampler_N if args.importance == "sampler" else join("old_logprobs_N")
@@ -120,7 +116,7 @@ class Objective:
             {},
             spans=spans_of(self.policy.adapters[:1]),
             input_ids_RT=ids_RT,
-            attention_mask_RT=torch.ones_like(ids_RT),
+            told={"attention_mask": torch.ones_like(ids_RT)},
             rows_N=ids_RT.new_tensor([0]),
             columns_N=ids_RT.new_tensor([1]),
             temperature=self.args.temperature,

@@ -128,7 +128,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         rows, whole = self.minibatch(update, step_of_update, micro)
         counts = self.token_counts(whole)
         model.train()
-        parts = micro_batches(rows, self.args.micro_batch_tokens)
+        parts = micro_batches(rows, self.args.micro_batch_tokens, self.args.padding_free)
         parts += [[]] * (most(self.accelerator, max(1, len(parts))) - len(parts))  # all run backward as often
         total_loss = torch.zeros((), device=self.args.device)
         for i, part in enumerate(parts):
