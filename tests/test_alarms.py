@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -166,6 +167,23 @@ def test_a_run_that_goes_on_says_which_records_of_updates_are_lost(tmp_path):
     assert line.endswith(
         "metrics.jsonl' has no record of 2 of 3 updates, of which the first is 1: the run goes on without"
     )
+
+
+def test_alarms_that_begin_together_are_on_record_in_one_order_in_every_process(tmp_path):
+    bell = AlarmBell(tmp_path / "alarms.jsonl", tmp_path / "metrics.jsonl", (said := []).append)
+    worse = {
+        "team/silence_rate": 1.0,
+        "team/cdr": 1.0,
+        "team/cr": 1.0,
+        "agent_0/entropy": 0.0,
+        "agent_0/approx_kl": 9.0,
+    }
+    state = SimpleNamespace(is_world_process_zero=True, global_step=0)
+    for update in range(1, 2 * WINDOW + 1):
+        bell.on_log(None, state, None, CALM | (worse if update > WINDOW else {}) | {"update": update})
+    records = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    begun = [(record["update"], record["alarm"]) for record in records]
+    assert len(said) == len(begun) > 3 and begun == sorted(begun)
 
 
 def test_an_alarm_is_said_when_it_begins_and_when_it_ends_and_is_on_record(tmp_path):

@@ -93,6 +93,14 @@ def test_a_key_of_the_environment_is_no_value_of_a_configuration(monkeypatch, ke
     load_config([ROOT / "configs/quickstart.yaml"])
 
 
+def test_a_key_of_the_environment_is_no_name_in_a_mix(monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "sk-planted-0123456789")
+    mix = "policies.agent_1={agent_1: 0.5, 'https://host/sk-planted-0123456789/v1#model': 0.5}"
+    with pytest.raises(ConfigError, match=r"^command line: policies.agent_1: it has what \$MY_API_KEY has") as caught:
+        load_config([ROOT / "configs/quickstart.yaml"], [mix])
+    assert "planted" not in str(caught.value)
+
+
 def test_a_token_of_the_hub_is_no_part_of_a_configuration():
     with pytest.raises(ConfigError, match="training.hub_token: .*nothing is uploaded") as caught:
         load_config([ROOT / "configs/quickstart.yaml"], ["training.hub_token=planted-key"])

@@ -181,9 +181,17 @@ def test_training_starts_from_saved_adapters(place, whole):
 
 @pytest.mark.slow
 def test_a_run_that_started_from_saved_adapters_goes_on(place, whole):
-    process = start(place, "stage", f"lora.start_from={whole}", "training.num_updates=1", "training.kl_reference=start")
+    """The reference of its KL is what it started from, so that must be there as it was."""
+    first = shutil.copytree(whole, place / "first stage")
+    process = start(place, "stage", f"lora.start_from={first}", "training.num_updates=1", "training.kl_reference=start")
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 0 and "warm-up" not in errors, errors[-2000:]
+    shutil.copytree(first / "checkpoint-8" / "agent_0", first / "agent_0", dirs_exist_ok=True)
+    process = go_on(place, "stage", "training.num_updates=2")
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 1, errors[-2000:]
+    assert errors.splitlines()[-1].startswith(f"error: the adapter in {str(first / 'agent_0')!r} is another one than ")
+    shutil.copytree(whole / "agent_0", first / "agent_0", dirs_exist_ok=True)
     process = go_on(place, "stage", "training.num_updates=2")
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-2000:]

@@ -15,7 +15,9 @@ from train_py import ROOT, go_on, spawn, start, wait_for
 from transformers import AutoModelForCausalLM
 
 from marl_coop.config.schema import load_config
+from marl_coop.experiment import checks
 from marl_coop.experiment.experiment import Experiment
+from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 from marl_coop.runs.records import read_episodes, read_metrics, write_episodes
 from marl_coop.runs.rundir import RunError
@@ -110,6 +112,27 @@ def test_what_was_played_before_is_taken_for_the_tasks_of_the_run_alone(whole, t
     write_episodes(tmp_path / "before.jsonl", other)
     assert Experiment._known_before(run) == []
     assert said == [f"{str(tmp_path / 'before.jsonl')!r} has other tasks: they are played again"]
+
+
+@pytest.mark.parametrize("changed", ["partner/adapter_model.safetensors", "start/agent_0/adapter_config.json"])
+def test_a_run_does_not_go_on_with_another_adapter_of_another_run_than_it_began_with(tmp_path, changed):
+    for place in ("partner", "start/agent_0"):
+        (tmp_path / place).mkdir(parents=True)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / place / name).write_text("of then")
+    words = [f"policies.agent_1=frozen:{tmp_path / 'partner'}", f"lora.start_from={tmp_path / 'start'}"]
+    config = load_config([ROOT / "configs/quickstart.yaml"], words)
+    run = tmp_path / "run"
+    run.mkdir()
+    rundir.record_start(run, "x", "", seed=0, adapters=checks.of_other_runs(config))
+    checks.check_of_other_runs(config, run, start=True)
+
+    (tmp_path / changed).write_text("of now")
+    place = tmp_path / changed
+    with pytest.raises(RunError, match=f"the adapter in {str(place.parent)!r} is another one than {str(run)!r} began"):
+        checks.check_of_other_runs(config, run, start=True)
+    if "start" in changed:  # which a run reads no more that has a checkpoint and keeps no copy of its start
+        checks.check_of_other_runs(config, run, start=False)
 
 
 @pytest.mark.slow

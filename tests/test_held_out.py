@@ -16,7 +16,7 @@ from rewards.metrics import rates
 OPTIONS = {"num_updates": 3, "num_mini_batches": 2, "save_updates": 1, "save_total_limit": 1}
 
 
-def held_out(folder, values=None, every=1, **options):
+def held_out(folder, values=None, every=1, say=print, **options):
     """A trainer that evaluates every so many updates; its J is given by `values`, and else what was played."""
     trainer = tiny.cue_trainer(folder, callbacks=[log := Log()], **(OPTIONS | options))
     seeds = [task_seed(Stream.VALIDATION, 0, i) for i in range(4)]
@@ -27,7 +27,7 @@ def held_out(folder, values=None, every=1, **options):
         assert torch.equal(torch.get_rng_state(), state)
         return {"success": found["success"], "j": values[update - 1]} if values else {"success": found["success"]}
 
-    trainer.add_callback(HeldOut(trainer, measure, every=every, metric="j"))
+    trainer.add_callback(HeldOut(trainer, measure, every=every, metric="j", say=say))
     return trainer, log
 
 
@@ -85,6 +85,18 @@ def test_a_run_that_goes_on_from_before_its_best_forgets_that(tmp_path):
     trainer, _ = held_out(tmp_path, every=0, num_updates=3, save_total_limit=None)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert json.loads((tmp_path / "best.json").read_text())["update"] == 1
+
+
+def test_a_best_checkpoint_that_is_gone_is_said_once_and_another_takes_its_place(tmp_path):
+    """The third was the best when the run went on from the second, beside which the first, the best then, had gone."""
+    held_out(tmp_path, [0.5, 0.3, 0.9], num_updates=3, save_total_limit=2)[0].train()
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
+    trainer, _ = held_out(tmp_path, [0.0, 0.0, 0.1, 0.4], num_updates=4, say=(said := []).append)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert said == ["the best checkpoint until here, checkpoint-2, is gone: the best of those to come stays"]
+    assert json.loads((tmp_path / "best.json").read_text())["checkpoint"] == "checkpoint-8"
+    rundir.record_start(tmp_path, "held", "", seed=0)
+    assert rundir.saved_policy(tmp_path, "best") == tmp_path / "checkpoint-8"
 
 
 def test_a_metric_that_is_never_defined_has_no_best(tmp_path):

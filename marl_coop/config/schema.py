@@ -330,9 +330,10 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     try:
         values = merge(DEFAULTS, layers)
         for keys, value in leaves(values).items():
-            if variable := variable_in(str(value)):
-                problem = f"it has what ${variable} has, and the run's records would show it: read it where it is used"
-                raise ConfigError(problem, keys)
+            for depth, text in enumerate((*map(str, keys), str(value))):
+                if variable := variable_in(text):
+                    problem = f"it has what ${variable} has, and the run's records would show it"
+                    raise ConfigError(f"{problem}: read it where it is used", keys[:depth])
         config = Config.model_validate(values)
     except ValidationError as error:
         found = explain(error, Config, values)

@@ -126,7 +126,7 @@ class AlarmBell(TrainerCallback):
         before = ringing(self._rows)
         self._rows = still_read([*self._rows, dict(logs)])
         now, update = ringing(self._rows), logs["update"]
-        for name in now.keys() ^ before.keys():
+        for name in sorted(now.keys() ^ before.keys()):  # a set has another order in each process
             rings = name in now
             text = now[name] if rings else f"no longer: {before[name]}"
             self.say(f"alarm at update {update}: {text}")
@@ -145,6 +145,7 @@ class HeldOut(TrainerCallback, ExportableState):
         measure: plays for an update, and gives the metrics that are defined.
         every: updates between two evaluations; 0: there are none, and what earlier starts found best is kept.
         metric: whose highest value is the best.
+        say: takes a line for the user, of a best checkpoint that is gone.
     """
 
     def __init__(
@@ -153,14 +154,20 @@ class HeldOut(TrainerCallback, ExportableState):
         measure: Callable[[int], Mapping[str, float]],
         every: int,
         metric: str,
+        say: Callable[[str], None],
     ):
-        self.trainer, self.measure, self.every, self.metric = trainer, measure, every, metric
+        self.trainer, self.measure, self.every, self.metric, self.say = trainer, measure, every, metric, say
         self.file = Path(str(trainer.args.output_dir)) / BEST
         self.best: dict[str, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
         saved = cast(dict[str, Any], state.stateful_callbacks).setdefault(type(self).__name__, self.state())
         self._keep(saved["attributes"])
+        if self.best and not self.file.with_name(self.best["checkpoint"]).is_dir():
+            self.say(
+                f"the best checkpoint until here, {self.best['checkpoint']}, is gone: the best of those to come stays"
+            )
+            self._keep({})
         if state.is_world_process_zero:  # the file may be of a later checkpoint than the one where the run goes on
             self._write()
 

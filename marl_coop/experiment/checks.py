@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -20,10 +21,11 @@ from marl_coop.config.errors import ConfigError, Keys
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
 from marl_coop.experiment import setup
-from marl_coop.policy.adapters import check_adapter
+from marl_coop.policy.adapters import check_adapter, digest
 from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.ppo.config import MultiAgentPPOConfig
 from marl_coop.rollout.endpoint import EndpointError
+from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import step_of
 from marl_coop.runs.rundir import RunError
 
@@ -166,6 +168,37 @@ def check_adapters(config: Config, base: PreTrainedModel, checkpoint: Path) -> N
             check_adapter(setup.lora_config(config, base), base, checkpoint / adapter)
     except ValueError as error:
         raise RunError(f"{str(checkpoint)!r} is of another team: {error}") from error
+
+
+def of_other_runs(config: Config, start: bool = True) -> dict[str, str]:
+    """A digest of every adapter of another run that plays in this one or, with `start`, begins it, by its folder. What
+    cannot be read is left out: making it one of the team says why."""
+    places = [*policies.frozen(config.policies).values()]
+    places += policies.starting_points(config.policies, config.lora.start_from if start else None).values()
+    found: dict[str, str] = {}
+    for place in places:
+        with suppress(OSError):
+            found[str(place)] = digest(place)
+    return found
+
+
+def check_of_other_runs(config: Config, folder: Path, start: bool) -> None:
+    """Refuse to go on with other adapters than those with which a run began.
+
+    Args:
+        folder: the run's.
+        start: whether those count that it started from.
+
+    Raises:
+        RunError: one has changed since.
+    """
+    began_with = rundir.recorded(folder).get("adapters", {})
+    for place, now in of_other_runs(config, start).items():
+        if began_with.get(place, now) != now:
+            raise RunError(
+                f"the adapter in {place!r} is another one than {str(folder)!r} began with, so this would be another "
+                "run: put that back, or begin a new one"
+            )
 
 
 def check_length(config: Config, args: MultiAgentPPOConfig, checkpoint: Path) -> None:

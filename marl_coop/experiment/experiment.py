@@ -43,6 +43,7 @@ from marl_coop.experiment.start import check_start
 from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
+from marl_coop.ppo.experience import reads_start
 from marl_coop.ppo.processes import naming_lost_processes
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
@@ -119,7 +120,8 @@ class Experiment:
             config: the run's own with what may change (`marl_coop.config.schema.MAY_CHANGE`); None: as it is.
 
         Raises:
-            RunError: the place is no run, or its checkpoint is damaged or of another base or adapters.
+            RunError: the place is no run, its checkpoint is damaged or of another base or adapters, or those of other
+                runs that it goes on with have changed.
             ConfigError: `config` changes what a run cannot change, or ends before the checkpoint.
         """
         folder, checkpoint = rundir.locate(Path(place))
@@ -133,6 +135,8 @@ class Experiment:
         if checkpoint:
             checks.check_length(experiment.config, experiment.args, checkpoint)
             checks.check_adapters(experiment.config, experiment.base, checkpoint)
+        start = not checkpoint or reads_start(experiment.args, experiment.rewards)
+        checks.check_of_other_runs(experiment.config, folder, start)
         return experiment
 
     @classmethod
@@ -234,7 +238,8 @@ class Experiment:
                 raise rundir.RunError(f"{str(folder)!r} was run by another process until now: start this again")
             modules = (Path.cwd(), *self.config.folders)
             learners = policies.learners(self.config.policies)
-            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners)
+            others = checks.of_other_runs(self.config)
+            rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners, others)
         self.console.print(f"run directory: {folder}")
         trackers = set(self.args.report_to or ())
         self.args.report_to = sorted(trackers - {"wandb", "tensorboard"})  # ours, in the place of those of transformers
@@ -355,7 +360,8 @@ class Experiment:
         if curriculum:
             trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
         section = config.evaluation
-        trainer.add_callback(HeldOut(trainer, self._measure_held_out, section.every, section.best))
+        held_out = HeldOut(trainer, self._measure_held_out, section.every, section.best, self.console.print)
+        trainer.add_callback(held_out)
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         except BaseException:

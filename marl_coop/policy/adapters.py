@@ -24,7 +24,7 @@ from marl_coop.policy.compat import Conv1D, check_target_module_exists
 from marl_coop.policy.routed_lora import RoutedLinear, check_plain
 from marl_coop.policy.tensor_files import check_readable, write_tensors
 
-WEIGHTS, BASE_FILE = "adapter_model.safetensors", "base.json"
+CONFIG, WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 SAME = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")  # what scales and shapes
 KINDS = {  # of what is read of a configuration, which PEFT takes as it stands
     "r": int, "lora_alpha": int | float, "use_rslora": bool, "fan_in_fan_out": bool, "rank_pattern": dict,
@@ -99,6 +99,14 @@ def read_config(folder: Path) -> LoraConfig:
     except ValueError as error:
         raise ValueError(f"the adapter in {folder} cannot be routed: {error}") from error
     return lora
+
+
+def digest(folder: Path) -> str:
+    """A short text that says what a PEFT adapter on disk is. Raises OSError where it cannot be read."""
+    content = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        content.update((folder / name).read_bytes())
+    return content.hexdigest()[:16]
 
 
 def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) -> None:

@@ -47,6 +47,16 @@ from rewards.terms.solo_gain import SoloGain
 logger = logging.getLogger(__name__)
 
 
+def plays_alone(rewards: RewardStack) -> bool:
+    """Whether every task is played once more, by one of the adapters alone."""
+    return any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
+
+
+def reads_start(args: MultiAgentPPOConfig, rewards: RewardStack) -> bool:
+    """Whether training reads the adapters as it began with them, however far they are by now."""
+    return args.kl_reference == "start" or args.advantage == "counterfactual" or plays_alone(rewards)
+
+
 class Collector:
     """Plays an update's episodes and makes rows of them.
 
@@ -83,8 +93,8 @@ class Collector:
         self._trained_on = {term.name for term in rewards.terms if isinstance(term.weight, Schedule) or term.weight}
         self._learners = args.learners(model.adapters, 0)
         self._compared = False  # the adapters with the base, once each has learned
-        self._solo = any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
-        if args.kl_reference == "start" or args.advantage == "counterfactual" or self._solo:
+        self._solo = plays_alone(rewards)
+        if reads_start(args, rewards):
             model.snapshot_reference()
         if not all(past.selves for past in model.past.values()):
             model.snapshot_past(0)

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,6 +61,7 @@ class Record(TypedDict):
     name: str
     modules: NotRequired[list[str]]
     learners: NotRequired[list[str]]
+    adapters: NotRequired[dict[str, str]]  # of other runs: folder -> digest of what was in it when this run began
     starts: list[Start]
 
 
@@ -311,6 +312,7 @@ def record_start(
     seed: int,
     modules: Iterable[Path] = (),
     learners: Iterable[str] = (),
+    adapters: Mapping[str, str] | None = None,
 ) -> None:
     """Write down one start of a run, the first or a resumed one, in `config.yaml` and `run.json`.
 
@@ -320,10 +322,11 @@ def record_start(
         seed: the run's.
         modules: folders where Python may find what the configuration names; kept relative to the run's.
         learners: the adapters that are trained.
+        adapters: those of other runs that it uses, a digest by folder.
     """
     file = folder / "run.json"
     places = dict.fromkeys(os.path.relpath(place, folder) for place in modules)
-    new = {"name": name, "modules": [*places], "learners": [*learners], "starts": []}
+    new = {"name": name, "modules": [*places], "learners": [*learners], "adapters": dict(adapters or {}), "starts": []}
     record = recorded(folder) if file.exists() else new
     starts = record["starts"]
     config_file = "config.yaml" if not starts else f"config-{len(starts) + 1}.yaml"
