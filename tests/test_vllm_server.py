@@ -188,9 +188,21 @@ def test_what_was_asked_before_a_reset_never_arrives(policy, servers):
 )
 def test_a_server_that_samples_from_something_else_is_refused(policy, servers, wrong, told):
     servers[1].behave(**wrong)
-    with pytest.raises(EngineError, match=f"VLLMServerEngine does not sample from what is trained: {told}") as caught:
+    said = f"^the vLLM server {servers[1].url} does not sample from what is trained: {told}"
+    with pytest.raises(EngineError, match=said) as caught:
         engine_of(policy, servers[1:])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"serves": {A: "base"}}, {"serves": {"base": B}}, {"temperature": 1.0}])
+def test_one_of_many_servers_that_samples_from_something_else_is_refused_by_its_address(policy, servers, wrong):
+    """However many others are right: every adapter, and the base, is asked of each."""
+    right, last = servers
+    last.behave(**wrong)
+    names = [right.url.replace("127.0.0.1", host) for host in ("127.0.0.1", "127.0.1", "127.1")]  # of one machine
+    engine = VLLMServerEngine(policy, [*names, last.url])
+    with pytest.raises(EngineError, match=f"^the vLLM server {last.url} does not sample from what is trained"):
+        engine.load_adapters(0)
 
 
 def test_an_adapter_that_is_ignored_is_found_where_it_has_learned_little(policy, servers):

@@ -10,6 +10,7 @@ Axes in names: N sampled tokens of one adapter.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -27,23 +28,30 @@ NOISE = 4.0  # times the base's gap, and adapters that are nearer to each other 
 
 
 @torch.no_grad()
-def check_parity(engine: Engine, policy: TeamPolicy, adapters: Sequence[str]) -> None:
-    """See that an engine samples from each adapter as the trainer has it, and from the base.
+def check_parity(engine: Engine, policy: TeamPolicy, adapters: Sequence[str], copies: Sequence[str]) -> None:
+    """See that every copy of an engine samples from each adapter as the trainer has it, and from the base.
 
     Args:
         engine: has nothing else to do, and was told of the adapters.
         policy: the trainer's model.
         adapters: those that the engine was told of.
+        copies: what messages call each copy; new chats go to them in this order.
 
     Raises:
-        EngineError: it does not; the message says which adapter, and what it looks like instead.
+        EngineError: one does not; the message says which adapter, and what it looks like instead.
     """
-    replies = _ask(engine, policy, adapters)
+    for copy, replies in zip(copies, _ask(engine, policy, adapters, len(copies)), strict=True):
+        _judge(copy, replies, adapters)
+
+
+def _judge(
+    copy: str, replies: dict[str | None, tuple[Tensor, dict[str | None, Tensor]]], adapters: Sequence[str]
+) -> None:
     noise = 0.0
     for sampler in (BASE, *adapters):  # the base first: it has nothing but noise
         logprobs_N, scored = replies[sampler]
         gaps = {scorer: _distance(logprobs_N, scored_N) for scorer, scored_N in scored.items()}
-        who = f"{type(engine).__name__} does not sample from what is trained: its replies of {_name(sampler)}"
+        who = f"{copy} does not sample from what is trained: its replies of {_name(sampler)}"
         if not gaps[sampler] <= MAX_GAP:
             raise EngineError(
                 f"{who} are {gaps[sampler]:.2g} nats per token from the trainer's (at most {MAX_GAP}). It has another "
@@ -59,25 +67,24 @@ def check_parity(engine: Engine, policy: TeamPolicy, adapters: Sequence[str]) ->
 
 
 def _ask(
-    engine: Engine, policy: TeamPolicy, adapters: Sequence[str]
-) -> dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]:
-    """For each adapter and the base the log-probabilities (N,) of the engine, and those of the trainer under each."""
+    engine: Engine, policy: TeamPolicy, adapters: Sequence[str], copies: int
+) -> list[dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]]:
+    """Of each copy, for each adapter and the base, its log-probabilities (N,) and those of the trainer under each."""
     rng, everyone = np.random.default_rng(0), (BASE, *adapters)
     vocabulary = policy.config.get_text_config().vocab_size
     prompts = rng.integers(vocabulary, size=(PROMPTS, PROMPT_TOKENS)).tolist()
-    for adapter in everyone:
-        for i, ids in enumerate(prompts):
-            sampling = {"max_tokens": TOKENS, "temperature": TEMPERATURE, "stop_ids": frozenset(), "seed": i}
-            engine.submit(Request(chat=("probe", adapter, i), ids=ids, adapter=adapter, **sampling))
+    for adapter, (i, ids), copy in product(everyone, enumerate(prompts), range(copies)):
+        sampling = {"max_tokens": TOKENS, "temperature": TEMPERATURE, "stop_ids": frozenset(), "seed": i}
+        engine.submit(Request(chat=("probe", adapter, i, copy), ids=ids, adapter=adapter, **sampling))
     done: dict[object, Generation] = {}
-    while len(done) < len(everyone) * len(prompts):
+    while len(done) < len(everyone) * len(prompts) * copies:
         done |= {generation.chat: generation for generation in engine.collect()}
-    found: dict[str | None, tuple[Tensor, dict[str | None, Tensor]]] = {}
-    for adapter in everyone:
-        replies = [(ids, done["probe", adapter, i]) for i, ids in enumerate(prompts)]
+    found: list[dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]] = [{} for _ in range(copies)]
+    for adapter, copy in product(everyone, range(copies)):
+        replies = [(ids, done["probe", adapter, i, copy]) for i, ids in enumerate(prompts)]
         chats = [([*ids, *g.ids], list(enumerate(g.logprobs, start=len(ids)))) for ids, g in replies]
         scored = {scorer: score_chats(policy, [(scorer, *chat) for chat in chats], TEMPERATURE) for scorer in everyone}
-        found[adapter] = torch.tensor([logprob for _, g in replies for logprob in g.logprobs]), scored
+        found[copy][adapter] = torch.tensor([logprob for _, g in replies for logprob in g.logprobs]), scored
     return found
 
 

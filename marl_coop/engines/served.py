@@ -7,7 +7,7 @@ base and score on it, and then some of them may ask for nothing.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class ServedEngine(ABC):
     @abstractmethod
     def max_positions(self) -> int:
         """Tokens that a chat may have there."""
+
+    @property
+    def _copies(self) -> Sequence[str]:
+        """What messages call each copy of the base that it runs; new chats go to them in turn, in this order."""
+        return [type(self).__name__]
 
     @abstractmethod
     def _start(self, request: Request, name: str, version: int) -> None:
@@ -90,7 +95,7 @@ class ServedEngine(ABC):
                 {name: folder for name, folder in old.items() if name not in names},
             )
         if not self._ready:
-            check_parity(self, self.policy, [adapter for adapter in self._served if adapter])
+            check_parity(self, self.policy, [adapter for adapter in self._served if adapter], self._copies)
             self._ready = True
 
     def reset_cache(self) -> None:

@@ -60,6 +60,10 @@ class VLLMServerEngine(ServedEngine):
     def max_positions(self) -> int:
         return min(self._positions.values())
 
+    @property
+    def _copies(self) -> Sequence[str]:
+        return [f"the vLLM server {url}" for url in self._positions]
+
     def _start(self, request: Request, name: str, version: int) -> None:
         url = self._home(request.chat)
         body = {"model": name, "prompt": request.ids, "return_token_ids": True, **sampling_parameters(request)}
