@@ -140,7 +140,9 @@ def test_the_keywords_of_each_schedule_are_those_of_transformers():
         assert {*keywords} == inspect.signature(functions[kind]).parameters.keys() - given
 
 
-@pytest.mark.parametrize("override", ["training.async_play=true", "output_dir=/proc/run", "evaluation.every=31"])
+@pytest.mark.parametrize(
+    "override", ["training.async_play=true", "output_dir=/proc/run", "evaluation.every=31", "evaluation.best=utility"]
+)
 def test_from_python_a_run_is_refused_in_the_same_words_before_anything_is_loaded(override, capsys):
     nowhere = ["model.name_or_path=nobody/nothing", override]
     assert cli.main(["train", "--print-config", "--config", str(ROOT / "configs/base.yaml"), *nowhere]) == 2

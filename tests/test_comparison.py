@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from envs.design_review import DesignReview
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
+from marl_coop.config.battery import Battery
+from marl_coop.config.schema import load_config
 from marl_coop.evaluation.comparison import (
     AFTER_TRAINING,
     Evaluated,
@@ -22,12 +25,19 @@ from marl_coop.evaluation.comparison import (
     speaks_of,
 )
 from marl_coop.evaluation.comparison_tables import SHOWN, summary, write
+from marl_coop.evaluation.seating import Seating
+from marl_coop.experiment.battery import play_battery
+from marl_coop.experiment.plan import make_plan
+from marl_coop.experiment.teams import find_team
 from marl_coop.runs import rundir
+from marl_coop.runs.checkpoints import CRITICS
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
-from rewards.metrics import METRICS, across_seeds, compare, rates
+from rewards.metrics import METRICS, across_seeds, compare, measure, of_seats, rates
 from rewards.metrics.across_seeds import improvement, iqm
 
+ROOT = Path(__file__).parents[1]
+SILENT = Seating(("scripted:silent",))
 TASKS = range(32)
 ENV = DesignReview()
 
@@ -229,6 +239,23 @@ def test_a_team_in_one_seat_is_judged_by_that_seat(ideal, silent):
     }
 
 
+def test_runs_that_do_not_train_the_same_seats_are_compared_by_those_that_all_train():
+    def trained(method, seed, episodes, *learners):
+        players = {seat: seat if seat in learners else "base" for seat in ENV.seats}
+        return evaluated(method, seed, [replace(e, players=players) for e in episodes], learners=learners)
+
+    sides = [trained("one", 0, played("ideal"), "agent_0"), trained("both", 0, played("silent"), *ENV.seats)]
+    (found,) = compare_methods(sides)
+    assert "Not all train the same seats" in speaks_of(found)
+    rows = {(row.method, row.than, row.metric): row for row in found.rows}
+    for side, episodes in zip(("one", "both"), (played("ideal"), played("silent")), strict=True):
+        mine = measure(episodes, of_seats(lambda episode: ["agent_0"]))
+        for name in ("cdr", "cr", "j", "parse_rate"):
+            assert (rows[side, None, name].value, rows[side, None, name].n) == (mine[name].value, mine[name].n)
+    (alike,) = compare_methods([sides[1], trained("other", 0, played("ideal"), *ENV.seats)])
+    assert "Not all" not in speaks_of(alike)
+
+
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -308,6 +335,34 @@ def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys)
     assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
     out = capsys.readouterr().out
     assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
+
+
+def test_an_evaluation_knows_which_of_its_teams_are_seeds_of_one_method_wherever_it_is_carried(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = load_config([ROOT / "configs/examples/design_review.yaml"], ["policies.agent_1=scripted:silent"])
+    for seed in (3, 5):
+        folder = Path(f"seed-{seed}")
+        (folder / "agent_0").mkdir(parents=True)
+        rundir.record_start(folder, "mine", config.to_yaml(), seed)
+        for file in (folder / CRITICS, folder / "agent_0/adapter_config.json"):
+            file.touch()
+    teams = [find_team("seed-3"), find_team("seed-5"), find_team("scripted:silent")]
+    battery = Battery.model_validate({"episodes": 4, "floor": None, "conditions": [{"name": "x"}]})
+    plan = make_plan(battery, teams, config, "battery.yaml")
+    quick = [replace(match, seating=SILENT) for match in plan.matches]  # nobody loads a model here
+    play_battery(replace(plan, matches=quick), Path("out"))
+    Path("out").rename("carried")
+    shutil.rmtree("seed-3")
+    monkeypatch.chdir("carried")
+    found = {(one.method, one.seed) for one in read_evaluated(Path())}
+    assert found == {("mine", 3), ("mine", 5), ("scripted:silent", None), ("scripted:ideal", None)}
+    content = json.loads(Path("results.json").read_text())
+    del content["trained"]  # as older versions wrote it
+    Path("results.json").write_text(json.dumps(content))
+    assert cli.main(["compare", "."]) == 2
+    assert "the same marl-coop eval writes it anew" in capsys.readouterr().err
 
 
 def test_no_interval_is_broken_into_lines(tmp_path, capsys, monkeypatch, ideal, silent):

@@ -5,6 +5,7 @@ import doctest
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,8 +26,9 @@ from marl_coop.export import card as cards
 from marl_coop.export.card import About, model_card, peft_snippet
 from marl_coop.export.dataset import write_dataset
 from marl_coop.export.hub import push
+from marl_coop.runs.checkpoints import CRITICS
 from marl_coop.runs.played import PlayedEpisode, saved_episodes
-from marl_coop.runs.records import EpisodeRecord, write_episodes
+from marl_coop.runs.records import EpisodeRecord, append_metrics, write_episodes
 from marl_coop.runs.rundir import record_start
 from rewards import RewardStack
 from rewards.metrics import measure
@@ -325,6 +327,26 @@ def test_a_hub_that_is_not_reached_is_one_line(offline, tmp_path, monkeypatch):
     nobody = HfApi(endpoint="http://127.0.0.1:9", token="hf_none")
     with pytest.raises(ValueError, match=r"^'me/one' is not taken by the Hub: .*; see `hf auth login`$"):
         push([tmp_path / "agent_0"], "me/one", nobody)
+
+
+@pytest.mark.parametrize(("last", "said"), [(0.2, True), (0.8, False)])
+def test_that_a_checkpoint_was_better_than_what_is_pushed_is_said(run, tmp_path, capsys, monkeypatch, last, said):
+    place = tmp_path / "run"
+    shutil.copytree(run, place)
+    (place / CRITICS).touch()
+    for seat in SEATS:
+        (place / seat).mkdir()
+        (place / seat / "README.md").touch()
+    best = {"checkpoint": "checkpoint-12", "update": 1, "metric": "j", "value": 0.8}
+    (place / "best.json").write_text(json.dumps(best))
+    for update, value in ((1, 0.8), (2, last)):
+        append_metrics(place / "metrics.jsonl", {"update": update, "step": update, "eval/j": value})
+    monkeypatch.setattr("marl_coop.export.hub.push", lambda adapters, repo: [repo])
+    assert cli.main(["export", str(place), "--push-to-hub", "me/team"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    line = "adapters of the run's end are pushed: j 0.20 in the last evaluation while it trained, and checkpoint-12 had"
+    assert told[-1] == "pushed: me/team"
+    assert [line in one for one in told[:-1]] == [True] * said
 
 
 def test_adapters_without_a_card_are_not_pushed(run, capsys):

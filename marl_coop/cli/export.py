@@ -1,6 +1,7 @@
 """`marl-coop export`: a run's episodes as other libraries open them, its adapters to the Hub, its curves in a view."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -103,9 +104,28 @@ def _push(run: Path, repo: str) -> int:
     for adapter in names:
         if not (folder / adapter / "README.md").is_file():
             raise RunError(f"{str(folder / adapter)!r} has no card: a run writes them when it ends; let it go on")
+    if better := _better(run):
+        print(better)
     try:
         pushed = push([folder / adapter for adapter in names], repo)
     except ValueError as error:
         raise RunError(str(error)) from error
     print(f"pushed: {', '.join(pushed)}")
     return 0
+
+
+def _better(run: Path) -> str | None:
+    """That a checkpoint was better while the run trained than what is pushed, the adapters of its end, of which its
+    cards speak; None: it was not."""
+    if not (run / rundir.BEST).is_file():
+        return None
+    try:
+        best = json.loads((run / rundir.BEST).read_text(encoding="utf-8"))
+        name, metric, value = best["checkpoint"], best["metric"], best["value"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{str(run / rundir.BEST)!r} cannot be read") from error
+    played = [record for record in read_metrics(run / "metrics.jsonl") if f"eval/{metric}" in record]
+    if played and (last := played[-1][f"eval/{metric}"]) < value:
+        found = f"{metric} {last:.2f} in the last evaluation while it trained, and {name} had {value:.2f}"
+        return f"the adapters of the run's end are pushed: {found}"
+    return None

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from envs.core.episode import Episode
-from marl_coop.evaluation.results import Kept, read_results
+from envs.core.task import Seat
+from marl_coop.evaluation.results import Kept, Results, Trained, read_results
 from marl_coop.evaluation.seating import Seating
 from marl_coop.runs import rundir
 from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
-from rewards.metrics import HEADLINES, across_seeds, compare, measure, of_players, of_seats
+from rewards.metrics import HEADLINES, across_seeds, compare, measure, of_seats, seats_of
 from rewards.metrics.rate import Statistic
 
 AFTER_TRAINING = "after training"  # the condition of a run's own evaluation
@@ -84,7 +85,8 @@ class ComparedRow:
 class Comparison:
     """Methods in a condition.
 
-    `seeds` are those of each method, none where it was not trained. `of_methods`: rows are over seeds.
+    `seeds` are those of each method, none where it was not trained. `of_methods`: rows are over seeds. `alike`: all
+    judge the same seats of each task; else rates of seats are of those that all of them judge.
     """
 
     condition: str
@@ -92,6 +94,7 @@ class Comparison:
     tasks: int
     seeds: Mapping[str, Sequence[int]]
     of_methods: bool
+    alike: bool = True
     rows: Sequence[ComparedRow]
 
 
@@ -108,7 +111,12 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     except RunError as error:
         raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
                        "that lists episodes") from error  # fmt: skip
-    return [_team(folder, one, results.conditions[one.condition]["episodes"]) for one in kept]
+    if results.trained is None:
+        raise RunError(
+            f"{str(folder)!r} does not say which of its teams are seeds of one method: an older version wrote it; the "
+            "same marl-coop eval writes it anew"
+        )
+    return [_team(folder, one, results, results.trained.get(one.who)) for one in kept]
 
 
 def _run(folder: Path) -> Evaluated:
@@ -128,21 +136,14 @@ def _run(folder: Path) -> Evaluated:
     )
 
 
-def _team(folder: Path, kept: Kept, count: int) -> Evaluated:
+def _team(folder: Path, kept: Kept, results: Results, trained: Trained | None) -> Evaluated:
     """A team of an evaluation; one that was a run, or a checkpoint of one, has the name and the seed of it."""
-    who = kept.who
-    place = Path(who)
-    is_run = (place / "run.json").is_file()
-    method, seed = who, None
-    if is_run or (place.parent / "run.json").is_file():
-        record = rundir.recorded(place if is_run else place.parent)
-        method, seed = record["name"] + ("" if is_run else f" {place.name}"), record["starts"][-1]["seed"]
     return Evaluated(
-        place=f"{who} in {folder}",
-        method=method,
-        seed=seed,
+        place=f"{kept.who} in {folder}",
+        method=trained.method if trained else kept.who,
+        seed=trained.seed if trained else None,
         condition=kept.condition,
-        episodes=_by_task(folder / kept.file, count),
+        episodes=_by_task(folder / kept.file, results.conditions[kept.condition]["episodes"]),
         beside_partners=kept.judged == "one",
     )
 
@@ -232,9 +233,8 @@ def _comparison(
     for other in everyone[1:]:
         _check_same_tasks(everyone[0], other)
     of_methods = any(len(runs) > 1 for runs in methods.values())
-    known = of_players({name for one in everyone for name in one.learners})
-    if everyone[0].beside_partners:
-        known = OF_ONE_SEAT
+    judged, alike = _judged(everyone)
+    known = OF_ONE_SEAT if everyone[0].beside_partners else of_seats(lambda episode: judged[episode.task.id])
     metrics = {name: known[name] for name in names}
     rows = _rows_of_methods if of_methods else _rows_of_checkpoints
     return Comparison(
@@ -243,8 +243,19 @@ def _comparison(
         tasks=len(everyone[0].episodes),
         seeds={name: [one.seed for one in runs if one.seed is not None] for name, runs in methods.items()},
         of_methods=of_methods,
+        alike=alike,
         rows=rows(condition, methods, reference, metrics),
     )
+
+
+def _judged(everyone: Sequence[Evaluated]) -> tuple[dict[str, list[Seat]], bool]:
+    """Task -> the seats that learners had in every evaluation of it, and whether these were the same in all."""
+    found, alike = {}, True
+    for task, episode in everyone[0].episodes.items():
+        judged = [set(seats_of(one.learners, one.episodes[task])) for one in everyone]
+        found[task] = [seat for seat in episode.seats if all(seat in seats for seats in judged)]
+        alike = alike and all(seats == judged[0] for seats in judged)
+    return found, alike
 
 
 def _check_same_tasks(one: Evaluated, other: Evaluated) -> None:
@@ -320,6 +331,8 @@ def speaks_of(comparison: Comparison) -> str:
         said.append("Interquartile means over seeds; intervals for other seeds and other tasks.")
     else:
         said.append("Intervals for other tasks, paired by task.")
+    if not comparison.alike:
+        said.append("Not all train the same seats: CDR, CR, J and what else is of seats is of those that all train.")
     differences = sum(row.than is not None for row in comparison.rows)
     if differences > 1:
         said.append("Of 20 differences that are none, one is told apart by chance.")

@@ -3,6 +3,7 @@
 `results.json` has
 
     who             the teams that are evaluated, in order; `floor`, `start` and `ceiling` name further ones, or null
+    trained         team -> {method, seed}: of each team that is a run or a checkpoint, what it is one seed of
     conditions      name -> environment (class and arguments), number and seed of the tasks
     results         rows {who, condition, metric, value, low, high, n}: a value with its 95 % interval and its number of
                     cases, the denominator of a rate
@@ -52,6 +53,14 @@ class Unplayed(NamedTuple):
 
     def __str__(self) -> str:
         return f"not played: {' in '.join(filter(None, (self.who, self.condition)))}: {self.reason}"
+
+
+class Trained(NamedTuple):
+    """What a team that was trained is one seed of: the recorded name of its run, with that of the checkpoint if it is
+    one."""
+
+    method: str
+    seed: int
 
 
 class Kept(NamedTuple):
@@ -125,12 +134,13 @@ def _rows(metrics: Mapping[str, Metric], **names: str) -> Iterator[ResultRow]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All that came of a battery, as `results.json` has it."""
+    """All that came of a battery, as `results.json` has it. `trained` is None where that is of a version without."""
 
     who: Sequence[str]
     floor: str | None
     start: str | None
     ceiling: str | None
+    trained: Mapping[str, Trained] | None
     conditions: Mapping[str, Mapping[str, Any]]
     played: Sequence[PlayedMatch]
     rows: Sequence[ResultRow]
@@ -181,6 +191,7 @@ class Results:
             "floor": self.floor,
             "start": self.start,
             "ceiling": self.ceiling,
+            "trained": {who: trained._asdict() for who, trained in (self.trained or {}).items()},
             "conditions": self.conditions,
             "results": [{k: v for k, v in row.items() if v is not None} for row in rows if row["than_who"] is None],
             "differences": [row for row in rows if row["than_who"] is not None],
@@ -207,10 +218,11 @@ def read_results(folder: Path, name: str = RESULTS) -> tuple[Results, list[Kept]
         results = Results(
             **{name: content[name] for name in ("who", "floor", "ceiling", "conditions")},
             start=content.get("start"),  # a version that had none wrote others
+            trained={who: Trained(**of) for who, of in content["trained"].items()} if "trained" in content else None,
             played=[],
             rows=[ResultRow(**row) for kind in ("results", "differences") for row in content[kind]],
             unplayed=[Unplayed(**one) for one in content["unplayed"]],
         )
         return results, [Kept(**one) for one in content["episodes"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"{str(folder)!r} has no {name} of an evaluation that can be read") from error

@@ -22,7 +22,7 @@ from marl_coop.config.ablation import Ablation
 from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.layers import COMMAND_LINE, leaves, override_of
-from marl_coop.config.schema import Config, load_config
+from marl_coop.config.schema import Config, Evaluation, load_config
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import checks, setup
 from marl_coop.runs import rundir
@@ -167,7 +167,11 @@ def _check_other_arms(first: Mapping[str, Planned], arm: str, source: str) -> No
 
 
 def _settings(config: Config) -> dict:
-    return {key: value for key, value in config.model_dump().items() if key not in ("name", "seed", "output_dir")}
+    """All that makes a run what it is, of the section `training` also what was left at its default."""
+    settings = config.model_dump() | {
+        "training": setup.training_arguments(config.model_copy(update={"seed": 0})).to_dict()
+    }
+    return {key: value for key, value in settings.items() if key not in ("name", "seed", "output_dir")}
 
 
 def _as_begun(planned: Sequence[Planned]) -> Iterator[Planned]:
@@ -205,9 +209,10 @@ def pilot(one: Planned, folder: Path) -> Planned:
     """A run of one update and one batch of evaluation, by which the time of whole ones is measured."""
     section = one.config.evaluation
     episodes = min(section.batch_size, section.episodes)
-    short = ("training.num_updates=1", "training.max_steps=-1", f"evaluation.episodes={episodes}", "evaluation.every=0")
+    short = ("training.num_updates=1", "training.max_steps=-1", f"evaluation.episodes={episodes}")
+    unplayed = ("evaluation.every=0", override_of("evaluation.best", Evaluation().best))
     place = override_of("output_dir", str(folder / "pilot"))
-    words = (*one.run.words, *short, "training.report_to=none", "name=pilot", place)
+    words = (*one.run.words, *short, *unplayed, "training.report_to=none", "name=pilot", place)
     return replace(one, run=ArmRun(arm="pilot", seed=one.run.seed, folder=folder / "pilot", words=words), updates=1)
 
 

@@ -60,6 +60,7 @@ def play_battery(plan: Plan, folder: Path) -> Results:
             floor=plan.floor and plan.floor.name,
             start=plan.start and plan.start.name,
             ceiling=plan.ceiling and plan.ceiling.name,
+            trained=plan.trained,
             conditions=conditions,
             played=[PlayedMatch(match, ()) for _, match in matches],
             rows=(),

@@ -1,6 +1,6 @@
 """What a battery comes to for some teams: who plays what, and what cannot be played. Loads no torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from envs import ENVIRONMENTS, CoopEnv, find_environment
@@ -15,7 +15,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.policies import Entry
 from marl_coop.config.schema import Config
 from marl_coop.evaluation.ceiling import IDEAL
-from marl_coop.evaluation.results import Unplayed
+from marl_coop.evaluation.results import Trained, Unplayed
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment.teams import WARM, Team, find_team
 from marl_coop.runs.rundir import RunError
@@ -47,7 +47,8 @@ class PlannedMatch:
 class Plan:
     """All matches of a battery, in the order of its conditions, and what cannot be played.
 
-    `teams` are those that are evaluated; `floor`, `start` and `ceiling` are the bars that stand beside them.
+    `teams` are those that are evaluated; `floor`, `start` and `ceiling` are the bars that stand beside them. `trained`
+    is what those of all these that were trained are seeds of, by name.
     """
 
     battery: Battery
@@ -58,6 +59,7 @@ class Plan:
     ceiling: Team | None
     matches: Sequence[PlannedMatch]
     unplayed: Sequence[Unplayed]
+    trained: Mapping[str, Trained]
 
     def pairs(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
         """The differences to take, as (who, condition) minus (who, condition).
@@ -146,6 +148,7 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
         ceiling=ceiling,
         matches=matches,
         unplayed=unplayed,
+        trained=roster.trained,
     )
 
 
@@ -160,6 +163,11 @@ class _Roster:
         if name not in self._known:
             self._known[name] = find_team(name)
         return self._known[name]
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """What those that were trained are seeds of."""
+        return {name: team.trained for name, team in self._known.items() if team.trained}
 
     def sides(
         self, setting: Condition, floor: Team | None, bars: Sequence[Team]

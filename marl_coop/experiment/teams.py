@@ -10,6 +10,7 @@ from typing import Any
 from envs import CoopEnv
 from marl_coop.config import policies
 from marl_coop.config.policies import Entry
+from marl_coop.evaluation.results import Trained
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import all_checkpoints
@@ -25,11 +26,13 @@ class Team:
     Attributes:
         policies: in the order of the seats; no entry is an adapter that is still trained.
         configuration: the file that says how the run was made that it comes from, if it comes from one.
+        trained: what that run is one seed of.
     """
 
     name: str
     policies: tuple[Entry, ...]
     configuration: Path | None = None
+    trained: Trained | None = None
 
 
 def find_team(who: str) -> Team:
@@ -59,7 +62,14 @@ def find_team(who: str) -> Team:
         entries = [policies.with_snapshots(config.policies[seat], saved) for seat in seats]
     except ValueError as error:
         raise RunError(str(error)) from error
-    return Team(name=who, policies=tuple(renamed(entry, frozen) for entry in entries), configuration=configuration)
+    record = rundir.recorded(folder)
+    method = f"{record['name']} {place.name}" if is_checkpoint else record["name"]
+    return Team(
+        name=who,
+        policies=tuple(renamed(entry, frozen) for entry in entries),
+        configuration=configuration,
+        trained=Trained(method, record["starts"][-1]["seed"]),
+    )
 
 
 def renamed(entry: Entry, names: Mapping[str, str]) -> Entry:
