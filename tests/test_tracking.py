@@ -63,6 +63,23 @@ def test_a_run_at_wandb_has_its_name_group_configuration_updates_and_results(tmp
     assert said == []
 
 
+def test_what_was_said_after_an_update_stands_at_that_update(tmp_path):
+    with tracked(tmp_path, []) as run:
+        played = [rollout.episode for rollout in tiny.cue_trainer(tmp_path).players.play(range(2), sampling_seed=0)]
+        run.transcripts("before", played)
+        for update in (1, 2):
+            run.transcripts("held_out", played, update)
+            run.on_log(None, None, None, logs={"update": update, "loss": 1.0})
+        run.transcripts("after", played)
+        run.report({}, ["metric"], [["J"]])
+    rows = wandb_files.history(wandb_files.records(tmp_path))
+    places = {
+        side: [row["update"] for row in rows if f"transcripts/{side}/nrows" in row]
+        for side in ("before", "held_out", "after")
+    }
+    assert places == {"before": [0], "held_out": [1, 2], "after": [2]}
+
+
 @pytest.mark.timeout(60)  # wandb itself waits for 90 seconds, and then raises
 def test_a_server_that_does_not_answer_costs_a_line_and_the_run_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)

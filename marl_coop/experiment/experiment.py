@@ -383,7 +383,7 @@ class Experiment:
         if self.main:
             write_episodes(file, played)
         if self.wandb:
-            self.wandb.transcripts("held_out", played)
+            self.wandb.transcripts("held_out", played, update)
         unasked = () if self.evaluator.confidences else OF_CONFIDENCES
         metrics = {name: metric for name, metric in of_players(self.policy.adapters).items() if name in HEADLINES}
         found = {name: rate for name, rate in rates(played, metrics).items() if name not in unasked}

@@ -89,14 +89,18 @@ class WandbRun(TrainerCallback):
             # with the step, wandb passes over what a resumed run repeats
             self._send(lambda: self.run.log(logs, step=logs["update"], commit=True))
 
-    def transcripts(self, label: str, episodes: Sequence[Episode]) -> None:
-        """A table of what was said in the first episodes of an evaluation: `transcripts/<label>`."""
+    def transcripts(self, label: str, episodes: Sequence[Episode], update: int | None = None) -> None:
+        """A table of what was said in the first episodes of an evaluation: `transcripts/<label>`.
+
+        Args:
+            update: after whose learning it was played, before its metrics are logged; None: before or after training.
+        """
         table = wandb.Table(columns=["task", "family", "success", "utility", "message tokens", "transcript"])
         for episode in episodes[:TRANSCRIPTS]:
             task, outcome, tokens = episode.task, episode.outcome, sum(turn.message_tokens for turn in episode.turns)
             said = "\n\n".join(f"{turn.agent}, {turn.phase}: {turn.reply}" for turn in episode.turns)
             table.add_data(str(task.seed), task.family, outcome.success, outcome.utility, tokens, said)
-        self._send(lambda: self.run.log({f"transcripts/{label}": table}, commit=False))  # with the next update's row
+        self._send(lambda: self.run.log({f"transcripts/{label}": table}, step=update, commit=False))
 
     def report(self, results: Mapping[str, Mapping[str, float | None]], columns: Sequence[str], rows: Sequence) -> None:
         """What came of the run: `<side>/<metric>` in its summary, and a table.
