@@ -66,11 +66,12 @@ def test_beside_a_partner_the_table_is_of_the_learners_seat_in_the_ceiling_too()
 def test_the_table_leaves_out_what_is_defined_on_no_side_and_has_the_utility():
     env = envs.Handover(confidences=False)
     before, after = played(env, NoteTaker(0.5), range(4)), played(env, NoteTaker(), range(4))
-    results = before_and_after(before, after, confidences=False)
+    results = before_and_after(before, after)
     lines = {row[0]: row[1:] for row in rows(results)}
     assert lines["utility"][0].startswith("0.")
     assert not any(words[0] == words[1] == "not defined" for words in lines.values())
     assert "J = CDR - CR" not in lines
     assert all(metric.value is not None for found in results.values() for metric in found.values())
     assert not {"brier", "ece", "auroc"} & results["after"].keys()
-    assert {"brier", "ece"} <= before_and_after(before, after)["after"].keys()
+    asked = [replace(episode, confidences=True) for episode in after]
+    assert {"brier", "ece"} <= before_and_after(asked, asked)["after"].keys()

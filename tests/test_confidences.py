@@ -5,11 +5,14 @@ import tiny
 from trained import trained
 
 import envs
-from envs.core.episode import Phase
+from envs.core.episode import Episode, Phase
 from envs.scripted.base import Calibrated
+from envs.scripted.exploits import Averager
+from envs.scripted.play import play
 from rewards import RewardStack
-from rewards.metrics import OF_CONFIDENCES
+from rewards.metrics import compare, measure, of_seats
 
+OF_CONFIDENCES = ("brier", "ece", "auroc", "expectation_brier")
 A, B = tiny.SEATS
 STACK = RewardStack.from_config({"deference": {}, "capitulation": {}, "expectation": {}, "foresight": {"weight": 1.0}})
 
@@ -50,3 +53,14 @@ def test_training_logs_what_confidences_are_worth_where_they_are_asked_for(tmp_p
     _, (record,) = trained(tmp_path, env={"confidences": asked}, policies={A: A, B: Calibrated()})
     logged = record.keys() & {f"team/{name}" for name in OF_CONFIDENCES}
     assert bool(logged) == asked and "team/success" in record
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_no_table_says_what_a_confidence_is_worth_that_nobody_was_asked_for(asked):
+    env = envs.DesignReview(confidences=asked, acts=True)
+    played = [play(env, {A: Averager(), B: Calibrated()}, seed) for seed in range(12)]
+    read = [Episode.from_json(episode.to_json()) for episode in played]  # as records have them
+    for found in (measure(read), compare(read, read), measure(read, of_seats(lambda episode: [A]))):
+        for name in ("brier", "ece", "auroc"):
+            assert (found[name].value is not None, found[name].n > 0) == (asked, asked)
+        assert found["success"].n == 12

@@ -173,7 +173,13 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
         done, reward = self.phase is None, 0.0
         if done:
             outcome, stop_reason = self.finish(turns)
-            self._episode = Episode(task=self.task, turns=tuple(self._turns), outcome=outcome, stop_reason=stop_reason)
+            self._episode = Episode(
+                task=self.task,
+                turns=tuple(self._turns),
+                outcome=outcome,
+                stop_reason=stop_reason,
+                confidences=self.config.confidences,
+            )
             reward = outcome.utility
             self.agents = []
             self._observations = dict.fromkeys(self.seats, "")

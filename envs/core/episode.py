@@ -240,6 +240,7 @@ class Episode:
     outcome: Outcome
     stop_reason: StopReason = StopReason.FINISHED
     players: Mapping[Seat, str] = field(default_factory=dict)  # who sat where, as far as it is known
+    confidences: bool = True  # whether the seats were asked for them; else all are 1 and say nothing
 
     @property
     def seats(self) -> tuple[Seat, ...]:

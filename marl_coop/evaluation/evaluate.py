@@ -10,7 +10,7 @@ from envs.core.episode import Episode
 from envs.core.seeds import Stream, task_seed
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs.progress import Progress
-from rewards.metrics import OF_CONFIDENCES, Metric, compare, measure, of_players, of_seats, seats_of
+from rewards.metrics import Metric, compare, measure, of_players, of_seats, seats_of
 
 TABLE = {  # metric -> how the table calls it
     "success": "success",
@@ -60,8 +60,6 @@ def before_and_after(
     after: Sequence[Episode],
     ideal: Sequence[Episode] = (),
     learners: Collection[str] = (),
-    *,
-    confidences: bool = True,
 ) -> dict[str, dict[str, Metric]]:
     """Every metric of both sides, of the paired difference and, where ideal players played the same tasks, of these,
     each where it is defined.
@@ -71,15 +69,13 @@ def before_and_after(
     Args:
         learners: the adapters that are trained. Where others play beside them, what is counted by seats is counted of
             theirs, and of the ideal players in the same seats; none: of all.
-        confidences: whether the seats were asked for confidences; without them, nothing is said of these.
     """
     metrics, seats = of_players(learners), {episode.task.id: seats_of(learners, episode) for episode in after}
     results = {"before": measure(before, metrics), "after": measure(after, metrics)}
     results |= {"change": compare(before, after, metrics)}
     results |= {"ceiling": measure(ideal, of_seats(lambda episode: seats[episode.task.id]))} if ideal else {}
-    unasked = () if confidences else OF_CONFIDENCES
     return {
-        side: {name: metric for name, metric in found.items() if metric.value is not None and name not in unasked}
+        side: {name: metric for name, metric in found.items() if metric.value is not None}
         for side, found in results.items()
     }
 

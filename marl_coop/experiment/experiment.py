@@ -55,7 +55,7 @@ from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
 from marl_coop.stops import STOPPED, hear_stops
 from rewards import RewardBreakdown
-from rewards.metrics import HEADLINES, OF_CONFIDENCES, of_players, rates
+from rewards.metrics import HEADLINES, of_players, rates
 
 if TYPE_CHECKING:
     from marl_coop.experiment.tensorboard import TensorBoardRun
@@ -384,10 +384,8 @@ class Experiment:
             write_episodes(file, played)
         if self.wandb:
             self.wandb.transcripts("held_out", played, update)
-        unasked = () if self.evaluator.confidences else OF_CONFIDENCES
         metrics = {name: metric for name, metric in of_players(self.policy.adapters).items() if name in HEADLINES}
-        found = {name: rate for name, rate in rates(played, metrics).items() if name not in unasked}
-        return {name: rate for name, rate in found.items() if rate is not None}
+        return {name: rate for name, rate in rates(played, metrics).items() if rate is not None}
 
     def _record_rollouts(
         self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown], credits: list[Credit]

@@ -47,7 +47,7 @@ class RunOutcome:
             learners: adapters that were trained, whose seats count.
             before, after: episodes of the same tasks, in the same order.
         """
-        results = before_and_after(before, after, ceiling(env, after), learners, confidences=env.config.confidences)
+        results = before_and_after(before, after, ceiling(env, after), learners)
         title = f"{run}: {len(after)} unseen instances"
         if any(set(seats_of(learners, episode)) < set(episode.seats) for episode in after):
             title += f", the seats of {', '.join(learners)}"  # others play beside them

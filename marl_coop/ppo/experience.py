@@ -40,7 +40,7 @@ from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.rollout.trajectory import Rollout
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
-from rewards.metrics import HEADLINES, OF_CONFIDENCES, cases, of_players, rates
+from rewards.metrics import HEADLINES, cases, of_players, rates
 from rewards.schedules import Schedule
 from rewards.terms.solo_gain import SoloGain
 
@@ -294,8 +294,7 @@ class Collector:
     def _record_play(
         self, played: list[Episode], rollouts: list[Rollout], breakdowns: list, terms: Sequence[str]
     ) -> None:
-        unasked = () if self.players.confidences else OF_CONFIDENCES
-        unasked = unasked if self.players.acts else (*unasked, "acting_rate")
+        unasked = () if self.players.acts else ("acting_rate",)
         metrics = of_players(self.model.adapters)
         found = {name: rate for name, rate in rates(played, metrics).items() if name not in unasked}
         self._add_rates("team", {name: found[name] for name in HEADLINES if name in found})

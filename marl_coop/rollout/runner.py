@@ -38,7 +38,7 @@ class RolloutRunner:
         max_tokens: length limit of a reply in each phase.
         temperature: of the sampling, > 0.
 
-    `confidences` and `acts` are whether the environment asks for them.
+    `acts` is whether the environment asks for acts.
 
     Raises:
         ValueError: the seats of the environment are not those of `policies`.
@@ -57,7 +57,7 @@ class RolloutRunner:
         self.chat, self.max_tokens, self.temperature = chat, max_tokens, temperature
         env = make_env()
         seats = env.possible_agents
-        self.confidences, self.acts = env.config.confidences, env.config.acts
+        self.acts = env.config.acts
         if set(seats) != set(policies):
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 

@@ -19,7 +19,6 @@ sandbox fault count in `sandbox_fault_rate` alone.
 """
 
 from rewards.metrics.across_seeds import Estimate, MethodScores, across_seeds
-from rewards.metrics.calibration import OF_CONFIDENCES
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import cases, compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
@@ -30,7 +29,6 @@ __all__ = [
     "HEADLINES",
     "METRICS",
     "NAMES",
-    "OF_CONFIDENCES",
     "SEATWISE",
     "Conflict",
     "Estimate",

@@ -191,10 +191,10 @@ def predictions(episode: Episode) -> Iterator[Prediction]:
 def expectation_brier(episode: Episode) -> Rate:
     """Brier score of the event "the partner's part realises the named option": mean (confidence - event)^2.
 
-    Range: [0, 1], less is better. Cases: predictions. Source: Brier (1950).
+    Range: [0, 1], less is better. Cases: predictions, where a confidence is asked for. Source: Brier (1950).
     Example: 80 % and right, 60 % and wrong: (0.04 + 0.36) / 2 = 0.2.
     """
-    errors = [(p.confidence - p.right) ** 2 for p in predictions(episode)]
+    errors = [(p.confidence - p.right) ** 2 for p in predictions(episode)] if episode.confidences else []
     return Rate(sum(errors), len(errors))
 
 

@@ -1,7 +1,8 @@
 """Whether the confidence of the sealed final report means what it says.
 
 The event is "the option that the seat names is right", its probability the confidence that the seat gives to it. All
-have one case per seat and decision with a readable final report; confidences count in whole per cent.
+have one case per seat and decision with a readable final report, none where no confidence was asked for; confidences
+count in whole per cent.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -12,8 +13,6 @@ from envs.core.episode import Episode
 from envs.core.task import Seat
 from rewards.metrics.rate import Formula, Rate, Statistic, divide, doc, no_prior, seats_and_decisions
 
-# names of all that says nothing where no confidence is asked for
-OF_CONFIDENCES = ("brier", "ece", "auroc", "expectation_brier")
 BINS = 10
 _PERCENTS = 101
 
@@ -22,7 +21,7 @@ Seats = Collection[Seat] | None  # those that a number is about; None: all
 
 def _reports(episode: Episode, seats: Seats) -> Iterator[tuple[int, bool]]:
     """Confidence in per cent, and whether the named option is right."""
-    for seat, decision in seats_and_decisions(episode, seats):
+    for seat, decision in seats_and_decisions(episode, seats) if episode.confidences else ():
         stance = episode.final(seat, decision.id)
         if stance is not None:
             yield round(100 * stance.confidence), decision.is_right(stance.option)
