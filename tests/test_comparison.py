@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from envs.design_review import DesignReview
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
-from marl_coop.config.battery import Battery
-from marl_coop.config.schema import load_config
 from marl_coop.evaluation.comparison import (
     AFTER_TRAINING,
     Evaluated,
@@ -25,19 +22,12 @@ from marl_coop.evaluation.comparison import (
     speaks_of,
 )
 from marl_coop.evaluation.comparison_tables import SHOWN, summary, write
-from marl_coop.evaluation.seating import Seating
-from marl_coop.experiment.battery import play_battery
-from marl_coop.experiment.plan import make_plan
-from marl_coop.experiment.teams import find_team
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import CRITICS
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import METRICS, across_seeds, compare, measure, of_seats, rates
 from rewards.metrics.across_seeds import improvement, iqm
 
-ROOT = Path(__file__).parents[1]
-SILENT = Seating(("scripted:silent",))
 TASKS = range(32)
 ENV = DesignReview()
 
@@ -320,49 +310,6 @@ def test_runs_of_one_recorded_name_are_seeds_of_one_method(tmp_path, capsys, ide
     assert len(rows) == len(content["rows"])
     assert {row["verdict"] for row in rows if row["than"] == "a"} <= {"higher", "lower", "not told apart"}
     assert (tmp_path / "out/comparison-after_training.png").stat().st_size > 1000
-
-
-def test_teams_of_an_evaluation_are_compared_in_each_condition(tmp_path, capsys):
-    battery = tmp_path / "battery.yaml"
-    battery.write_text(
-        "episodes: 8\nfloor: scripted:silent\nconditions:\n  - {name: x}\n  - {name: y, swapped: true}\n"
-    )
-    words = ["eval", "scripted:averager", "--battery", str(battery), "--config", "configs/examples/design_review.yaml"]
-    assert cli.main([*words, "--output", str(tmp_path / "out")]) == 0
-    teams = read_evaluated(tmp_path / "out")
-    assert {(one.method, one.condition) for one in teams} >= {("scripted:averager", "x"), ("scripted:ideal", "y")}
-    capsys.readouterr()
-    assert cli.main(["compare", str(tmp_path / "out"), "--reference", "scripted:silent"]) == 0
-    out = capsys.readouterr().out
-    assert "x: 8 tasks" in out and "y: 8 tasks" in out and "speaks of a checkpoint" not in out
-
-
-def test_an_evaluation_knows_which_of_its_teams_are_seeds_of_one_method_wherever_it_is_carried(
-    tmp_path, capsys, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    config = load_config([ROOT / "configs/examples/design_review.yaml"], ["policies.agent_1=scripted:silent"])
-    for seed in (3, 5):
-        folder = Path(f"seed-{seed}")
-        (folder / "agent_0").mkdir(parents=True)
-        rundir.record_start(folder, "mine", config.to_yaml(), seed)
-        for file in (folder / CRITICS, folder / "agent_0/adapter_config.json"):
-            file.touch()
-    teams = [find_team("seed-3"), find_team("seed-5"), find_team("scripted:silent")]
-    battery = Battery.model_validate({"episodes": 4, "floor": None, "conditions": [{"name": "x"}]})
-    plan = make_plan(battery, teams, config, "battery.yaml")
-    quick = [replace(match, seating=SILENT) for match in plan.matches]  # nobody loads a model here
-    play_battery(replace(plan, matches=quick), Path("out"))
-    Path("out").rename("carried")
-    shutil.rmtree("seed-3")
-    monkeypatch.chdir("carried")
-    found = {(one.method, one.seed) for one in read_evaluated(Path())}
-    assert found == {("mine", 3), ("mine", 5), ("scripted:silent", None), ("scripted:ideal", None)}
-    content = json.loads(Path("results.json").read_text())
-    del content["trained"]  # as older versions wrote it
-    Path("results.json").write_text(json.dumps(content))
-    assert cli.main(["compare", "."]) == 2
-    assert "the same marl-coop eval writes it anew" in capsys.readouterr().err
 
 
 def test_no_interval_is_broken_into_lines(tmp_path, capsys, monkeypatch, ideal, silent):
