@@ -51,6 +51,7 @@ def _run_length(steps: int) -> int:
     return steps
 
 
+MOST_RANK = 2**14  # no linear layer that there is has more
 LARGEST = 1e9  # of any number: its square is still one of 32 bits
 
 Count = Annotated[int, Field(ge=1, le=int(LARGEST))]

@@ -116,6 +116,34 @@ def test_an_adapter_on_disk_of_a_kind_that_is_not_routed_is_refused_with_its_fol
         tiny.team(tiny.base_model(40)).add_frozen("old", tmp_path)
 
 
+HOSTILE = [
+    {"lora_alpha": float("inf")}, {"lora_alpha": 1e308}, {"alpha_pattern": {".*": float("inf")}},
+    {"alpha_pattern": {".*": "x"}}, {"r": 10**12}, {"r": 10**9}, {"rank_pattern": {".*": 10**9}},
+    {"rank_pattern": {".*": -3}}, {"target_modules": "(("}, {"target_modules": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", HOSTILE, ids=str)
+def test_a_configuration_of_an_adapter_that_nothing_can_compute_with_is_refused_with_its_folder(tmp_path, planted):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words)).save(tmp_path)
+    file = tmp_path / A / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | planted))
+    with pytest.raises(ValueError, match=f"^the adapter in {tmp_path / A} ") as caught:
+        tiny.team(tiny.base_model(words)).add_frozen("other", tmp_path / A)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_an_adapters_weights_is_refused_and_not_waited_for(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words)).save(tmp_path)
+    (tmp_path / A / "adapter_model.safetensors").unlink()
+    os.mkfifo(tmp_path / A / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"cannot be read: adapter_model.safetensors is no file$"):
+        tiny.team(tiny.base_model(words)).add_frozen("other", tmp_path / A)
+
+
 @pytest.mark.parametrize("name", ["mlp", "0", "layers", "model", "self", "l", "lora_A", "weight", "default"])
 def test_an_adapter_of_any_name_comes_back_whole(tmp_path, name):
     words, other = len(tiny.word_tokenizer(tiny.WORDS)), f"{name}0"

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +79,19 @@ def test_what_was_said_after_an_update_stands_at_that_update(tmp_path):
         for side in ("before", "held_out", "after")
     }
     assert places == {"before": [0], "held_out": [1, 2], "after": [2]}
+
+
+def test_wandb_is_told_of_the_git_remote_without_a_token_that_is_its_user(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    remote = "https://planted-token:x-oauth-basic@github.com/me/mine.git"
+    for words in (["init", "-q"], ["remote", "add", "origin", remote], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.chdir(tmp_path)
+    with tracked(tmp_path, []):
+        pass
+    assert wandb_files.run_of(wandb_files.records(tmp_path)).git.remote_url == "https://github.com/me/mine.git"
+    files = [file for file in tmp_path.glob("wandb/**/*") if file.is_file()]
+    assert files and not [file for file in files if b"planted-token" in file.read_bytes()]
 
 
 @pytest.mark.timeout(60)  # wandb itself waits for 90 seconds, and then raises

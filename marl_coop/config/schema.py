@@ -29,7 +29,7 @@ from marl_coop.config.errors import ConfigError, Keys, check_folders, dotted, ex
 from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
 from marl_coop.credentials import variable_in
-from marl_coop.hyperparameters import ELSEWHERE, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
+from marl_coop.hyperparameters import ELSEWHERE, MOST_RANK, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
 from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
@@ -62,8 +62,6 @@ def _name(name: str) -> str:
         raise ValueError(f"{name!r} is refused: a name has letters, digits, _, - and . only, and does not begin with .")
     return name
 
-
-MOST_RANK = 2**14  # no linear layer that there is has more
 
 Name = Annotated[str, AfterValidator(_name)]  # it becomes a part of a folder's name
 

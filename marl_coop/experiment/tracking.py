@@ -7,6 +7,7 @@ steps. A run that is never seen at wandb is still a run: whatever goes wrong the
 import http.client
 import netrc
 import os
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,8 @@ class WandbRun(TrainerCallback):
             "resume": "allow",
         }
         mode: Any = wandb_mode()
-        settings = {"quiet": True, "init_timeout": START_S, "finish_timeout": FINISH_S}
+        settings: dict[str, Any] = {"quiet": True, "init_timeout": START_S, "finish_timeout": FINISH_S}
+        settings |= remote_without_user(options["dir"])
         problem = None if mode else unreachable(server())
         if problem is None:
             try:
@@ -146,6 +148,19 @@ def check_variables() -> None:
             raise ValueError(f"${variable} cannot be used: {one_line(error)}") from error
         except ValidationError as error:
             raise ValueError(f"${variable} cannot be used: {error.errors()[0]['msg']}") from None
+
+
+def remote_without_user(folder: str) -> dict[str, str]:
+    """The setting of wandb that is the address of a git checkout's origin, where that has a user: wandb itself drops a
+    password alone, and in `https://TOKEN:x-oauth-basic@host` the user is the secret."""
+    command = ["git", "-C", folder, "config", "--get", "remote.origin.url"]
+    try:
+        url = urlsplit(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+    except (FileNotFoundError, ValueError):  # there is no git here, or no address that wandb could read
+        return {}
+    if not url.scheme.startswith("http") or "@" not in url.netloc:
+        return {}
+    return {"git_remote_url": url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()}
 
 
 def server() -> str:

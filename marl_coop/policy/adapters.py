@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from envs.core.fields import ArgumentError
 from envs.core.lookup import did_you_mean
 from envs.core.tokens import one_line
+from marl_coop.hyperparameters import LARGEST, MOST_RANK
 from marl_coop.policy.compat import Conv1D, check_target_module_exists
 from marl_coop.policy.routed_lora import RoutedLinear, check_plain
 from marl_coop.policy.tensor_files import check_readable, write_tensors
@@ -30,7 +31,7 @@ KINDS = {  # of what is read of a configuration, which PEFT takes as it stands
     "r": int, "lora_alpha": int | float, "use_rslora": bool, "fan_in_fan_out": bool, "rank_pattern": dict,
     "alpha_pattern": dict, "target_modules": str | list | set,
 }  # fmt: skip
-SIZES = ("r", "lora_alpha")
+SIZES = {"r": MOST_RANK, "rank_pattern": MOST_RANK, "lora_alpha": LARGEST, "alpha_pattern": LARGEST}  # at most
 SAMPLES = 64  # values of each tensor that a fingerprint reads
 
 
@@ -92,7 +93,9 @@ def read_config(folder: Path) -> LoraConfig:
         raise ValueError(f"the adapter in {folder} is a {type(lora).__name__}, not LoRA")
     for field, kind in KINDS.items():
         value = getattr(lora, field)
-        if not isinstance(value, kind) or (field in SIZES and (isinstance(value, bool) or not value > 0)):
+        sizes = [*value.values()] if isinstance(value, dict) else [value]
+        most = SIZES.get(field)
+        if not isinstance(value, kind) or (most and not all(_is_size(size, most) for size in sizes)):
             raise ValueError(f"the adapter in {folder} has {field} {value!r}: mend its adapter_config.json")
     try:
         check_plain(lora)
@@ -107,6 +110,11 @@ def digest(folder: Path) -> str:
     for name in (CONFIG, WEIGHTS):
         content.update((folder / name).read_bytes())
     return content.hexdigest()[:16]
+
+
+def _is_size(value: object, most: float) -> bool:
+    """Whether a rank or an alpha is one that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
 
 
 def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) -> None:
@@ -143,7 +151,7 @@ def _opened(folder: Path) -> Iterator[Any]:
 
 def _check_base(base: BaseIdentity, folder: Path) -> None:
     file = folder / BASE_FILE
-    if not file.exists():  # an adapter from elsewhere, which has a name alone
+    if not file.is_file():  # an adapter from elsewhere, which has a name alone
         made_on = read_config(folder).base_model_name_or_path
         if base.name and made_on and Path(base.name).name.lower() != Path(made_on).name.lower():
             raise ValueError(

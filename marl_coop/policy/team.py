@@ -6,6 +6,7 @@ parameter unused under DDP. On disk each adapter is an ordinary PEFT adapter.
 Axes in names: R rows, T positions, N action tokens, S seats, H hidden size.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -300,7 +301,10 @@ class TeamPolicy(nn.Module):
         """
         lora = read_config(folder)
         check_names([adapter])
-        self._add_adapter(adapter, lora)
+        try:
+            self._add_adapter(adapter, lora)
+        except (ValueError, TypeError, RuntimeError, re.error) as error:  # what PEFT and torch say of its numbers
+            raise ValueError(f"the adapter in {folder} cannot be made: {one_line(error)}") from error
         self._refuse_layers_that_cannot_be_routed()
         read_weights(self.lm, adapter, self._base_identity, folder)
         self._keep_the_prefix()

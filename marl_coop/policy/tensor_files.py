@@ -33,7 +33,9 @@ def check_readable(file: Path) -> None:
     """Check that this user may read a file, of which safetensors says otherwise that it is not there.
 
     Raises:
-        PermissionError: it is there and may not be read.
+        OSError: it is there and may not be read, or is no file: a pipe would be waited for without an end.
     """
+    if file.exists() and not file.is_file():
+        raise OSError(f"{file.name} is no file")
     if file.exists() and not os.access(file, os.R_OK):
         raise PermissionError(f"this user may not read {file.name}: its owner lets all by chmod a+r")
