@@ -104,6 +104,7 @@ def partner_name(name: str) -> str:
 
 
 def past_folders(folder: Path, adapter: str) -> dict[int, Path]:
-    """Where a saved policy has snapshots of an adapter, by the updates that made each, from the oldest on."""
-    found = {int(place.name.removeprefix("update-")): place for place in (folder / "past" / adapter).glob("update-*")}
-    return dict(sorted(found.items()))
+    """Where a saved policy has snapshots of an adapter, by the updates that made each, from the oldest on. Another
+    folder there, as a copy that somebody made, is none of them."""
+    places = {place.name.removeprefix("update-"): place for place in (folder / "past" / adapter).glob("update-*")}
+    return {int(updates): places[updates] for updates in sorted(filter(str.isdecimal, places), key=int)}

@@ -134,6 +134,8 @@ def test_a_snapshot_on_disk_is_a_plain_adapter(tmp_path):
     policy.snapshot_past(0)
     policy.save(tmp_path)
     (folder,) = past_folders(tmp_path, B).values()
+    folder.with_name("update-0-copy").mkdir()  # another folder there is no snapshot
+    assert past_folders(tmp_path, B) == {0: folder}
     alone = PeftModel.from_pretrained(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))), folder).eval()
     with torch.no_grad():
         routed = policy.logits(policy.hidden(spans_of([B]), torch.arange(6)[None]))

@@ -83,11 +83,15 @@ def test_four_processes_of_two_machines_do_what_one_does_and_queued_again_the_jo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gpus", ["0,1,2,3", "4,5,6,7"])
+@pytest.mark.parametrize("gpus", ["0,1,2,3", "4,5,6,7", "0,1,2,3,4"])
 def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path, gpus):
     note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
     programs = {"vllm": f"{note}sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n", "python": PYTHON}
-    job = {"PATH": put(tmp_path / "bin", **programs), "SLURM_GPUS_ON_NODE": "4", "NOTES": str(tmp_path / "notes")}
+    job = {
+        "PATH": put(tmp_path / "bin", **programs),
+        "SLURM_GPUS_ON_NODE": str(1 + gpus.count(",")),
+        "NOTES": str(tmp_path / "notes"),
+    }
     job |= {} if gpus.startswith("0") else {"CUDA_VISIBLE_DEVICES": gpus}  # as SLURM gives a part of a machine
     first, second, *others = gpus.split(",")
     result = sbatch(tmp_path, "servers.sbatch", "some/model", "--config", "my.yaml", **job)
@@ -98,9 +102,18 @@ def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path, gpus):
     for port in ports.values():
         socket.create_server(("", int(port))).close()  # it was free
     given = f"accelerate {','.join(others)}"
-    assert learning.startswith(f"{given} launch --config_file configs/accelerate/ddp.yaml --num_processes 2")
+    assert learning.startswith(
+        f"{given} launch --config_file configs/accelerate/ddp.yaml --num_processes {len(others)}"
+    )
     urls = ",".join(f"http://localhost:{ports[gpu]}/v1" for gpu in (first, second))
     assert learning.endswith(f"training.engine_options.urls=[{urls}]")
+
+
+def test_one_gpu_cannot_both_serve_and_learn(tmp_path):
+    job = {"PATH": put(tmp_path / "bin", python=PYTHON), "SLURM_GPUS_ON_NODE": "1"}
+    result = sbatch(tmp_path, "servers.sbatch", "some/model", **job)
+    assert result.returncode == 1
+    assert result.stderr == "servers.sbatch: this job has 1 GPU, and needs 2 or more: sbatch --gpus-per-node=2\n"
 
 
 def test_a_task_has_the_cores_that_the_job_asked_for(tmp_path):
