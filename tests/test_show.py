@@ -95,6 +95,14 @@ def test_show_says_all_that_the_page_says_of_an_episode(env, tmp_path):
     assert all(f"{confidence:.0%}" in out for confidence in confidences)
 
 
+def test_show_says_no_confidence_that_was_not_asked_for(tmp_path):
+    place = viewed.run_folder(tmp_path / "run", updates=[viewed.played(1, confidences=False)])
+    (told,) = twin([read_run(place)])["runs"][0]["episodes"]
+    console = Console(file=io.StringIO(), width=60)
+    console.print(terminal.episode(told, told["detail"], 60, everything=False))
+    assert told["detail"]["turns"][0]["stances"] and "%" not in console.file.getvalue()
+
+
 def test_show_puts_the_same_task_beside_an_episode_and_says_what_there_is(folder, capsys):
     assert main(["show", str(folder), "update-0001.0:2"]) == 0
     out = capsys.readouterr().out

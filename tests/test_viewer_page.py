@@ -321,6 +321,16 @@ def test_a_number_says_its_truth_and_a_decision_its_options(opened, tmp_path):
     assert all(option in said for option in decision.options) and f"{decision.blends[0]} (blend)" in said
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_confidence_shows_where_it_was_asked_for(opened, tmp_path, asked):
+    episodes = viewed.played(1, confidences=asked)
+    file = tmp_path / "sure.html"
+    file.write_text(page(twin([read_run(viewed.run_folder(tmp_path / "run", after=episodes))])), encoding="utf-8")
+    tab = opened("episode/0/after:1", source=file)
+    for place in (".decisions tbody", ".stance"):
+        assert ("%" in tab.locator(place).first.inner_text()) is asked
+
+
 def test_a_replay_in_which_nobody_hears_a_seat_stands_beside_the_episode(opened):
     tab = opened("episode/0/update-0002.0:1?beside=muted/agent_0")
     tab.wait_for_selector(".panels.two")

@@ -182,8 +182,8 @@ def _decision(episode: Episode, decision: Decision) -> Data:
                 "told": decision.told(seat) if seat in decision.belief else None,
                 "source": decision.quality(seat) if seat in decision.cue else "",
                 "told_right": decision.is_right(decision.belief[seat]) if seat in decision.belief else None,
-                "before": _stance(episode.prior(seat, decision.id), decision),
-                "after": _stance(episode.final(seat, decision.id), decision),
+                "before": _stance(episode.prior(seat, decision.id), episode),
+                "after": _stance(episode.final(seat, decision.id), episode),
                 "acted": acted[seat] or "",
                 "acted_right": acted[seat] != AMBIGUOUS and decision.is_right(acted[seat]),
                 "kind": kinds_of_seats.get(seat),
@@ -193,14 +193,15 @@ def _decision(episode: Episode, decision: Decision) -> Data:
     }
 
 
-def _stance(stance: Stance | None, decision: Decision) -> Data | None:
+def _stance(stance: Stance | None, episode: Episode) -> Data | None:
+    """What is held, with how much confidence where that was asked for, and whether it is right."""
     if stance is None:
         return None
     return {
         "decision": stance.decision,
         "option": stance.option,
-        "confidence": rounded(stance.confidence),
-        "right": decision.is_right(stance.option),
+        "confidence": rounded(stance.confidence) if episode.confidences else None,
+        "right": episode.task.decision(stance.decision).is_right(stance.option),
     }
 
 
@@ -216,7 +217,7 @@ def _turn(episode: Episode, turn: Turn, breakdown: RewardBreakdown | None, credi
         "message": turn.message,
         "work": highlighted(turn.work) if turn.work else [],
         "acts": [_act(act) for act in turn.acts],
-        "stances": [_stance(stance, episode.task.decision(stance.decision)) for stance in turn.stances],
+        "stances": [_stance(stance, episode) for stance in turn.stances],
         "said": turn.message_tokens,
         "written": message_tokens(turn.reply),
         "memory": turn.memory_tokens,

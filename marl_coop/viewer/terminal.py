@@ -97,7 +97,10 @@ def _options(detail: Data) -> Iterator[Text]:
 
 
 def _stance(stance: Data | None) -> Text:
-    return Text(*_verdict(stance["right"], f"{stance['option']} {stance['confidence']:.0%}")) if stance else Text("–")
+    if stance is None:
+        return Text("–")
+    sure = "" if stance["confidence"] is None else f" {stance['confidence']:.0%}"
+    return Text(*_verdict(stance["right"], f"{stance['option']}{sure}"))
 
 
 def _lanes(detail: Data, width: int, everything: bool) -> Table:

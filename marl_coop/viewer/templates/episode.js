@@ -163,13 +163,16 @@ function options(decisions) {
   return [...of].map(([names, ids]) => el("p", { class: "note" }, `options of ${ids.join(", ")}: ${names}`));
 }
 
+/** A confidence as text; none where it was not asked for. */
+const percent = (confidence) => (confidence === null ? "" : `${Math.round(100 * confidence)} %`);
+
 function decisionRows(decision, seats) {
   const stance = (held) =>
     held
       ? [
           verdict(held.right),
           ` ${held.option} `,
-          el("span", { class: "faint" }, `${Math.round(100 * held.confidence)} %`),
+          el("span", { class: "faint" }, percent(held.confidence)),
         ]
       : "–";
   return decision.seats.map((seat, i) =>
@@ -253,7 +256,7 @@ function turnCard(turn, place) {
             "span",
             { class: "stance" },
             verdict(held.right),
-            ` ${held.option} · ${Math.round(100 * held.confidence)} %`,
+            ` ${[held.option, percent(held.confidence)].filter(Boolean).join(" · ")}`,
           ),
         ),
       ),
