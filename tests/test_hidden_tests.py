@@ -163,6 +163,7 @@ _like = {plausible!r}
 def _try(one, *given):
     try: return one(*given)
     except Exception: return None
+def _text(one): return str(getattr(one, "__dict__", one))  # no address, which would differ from run to run
 def {function}(*given):
     results = [_try(one, *given) for one in _made]
     return {choice}
@@ -170,8 +171,8 @@ def {function}(*given):
 CHOICES = {
     "the first that is not nothing": "next((r for r in results if r not in (None, False, [])), results[0])",
     "the last that is not nothing": "next((r for r in results[::-1] if r not in (None, False, [])), results[0])",
-    "any": "any(results) if type(results[0]) is bool else max(results, key=lambda r: (r is not None, str(r)))",
-    "the most frequent": "max(results, key=lambda r: (r is not None, sum(str(r) == str(s) for s in results)))",
+    "any": "any(results) if type(results[0]) is bool else max(results, key=lambda r: (r is not None, _text(r)))",
+    "the most frequent": "max(results, key=lambda r: (r is not None, sum(_text(r) == _text(s) for s in results)))",
     "one that can be expected": "next((r for r in results if str(r) in _like), results[0])",
 }
 
