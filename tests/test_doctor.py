@@ -1,21 +1,31 @@
 """`marl-coop doctor`: what it finds is what would stop a run, and its memory is what a run takes."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
+import transformers
+from peft import LoraConfig
+from safetensors.torch import load_file
+from test_models import FAMILIES, GPT2, SMALL
 from train_py import ROOT, make_place
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from envs.core.episode import Phase
 from marl_coop import cli
-from marl_coop.experiment import memory
+from marl_coop.config.schema import load_config
+from marl_coop.experiment import doctor, memory, setup
 from marl_coop.experiment.machine import State, check_versions
 from marl_coop.policy.footprint import Footprint, LiveBytes, footprint
+from marl_coop.policy.team import TeamPolicy
+from marl_coop.rollout import limits
 
 SIZES = Footprint(
     base=1000, layers=800, layer=100, trained=10, cache_row=5, prefix_row=1, feed=40, score_row=6, score=3,
-    learn_row=20, learn=9,
+    learn_row=20, learn=9, warm_row=30, warm=11,
 )  # fmt: skip
-WORK = memory.Work(chat=64, told=32, written=16, chats=8, batch=4, warm=2, micro=3, adapters=2, copies=2)
+WORK = memory.Work(chat=64, told=32, written=16, chats=8, batch=4, learned=6, warm=2, micro=3, adapters=2, copies=2)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +46,57 @@ def test_the_doctor_names_every_check_and_leaves_nothing_behind(place, capsys):
     for name in ("memory, warm-up", "memory, play", "memory, learning", "largest micro-batch", "ddp.yaml"):
         assert name in said
     assert not (place / "run").exists()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The sizes are known without a run of fakes, which takes seconds."""
+    monkeypatch.setattr(memory, "sizes_of", lambda *_, **__: SIZES)
+
+
+def memory_of(*overrides, gpus=0, gpu_memory=None):
+    """What the doctor says of the memory of a tiny model, by name."""
+    config = load_config([], ["training.report_to=none", "training.use_cpu=true", *overrides])
+    found = doctor.Examined(config, args=setup.training_arguments(config), base=tiny.base_model(64))
+    found.lengths = limits.Lengths(told=8, turns={Phase.FINAL: 1}, replies={}, heard=0)
+    found.args.limit_replies(dict.fromkeys(Phase, 8))
+    return {check.name: check for check in doctor.check_memory(found, gpus, gpu_memory)}
+
+
+def test_a_size_of_a_gpu_alone_means_one_gpu(counted):
+    found = memory_of(gpu_memory=80)
+    assert "of 79.4 GiB of a GPU" in found["memory, learning"].found
+    assert found["launch on one GPU"].state is State.OK
+
+
+def test_what_no_estimate_has_is_said(counted):
+    found = memory_of("training.engine=test_doctor:make_nothing", "training.padding_free=true")
+    assert found["memory, play"].state is found["memory, pairs"].state is State.UNTRIED
+    assert "memory, pairs" not in memory_of()
+
+
+def make_nothing(policy, args):
+    raise NotImplementedError
+
+
+def test_a_model_whose_operations_have_no_shapes_is_not_tried(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("Expected inputs of BF16 type")
+
+    monkeypatch.setattr(memory, "sizes_of", fails)
+    (check,) = memory_of().values()
+    assert check.state is State.UNTRIED
+    assert check.found.startswith("llama cannot be counted without running it: RuntimeError: Expected inputs of BF16")
+
+
+def test_vllm_beside_the_trainer_has_its_share_of_the_device_and_room_for_the_base(counted, monkeypatch):
+    monkeypatch.setattr("marl_coop.ppo.config.vllm.check_options", lambda options: None)
+    vllm, key = "training.engine=vllm", "training.engine_options.gpu_memory_utilization"
+    found = memory_of(vllm, gpu_memory=10)
+    assert found["memory, vLLM"].found.startswith("3.00 GiB are its share") and "memory, play" not in found
+    assert found["memory, play beside vLLM"].state is State.OK
+    assert memory_of(vllm, f"{key}=0.99", gpu_memory=10)["memory, play beside vLLM"].state is State.WARNING
+    assert memory_of(vllm, f"{key}=1.0e-8", gpu_memory=10)["memory, vLLM"].state is State.WARNING
 
 
 def test_an_adapter_that_has_no_place_is_a_failure_and_exit_code_1(place, capsys):
@@ -61,13 +122,38 @@ def test_a_release_outside_its_range_is_a_warning_and_one_that_is_missing_a_fail
 def test_phases_add_up_what_is_alive_in_them():
     total = {phase.name: phase.total for phase in memory.phases(SIZES, WORK)}
     assert total["loading"] == 1000
-    assert total["warm-up"] == 1000 + 5 * (1 + 1 + 2) + 9 + 2 * 20
+    assert total["warm-up"] == 1000 + 5 * (1 + 1 + 2) + 11 + 2 * 30
     assert total["play"] == 1000 + 20 + 20 + 8 * 1 + 8 * 5 + max(40, 4 * 5)
-    assert total["reference"] == 1000 + 20 + 20 + 8 + 3 + 3 * 6
-    assert total["learning"] == 1000 + 20 + 30 + 8 + 9 + 3 * 20
+    assert total["reference"] == 1000 + 20 + 20 + 6 + 3 + 3 * 6
+    assert total["learning"] == 1000 + 20 + 30 + 6 + 9 + 3 * 20
     shared = {phase.name: phase.total for phase in memory.phases(SIZES, WORK, processes=4, shared=True)}
-    assert total["learning"] - shared["learning"] == 800 - (800 / 4 + 2 * 100)
-    assert shared["play"] == total["play"]
+    assert total["learning"] - shared["learning"] == 800 - (800 / 4 + 2 * 100) + 6  # who shares keeps no prefix
+    assert total["play"] - shared["play"] == 8
+
+
+def test_what_another_engine_samples_leaves_no_prefix_and_vllm_beside_the_trainer_has_its_share():
+    served = {phase.name: phase.total for phase in memory.phases(SIZES, replace(WORK, engine="vllm_server"))}
+    assert served.keys() == {"loading", "warm-up", "reference", "learning"}
+    assert served["learning"] == 1000 + 20 + 30 + 9 + 3 * 20
+    beside = {p.name: p.total for p in memory.phases(SIZES, replace(WORK, engine="vllm", beside=5000.0))}
+    assert beside["play beside vLLM"] == 1000 + 20 + 20 + 5000
+
+
+def test_the_work_of_one_process_has_its_share_of_an_update_and_its_own_batch_of_an_evaluation(place):
+    lengths = limits.Lengths(told=8, turns={}, replies={}, heard=0)
+    base = ["training.report_to=none", "training.use_cpu=true", "training.max_message_tokens=8"]
+
+    def work(processes, *words):
+        config = load_config([], [*base, *words])
+        return memory.work_of(config, setup.training_arguments(config), lengths, processes)
+
+    sizes = ["training.episodes_per_update=64", "evaluation.episodes=240", "evaluation.batch_size=48"]
+    assert [(of.learned, of.chats) for of in (work(1, *sizes), work(8, *sizes))] == [(128, 128), (16, 60)]
+    assert [work(1).copies, work(1, "rewards.solo_gain={weight: 0.5}").copies] == [0, 2]
+    tiny.team(tiny.base_model(64), r=2).save(place / "saved")
+    assert work(1, f"policies.agent_1=frozen:{place / 'saved' / 'agent_0'}").frozen == sum(
+        tensor.numel() for tensor in load_file(place / "saved/agent_0/adapter_model.safetensors").values()
+    )
 
 
 def test_the_largest_micro_batch_is_the_largest_that_fits():
@@ -84,7 +170,7 @@ def test_the_largest_micro_batch_is_the_largest_that_fits():
         (4, 2000, "ddp.yaml", ()),
         (8, 1145, "fsdp2.yaml", ()),
         (1, 1145, None, ("model.load_in_4bit=true",)),
-        (8, 850, "fsdp2.yaml", ("training.engine=vllm_server", "warmup.steps=0")),
+        (8, 1050, "fsdp2.yaml", ("training.engine=vllm_server", "warmup.steps=0")),
     ],
 )
 def test_the_simplest_launch_that_fits_is_chosen(gpus, gib, file, keys):
@@ -92,7 +178,11 @@ def test_the_simplest_launch_that_fits_is_chosen(gpus, gib, file, keys):
     small = Footprint(**{name: getattr(sizes, name) for name in SIZES.__slots__} | {"base": 900})
     launch = memory.choose_launch(sizes, small, WORK, gpus, gib)
     assert (launch.fits, launch.file, launch.keys) == (True, file, keys)
-    assert not memory.choose_launch(sizes, small, WORK, gpus, 10).fits
+    assert not memory.choose_launch(sizes, small, WORK, gpus, 950).fits  # a run begins with the whole base
+
+
+def test_four_bits_are_no_remedy_where_they_cannot_be():
+    assert not memory.choose_launch(SIZES, None, WORK, 1, 1100).fits
 
 
 def test_what_is_counted_without_doing_a_step_is_what_the_step_makes(place):
@@ -110,5 +200,24 @@ def test_what_is_counted_without_doing_a_step_is_what_the_step_makes(place):
         shapes = tiny.team(tiny.base_model(vocabulary), trained=False)
     fake = footprint(shapes, rows=4, chat=64, told=32, written=16)
     gradients = sum(p.grad.nbytes for p in policy.parameters() if p.grad is not None)
+    assert (fake.warm, fake.warm_row) == (fake.learn, fake.learn_row)
     assert fake.learn + 3 * fake.learn_row + gradients == pytest.approx(live.peak, rel=0.05)
     assert fake.learn_row > fake.score_row > 0
+
+
+def test_activations_that_are_made_again_are_not_counted_as_kept_in_learning_and_are_in_the_warm_up():
+    with torch.device("meta"):
+        shapes = tiny.team(tiny.base_model(64, layers=3), trained=False)
+    found = footprint(shapes, rows=4, chat=64, told=32, written=16, checkpointing={})
+    assert 0 < found.learn_row < 0.6 * found.warm_row
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3-moe"])
+def test_a_model_of_another_build_is_counted_in_bfloat16(family):
+    name, changes, targets = FAMILIES[family]
+    config = getattr(transformers, name)(**(GPT2 if family == "gpt2" else SMALL | changes))
+    lora = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", fan_in_fan_out=family == "gpt2")
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        shapes = TeamPolicy(base, lora, tiny.SEATS, critic_seats=2)
+    assert footprint(shapes, rows=4, chat=64, told=32, written=16).learn_row > 0

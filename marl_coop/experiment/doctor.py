@@ -1,17 +1,20 @@
 """What stands in the way of a run, found before it: each thing by name, what was found, and what helps."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
 import torch
 
+from envs.core.tokens import one_line
 from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
+from marl_coop.engines import vllm
 from marl_coop.experiment import checks, memory, setup
 from marl_coop.experiment.machine import GIB, Check, State, failed
+from marl_coop.ppo.config import ENGINES
 
 CONTEXT_GIB = 0.6  # that CUDA and its libraries take of a device
 
@@ -80,14 +83,23 @@ def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterat
         return
     config, args, model = found.config, found.args, found.base.config
     here = torch.cuda.device_count()
-    on_gpu = bool(gpus or here)
+    on_gpu = bool(gpus or gpu_memory or here)
     if on_gpu and gpu_memory is None and not here:
         yield Check("memory", State.UNTRIED, "no GPU is here to ask", "--gpu-memory GIB")
         return
     capacity = _capacity(on_gpu, gpu_memory, found.base)
     processes = gpus or 1
     work = memory.work_of(config, args, found.lengths, processes)
-    sizes = memory.sizes_of(config, args, model, work, on_gpu)
+    try:
+        sizes = memory.sizes_of(config, args, model, work, on_gpu)
+    except Exception as error:  # of any kind: not every operation of every model is known without its content
+        said = f"{model.model_type} cannot be counted without running it: {type(error).__name__}: {one_line(error)}"
+        yield Check("memory", State.UNTRIED, said[:300], "one update with --profile, whose records have memory_gib")
+        return
+    if args.engine == "vllm":
+        work = replace(work, beside=_share_of_vllm(args, on_gpu, gpu_memory))
+        yield _check_vllm(sizes, work)
+    yield from _uncounted(args, config.model.attn_implementation)
     where = f"of {capacity / GIB:.1f} GiB " + ("of a GPU" if on_gpu else "of main memory")
     for phase in memory.phases(sizes, work, processes, args.shard_base and processes > 1):
         fits = phase.total <= capacity
@@ -107,23 +119,51 @@ REMEDIES = {
     "loading": "a smaller model, or model.load_in_4bit=true",
     "warm-up": "a smaller warmup.micro_batch_size",
     "play": "fewer training.episodes_per_update or evaluation.batch_size, or training.engine=vllm_server",
+    "play beside vLLM": "a smaller training.engine_options.gpu_memory_utilization, or training.engine=vllm_server",
     "reference": "a smaller training.micro_batch_tokens",
     "learning": "a smaller training.micro_batch_tokens, or training.gradient_checkpointing=true",
 }
 
 
+def _whole(on_gpu: bool, gpu_memory: float | None) -> float:
+    """Bytes of a GPU, or of main memory."""
+    if not on_gpu:
+        return psutil.virtual_memory().total
+    return gpu_memory * GIB if gpu_memory else torch.cuda.get_device_properties(0).total_memory
+
+
 def _capacity(on_gpu: bool, gpu_memory: float | None, base: Any) -> float:
     """Bytes that a run may take: of a GPU but for what CUDA takes, else of main memory, where the base is by now."""
     if on_gpu:
-        whole = gpu_memory * GIB if gpu_memory else torch.cuda.get_device_properties(0).total_memory
-        return whole - CONTEXT_GIB * GIB
+        return _whole(on_gpu, gpu_memory) - CONTEXT_GIB * GIB
     return psutil.virtual_memory().available + base.get_memory_footprint()
 
 
+def _share_of_vllm(args: Any, on_gpu: bool, gpu_memory: float | None) -> float:
+    """Bytes that vLLM takes of the device beside the trainer, whatever it needs."""
+    options = vllm.DEFAULTS | args.engine_options
+    return options["gpu_memory_utilization"] * _whole(on_gpu, gpu_memory)
+
+
+def _check_vllm(sizes: memory.Footprint, work: memory.Work) -> Check:
+    fits = sizes.base < work.beside
+    said = f"{work.beside / GIB:.2f} GiB are its share, of which the base takes {sizes.base / GIB:.2f}"
+    remedy = "" if fits else "a larger training.engine_options.gpu_memory_utilization"
+    return Check("memory, vLLM", State.OK if fits else State.WARNING, said, remedy)
+
+
+def _uncounted(args: Any, attention: str | None) -> Iterator[Check]:
+    """What a run takes and no estimate has."""
+    if args.engine not in ENGINES:
+        yield Check("memory, play", State.UNTRIED, f"what {args.engine} takes of the device is not known")
+    if args.padding_free and not str(attention).startswith("flash"):
+        said = "with padding_free this attention has every pair of tokens of a micro-batch, which no estimate counts"
+        yield Check("memory, pairs", State.UNTRIED, said, "model.attn_implementation=flash_attention_2")
+
+
 def _check_launch(found: Examined, sizes: memory.Footprint, work: memory.Work, gpus: int, capacity: float) -> Check:
-    config = found.config
-    small = sizes
-    if not config.model.load_in_4bit:
+    config, small = found.config, None
+    if not config.model.load_in_4bit and work.plays and not found.args.shard_base:  # which go without
         section = config.model.model_copy(update={"load_in_4bit": True})
         quantised = config.model_copy(update={"model": section})
         small = memory.sizes_of(quantised, found.args, found.base.config, work, on_gpu=True)

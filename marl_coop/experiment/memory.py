@@ -1,9 +1,9 @@
 """What a run takes of a device's memory, phase by phase, before it is run.
 
-    loading    the base
+    loading    the base, whole on every device: a run tries it before it is shared out
     warm-up    + an adapter, its gradients and Adam's two moments, `warmup.micro_batch_size` chats with gradients
     play       + all adapters; the keys and values of all chats that are played at once, and either those of one batch
-               again, as its cache grows, or what reading a batch makes
+               again, as its cache grows, or what reading a batch makes; or the share of a vLLM beside the trainer
     reference  + what play kept of the frozen layers; a micro-batch without gradients
     learning   + gradients and Adam's moments of adapters and critics; a micro-batch with gradients
 
@@ -13,6 +13,7 @@ in shape from the last takes more, for what malloc keeps of that has gaps (`GAPS
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -22,14 +23,17 @@ from marl_coop.config import policies
 from marl_coop.config.schema import Config
 from marl_coop.experiment import setup
 from marl_coop.policy import attention
+from marl_coop.policy.adapters import weights_in
 from marl_coop.policy.footprint import Footprint, footprint
 from marl_coop.policy.layout import padded_width
 from marl_coop.ppo.config import MultiAgentPPOConfig
+from marl_coop.ppo.experience import reads_start
 from marl_coop.rollout.limits import Lengths
 
 GIB = 2**30
 NF4_BYTES = 4.127 / 8  # of a weight, the scales of its block and the scales of those included (QLoRA, section 3)
 MOMENTS = 2  # of Adam
+WEIGHT_BYTES = 4  # of an adapter's, in float32 whatever its file has
 GAPS = 1.3  # on a CPU: measured over what is alive in steps of the reference and of learning, benchmarks/memory.py
 
 
@@ -37,9 +41,12 @@ GAPS = 1.3  # on a CPU: measured over what is alive in steps of the reference an
 class Work:
     """What a run plays and learns: chats of `chat` tokens, of which `told` are read at once and `written` sampled.
 
-    `chats` are played at once by one process, `batch` of them in one batch; `warm` are in one micro-batch of the
-    warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained, and beside them lie
-    `copies` of some, frozen: references and past selves.
+    `chats` are played at once by one process, `batch` of them in one batch, and `learned` are of one update; `warm` are
+    in one micro-batch of the warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained,
+    and beside them lie `copies` of some, frozen: references and past selves; and `frozen` weights of adapters on disk.
+
+    `engine` is that of `training.engine`, and `beside` the bytes that another process of it takes of the device while
+    it plays.
     """
 
     chat: int
@@ -47,11 +54,19 @@ class Work:
     written: int
     chats: int
     batch: int
+    learned: int
     warm: int
     micro: int
     adapters: int
     copies: int
-    plays: bool = True  # on the trainer's device
+    frozen: int = 0
+    engine: str = "embedded"
+    beside: float = 0.0
+
+    @property
+    def plays(self) -> bool:
+        """Whether the trainer's own model samples."""
+        return self.engine == "embedded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +91,25 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
     limits: Mapping[Phase, int] = args.max_tokens
     chat = padded_width(lengths.chat(limits))
     seats = sum(not policies.is_scripted(policy) for policy in config.policies.values())
-    chats = -(-max(args.episodes_per_update, config.evaluation.batch_size) // processes) * seats
+    learned = -(-args.episodes_per_update // processes)
+    evaluated = min(config.evaluation.batch_size, -(-config.evaluation.episodes // processes))
+    chats = max(learned, evaluated) * seats
     warms = config.warmup.steps > 0 and config.lora.start_from is None
     adapters = len(policies.learners(config.policies))
-    references = adapters if args.kl_reference == "start" or args.advantage == "counterfactual" else 0
+    references = adapters if reads_start(args, config.reward_stack) else 0
     return Work(
         chat=chat,
         told=lengths.told,
         written=max(1, sum(count * limits[phase] for phase, count in lengths.turns.items() if count)),
         chats=chats,
         batch=min(args.max_rows, chats),
+        learned=learned * seats,
         warm=config.warmup.micro_batch_size if warms else 0,
         micro=max(1, args.micro_batch_tokens // chat),
         adapters=adapters,
         copies=references + args.past_limit * len(policies.past(config.policies)),
-        plays=args.engine == "embedded",
+        frozen=sum(map(weights_in, policies.frozen(config.policies).values())),
+        engine=args.engine,
     )
 
 
@@ -105,9 +124,12 @@ def sizes_of(config: Config, args: MultiAgentPPOConfig, model: PreTrainedConfig,
         )
         linear = [m.weight for m in base.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
         policy = setup.make_shapes(config, base, args)
-    found = footprint(policy, rows=work.batch, chat=work.chat, told=work.told, written=work.written)
+    keywords: Any = args.gradient_checkpointing_kwargs or {}
+    checkpointing = keywords if args.gradient_checkpointing else None
+    lengths = {"chat": work.chat, "told": work.told, "written": work.written}
+    found = footprint(policy, rows=work.batch, **lengths, checkpointing=checkpointing)
     if not on_gpu:
-        steps = ("score_row", "score", "learn_row", "learn")
+        steps = ("score_row", "score", "learn_row", "learn", "warm_row", "warm")
         found = replace(found, **{name: int(GAPS * getattr(found, name)) for name in steps})
     if not config.model.load_in_4bit:
         return found
@@ -127,20 +149,21 @@ def phases(sizes: Footprint, work: Work, processes: int = 1, shared: bool = Fals
     resident = sizes.base
     if shared:  # what is in no layer stays whole, and two layers are whole at a time: one runs, one is fetched
         resident = sizes.base - sizes.layers + sizes.layers // processes + 2 * sizes.layer
-    adapters = sizes.trained * (1 + work.copies / work.adapters)
-    learner = sizes.trained * (1 + MOMENTS)
-    prefixes = work.chats * sizes.prefix_row
+    adapters = sizes.trained * (1 + work.copies / work.adapters) + WEIGHT_BYTES * work.frozen
+    moments, learner = MOMENTS * sizes.trained, sizes.trained * (1 + MOMENTS)
+    prefix_row = sizes.prefix_row if work.plays and not shared else 0  # who shares the base out runs all layers
+    prefixes = work.learned * prefix_row
     found = [PhaseMemory("loading", sizes.base, 0)]
     if work.warm:
         one = sizes.trained / work.adapters
-        step = sizes.learn + work.warm * sizes.learn_row
+        step = sizes.warm + work.warm * sizes.warm_row
         found.append(PhaseMemory("warm-up", sizes.base + one * (2 + MOMENTS), step))
     if work.plays:
-        cache = work.chats * sizes.cache_row
-        moments = MOMENTS * sizes.trained
-        step = max(sizes.feed, work.batch * sizes.cache_row)
-        found.append(PhaseMemory("play", sizes.base + adapters + moments + prefixes + cache, step))
-    held = resident + adapters + MOMENTS * sizes.trained + prefixes
+        held = sizes.base + adapters + moments + work.chats * (prefix_row + sizes.cache_row)
+        found.append(PhaseMemory("play", held, max(sizes.feed, work.batch * sizes.cache_row)))
+    elif work.beside:
+        found.append(PhaseMemory("play beside vLLM", sizes.base + adapters + moments, work.beside))
+    held = resident + adapters + moments + prefixes
     found.append(PhaseMemory("reference", held, sizes.score + work.micro * sizes.score_row))
     held = resident + adapters + learner + prefixes
     found.append(PhaseMemory("learning", held, sizes.learn + work.micro * sizes.learn_row))
@@ -165,16 +188,16 @@ class Launch:
 
 
 def choose_launch(
-    sizes: Footprint, small: Footprint, work: Work, gpus: int, memory: float, quantised: bool = False
+    sizes: Footprint, small: Footprint | None, work: Work, gpus: int, memory: float, quantised: bool = False
 ) -> Launch:
     """The simplest launch with which every phase fits.
 
     Args:
-        sizes, small: of the base as it is, and in 4 bits.
+        sizes, small: of the base as it is, and in 4 bits; None: it is so already, or cannot be.
         work: of one of the processes.
         gpus: one process has one each.
         memory: bytes of one.
-        quantised: whether the configuration has the base in 4 bits already, and `small` is `sizes`.
+        quantised: whether the configuration has the base in 4 bits already.
     """
     plain = "ddp.yaml" if gpus > 1 else None
     largest = max(phases(sizes, work), key=lambda phase: phase.total)
@@ -184,10 +207,10 @@ def choose_launch(
     if gpus > 1 and not quantised and _fits(phases(sizes, work, gpus, shared=True), memory):
         why = f"the whole base beside learning does not fit ({takes}); shared out among {gpus} it does"
         return Launch(True, "fsdp2.yaml", (), why)
-    if not quantised and _fits(phases(small, work), memory):
+    if small and _fits(phases(small, work), memory):
         return Launch(True, plain, ("model.load_in_4bit=true",), f"{takes}; in 4 bits it fits")
-    served = replace(work, plays=False, warm=0)
-    if gpus > 1 and not quantised and _fits(phases(sizes, served, gpus, shared=True)[1:], memory):
+    served = replace(work, engine="vllm_server", beside=0.0, warm=0)
+    if gpus > 1 and not quantised and _fits(phases(sizes, served, gpus, shared=True), memory):
         keys = ("training.engine=vllm_server", "warmup.steps=0")
         why = f"{takes}; learning fits when the base is shared out, and servers on other GPUs must play"
         return Launch(True, "fsdp2.yaml", keys, why)

@@ -6,6 +6,7 @@
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +137,16 @@ def read_weights(lm: nn.Module, adapter: str, base: BaseIdentity, folder: Path) 
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
+
+
+def weights_in(folder: Path) -> int:
+    """Number of the weights of a PEFT adapter on disk.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    with _opened(folder) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 @contextmanager

@@ -238,8 +238,9 @@ def cache_keyword(decoder: nn.Module) -> str:
 
 
 def layers_of(decoder: nn.Module) -> nn.ModuleList:
-    """Layers of a decoder. Expects them under `layers`, in the order in which its forward runs them."""
-    return cast(nn.ModuleList, decoder.layers)
+    """Layers of a decoder. Expects them under `layers`, or `h` as in GPT-2, in the order in which its forward runs
+    them."""
+    return cast(nn.ModuleList, decoder.layers if hasattr(decoder, "layers") else decoder.h)
 
 
 class _HiddenAlone(BaseModelOutputWithPast):

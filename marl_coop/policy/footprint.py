@@ -9,8 +9,9 @@ Axes in names: R rows, T positions, N sampled tokens.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,7 @@ class Footprint:
         score_row, score: a pass without gradients: what each chat of a micro-batch adds, and what does not depend on
             their number.
         learn_row, learn: the same of a pass with gradients, without the gradients of the weights.
+        warm_row, warm: the same where all activations are kept, which learning may make again instead.
     """
 
     base: int
@@ -98,9 +100,19 @@ class Footprint:
     score: int
     learn_row: int
     learn: int
+    warm_row: int
+    warm: int
 
 
-def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: int) -> Footprint:
+def footprint(
+    policy: TeamPolicy,
+    *,
+    rows: int,
+    chat: int,
+    told: int,
+    written: int,
+    checkpointing: Mapping[str, Any] | None = None,
+) -> Footprint:
     """The footprint of a policy that was made on the meta device; afterwards its weights are fakes.
 
     Args:
@@ -109,6 +121,7 @@ def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: i
         chat: tokens of a chat.
         told: of these, what is read at once.
         written: of these, what was sampled.
+        checkpointing: keywords by which learning checkpoints activations; None: it keeps them all.
     """
     frozen = [p for p in policy.parameters() if not p.requires_grad]
     trained = bytes_of(p for p in policy.parameters() if p.requires_grad)
@@ -120,9 +133,13 @@ def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: i
         few = len(policy.adapters)  # each has a row, so that all have gradients
         with torch.no_grad():
             score = [_peak(lambda n=n: _scored(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
-        learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+        policy.train()  # else no activation is checkpointed
+        warm = learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+        if checkpointing is not None:
+            policy.activation_checkpointing_enable(dict(checkpointing))
+            learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
         gradients = bytes_of(p.grad for p in policy.parameters() if p.grad is not None)
-    score_row, learn_row = (score[1] - score[0]) // few, (learn[1] - learn[0]) // few
+    score_row, learn_row, warm_row = ((more - less) // few for less, more in (score, learn, warm))
     return Footprint(
         base=base,
         layers=sum(in_layers),
@@ -135,6 +152,8 @@ def footprint(policy: TeamPolicy, *, rows: int, chat: int, told: int, written: i
         score=score[0] - few * score_row,
         learn_row=learn_row,
         learn=learn[0] - few * learn_row - gradients,
+        warm_row=warm_row,
+        warm=warm[0] - few * warm_row - gradients,
     )
 
 

@@ -116,7 +116,7 @@ class MultiAgentPPOConfig(TrainingConfig):
             run plays its first update with the weights of the checkpoint.
         shard_base: several processes share out the weights of the base (FSDP2), and each has a layer's in full while
             it runs. What is trained stays whole, under DDP. While the embedded engine plays, the base is whole as well:
-            a base that does not fit a device wants servers of vLLM. `configs/accelerate/fsdp2.yaml` sets it.
+            one that leaves no room for that wants servers of vLLM. `configs/accelerate/fsdp2.yaml` sets it.
     """
 
     num_updates: int = NUM_UPDATES
