@@ -123,7 +123,7 @@ def test_phases_add_up_what_is_alive_in_them():
     total = {phase.name: phase.total for phase in memory.phases(SIZES, WORK)}
     assert total["loading"] == 1000
     assert total["warm-up"] == 1000 + 5 * (1 + 1 + 2) + 11 + 2 * 30
-    assert total["play"] == 1000 + 20 + 20 + 8 * 1 + 8 * 5 + max(40, 4 * 5)
+    assert total["play"] == 1000 + 20 + 20 + 8 * 1 + 4 * 5 + max(40, 4 * 5)
     assert total["reference"] == 1000 + 20 + 20 + 6 + 3 + 3 * 6
     assert total["learning"] == 1000 + 20 + 30 + 6 + 9 + 3 * 20
     shared = {phase.name: phase.total for phase in memory.phases(SIZES, WORK, processes=4, shared=True)}

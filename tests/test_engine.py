@@ -22,8 +22,8 @@ def policy(request):
     return tiny.team(tiny.base_model(VOCABULARY, attn_implementation=request.param))
 
 
-def engine_of(policy, max_rows=64):
-    return EmbeddedEngine(policy, max_rows)
+def engine_of(policy):
+    return EmbeddedEngine(policy)
 
 
 def ask(**fields):
@@ -97,7 +97,7 @@ def test_turns_from_the_cache_are_those_of_fresh_forwards(policy, temperature):
 
 def test_the_trunk_is_what_a_forward_of_the_whole_chat_makes():
     policy = tiny.team(tiny.base_model(VOCABULARY, layers=3), layers=[2])
-    asked, got = play(engine_of(policy, max_rows=4), prompts())
+    asked, got = play(engine_of(policy), prompts())
     for request, generation in zip(asked[-1], got[-1], strict=True):
         ids = [*request.ids, *generation.ids][:-1]
         policy.hidden(spans_of([request.adapter]), torch.tensor([ids]), use_cache=False)
@@ -127,9 +127,6 @@ def test_the_cache_is_used(policy):
 
 def test_a_reply_does_not_depend_on_the_batch(policy):
     _, together = play(engine_of(policy), prompts())
-    for max_rows in (1, 2, 4):
-        _, split = play(engine_of(policy, max_rows=max_rows), prompts())
-        assert [[g.ids for g in turn] for turn in split] == [[g.ids for g in turn] for turn in together]
     for i, request in enumerate(prompts()):
         alone = tiny.sample(engine_of(policy), [request])[0]
         assert alone.ids == together[0][i].ids
@@ -200,7 +197,7 @@ def test_chats_may_go_on_in_any_company(policy):
     asked, got = play(engine_of(policy), prompts(), turns=4)
     wanted = {(r.chat, len(r.ids)): (r, g) for r, g in zip(sum(asked, []), sum(got, []), strict=True)}
     rng, waiting = np.random.default_rng(3), [[turn[i] for turn in asked] for i in range(len(asked[0]))]
-    engine, parts = engine_of(policy, max_rows=4), 0
+    engine, parts = engine_of(policy), 0
     while waiting := [turns for turns in waiting if turns]:
         some = [waiting[i] for i in rng.permutation(len(waiting))[: 1 + rng.integers(len(waiting))]]
         for request, generation in zip(now := [turns.pop(0) for turns in some], tiny.sample(engine, now), strict=True):
@@ -274,7 +271,7 @@ def test_the_mode_of_the_model_is_given_back(policy):
 def test_samples_follow_the_distribution(policy, temperature):
     draws, prompt = 3000, [2, 5, 3]
     requests = [ask(chat=i, ids=prompt, max_tokens=1, temperature=temperature, seed=i) for i in range(draws)]
-    generations = tiny.sample(engine_of(policy, max_rows=1000), requests)
+    generations = tiny.sample(engine_of(policy), requests)
     counts = np.bincount([g.ids[0] for g in generations], minlength=VOCABULARY)
     with torch.no_grad():
         states = policy.hidden(spans_of(["agent_0"]), torch.tensor([prompt]))

@@ -12,8 +12,8 @@ from marl_coop.engines.embedded import EmbeddedEngine
 class Told(EmbeddedEngine):
     """Keeps the versions that it was told of."""
 
-    def __init__(self, policy, max_rows=64):
-        super().__init__(policy, max_rows)
+    def __init__(self, policy, max_chats=64):
+        super().__init__(policy, max_chats)
         self.versions = []
 
     def load_adapters(self, version):
@@ -49,8 +49,16 @@ def test_a_configuration_names_an_engine_by_its_dotted_path(tmp_path, monkeypatc
     module.make = lambda policy, args: Told(policy, args.max_rows)
     monkeypatch.setitem(sys.modules, "my_engines", module)
     trainer = tiny.cue_trainer(tmp_path / "mine", engine="my_engines:make", max_rows=3)
-    assert isinstance(trainer.players.engine, Told) and trainer.players.engine.max_rows == 3
+    assert isinstance(trainer.players.engine, Told) and trainer.players.engine.max_chats == 3
     assert type(tiny.cue_trainer(tmp_path / "ours").players.engine) is EmbeddedEngine
+
+
+def test_what_is_no_engine_is_refused_by_the_name_of_what_it_lacks(tmp_path, monkeypatch):
+    module = ModuleType("my_engines")
+    module.make = lambda policy, args: object()
+    monkeypatch.setitem(sys.modules, "my_engines", module)
+    with pytest.raises(ValueError, match="my_engines:make makes a object, which lacks max_chats, submit, collect"):
+        tiny.cue_trainer(tmp_path, engine="my_engines:make")
 
 
 @pytest.mark.parametrize("name", ["embeded", "nowhere:Engine"])

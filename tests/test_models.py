@@ -86,7 +86,7 @@ def team_of(family):
 
 def played(policy, temperature=0.8):
     """Chats of both adapters and of the base over several turns, each of another length: (adapter, ids, sampled)."""
-    engine, rng = EmbeddedEngine(policy, max_rows=64), np.random.default_rng(0)
+    engine, rng = EmbeddedEngine(policy), np.random.default_rng(0)
     adapters = [*tiny.SEATS, None] * 2
     chats = {i: rng.integers(2, VOCABULARY, size=2 + 3 * i).tolist() for i in range(len(adapters))}
     sampled = {i: [] for i in chats}  # (place, log-probability) of each sampled token
@@ -214,7 +214,7 @@ def test_grouped_attention_is_refused_where_a_models_own_does_more(name, changes
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_chat_that_may_outgrow_the_models_positions_is_refused_and_one_that_fills_them_is_right(family, tmp_path):
     policy = team_of(family)
-    engine = EmbeddedEngine(policy, max_rows=4)
+    engine = EmbeddedEngine(policy)
     ids = {
         chat: np.random.default_rng(chat).integers(2, VOCABULARY, size=n).tolist() for chat, n in enumerate((125, 9))
     }

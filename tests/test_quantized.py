@@ -44,7 +44,7 @@ def test_what_a_rounded_base_samples_is_what_it_learns_from(quantized):
     base = quantized()
     check_model(base, tiny.lora_config(), tiny.SEATS, longest=64)
     policy = tiny.team(base)
-    engine = EmbeddedEngine(policy, max_rows=8)
+    engine = EmbeddedEngine(policy)
     requests = [
         Request(
             chat=(seat, i), ids=[5 + i, 6, 7 + i][: i + 1], adapter=seat, max_tokens=6, temperature=0.7,

@@ -21,6 +21,8 @@ TASKS = range(20, 26)
 class Recorded:
     """An engine that keeps what it was asked and what it answered."""
 
+    max_chats = None
+
     def __init__(self, engine):
         self.engine, self.asked, self.answered, self.forgotten = engine, [], [], 0
 
@@ -191,6 +193,8 @@ def test_an_episode_does_not_depend_on_the_others(trainer, played):
 class LastFirst:
     """An engine that gives one reply at a time, to what was asked last."""
 
+    max_chats = None
+
     def __init__(self, engine):
         self.engine, self.pending, self.answered = engine, [], []
 
@@ -219,6 +223,21 @@ def test_replies_may_come_in_any_order_and_hold_back_their_own_episode_alone(tra
             assert one.traces[seat].ids == other.traces[seat].ids
             for a, b in zip(one.traces[seat].turns, other.traces[seat].turns, strict=True):
                 assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(("room", "together"), [(4, [2, 2]), (5, [2, 2]), (6, [3, 1]), (1, [1, 1, 1, 1])])
+def test_no_more_chats_are_played_at_once_than_the_engine_has_memory_for(trainer, played, room, together):
+    runner = copy.copy(trainer.players)
+    runner.engine = engine = Recorded(trainer.players.engine)
+    engine.max_chats, tasks = room, TASKS[:4]
+    at_once = []
+    runner._end = lambda session: at_once.append(len(session.slots)) or type(runner)._end(runner, session)
+    rollouts = runner.play(tasks, sampling_seed=5)
+    assert at_once == together
+    for one, other in zip(rollouts, played[0], strict=False):
+        assert one.episode == other.episode
+        for seat in tiny.SEATS:
+            assert one.traces[seat].ids == other.traces[seat].ids
 
 
 class Altered(Recorded):

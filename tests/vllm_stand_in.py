@@ -111,7 +111,7 @@ def main(folder: str, port: str) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
     server.daemon_threads = True
     server.policy = tiny.team(load_base(folder, "float32")[0], adapters=["unused"])
-    server.engine = EmbeddedEngine(server.policy, max_rows=8)
+    server.engine = EmbeddedEngine(server.policy)
     server.lock, server.seen, server.wrong, server.adapters = threading.Lock(), [], {}, {}
     print("ready", server.server_port, flush=True)
     server.serve_forever()

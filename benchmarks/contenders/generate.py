@@ -51,6 +51,8 @@ class GenerateEngine:
         rows_at_once: of a call.
     """
 
+    max_chats = None
+
     def __init__(self, model: Any, played: Played, rows_at_once: int, pad: int):
         self.model, self.played, self.rows_at_once, self.pad = model, played, rows_at_once, pad
         self._pending: list[Request] = []

@@ -19,8 +19,8 @@ from marl_coop.profiling import PhaseTotal, profiling
 class RecordingEngine(EmbeddedEngine):
     """The embedded engine, and what it was asked and answered."""
 
-    def __init__(self, policy, max_rows: int):
-        super().__init__(policy, max_rows)
+    def __init__(self, policy, max_chats: int):
+        super().__init__(policy, max_chats)
         self.played = Played()
         self._asked: dict[Any, list[int]] = {}
 

@@ -31,16 +31,16 @@ def _row_of(request: Request) -> Row:
 
 
 class EmbeddedEngine:
-    """Samples all that was submitted in batches when it is collected, so it is best handed all that is ready.
+    """Samples all that was submitted in one batch when it is collected, so it is best handed all that is ready.
 
     Args:
         policy: the model to sample from. Its adapters are shared, so new ones are in force at once; `load_adapters`
             drops what the old ones computed.
-        max_rows: rows per batch; bounds the memory of a batch's cache.
+        max_chats: chats to play at once, which bounds the memory of their caches; None: no bound.
     """
 
-    def __init__(self, policy: TeamPolicy, max_rows: int):
-        self.policy, self.max_rows = policy, max_rows
+    def __init__(self, policy: TeamPolicy, max_chats: int | None = None):
+        self.policy, self.max_chats = policy, max_chats
         self._version = 0
         self._pending: dict[Hashable, Request] = {}
         self._batches: list[_Batch] = []
@@ -72,28 +72,28 @@ class EmbeddedEngine:
     @torch.no_grad()
     def collect(self) -> list[Generation]:
         requests, self._pending = {_row_of(r): r for r in self._pending.values()}, {}
+        if not requests:
+            return []
         training = self.policy.training
         self.policy.eval()
-        done: list[Generation] = []
         with unchanging_adapters(self.policy):
-            for batch in self._batched(requests):
-                done += batch.generate([requests[row] for row in batch.rows], self._version)
+            batch = self._batch(requests)
+            done = batch.generate([requests[row] for row in batch.rows], self._version)
         self.policy.train(training)
         return done
 
-    def _batched(self, requests: dict[Row, Request]) -> "list[_Batch]":
-        """Batches of just these rows, each with what is cached of it: those of before where they are still the same,
-        else new ones."""
-        whole = [b for b in self._batches if all(row in requests and b.begins(requests[row]) for row in b.rows)]
-        if sum(len(b.rows) for b in whole) == len(requests) and len(whole) <= -(-len(requests) // self.max_rows):
-            return whole
+    def _batch(self, requests: dict[Row, Request]) -> "_Batch":
+        """A batch of just these rows, with what is cached of each: the one of before where it is still the same, else
+        a new one."""
+        for batch in self._batches:
+            if requests.keys() == set(batch.rows) and all(map(batch.begins, requests.values())):
+                return batch
         cached = {r: (b, i) for b in self._batches for i, r in enumerate(b.rows) if r in requests}  # the newest wins
         cached = {row: place for row, place in cached.items() if place[0].begins(requests[row])}
         # rows of one adapter side by side, and of like length, so that little is padded
         order = sorted(requests, key=lambda row: (str(row[1]), len(requests[row].ids)))
-        groups = [order[i : i + self.max_rows] for i in range(0, len(order), self.max_rows)]
-        new = [_Batch(self.policy, group, [cached.get(row) for row in group]) for group in groups]
-        self._batches = [b for b in self._batches if any(row not in requests for row in b.rows)] + new
+        new = _Batch(self.policy, order, [cached.get(row) for row in order])
+        self._batches = [*(b for b in self._batches if any(row not in requests for row in b.rows)), new]
         return new
 
 

@@ -114,7 +114,7 @@ def _play(
     policy: TeamPolicy, adapters: Sequence[str | None], told: Sequence[int], rng: np.random.Generator
 ) -> list[Chat]:
     """Chats of random tokens, sorted by adapter; each is told as many before and after every turn as `told` says."""
-    engine, vocabulary = EmbeddedEngine(policy, max_rows=len(adapters)), policy.config.get_text_config().vocab_size
+    engine, vocabulary = EmbeddedEngine(policy), policy.config.get_text_config().vocab_size
     ids = [rng.integers(vocabulary, size=tokens).tolist() for tokens in told]
     sampled: list[list[tuple[int, float]]] = [[] for _ in adapters]
     names: list[object] = [*range(len(adapters))]

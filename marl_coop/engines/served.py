@@ -30,6 +30,8 @@ class ServedEngine(ABC):
         ValueError: the base is quantised.
     """
 
+    max_chats = None  # vLLM queues what it has no memory for
+
     def __init__(self, policy: TeamPolicy, published: PublishedAdapters):
         if policy.quantized:
             raise ValueError("vLLM would sample from the plain base: it goes without model.load_in_4bit")

@@ -2,8 +2,8 @@
 
     loading    the base, whole on every device: a run tries it before it is shared out
     warm-up    + an adapter, its gradients and Adam's two moments, `warmup.micro_batch_size` chats with gradients
-    play       + all adapters; the keys and values of all chats that are played at once, and either those of one batch
-               again, as its cache grows, or what reading a batch makes; or the share of a vLLM beside the trainer
+    play       + all adapters; the keys and values of the chats that are played at once, and either those again, as they
+               are copied into another batch, or what reading them makes; or the share of a vLLM beside the trainer
     reference  + what play kept of the frozen layers; a micro-batch without gradients
     learning   + gradients and Adam's moments of adapters and critics; a micro-batch with gradients
 
@@ -41,9 +41,10 @@ GAPS = 1.3  # on a CPU: measured over what is alive in steps of the reference an
 class Work:
     """What a run plays and learns: chats of `chat` tokens, of which `told` are read at once and `written` sampled.
 
-    `chats` are played at once by one process, `batch` of them in one batch, and `learned` are of one update; `warm` are
-    in one micro-batch of the warm-up, 0 where there is none, and `micro` in one of learning. `adapters` are trained,
-    and beside them lie `copies` of some, frozen: references and past selves; and `frozen` weights of adapters on disk.
+    `chats` are played by one process for an update or a batch of an evaluation, `batch` of them at once, and `learned`
+    are of one update; `warm` are in one micro-batch of the warm-up, 0 where there is none, and `micro` in one of
+    learning. `adapters` are trained, and beside them lie `copies` of some, frozen: references and past selves; and
+    `frozen` weights of adapters on disk.
 
     `engine` is that of `training.engine`, and `beside` the bytes that another process of it takes of the device while
     it plays.
@@ -102,7 +103,7 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
         told=lengths.told,
         written=max(1, sum(count * limits[phase] for phase, count in lengths.turns.items() if count)),
         chats=chats,
-        batch=min(args.max_rows, chats),
+        batch=min(max(1, args.max_rows // max(1, seats)) * seats, chats),
         learned=learned * seats,
         warm=config.warmup.micro_batch_size if warms else 0,
         micro=max(1, args.micro_batch_tokens // chat),
@@ -159,8 +160,9 @@ def phases(sizes: Footprint, work: Work, processes: int = 1, shared: bool = Fals
         step = sizes.warm + work.warm * sizes.warm_row
         found.append(PhaseMemory("warm-up", sizes.base + one * (2 + MOMENTS), step))
     if work.plays:
-        held = sizes.base + adapters + moments + work.chats * (prefix_row + sizes.cache_row)
-        found.append(PhaseMemory("play", held, max(sizes.feed, work.batch * sizes.cache_row)))
+        cache = work.batch * sizes.cache_row
+        held = sizes.base + adapters + moments + work.chats * prefix_row + cache
+        found.append(PhaseMemory("play", held, max(sizes.feed, cache)))
     elif work.beside:
         found.append(PhaseMemory("play beside vLLM", sizes.base + adapters + moments, work.beside))
     held = resident + adapters + moments + prefixes

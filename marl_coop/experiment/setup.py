@@ -36,7 +36,7 @@ from marl_coop.policy.loading import (
     vocabulary,
 )
 from marl_coop.policy.team import TeamPolicy
-from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, find_engine
+from marl_coop.ppo.config import MAX_TOKENS, MultiAgentPPOConfig, build_engine
 from marl_coop.rollout import limits
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Endpoint
@@ -250,7 +250,7 @@ def make_players(
 
 def make_engine(policy: TeamPolicy, args: MultiAgentPPOConfig) -> Engine:
     """What samples the replies, told of the adapters as they are."""
-    engine = find_engine(args.engine)(policy, args)
+    engine = build_engine(policy, args)
     engine.load_adapters(0)
     return engine
 

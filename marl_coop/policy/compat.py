@@ -172,7 +172,9 @@ class SlotCache(Cache):
         if missing > 0:
             more = -(-missing // GROWTH) * GROWTH
             self.slots += more
-            self._pairs = {i: (pad(k, (0, 0, 0, more)), pad(v, (0, 0, 0, more))) for i, (k, v) in self._pairs.items()}
+            for i in self._pairs:  # one layer at a time is there twice
+                keys, values = self._pairs[i]
+                self._pairs[i] = pad(keys, (0, 0, 0, more)), pad(values, (0, 0, 0, more))
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_, **__) -> tuple[Tensor, Tensor]:
         if layer_idx not in self._pairs:

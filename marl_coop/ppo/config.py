@@ -43,6 +43,7 @@ def _vllm_server(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
     return vllm_server.VLLMServerEngine(policy, **args.engine_options)
 
 
+ENGINE_MEMBERS = ("max_chats", "submit", "collect", "load_adapters", "reset_cache", "sleep")
 ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {
     "embedded": _embedded,
     "vllm": _vllm,
@@ -50,9 +51,19 @@ ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {
 }
 
 
-def find_engine(name: str) -> Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]:
-    """What makes the engine of `training.engine`, which `check_together` has found."""
-    return find(name, ENGINES, kind="engine")
+def build_engine(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
+    """The engine of `training.engine`, which `check_together` has found.
+
+    Raises:
+        ValueError: what is made there is no engine.
+    """
+    engine = find(args.engine, ENGINES, kind="engine")(policy, args)
+    if missing := [name for name in ENGINE_MEMBERS if not hasattr(engine, name)]:
+        kind = type(engine).__name__
+        raise ValueError(
+            f"training.engine: {args.engine} makes a {kind}, which lacks {', '.join(missing)} of marl_coop.engines.Engine"
+        )
+    return engine
 
 
 @dataclass
@@ -87,7 +98,8 @@ class MultiAgentPPOConfig(TrainingConfig):
         temperature: of sampling, > 0; log-probabilities in training are of the same distribution.
         max_stance_tokens, max_message_tokens, max_work_tokens, max_final_tokens: length limits of a reply; None: what
             demonstrations take in the environments that are played, and a margin (`marl_coop.rollout.limits`).
-        max_rows: chats per batch while playing.
+        max_rows: chats that are played at once, all seats of an episode together; it sets the memory of playing,
+            whatever the seats and episodes. Of vLLM, the replies that are sampled at once; a server has its own limit.
         micro_batch_tokens: tokens of chats in one forward and backward, padding included; it sets the memory of
             learning, whatever the seats and lengths. A chat that is longer goes alone.
         padding_free: the chats of a micro-batch stand one behind the other in one row, and none is padded (as in TRL).

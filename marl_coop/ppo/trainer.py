@@ -34,7 +34,7 @@ from marl_coop.policy.compat import TrainerBase
 from marl_coop.policy.loading import stop_ids, vocabulary
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.batch import SeatSample, micro_batches
-from marl_coop.ppo.config import MultiAgentPPOConfig, find_engine
+from marl_coop.ppo.config import MultiAgentPPOConfig, build_engine
 from marl_coop.ppo.engine_weights import PastSnapshots
 from marl_coop.ppo.experience import Collector
 from marl_coop.ppo.objective import Objective
@@ -91,7 +91,7 @@ class MultiAgentPPOTrainer(TrainerBase):
         super().__init__(model=model, args=args, processing_class=processing_class, callbacks=callbacks)
         self.policies = policies
         chat = chat or Chat(processing_class, system, stops=stop_ids(model.base), vocabulary=vocabulary(model.base))
-        engine = engine or find_engine(args.engine)(model, args)
+        engine = engine or build_engine(model, args)
         max_tokens = limits.settled(args.max_tokens, make_env(), chat)
         self.players = RolloutRunner(make_env, policies, engine, chat, max_tokens, args.temperature)
         self.collector = Collector(model, args, self.players, rewards, policies, self.accelerator, on_rollouts)

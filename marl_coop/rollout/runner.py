@@ -92,7 +92,18 @@ class RolloutRunner:
 
     @phase("environments")
     def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
-        return self._end(self._begin(slots))
+        return [rollout for some in self._shares(slots) for rollout in self._end(self._begin(some))]
+
+    def _shares(self, slots: "list[_EpisodeSlot]") -> "list[list[_EpisodeSlot]]":
+        """What is played together: as many episodes as the engine has memory for the chats of, one at least."""
+        shares, chats = [], math.inf
+        for slot in slots:
+            chats += slot.sampled
+            if not shares or chats > (self.engine.max_chats or math.inf):
+                shares.append([])
+                chats = slot.sampled
+            shares[-1].append(slot)
+        return shares
 
     def _begin(self, slots: "list[_EpisodeSlot]") -> "_Session":
         self.engine.reset_cache()
@@ -239,6 +250,11 @@ class _EpisodeSlot:
         self.scripted: dict[Seat, str] = {}
         self.replies: dict[Seat, str] = {}
         self.round = 0
+
+    @property
+    def sampled(self) -> int:
+        """Its chats that the engine samples."""
+        return sum(isinstance(trace.player, str | PastSelf | None) for trace in self.traces.values())
 
     def prepare(self) -> None:
         """Write the next replies of the scripted partners."""
