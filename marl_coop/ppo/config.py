@@ -59,10 +59,8 @@ def build_engine(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
     """
     engine = find(args.engine, ENGINES, kind="engine")(policy, args)
     if missing := [name for name in ENGINE_MEMBERS if not hasattr(engine, name)]:
-        kind = type(engine).__name__
-        raise ValueError(
-            f"training.engine: {args.engine} makes a {kind}, which lacks {', '.join(missing)} of marl_coop.engines.Engine"
-        )
+        lacks = f"{type(engine).__name__}, which lacks {', '.join(missing)} of marl_coop.engines.Engine"
+        raise ValueError(f"training.engine: {args.engine} makes a {lacks}")
     return engine
 
 
