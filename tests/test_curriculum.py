@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from envs.design_review import DesignReview
 from envs.paired_functions import PairedFunctions
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
+from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
+from marl_coop.engines.embedded import EmbeddedEngine
 from marl_coop.experiment import setup
 from marl_coop.experiment.callbacks import CurriculumLevel
 
@@ -236,10 +239,36 @@ def levels_trained(folder, resume=None, **training):
         **({"num_updates": 4, "save_updates": 1, "save_total_limit": None} | training),
     )
     trainer.players.make_env = lambda: Given(**curriculum.arguments)
+    trainer.players.play_ahead = lambda *seeds: at_once(trainer.players.play, *seeds)
     trainer.add_callback(CurriculumLevel(curriculum, trainer.collector.metrics))
     trainer.train(resume_from_checkpoint=resume)
     assert played == [[level == 0] * 8 for level in log.levels]
     return log.levels
+
+
+def make_engine(policy, args):
+    """An engine that nobody knows to sleep while adapters learn."""
+    return EmbeddedEngine(policy, args.max_rows)
+
+
+def at_once(play, *seeds):
+    """What is played ahead, played before learning: the test trains on no server."""
+    played = Future()
+    played.set_result(play(*seeds))
+    return played
+
+
+def test_an_update_that_was_played_ahead_counts_for_the_level_that_it_was_played_on(tmp_path):
+    served = {"engine": "test_curriculum:make_engine", "async_play": True, "num_updates": 6}
+    assert levels_trained(tmp_path, **served) == [0, 0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("replays", ["training.advantage=counterfactual", "rewards.solo_gain={weight: 0.5}"])
+def test_a_curriculum_is_refused_where_episodes_of_one_level_would_be_replayed_on_another(replays):
+    ahead = ["training.engine=test_curriculum:make_engine", "training.async_play=true", replays]
+    check_config(load_config([], ahead))
+    with pytest.raises(ConfigError, match="training.async_play: it must be false: .* with env.curriculum"):
+        check_config(load_config([], [*ahead, "env.curriculum={}"]))
 
 
 def test_training_climbs_and_falls_between_updates_and_goes_on_where_it_stopped(tmp_path):

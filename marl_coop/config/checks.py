@@ -19,6 +19,7 @@ from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES
 from marl_coop.training_rules import check_length, check_shares, check_together, plays_of_task, updates_of
+from rewards.terms.solo_gain import SoloGain
 
 ATTENTIONS = (  # ours, and those of transformers that need no code from elsewhere
     "grouped", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention",
@@ -62,6 +63,15 @@ def _check_training(config: Config) -> None:
     with _at(config, "training", "engine"):
         if said.get("engine") == "vllm" and find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
+    with _at(config, "training", "async_play"):
+        replays = said.get("advantage") == "counterfactual" or any(
+            isinstance(term, SoloGain) and term.weight for term in config.reward_stack.terms
+        )
+        if said.get("async_play") and replays and config.curriculum:
+            raise ValueError(
+                "it must be false: advantage=counterfactual and solo_gain replay episodes, and with env.curriculum "
+                "those that were begun ahead may be of another level"
+            )
     updates, adapters = updates_of(said), policies.learners(config.policies)
     with _at(config, "training", "alternate_updates"):
         if (each := said.get("alternate_updates") or 0) * (len(adapters) - 1) >= updates:

@@ -207,7 +207,9 @@ class HeldOut(TrainerCallback, ExportableState):
 class CurriculumLevel(TrainerCallback, ExportableState):
     """Tells a curriculum what came of each update, and the trainer's metrics its level; every checkpoint has its state.
 
-    The success that it is told is that of all processes, so all of them are on the same level.
+    The success that it is told is that of all processes, so all of them are on the same level. One that plays ahead has
+    begun an update before it knows what came of the one before: that update counts for the level that it was played on,
+    and for none where the level has changed since.
     """
 
     def __init__(self, curriculum: Curriculum, metrics: MeanMetrics):
@@ -216,12 +218,19 @@ class CurriculumLevel(TrainerCallback, ExportableState):
     def on_train_begin(self, args, state, control, **kwargs):
         saved = cast(dict[str, Any], state.stateful_callbacks).setdefault(type(self).__name__, self.state())
         self.curriculum.restore(saved["attributes"])
-        self.metrics.add("curriculum/level", self.curriculum.level)
+        self._play_on(self.curriculum.level)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args: Any, state, control, logs=None, **kwargs):
         if logs and "team/success" in logs:
-            self.curriculum.record(logs["team/success"], args.episodes_per_update)
-            self.metrics.add("curriculum/level", self.curriculum.level)
+            begun = self.curriculum.level
+            if self._played == begun:
+                self.curriculum.record(logs["team/success"], args.episodes_per_update)
+            self._play_on(begun if args.async_play else self.curriculum.level)
+
+    def _play_on(self, level: int) -> None:
+        """Note the level of the next update that is logged."""
+        self._played = level
+        self.metrics.add("curriculum/level", level)
 
     def state(self) -> dict:
         return {"args": {}, "attributes": self.curriculum.state()}
