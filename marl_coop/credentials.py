@@ -35,10 +35,10 @@ def key_of(variable: str) -> str | None:
     return os.environ.get(variable, "").strip() or None
 
 
-def variable_in(text: str) -> str | None:
-    """The variable of the environment, called like one with a key, whose value stands in a text; None: no such one."""
+def keys_here() -> dict[str, str]:
+    """The keys in the environment, by variables that are called so: those too long to stand in a text by chance."""
     called = (name for name in os.environ if re.search("(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE))
-    return next((name for name in called if len(key := key_of(name) or "") >= SHORTEST and key in text), None)
+    return {name: key for name in called if len(key := key_of(name) or "") >= SHORTEST}
 
 
 def masked(text: str, variable: str) -> str:

@@ -1,5 +1,6 @@
 """Settings for every test: no network, no tracker, no deadline for single examples of hypothesis on a busy machine."""
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -13,6 +14,10 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARA
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # each training collects garbage once; what the imports hold takes most of that time, and stays
 
 
 def pytest_runtest_setup(item):

@@ -22,7 +22,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import ablation, executors, run_time
-from marl_coop.experiment.ablation import ArmRun
+from marl_coop.experiment.arm_run import ArmRun
 from marl_coop.runs import rundir
 from marl_coop.runs.records import append_metrics
 

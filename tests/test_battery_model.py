@@ -9,7 +9,7 @@ import pytest
 import tiny
 import yaml
 from test_endpoint import completion, server  # noqa: F401  a fixture
-from train_py import start
+from train_py import run_here
 
 from marl_coop import cli
 from marl_coop.experiment import model_play
@@ -27,10 +27,7 @@ CONDITIONS = [
 @pytest.fixture(scope="module")
 def run(place) -> Path:
     """The folder of a run of one update."""
-    process = start(place, "run", "training.num_updates=1", "evaluation.episodes=2")
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors[-2000:]
-    return place / "run"
+    return run_here(place, "run", "training.num_updates=1", "evaluation.episodes=2")
 
 
 @pytest.fixture

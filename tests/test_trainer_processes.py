@@ -1,11 +1,10 @@
 """Several processes against one: the same episodes, steps, weights and numbers."""
 
-import json
 from pathlib import Path
 
 import pytest
 import tiny
-from processes import launch
+from processes import launch, launch_each, written
 
 from marl_coop.runs.checkpoints import ASIDE, whole_checkpoints
 
@@ -60,6 +59,31 @@ def saved(folder: Path) -> list[bytes]:
     return [(folder / seat / "adapter_model.safetensors").read_bytes() for seat in tiny.SEATS]
 
 
+CHECKPOINTS = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import tiny
+from trained import same
+
+folder = Path(sys.argv[1])
+options = {"num_updates": 2, "save_updates": 1, "optim": "adamw_torch", "learning_rate": 0.01, "episodes_per_update": 4}
+straight = tiny.cue_trainer(folder / "run", **options)
+straight.train()
+first = folder / "run" / "checkpoint-1"
+files = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
+manifest = sorted(json.loads((first / "manifest.json").read_text()))
+torch.manual_seed(123)
+policy = tiny.team(tiny.base_model(len(straight.processing_class)), seed=99)
+resumed = tiny.cue_trainer(folder / "run", policy=policy, **options)
+resumed.train(resume_from_checkpoint=str(first))
+equal = same(tiny.weights(straight.model), tiny.weights(resumed.model))
+rank = straight.args.process_index
+(folder / f"rank-{rank}.json").write_text(json.dumps({"files": files, "manifest": manifest, "equal": equal}))
+"""
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "one"
@@ -67,17 +91,38 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("processes", "options"), [(2, ""), pytest.param(4, "", marks=pytest.mark.slow), (2, "shard_base=True, ")]
-)
-def test_several_processes_do_what_one_does(tmp_path, alone, processes, options):
-    (one,) = (json.loads(path.read_text()) for path in alone.glob("rank-*.json"))
-    ranks = launch(SCRIPT.replace("num_updates", f"{options}num_updates", 1), tmp_path / "run", processes)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """What two processes wrote, by what was asked of them."""
+    folder = tmp_path_factory.mktemp("two")
+    scripts = {
+        "whole": SCRIPT,
+        "shared": SCRIPT.replace("num_updates", "shard_base=True, num_updates", 1),
+        "whole checkpoints": CHECKPOINTS,
+        "shared checkpoints": CHECKPOINTS.replace('"num_updates"', '"shard_base": True, "num_updates"'),
+    }
+    launch_each(scripts, folder, 2)
+    return folder
+
+
+@pytest.mark.parametrize("base", ["whole", "shared"])
+def test_two_processes_do_what_one_does(alone, two, base):
+    do_what_one_does(two / base, 2, alone)
+
+
+@pytest.mark.slow
+def test_four_processes_do_what_one_does(tmp_path, alone):
+    launch(SCRIPT, tmp_path / "four", 4)
+    do_what_one_does(tmp_path / "four", 4, alone)
+
+
+def do_what_one_does(folder, processes, alone):
+    (one,), ranks = written(alone, 1), written(folder, processes)
     assert len({rank["backwards"] for rank in ranks}) == 1
-    assert len({tuple(saved(tmp_path / "run" / f"rank-{rank}")) for rank in range(processes)}) == 1
+    assert len({tuple(saved(folder / f"rank-{rank}")) for rank in range(processes)}) == 1
     for update in range(2):
         assert [episode for rank in ranks for episode in rank["played"][update]] == one["played"][update]
-    before, after = loaded(alone / "rank-0"), loaded(tmp_path / "run" / "rank-0")
+    before, after = loaded(alone / "rank-0"), loaded(folder / "rank-0")
     start = tiny.weights(tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))))
     distance = max((before[name] - after[name]).abs().max().item() for name in before)
     moved = max((before[name] - start[name]).abs().max().item() for name in before)
@@ -137,39 +182,14 @@ def loaded(folder):
     return tiny.weights(policy)
 
 
-CHECKPOINTS = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-import tiny
-from trained import same
-
-folder = Path(sys.argv[1])
-options = {"num_updates": 2, "save_updates": 1, "optim": "adamw_torch", "learning_rate": 0.01, "episodes_per_update": 4}
-straight = tiny.cue_trainer(folder / "run", **options)
-straight.train()
-first = folder / "run" / "checkpoint-1"
-files = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
-manifest = sorted(json.loads((first / "manifest.json").read_text()))
-torch.manual_seed(123)
-policy = tiny.team(tiny.base_model(len(straight.processing_class)), seed=99)
-resumed = tiny.cue_trainer(folder / "run", policy=policy, **options)
-resumed.train(resume_from_checkpoint=str(first))
-equal = same(tiny.weights(straight.model), tiny.weights(resumed.model))
-rank = straight.args.process_index
-(folder / f"rank-{rank}.json").write_text(json.dumps({"files": files, "manifest": manifest, "equal": equal}))
-"""
-
-
-@pytest.mark.parametrize("options", ["", pytest.param('"shard_base": True, ', marks=pytest.mark.slow)])
-def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path, options):
-    ranks = launch(CHECKPOINTS.replace('"num_updates"', f'{options}"num_updates"'), tmp_path / "two", 2)
+@pytest.mark.parametrize("base", ["whole", "shared"])
+def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stopped(tmp_path, two, base):
+    ranks = written(two / f"{base} checkpoints", 2)
     assert [rank["equal"] for rank in ranks] == [True, True]
     for rank in ranks:
         assert {*rank["files"]} == {*rank["manifest"], "manifest.json"}
         assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "scheduler.pt"} < {*rank["manifest"]}
-    run = tmp_path / "two" / "run"
+    run = two / f"{base} checkpoints" / "run"
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-1", "checkpoint-2"]
     assert not (run / ASIDE).exists()
     alone = tiny.cue_trainer(

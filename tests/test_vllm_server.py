@@ -42,6 +42,7 @@ class StandIn:
     def begin(self):
         tests = Path(__file__).parent
         environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"}
+        environment["TMPDIR"] = str(self.folder)  # it is killed
         command = [sys.executable, str(tests / "vllm_stand_in.py"), str(self.folder), str(self.port)]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import tiny
 
+from marl_coop.config.schema import load_config
+from marl_coop.experiment.experiment import Experiment
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,13 +36,25 @@ def command(place: Path, run: str, *words: str | Path) -> list[str]:
 
 
 def environment(place: Path) -> dict[str, str]:
+    """What a process is told; one that is killed leaves its temporary files in `place`."""
+    (place / "tmp").mkdir(exist_ok=True)
     mine = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     return mine | {
         "NETRC": os.devnull,
         "MARL_COOP_CACHE": str(place / "cache"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(place / "tmp"),
     }
+
+
+def run_here(place: Path, run: str, *words: str) -> Path:
+    """The folder of a run that this process does: it has imported already what a process of its own would import."""
+    _, _, _, file, *overrides = command(place, run, *words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARL_COOP_CACHE", str(place / "cache"))
+        Experiment(load_config([file], [*map(str, overrides)])).run()
+    return place / run
 
 
 def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:

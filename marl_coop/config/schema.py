@@ -28,7 +28,7 @@ from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curri
 from marl_coop.config.errors import ConfigError, Keys, check_folders, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_file, source_of
 from marl_coop.config.title import make_title
-from marl_coop.credentials import variable_in
+from marl_coop.credentials import keys_here
 from marl_coop.hyperparameters import ELSEWHERE, MOST_RANK, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
 from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
@@ -325,11 +325,12 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     layers = [(str(file), read_file(Path(file))) for file in files]
     layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
     values: dict = {}
+    secrets = keys_here()
     try:
         values = merge(DEFAULTS, layers)
         for keys, value in leaves(values).items():
             for depth, text in enumerate((*map(str, keys), str(value))):
-                if variable := variable_in(text):
+                if variable := next((name for name, secret in secrets.items() if secret in text), None):
                     problem = f"it has what ${variable} has, and the run's records would show it"
                     raise ConfigError(f"{problem}: read it where it is used", keys[:depth])
         config = Config.model_validate(values)

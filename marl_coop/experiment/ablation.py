@@ -25,38 +25,13 @@ from marl_coop.config.layers import COMMAND_LINE, leaves, override_of
 from marl_coop.config.schema import Config, Evaluation, load_config
 from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
 from marl_coop.experiment import checks, setup
+from marl_coop.experiment.arm_run import ArmRun
 from marl_coop.runs import rundir
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.records import read_metrics
 
 TOLERANCE = 0.1  # how far apart budgets may be and be called equal
 COMPARED_TASKS = 8  # of the evaluation, made to see that arms have the same
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmRun:
-    """One arm with one seed, and the words of `marl-coop train` that begin it."""
-
-    arm: str
-    seed: int
-    folder: Path
-    words: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}-seed-{self.seed}"
-
-    @property
-    def begun(self) -> bool:
-        return (self.folder / "run.json").is_file()
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / "results.json").is_file()
-
-    def command(self) -> list[str]:
-        """The words that begin the run or, where it has begun, go on with it."""
-        return ["train", "--resume", str(self.folder)] if self.begun else ["train", *self.words]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_coop.config.errors import ConfigError
-from marl_coop.experiment.ablation import ArmRun
+from marl_coop.experiment.arm_run import ArmRun
 
 ALONE = (sys.executable, "-m", "marl_coop")
 POLL_S = 0.2

@@ -78,7 +78,9 @@ class Chat:
         self._opening, self._to_user = len(opening), len(to_user)  # where what somebody wrote begins
         self._to_reply = {_FIRST: len(to_reply), _SECOND: len(again)}
         self.eos, self._end_text = self._end_of_turn(to_user, end_of_turn)
-        declared = [tokenizer.eos_token_id, *self._ids(self._end_text), *stops]
+        end = self._ids(self._end_text)
+        self._skipped = len(end)  # the end of a reply, which stands in the text for what follows it
+        declared = [tokenizer.eos_token_id, *end, *stops]
         self.stops = frozenset({self.eos} | {i for i in declared if i is not None})
         self._before_reply = to_reply
         self._lead = before_reply.removeprefix(to_reply) if before_reply.startswith(to_reply) else ""
@@ -100,8 +102,7 @@ class Chat:
         """`ids` (a chat that ends with a reply) with the next observation added, up to where the reply begins."""
         _, text = self._around_reply(observation)
         added = self._encode(text, self._to_user, len(text) - self._to_reply[_SECOND])
-        skipped = len(self._ids(self._end_text))  # the end of the reply, which stands in the text for what follows it
-        return [*ids, *([] if ids[-1] in self.stops else [self.eos]), *added[skipped:]]
+        return [*ids, *([] if ids[-1] in self.stops else [self.eos]), *added[self._skipped :]]
 
     def reply_ids(self, text: str) -> list[int]:
         """Ids of a reply that is given as text, with what the template puts before it and the end-of-turn token."""
@@ -202,9 +203,10 @@ class Chat:
 
     def _ids(self, text: str, after: str = "") -> list[int]:
         """Ids of a text where it follows another: one that begins every text with a space has none here."""
-        before, both = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (after, after + text))
-        if after and both[: len(before)] == before:
-            return both[len(before) :]
+        if after:
+            before, both = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (after, after + text))
+            if both[: len(before)] == before:
+                return both[len(before) :]
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _encode(self, text: str, start: int, stop: int, after: str = "") -> list[int]:
