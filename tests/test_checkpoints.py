@@ -196,8 +196,8 @@ def test_what_a_run_came_to_is_set_aside_where_it_goes_on_and_kept_where_it_has_
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
 def test_a_note_of_the_best_checkpoint_that_is_damaged_is_one_line(two, tmp_path, content):
     run = shutil.copytree(two, tmp_path / "run")
-    (run / rundir.BEST).write_text(content)
-    with pytest.raises(rundir.RunError, match=r"best.json' cannot be read: name a checkpoint instead of 'best'$"):
+    (run / checkpoints.BEST).write_text(content)
+    with pytest.raises(checkpoints.CheckpointError, match=r"best.json' cannot be read: remove it, and no checkpoint"):
         rundir.saved_policy(run, "best")
 
 

@@ -17,16 +17,18 @@ import torch
 from huggingface_hub import HfApi
 from viewed import HOSTILE, REWARDS, played
 
+from envs import make
 from envs.core.env import SEATS
 from envs.core.episode import StopReason
 from envs.core.seeds import Stream, task_seed
 from marl_coop import cli
 from marl_coop.evaluation.evaluate import before_and_after
+from marl_coop.experiment.outcome import write_cards_of_best
 from marl_coop.export import card as cards
 from marl_coop.export.card import About, model_card, peft_snippet
 from marl_coop.export.dataset import write_dataset
 from marl_coop.export.hub import push
-from marl_coop.runs.checkpoints import CRITICS
+from marl_coop.runs.checkpoints import CRITICS, NEEDED, publish
 from marl_coop.runs.played import PlayedEpisode, saved_episodes
 from marl_coop.runs.records import EpisodeRecord, append_metrics, write_episodes
 from marl_coop.runs.rundir import record_start
@@ -44,7 +46,7 @@ ABOUT = About(
     system="You are one of two.",
     phases=("stance", "talk", "final"),
     seed=3,
-    episodes=4,
+    judged_on="On 4 unseen instances.",
 )
 COLUMNS, ROWS = ("metric", "before", "after"), [["J", "0.10 [0.00, 0.20]", "0.70 [0.60, 0.80]"]]
 
@@ -329,24 +331,44 @@ def test_a_hub_that_is_not_reached_is_one_line(offline, tmp_path, monkeypatch):
         push([tmp_path / "agent_0"], "me/one", nobody)
 
 
-@pytest.mark.parametrize(("last", "said"), [(0.2, True), (0.8, False)])
-def test_that_a_checkpoint_was_better_than_what_is_pushed_is_said(run, tmp_path, capsys, monkeypatch, last, said):
+@pytest.mark.parametrize(("updates", "pushed"), [(2, "checkpoint-12"), (1, "")])
+def test_the_best_checkpoint_is_pushed_unless_it_is_the_runs_end(run, tmp_path, capsys, monkeypatch, updates, pushed):
     place = tmp_path / "run"
     shutil.copytree(run, place)
+    checkpoint = tmp_path / "checkpoint-12"
+    for folder in (place, checkpoint):
+        for seat in SEATS:
+            (folder / seat).mkdir(parents=True)
+            (folder / seat / "README.md").touch()
+    for name in NEEDED:
+        (checkpoint / name).touch()
+    publish(checkpoint, place, limit=None)
     (place / CRITICS).touch()
-    for seat in SEATS:
-        (place / seat).mkdir()
-        (place / seat / "README.md").touch()
     best = {"checkpoint": "checkpoint-12", "update": 1, "metric": "j", "value": 0.8}
     (place / "best.json").write_text(json.dumps(best))
-    for update, value in ((1, 0.8), (2, last)):
-        append_metrics(place / "metrics.jsonl", {"update": update, "step": update, "eval/j": value})
-    monkeypatch.setattr("marl_coop.export.hub.push", lambda adapters, repo: [repo])
+    for update in range(1, updates + 1):
+        append_metrics(place / "metrics.jsonl", {"update": update, "step": 12 * update, "eval/j": 0.9 - 0.1 * update})
+    taken = []
+    monkeypatch.setattr("marl_coop.export.hub.push", lambda adapters, repo: taken.extend(adapters) or [repo])
     assert cli.main(["export", str(place), "--push-to-hub", "me/team"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    line = "adapters of the run's end are pushed: j 0.20 in the last evaluation while it trained, and checkpoint-12 had"
-    assert told[-1] == "pushed: me/team"
-    assert [line in one for one in told[:-1]] == [True] * said
+    assert taken == [place / pushed / seat for seat in SEATS]
+    said = ["checkpoint-12 is pushed: j 0.80, the best while it trained"] if pushed else []
+    assert capsys.readouterr().out.splitlines() == [*said, "pushed: me/team"]
+
+
+def test_the_card_of_the_best_checkpoint_has_the_results_of_the_evaluation_that_chose_it(tmp_path):
+    episodes, end = played(4), ["python", "train.py"]
+    write_episodes(tmp_path / "evaluations" / "update-0002.jsonl", episodes)
+    (tmp_path / "checkpoint-12" / "agent_0").mkdir(parents=True)
+    best = {"checkpoint": "checkpoint-12", "update": 2, "metric": "success", "value": 1.0}
+    write_cards_of_best(tmp_path, make("PairedFunctions"), ABOUT, ["agent_0"], end)
+    assert not (tmp_path / "checkpoint-12/agent_0/README.md").exists()  # nothing was found best yet
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    write_cards_of_best(tmp_path, make("PairedFunctions"), ABOUT, ["agent_0"], end)
+    text = (tmp_path / "checkpoint-12/agent_0/README.md").read_text()
+    assert "On 4 unseen instances after update 2, the evaluation with the highest success while it trained." in text
+    success = measure(episodes)["success"]
+    assert f"| success | {success} | " in text and "| metric | after update 2 | ceiling | cases |" in text
 
 
 def test_adapters_without_a_card_are_not_pushed(run, capsys):

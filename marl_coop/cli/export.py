@@ -1,7 +1,6 @@
 """`marl-coop export`: a run's episodes as other libraries open them, its adapters to the Hub, its curves in a view."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +12,7 @@ from marl_coop.config.errors import ConfigError
 from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.experiment.recorded import recorded_config
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import FULL
+from marl_coop.runs.checkpoints import FULL, best_checkpoint
 from marl_coop.runs.played import saved_episodes
 from marl_coop.runs.records import read_metrics
 from marl_coop.runs.rundir import RunError
@@ -99,33 +98,19 @@ def _save_view(run: Path, project: str) -> int:
 def _push(run: Path, repo: str) -> int:
     from marl_coop.export.hub import push
 
-    folder = rundir.saved_policy(run)
+    best, logged = best_checkpoint(run), read_metrics(run / "metrics.jsonl")
+    if best and logged and best["update"] == logged[-1]["update"]:
+        best = None  # it is the run's end, whose cards say more
+    folder = rundir.saved_policy(run, best["checkpoint"] if best else None)
     names = policies.learners(recorded_config(run).policies)
     for adapter in names:
         if not (folder / adapter / "README.md").is_file():
             raise RunError(f"{str(folder / adapter)!r} has no card: a run writes them when it ends; let it go on")
-    if better := _better(run):
-        print(better)
     try:
         pushed = push([folder / adapter for adapter in names], repo)
     except ValueError as error:
         raise RunError(str(error)) from error
+    if best:
+        print(f"{best['checkpoint']} is pushed: {best['metric']} {best['value']:.2f}, the best while it trained")
     print(f"pushed: {', '.join(pushed)}")
     return 0
-
-
-def _better(run: Path) -> str | None:
-    """That a checkpoint was better while the run trained than what is pushed, the adapters of its end, of which its
-    cards speak; None: it was not."""
-    if not (run / rundir.BEST).is_file():
-        return None
-    try:
-        best = json.loads((run / rundir.BEST).read_text(encoding="utf-8"))
-        name, metric, value = best["checkpoint"], best["metric"], best["value"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{str(run / rundir.BEST)!r} cannot be read") from error
-    played = [record for record in read_metrics(run / "metrics.jsonl") if f"eval/{metric}" in record]
-    if played and (last := played[-1][f"eval/{metric}"]) < value:
-        found = f"{metric} {last:.2f} in the last evaluation while it trained, and {name} had {value:.2f}"
-        return f"the adapters of the run's end are pushed: {found}"
-    return None

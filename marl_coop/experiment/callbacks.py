@@ -14,11 +14,10 @@ from marl_coop.evaluation.alarms import ringing, still_read
 from marl_coop.policy.compat import ExportableState
 from marl_coop.ppo.metrics import MeanMetrics
 from marl_coop.ppo.trainer import MultiAgentPPOTrainer
-from marl_coop.runs.checkpoints import step_of
+from marl_coop.runs.checkpoints import BEST, step_of
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.progress import Progress
 from marl_coop.runs.records import append_metrics, forget_metrics_after, read_metrics
-from marl_coop.runs.rundir import BEST
 
 SHOWN = {  # beside the KL
     "team/success": "success",

@@ -36,7 +36,7 @@ from marl_coop.experiment.callbacks import (
 )
 from marl_coop.experiment.console import run_console
 from marl_coop.experiment.libraries import quiet_libraries
-from marl_coop.experiment.outcome import RunOutcome
+from marl_coop.experiment.outcome import RunOutcome, write_cards, write_cards_of_best
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_before, recorded_config
 from marl_coop.experiment.start import check_start
@@ -406,13 +406,15 @@ class Experiment:
         for text in outcome.alarms(folder / "metrics.jsonl"):
             self.console.print(f"alarm: {text}")
         start = rundir.recorded(folder)["starts"][0]
-        outcome.write_cards(folder, self._about(outcome.episodes, start), learners, start["command"])
+        about = self._about(f"On {outcome.episodes} unseen instances, the same before and after.", start)
+        write_cards(folder, about, learners, start["command"], COLUMNS, outcome.rows)
+        write_cards_of_best(folder, self.evaluation_env, about, learners, start["command"])
         for tracker in filter(None, [self.wandb, self.tensorboard]):
             tracker.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
 
-    def _about(self, episodes: int, start: rundir.Start) -> About:
+    def _about(self, judged_on: str, start: rundir.Start) -> About:
         config, families = self.config, self.config.env.get("families")
         return About(
             run=self.name,
@@ -424,7 +426,7 @@ class Experiment:
             system=self.chat.system,
             phases=[str(phase) for phase in self.env.config.phases],
             seed=config.seed,
-            episodes=episodes,
+            judged_on=judged_on,
             commit=(start["git"] or {}).get("commit"),
             processes=start.get("processes", 1),
         )

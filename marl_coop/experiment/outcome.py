@@ -14,10 +14,11 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Episode
 from marl_coop.evaluation.alarms import ringing, worsened
 from marl_coop.evaluation.ceiling import ceiling
-from marl_coop.evaluation.evaluate import COLUMNS, before_and_after, rows, table
+from marl_coop.evaluation.evaluate import TABLE, before_and_after, rows, table
 from marl_coop.export.card import About, model_card
+from marl_coop.runs.checkpoints import best_checkpoint
 from marl_coop.runs.files import write_whole
-from marl_coop.runs.records import read_metrics
+from marl_coop.runs.records import read_episodes, read_metrics
 from rewards.metrics import Metric, seats_of
 
 
@@ -72,12 +73,54 @@ class RunOutcome:
         plain = {side: {n: dataclasses.asdict(m) for n, m in found.items()} for side, found in self.results.items()}
         write_whole(file, json.dumps(plain, indent=2) + "\n")
 
-    def write_cards(self, folder: Path, about: About, learners: Sequence[str], command: Sequence[str]) -> None:
-        """Put a model card beside each trained adapter of a run's folder."""
-        for adapter in learners:
-            write_whole(folder / adapter / "README.md", str(model_card(adapter, about, command, COLUMNS, self.rows)))
-
     @property
     def values(self) -> dict[str, dict[str, float | None]]:
         """The bare numbers, as trackers take them."""
         return {side: {name: metric.value for name, metric in found.items()} for side, found in self.results.items()}
+
+
+def write_cards(
+    folder: Path,
+    about: About,
+    learners: Sequence[str],
+    command: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+) -> None:
+    """Put a model card beside each trained adapter of a folder, with the table of what it came to."""
+    for adapter in learners:
+        write_whole(folder / adapter / "README.md", str(model_card(adapter, about, command, columns, rows)))
+
+
+def write_cards_of_best(
+    folder: Path, env: CoopEnv, about: About, learners: Sequence[str], command: Sequence[str]
+) -> None:
+    """Put a model card beside each adapter of a run's best checkpoint, with what came of the evaluation that found it.
+
+    Nothing is written where a run has no best checkpoint, or where that or its evaluation is gone.
+
+    Args:
+        folder: the run's.
+        env: the environment of the evaluation.
+    """
+    best = best_checkpoint(folder)
+    played = folder / "evaluations" / f"update-{best['update']:04d}.jsonl" if best else folder
+    if best is None or not played.is_file() or not (folder / best["checkpoint"]).is_dir():
+        return
+    episodes = read_episodes(played)
+    results = before_and_after(episodes, episodes, ceiling(env, episodes), learners)
+    found, ideal = results["after"], results.get("ceiling", {})
+    shown = [
+        [label, str(found[name]), f"{ideal[name].value:.2f}" if name in ideal else "", str(found[name].n)]
+        for name, label in TABLE.items()
+        if name in found
+    ]
+    when = f"after update {best['update']}"
+    judged_on = (
+        f"On {len(episodes)} unseen instances {when}, the evaluation with the highest {best['metric']} while it "
+        "trained. It was chosen by this, so expect less on other instances."
+    )
+    columns = ("metric", when, "ceiling", "cases")
+    write_cards(
+        folder / best["checkpoint"], dataclasses.replace(about, judged_on=judged_on), learners, command, columns, shown
+    )

@@ -51,7 +51,7 @@ With vLLM:
 
 ## Results
 
-On {{ about.episodes }} unseen instances, the same before and after; brackets are 95 % intervals.
+{{ about.judged_on }} Brackets are 95 % intervals.
 
 | {{ columns | join(" | ") }} |
 |{% for _ in columns %}---|{% endfor %}
@@ -72,8 +72,9 @@ class About:
     """What a card says of a run.
 
     `base` is the base model as the adapter's configuration names it, which is no id of the Hub where it was a `local`
-    folder, `rank` the adapter's, `phases` those of an episode in order, `commit` that of the code, None where it is in
-    no checkout, and `processes` how many the command started.
+    folder, `rank` the adapter's, `phases` those of an episode in order, `judged_on` a sentence that says on which
+    instances it has its results, `commit` that of the code, None where it is in no checkout, and `processes` how many
+    the command started.
     """
 
     run: str
@@ -85,7 +86,7 @@ class About:
     system: str
     phases: Sequence[str]
     seed: int
-    episodes: int
+    judged_on: str
     commit: str | None = None
     processes: int = 1
 

@@ -30,6 +30,7 @@ FEATURES = Features(
         "seed": Value("string"),  # a number that may have more than 64 bits
         "success": Value("bool"),
         "utility": Value("float64"),
+        "detail": Value("string"),  # how that came about: the merge, tests of each feature
         "stop_reason": Value("string"),
         "turns": List(TURN),
         "record": Value("string"),

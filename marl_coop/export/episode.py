@@ -37,6 +37,7 @@ def row(played: PlayedEpisode) -> Row:
         "seed": str(episode.task.seed),
         "success": episode.outcome.success,
         "utility": episode.outcome.utility,
+        "detail": written(episode.outcome.detail),
         "stop_reason": str(episode.stop_reason),
         "turns": [_turn(episode, turn, paid) for turn in episode.turns],
         "record": json.dumps(content),

@@ -90,7 +90,8 @@ def _results(played: Sequence[PlayedEpisode]) -> EvalResults:
 
 def _sample(played: PlayedEpisode) -> EvalSample:
     episode, content = played.episode, row(played)
-    scores = {TEAM: Score(value={"success": episode.outcome.success, "utility": episode.outcome.utility})}
+    value = {"success": episode.outcome.success, "utility": episode.outcome.utility}
+    scores = {TEAM: Score(value=value, explanation=content["detail"] or None)}
     if played.record.rewards is not None:
         scores[REWARDS] = Score(value=dict(played.record.rewards.by_term()))
     chats: dict[str, list[ChatMessage]] = {seat: [] for seat in episode.seats}

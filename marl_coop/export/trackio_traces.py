@@ -57,7 +57,8 @@ def write_traces(parts: Mapping[str, Sequence[PlayedEpisode]], name: str, folder
 def _trace(trackio: Any, played: PlayedEpisode) -> Any:
     content = row(played)
     rewards = played.record.rewards
-    about = {name: content[name] for name in ("id", "task", "family", "seed", "success", "utility", "stop_reason")}
+    names = ("id", "task", "family", "seed", "success", "utility", "detail", "stop_reason")
+    about = {name: content[name] for name in names}
     return trackio.Trace(
         messages=[message for turn in content["turns"] for message in _messages(turn)],
         metadata=about | {"rewards": rewards.by_term() if rewards else {}},

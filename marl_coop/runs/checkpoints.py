@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
+from typing_extensions import TypedDict
 
 from envs.core.tokens import one_line
 
 ASIDE, MANIFEST = ".unfinished", "manifest.json"
+BEST = "best.json"  # in the folder of a run: which checkpoint had the best evaluation while it trained
 CRITICS = "critics.safetensors"  # of a whole policy: it is written last
 NEEDED = (CRITICS, "trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on otherwise
 END = (CRITICS, "after.jsonl", "results.json")  # of a run: what it comes to where it ends
@@ -30,6 +33,18 @@ class CheckpointError(OSError):
     """Something in the folder of a run that could not be written or read; the text is one line that says why."""
 
 
+class Best(TypedDict):
+    """The checkpoint with the best evaluation while a run trained, after which update that was, and by which metric."""
+
+    checkpoint: str
+    update: int
+    metric: str
+    value: float
+
+
+_BEST = TypeAdapter(Best)
+
+
 def all_checkpoints(folder: Path) -> list[Path]:
     """Every checkpoint of a run by its step, whole or damaged."""
     return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=step_of)
@@ -38,6 +53,21 @@ def all_checkpoints(folder: Path) -> list[Path]:
 def whole_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run that it can go on from, by their steps."""
     return [path for path in all_checkpoints(folder) if flaw(path) is None]
+
+
+def best_checkpoint(folder: Path) -> Best | None:
+    """The best checkpoint of a run by its `best.json`; None: no evaluation while it trained gave a value.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    file = folder / BEST
+    if not file.is_file():
+        return None
+    try:
+        return _BEST.validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{str(file)!r} cannot be read: remove it, and no checkpoint is the best") from error
 
 
 def step_of(checkpoint: Path) -> int:

@@ -26,12 +26,11 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from envs.core.tokens import one_line
-from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, flaw, whole_checkpoints
+from marl_coop.runs.checkpoints import CRITICS, all_checkpoints, best_checkpoint, flaw, whole_checkpoints
 from marl_coop.runs.circumstances import circumstances
 from marl_coop.runs.files import write_whole
 
 RUNS = Path("runs")
-BEST = "best.json"  # which checkpoint had the best evaluation while training
 LOCK = ".lock"
 TRIAL = ".trial-"  # begins the name of a folder that is made to see whether it can be
 
@@ -253,16 +252,15 @@ def saved_policy(folder: Path, checkpoint: str | None = None) -> Path:
 
     Raises:
         RunError: the folder is no run, or it has no such checkpoint or nothing saved yet.
+        CheckpointError: `best.json` cannot be read.
     """
     recorded(folder)
     known = {path.name: path for path in whole_checkpoints(folder)}
     if checkpoint == "best":
-        if not (folder / BEST).is_file():
+        best = best_checkpoint(folder)
+        if best is None:
             raise RunError(f"{str(folder)!r} has no best checkpoint: no evaluation while it trained gave a value")
-        try:
-            checkpoint = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise RunError(f"{str(folder / BEST)!r} cannot be read: name a checkpoint instead of 'best'") from error
+        checkpoint = best["checkpoint"]
     if checkpoint is not None:
         if checkpoint not in known:
             raise RunError(f"{str(folder)!r} has no checkpoint {checkpoint!r}; it has {', '.join(known) or 'none'}")
