@@ -99,6 +99,11 @@ class RewardStack:
         return tuple(term.name for term in self.terms)
 
     @property
+    def trained_on(self) -> tuple[RewardTerm, ...]:
+        """The terms that may pay something; the others have weight 0 throughout."""
+        return tuple(term for term in self.terms if isinstance(term.weight, Schedule) or term.weight)
+
+    @property
     def scheduled(self) -> tuple[str, ...]:
         """The terms whose weight is not a plain number."""
         return tuple(term.name for term in self.terms if isinstance(term.weight, Schedule))

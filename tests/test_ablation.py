@@ -120,8 +120,9 @@ def test_a_name_that_yaml_reads_as_something_else_is_to_be_quoted(tmp_path, name
         (ARMS.replace("training.learning_rate=1e-4", "lora.r=0"), "arms.b: lora.r: 0 is refused"),
         (ARMS.replace("training.learning_rate=1e-4", "training.num_updates=3"), "arms.b: trains on 192 episodes"),
         (ARMS.replace("training.learning_rate=1e-4", "evaluation.seed=3"), "arms.b: is not evaluated on the tasks"),
-        (ARMS.replace("training.learning_rate=1e-4", "name=b"), "arms.b: is the same as a"),
-        (ARMS.replace("training.learning_rate=1e-4", "training.gamma=1.0"), "arms.b: is the same as a"),  # the default
+        (ARMS.replace("training.learning_rate=1e-4", "name=b"), "arms.b: trains the same as a"),
+        (ARMS.replace("training.learning_rate=1e-4", "training.gamma=1.0"), "arms.b: trains the same as a"),  # default
+        (ARMS.replace("training.learning_rate=1e-4", "rewards.approval.agent=agent_0"), "arms.b: trains the same as a"),
     ],
 )  # fmt: skip
 def test_a_slip_is_one_line_before_anything_starts(tmp_path, text, said):

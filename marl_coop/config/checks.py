@@ -83,7 +83,7 @@ def _check_training(config: Config) -> None:
 
 def _check_weights(config: Config) -> None:
     with _at(config, "rewards"):
-        if all(term.weight == 0 for term in config.reward_stack.terms):
+        if not config.reward_stack.trained_on:
             raise ValueError("every weight is 0, and nothing would be learned: give one, as task_success.weight=1")
 
 

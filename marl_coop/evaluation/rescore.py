@@ -103,8 +103,8 @@ def with_known_rewards(
     Raises:
         ValueError: no part is left.
     """
-    mine, theirs = ([term for term in stack.terms if isinstance(term, SoloGain)] for stack in (own, other))
-    if [term for term in mine if term.weight] == [term for term in theirs if term.weight]:
+    mine, theirs = ([term for term in stack.trained_on if isinstance(term, SoloGain)] for stack in (own, other))
+    if mine == theirs:
         return dict(saved)
     (term,) = theirs or mine
     known = {}

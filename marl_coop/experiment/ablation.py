@@ -137,14 +137,18 @@ def _check_other_arms(first: Mapping[str, Planned], arm: str, source: str) -> No
             return
         if _settings(one.config) == mine:
             raise ConfigError(
-                f"is the same as {other}: nothing that it changes is otherwise there", ("arms", arm), source
+                f"trains the same as {other}: what it changes is so there too, or a reward of weight 0",
+                ("arms", arm),
+                source,
             )
 
 
 def _settings(config: Config) -> dict:
-    """All that makes a run what it is, of the section `training` also what was left at its default."""
+    """All that makes a run what it is, of the section `training` also what was left at its default, and of the rewards
+    those that pay: a term of weight 0 trains nothing."""
     settings = config.model_dump() | {
-        "training": setup.training_arguments(config.model_copy(update={"seed": 0})).to_dict()
+        "training": setup.training_arguments(config.model_copy(update={"seed": 0})).to_dict(),
+        "rewards": {type(term): term.model_dump() for term in config.reward_stack.trained_on},
     }
     return {key: value for key, value in settings.items() if key not in ("name", "seed", "output_dir")}
 

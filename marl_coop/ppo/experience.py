@@ -41,7 +41,6 @@ from marl_coop.rollout.trajectory import Rollout
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
 from rewards.metrics import HEADLINES, cases, of_players, rates
-from rewards.schedules import Schedule
 from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 def plays_alone(rewards: RewardStack) -> bool:
     """Whether every task is played once more, by one of the adapters alone."""
-    return any(isinstance(term, SoloGain) and term.weight for term in rewards.terms)
+    return any(isinstance(term, SoloGain) for term in rewards.trained_on)
 
 
 def reads_start(args: MultiAgentPPOConfig, rewards: RewardStack) -> bool:
@@ -90,7 +89,7 @@ class Collector:
         self.metrics = MeanMetrics()
         self._total = partial(total, accelerator)
         self.reward_weights = RewardWeights(rewards, self._total)
-        self._trained_on = {term.name for term in rewards.terms if isinstance(term.weight, Schedule) or term.weight}
+        self._trained_on = {term.name for term in rewards.trained_on}
         self._learners = args.learners(model.adapters, 0)
         self._compared = False  # the adapters with the base, once each has learned
         self._solo = plays_alone(rewards)
