@@ -1,9 +1,11 @@
 """A played episode as a log of CooperBench: who did what, and where it is written."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from toy_bench import GOLD, LABEL
 
 from envs.cooperbench import CooperBench, LogError, Message, pair_log, read_logs, write_episodes
@@ -13,6 +15,10 @@ from envs.design_review import DesignReview
 from envs.scripted.cooperbench import Gold
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
+from marl_coop.runs.played import PlayedEpisode
+from marl_coop.runs.records import EpisodeRecord
+from marl_coop.viewer import terminal
+from marl_coop.viewer.episodes import detail, row
 
 SQUARE = GOLD[3][LABEL].removeprefix(LABEL).rstrip("\n")
 ANCHOR = LABEL.splitlines()[-1].strip()
@@ -97,3 +103,20 @@ def test_a_run_needs_the_name_of_a_folder(episode, tmp_path, run):
     with pytest.raises(ValueError, match="write_episodes: run is .*; give a name of letters"):
         write_episodes(tmp_path / "logs", run, [episode])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_and_the_terminal_show_both_branches_of_a_conflict_and_the_tests_of_each_feature_by_name(toy):
+    task, evaluator = toy
+    shown = {}
+    for pair in ("1-2", "1-3"):
+        env = CooperBench(dataset=task.folder.parent.parent, evaluator=evaluator, pairs=f"shapes_task/7/{pair}")
+        episode = Episode.from_json(play(env, dict.fromkeys(SEATS, Gold()), seed=5).to_json())
+        played = PlayedEpisode(id="after:1", phase="after", record=EpisodeRecord(episode=episode))
+        data, console = detail(played, None), Console(file=io.StringIO(), width=100)
+        console.print(terminal.episode(row(played, None), data, 100))
+        shown[pair] = data, console.file.getvalue()
+    (conflict, said), (clean, _) = shown.values()
+    assert conflict["merge"]["conflict"] and [*conflict["merge"]["sides"]] == [*SEATS]  # nothing was merged
+    assert "there is no merged code" in said and "height=None" in said and "unit=1" in said
+    assert [*clean["merge"]["sides"]] == ["merged", *SEATS]
+    assert "tests/test_shapes.py::test_area_in_units[2]" in clean["tests"]["parts"]["agent_0"]["names"]

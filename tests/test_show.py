@@ -13,7 +13,7 @@ from rich.console import Console
 
 from marl_coop.cli import main
 from marl_coop.viewer import terminal
-from marl_coop.viewer.episodes import PHASES, detail, row
+from marl_coop.viewer.episodes import PHASES, detail, kinds, row
 from marl_coop.viewer.page import twin
 from marl_coop.viewer.source import read_run
 
@@ -55,6 +55,16 @@ def test_a_word_that_is_longer_than_a_lane_is_broken_and_not_cut(width):
     )
     out = console.file.getvalue()
     assert "…" not in out and out.count("w") >= 6 * 300
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_a_seat_did_is_in_whole_words_at_every_width(width):
+    (episode,) = [one for one in viewed.played(12, "always-agree") if "capitulated" in kinds(one)][:1]
+    data = detail(viewed.record_of(episode), None)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal.episode(row(viewed.record_of(episode), None), data, width))
+    told = console.file.getvalue().partition("right")[2].partition("options of")[0]
+    assert "capitulated" in told and "(reliable)" in told and "…" not in told
 
 
 def texts(data) -> list[str]:

@@ -258,6 +258,22 @@ def test_a_diff_shows_what_changed_with_its_surroundings_and_marks_what_is_left_
     assert diff(old, old, "a.txt", {}) == []
 
 
+def test_shown_lines_of_a_long_file_have_the_colours_of_the_whole_file_and_blank_ones_at_its_end_are_there():
+    old = (
+        'import os\n\n\ndef one():\n    """One."""\n'
+        + "    x = 1\n" * 40
+        + "\n\nclass Two:\n    y = '''a\n    b'''\n\n"
+    )
+    new = old.replace("import os", "import re").replace("    b'''", "    c'''\n    z = 2")
+    whole = dict(zip(new.splitlines(), highlighted(new), strict=False))
+    lines = diff(old, new, "a.py", {})
+    assert [line["spans"] for line in lines if line["sign"] == "@"] == [[("", "line 47")]]
+    for line in lines:
+        text = "".join(part for _, part in line["spans"])
+        assert line["sign"] in "@-" or line["spans"] == whole.get(text, [])
+    assert [line["sign"] for line in diff("a\n", "b\n\n\n", "a.py", {})] == ["-", "+", "+", "+"]
+
+
 @pytest.mark.parametrize("code", ["", "\n", "x = 1", "x = 1\n\n\ny = '''a\nb'''", "def f(:\n\treturn", "\r\n", "\x0cx"])
 def test_code_in_colours_is_the_code(code):
     text = "\n".join("".join(text for _, text in spans) for spans in highlighted(code))

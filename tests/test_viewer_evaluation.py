@@ -4,13 +4,17 @@ from unittest.mock import ANY
 
 import pytest
 import viewed
+import yaml
 
 from marl_coop.evaluation.comparison import read_evaluated
 from marl_coop.experiment import battery as batteries
+from marl_coop.runs.records import write_episodes
+from marl_coop.runs.rundir import record_start
 from marl_coop.viewer.episodes import kinds, row
 from marl_coop.viewer.overview import overview
 from marl_coop.viewer.page import page, twin
 from marl_coop.viewer.source import read_run
+from rewards import RewardStack
 
 PERSUADER = {"name": "persuader", "partner": "scripted:persuader"}
 BEST = {"name": "best", "best_of": 2}
@@ -84,3 +88,21 @@ def test_of_a_longer_battery_a_shorter_one_in_its_folder_has_its_own_tasks_alone
         folder = viewed.evaluation_folder(tmp_path / "ev", who, {"name": "unseen"}, episodes=episodes)
     assert len(read_run(folder).played) == 3 * 4
     assert {len(one.episodes) for one in read_evaluated(folder)} == {4}
+
+
+def test_an_evaluation_is_paid_by_the_price_of_its_update_and_after_training_by_the_last(tmp_path):
+    weight = {"schedule": "dual_ascent", "start": 0.1, "rate": 0.01, "budget": 10.0, "every": 1, "max": 0.9}
+    rewards = {"communication": {"weight": weight, "free_tokens": 0, "budget_tokens": 40}}
+    run, episodes = tmp_path / "run", viewed.played(2)
+    run.mkdir()
+    record_start(run, "priced", yaml.safe_dump({"rewards": rewards}), seed=0)
+    stack = RewardStack.from_config(rewards)
+    for update, price in ((1, 0.3), (2, 0.5)):
+        scores = [*map(stack.with_weights({"communication": price}).score, episodes)]
+        write_episodes(run / "episodes" / f"update-{update:04d}.0.jsonl", episodes, scores)
+        write_episodes(run / "evaluations" / f"update-{update:04d}.jsonl", episodes)
+    write_episodes(run / "after.jsonl", episodes)
+    of_one = stack.with_weights({"communication": 1.0}).score(episodes[0]).by_term()["communication"]
+    rows = {one["id"]: one["terms"]["communication"] for one in twin([read_run(run)])["runs"][0]["episodes"]}
+    found = {name: round(rows[name] / of_one, 3) for name in ("update-0001:1", "update-0002:1", "after:1")}
+    assert of_one < 0 and found == {"update-0001:1": 0.3, "update-0002:1": 0.5, "after:1": 0.5}

@@ -118,7 +118,8 @@ def grade_branches(
             tuple(test in side.proven for side in verdicts if side.feature in built for test in tests[side.feature])
             for verdicts in (alone[seat], verdict.features)
         ]
-        parts[seat] = PartTests(alone=passed[0], merged=passed[1])
+        names = tuple(test for feature in built for test in tests[feature])
+        parts[seat] = PartTests(alone=passed[0], merged=passed[1], names=names)
     outcome = Outcome(
         utility=worth(verdict.features),
         success=verdict.both_passed,

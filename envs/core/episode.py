@@ -162,10 +162,12 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartTests:
-    """Which hidden tests of a seat's own part pass on that part alone, and which after the merge, in one order."""
+    """Which hidden tests of a seat's own part pass on that part alone, and which after the merge, in one order; their
+    `names` where they are no expressions of `Task.hidden_tests`."""
 
     alone: tuple[bool, ...]
     merged: tuple[bool, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

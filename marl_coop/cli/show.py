@@ -47,7 +47,8 @@ def show(argv: Sequence[str]) -> int:
         raise RunError(f"--beside {args.beside}: nothing of this name is of the same task; {known}")
     console = plain_console()
     for shown in [one, *([others[args.beside]] if args.beside is not None else [])]:
-        console.print(terminal.episode(row(shown, run.stack), detail(shown, run.stack), console.width, args.all))
+        stack = run.stack_of(shown)
+        console.print(terminal.episode(row(shown, stack), detail(shown, stack), console.width, args.all))
     if args.beside is None:
         for name, other in others.items():
             solved = "solved" if other.episode.outcome.success else "not solved"

@@ -18,6 +18,7 @@ SHOWN = {  # metric -> how the tables call it
     "resistance": "resistance",
     "kairos_f1": "F1 of both",
     "prior_accuracy": "right alone",
+    "textual_conflict_rate": "merge conflicts",
     "parse_rate": "parse rate",
     "message_tokens_per_episode": "message tokens",
 }

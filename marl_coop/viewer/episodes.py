@@ -247,7 +247,7 @@ def _tests(episode: Episode) -> Data:
     outcome = episode.outcome
     parts = {}
     for seat, tests in outcome.parts.items():
-        names = [test.expression for test in episode.task.hidden_tests if test.part == seat]
+        names = [test.expression for test in episode.task.hidden_tests if test.part == seat] or list(tests.names)
         named = names if len(names) == len(tests.alone) else []
         parts[seat] = {"alone": list(tests.alone), "merged": list(tests.merged), "names": named}
     return {"passed": outcome.tests_passed, "total": outcome.tests_total, "parts": parts}
@@ -257,7 +257,8 @@ def _merge(merge: Merge | None) -> Data | None:
     if merge is None:
         return None
     paths = sorted({*merge.base, *merge.final, *(path for files in merge.proposals.values() for path in files)})
-    sides = {"merged": merge.final, **merge.proposals}
+    has_tree = merge.final or not merge.base  # a merge of nothing is the base; of a conflict, often nothing
+    sides = ({"merged": merge.final} if has_tree else {}) | dict(merge.proposals)
     return {
         "conflict": merge.conflict,
         "policy": merge.policy,

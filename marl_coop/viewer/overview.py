@@ -29,6 +29,7 @@ RESULTS = {  # metric -> how a person calls it
     "cr": "CR: gave in when right",
     "blend_rate": "blends",
     "silence_rate": "silent on what is needed",
+    "textual_conflict_rate": "merge conflicts",
     "parse_rate": "readable replies",
     "message_tokens_per_episode": "message tokens",
     "generated_tokens_per_solved": "tokens per solved task",

@@ -53,7 +53,11 @@ def twin(runs: Sequence[Run]) -> Data:
         "runs": [
             overview(run)
             | {"label": visible(label)}
-            | {"episodes": [row(one, run.stack) | {"detail": detail(one, run.stack)} for one in run.played]}
+            | {
+                "episodes": [
+                    row(one, stack := run.stack_of(one)) | {"detail": detail(one, stack)} for one in run.played
+                ]
+            }
             for run, label in zip(runs, labels([run.folder for run in runs]), strict=True)
         ],
     }

@@ -19,12 +19,14 @@ from envs.core.episode import Episode
 from envs.core.tokens import one_line
 from marl_coop.evaluation.comparison import BESIDE_PARTNERS, OF_ONE_SEAT
 from marl_coop.evaluation.results import PLAYING, RESULTS, Kept, ResultRow, Results, read_results, result_rows
+from marl_coop.runs.checkpoints import BEST
 from marl_coop.runs.played import TRAINING, PlayedEpisode, episode_files, read_played
 from marl_coop.runs.records import lines_of, logged, of_numbers
-from marl_coop.runs.rundir import BEST, LOCK, RunError
+from marl_coop.runs.rundir import LOCK, RunError
 from marl_coop.viewer.text import visible
 from rewards import RewardStack
 from rewards.metrics import METRICS, seats_of
+from rewards.schedules import DualAscent
 
 _NO_CONTENT = (LOCK, "view.html", "view.json")  # what lies in the folder of a run of which nothing is known
 
@@ -47,12 +49,24 @@ class Run:
     alarms: tuple[Mapping[str, Any], ...] = ()
     played: tuple[PlayedEpisode, ...] = ()
     stack: RewardStack | None = None  # the run's rewards, where its configuration can be read
+    weights: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # update -> those that it paid by
     last_written: datetime | None = None
     notices: tuple[str, ...] = ()
 
     def phase(self, name: str) -> list[Episode]:
         """The episodes of `before` or `after`."""
         return [played.episode for played in self.played if played.phase == name]
+
+    def stack_of(self, one: PlayedEpisode) -> RewardStack | None:
+        """The run's rewards by the weights of an episode's update or, where it has none, those at the end of training;
+        a price that holds a budget is the last one on record."""
+        if self.stack is None or not self.weights:
+            return self.stack
+        if one.update is not None and one.update in self.weights:
+            return self.stack.with_weights(self.weights[one.update])
+        last = self.weights[max(self.weights)]
+        held = [term.name for term in self.stack.terms if isinstance(term.weight, DualAscent)]
+        return self.stack.with_weights({name: last[name] for name in held if name in last})
 
     def updates(self, phase: str = TRAINING) -> dict[int, list[Episode]]:
         """The episodes of each update of training, or of each evaluation while it trained."""
@@ -105,6 +119,7 @@ def read_run(folder: Path) -> Run:
         alarms=tuple(_lines(folder / "alarms.jsonl", notices, lambda alarm: "alarm" in alarm)),
         played=played,
         stack=_rewards(config, notices),
+        weights={one.update: one.record.rewards.weights for one in played if one.update and one.record.rewards},
         last_written=max((datetime.fromtimestamp(file.stat().st_mtime) for file in present), default=None),
         notices=tuple(notices),
     )

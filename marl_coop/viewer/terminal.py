@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ LANE = 38  # columns of a terminal that a seat needs beside another
 RIGHT, WRONG = "blue", "dark_orange"
 FEW = 3  # stances of a turn that are listed with it; more of them stand in the table of decisions alone
 MERGED = "merged"
+HELD = ("was told", "before the talk", "after", "acted on")
 
 
 def episode(row: Data, detail: Data, width: int, everything: bool = False) -> Group:
@@ -34,7 +36,7 @@ def episode(row: Data, detail: Data, width: int, everything: bool = False) -> Gr
     """
     return Group(
         _head(row, detail),
-        *([_decisions(detail), *_options(detail)] if detail["decisions"] else []),
+        *([_decisions(detail, width), *_options(detail)] if detail["decisions"] else []),
         _lanes(detail, width, everything),
         *_made(detail, everything),
         *_memory(detail),
@@ -66,23 +68,51 @@ def _verdict(right: bool | None, text: str) -> tuple[str, str]:
     return f"{'✓' if right else '✗'} {text}", RIGHT if right else WRONG
 
 
-def _decisions(detail: Data) -> Table:
+def _decisions(detail: Data, width: int) -> RenderableType:
+    """A table of who held what and when; where that would break words, a paragraph for each seat."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("decision", "right", "seat", "was told", "before the talk", "after", "acted on", ""):
-        table.add_column(name, header_style="dim", overflow="fold")
+    for name in ("decision", "right", "seat", *HELD, ""):
+        table.add_column(name, header_style="dim")
     for decision in detail["decisions"]:
         for i, seat in enumerate(decision["seats"]):
-            name = detail["seats"][i]["seat"]
             table.add_row(
                 Text("" if i else decision["id"]),
-                Text("" if i else "\n".join(filter(None, (decision["best"], decision["truth"])))),
-                Text(name, _colour(i)),
-                Text(*_verdict(seat["told_right"], f"{seat['told']} ({seat['source']})")) if seat["told"] else "",
-                *(_stance(seat[when]) for when in ("before", "after")),
-                Text(*_verdict(seat["acted_right"], seat["acted"])) if seat["acted"] else "",
+                Text("" if i else "\n".join(_right(decision))),
+                Text(detail["seats"][i]["seat"], _colour(i)),
+                *_held(seat),
                 Text(KINDS[seat["kind"]].name if seat["kind"] else ""),
             )
-    return table
+    fits = Console(width=10**6).measure(table).maximum <= width
+    return table if fits else Group(*_paragraphs(detail))
+
+
+def _paragraphs(detail: Data) -> Iterator[RenderableType]:
+    for decision in detail["decisions"]:
+        yield Text(", right: ".join((decision["id"], *_right(decision)[:1])), "bold")
+        yield from (Text(truth) for truth in _right(decision)[1:])
+        for i, seat in enumerate(decision["seats"]):
+            text, says = Text(detail["seats"][i]["seat"], _colour(i)), " "
+            for when, held in zip(HELD, _held(seat), strict=True):
+                if held:
+                    text.append(f"{says}{when} ", "dim").append(held)
+                    says = ", "
+            text.append(f": {KINDS[seat['kind']].name}" if seat["kind"] else "")
+            yield Padding(text, (0, 0, 0, 2))
+
+
+def _right(decision: Data) -> list[str]:
+    """What is right, and of a number the truth with its tolerance."""
+    return [text for text in (decision["best"], decision["truth"]) if text is not None]
+
+
+def _held(seat: Data) -> list[Text]:
+    """What a seat held at each time of `HELD`; empty where that is nothing."""
+    told, acted = seat["told"], seat["acted"]
+    return [
+        Text(*_verdict(seat["told_right"], f"{told} ({seat['source']})")) if told else Text(),
+        *(_stance(seat[when]) for when in ("before", "after")),
+        Text(*_verdict(seat["acted_right"], acted)) if acted else Text(),
+    ]
 
 
 def _options(detail: Data) -> Iterator[Text]:
@@ -187,11 +217,12 @@ def _number(value: float | None) -> str:
 def _made(detail: Data, everything: bool) -> Iterator[RenderableType]:
     """What the seats made: their code, or the merge as a diff; and the hidden tests."""
     if merge := detail["merge"]:
-        yield Text(f"merge: {'conflict' if merge['conflict'] else 'no conflict'}, {merge['policy']}", "bold")
+        lost = "" if MERGED in merge["sides"] else "; there is no merged code, so what each branch changes:"
+        yield Text(f"merge: {'conflict' if merge['conflict'] else 'no conflict'}, {merge['policy']}{lost}", "bold")
         for side, files in merge["sides"].items():
             if side != MERGED:
                 yield Text(f"{side}'s branch, alone worth {_number(merge['worth'].get(side))}", "bold")
-            if side == MERGED or everything:
+            if side == MERGED or everything or lost:
                 for file in files:
                     yield Text(file["path"], "underline")
                     yield _diff(file["lines"])

@@ -1,8 +1,11 @@
 """Text that a model wrote, made safe to look at; code in colours, and as a diff."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Any
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_for_filename
@@ -12,6 +15,7 @@ from pygments.token import STANDARD_TYPES
 from pygments.util import ClassNotFound
 
 CONTEXT = 3  # lines around a change
+_STATEMENT = re.compile(r"(@|class |(async )?def |import |from |if |for |with |try:|[A-Za-z_][\w.]* *[=(\[:])")
 Spans = list[tuple[str, str]]  # pieces of a line of code: short name of the kind of token by Pygments, and the text
 
 
@@ -62,6 +66,15 @@ def _lexer(path: str) -> Lexer:
         return TextLexer(**options)
 
 
+class _Change(NamedTuple):
+    """Two versions of a file: their lines, the changes in groups with a few equal lines around, and what was added."""
+
+    before: list[str]
+    after: list[str]
+    groups: list[list[tuple[str, int, int, int, int]]]  # opcodes of difflib
+    added: frozenset[str]
+
+
 def diff(old: str, new: str, path: str, proposals: dict[str, str]) -> list[dict]:
     """What changes in a file, with a few lines around each change.
 
@@ -72,33 +85,49 @@ def diff(old: str, new: str, path: str, proposals: dict[str, str]) -> list[dict]
     """
     if old == new:
         return []
-    before, after = visible(old).splitlines(), visible(new).splitlines()
-    coloured = {"-": highlighted("\n".join(before), path), "+": highlighted("\n".join(after), path)}
-    wrote = {seat: _added(before, visible(text).splitlines()) for seat, text in proposals.items()}
+    change = _change(old, new)
+    wrote = {seat: _change(old, text).added for seat, text in proposals.items()}
     lines: list[dict] = []
-
-    def add(sign: str, side: str, numbers: Iterable[int], texts: Sequence[str], owners: Callable[[str], list[str]]):
-        lines.extend({"sign": sign, "spans": coloured[side][n], "by": owners(texts[n])} for n in numbers)
-
-    nobody: Callable[[str], list[str]] = lambda text: []  # noqa: E731
-    for group in SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(CONTEXT):
-        if group[0][3]:
-            lines.append({"sign": "@", "spans": [("", f"line {group[0][3] + 1}")], "by": []})
+    for group in change.groups:
+        (_, first_old, _, first_new, _), (_, _, last_old, _, last_new) = group[0], group[-1]
+        if first_new:
+            lines.append({"sign": "@", "spans": [("", f"line {first_new + 1}")], "by": []})
+        gone = _coloured(change.before, first_old, last_old, path)
+        here = _coloured(change.after, first_new, last_new, path)
         for kind, old_start, old_stop, new_start, new_stop in group:
-            if kind == "equal":
-                add(" ", "+", range(new_start, new_stop), after, nobody)
-            else:
-                add("-", "-", range(old_start, old_stop), before, nobody)
-                add(
-                    "+",
-                    "+",
-                    range(new_start, new_stop),
-                    after,
-                    lambda text: [seat for seat, added in wrote.items() if text in added],
-                )
+            if kind != "equal":
+                lines += [{"sign": "-", "spans": gone[n - first_old], "by": []} for n in range(old_start, old_stop)]
+            for n in range(new_start, new_stop):
+                by = [seat for seat, added in wrote.items() if kind != "equal" and change.after[n] in added]
+                lines.append({"sign": " " if kind == "equal" else "+", "spans": here[n - first_new], "by": by})
     return lines
 
 
-def _added(before: Sequence[str], after: Sequence[str]) -> set[str]:
-    changes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-    return {line for kind, _, _, start, stop in changes if kind != "equal" for line in after[start:stop]}
+@lru_cache(maxsize=64)  # each proposal of an episode is compared with the base as its own side and beside the others
+def _change(old: str, new: str) -> _Change:
+    before, after = visible(old).splitlines(), visible(new).splitlines()
+    head = _same(before, after)
+    tail = _same(before[head:][::-1], after[head:][::-1])
+    head, tail = max(0, head - CONTEXT), max(0, tail - CONTEXT)  # long files change in few places
+    matcher = SequenceMatcher(None, before[head : len(before) - tail], after[head : len(after) - tail], autojunk=False)
+    groups = [
+        [(kind, a + head, b + head, c + head, d + head) for kind, a, b, c, d in group]
+        for group in matcher.get_grouped_opcodes(CONTEXT)
+    ]
+    changed = (code for group in groups for code in group if code[0] != "equal")
+    return _Change(before, after, groups, frozenset(line for *_, c, d in changed for line in after[c:d]))
+
+
+def _same(some: Sequence[str], others: Sequence[str]) -> int:
+    """How many lines are the same from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False)))
+
+
+def _coloured(lines: Sequence[str], start: int, stop: int, path: str) -> list[Spans]:
+    """Some lines of a file in colours. Of Python, the lexer begins at the statement of the module that they are in: a
+    whole file takes long."""
+    above = range(min(start, len(lines) - 1), 0, -1) if path.endswith(".py") else ()
+    begin = next((n for n in above if _STATEMENT.match(lines[n])), 0)
+    coloured = highlighted("\n".join(lines[begin:stop]), path)
+    coloured += [[] for _ in range(stop - begin - len(coloured))]  # a lexer leaves out empty lines at the end
+    return coloured[start - begin :]

@@ -54,31 +54,35 @@ function tests(parts, places) {
 }
 
 function merge({ conflict, policy, worth, sides }, places) {
+  const met = el(
+    "p",
+    {},
+    conflict ? el("span", { class: "kind bad" }, "conflict") : el("span", { class: "kind good" }, "no conflict"),
+    el("span", { class: "faint" }, ` ${policy}`),
+    !sides.merged && el("span", { class: "faint" }, "; there is no merged code, so what each branch changes:"),
+  );
+  const branch = (side) => `${side}'s branch, alone worth ${number(worth[side])}`;
+  const changes = (side) =>
+    sides[side].length
+      ? sides[side].map((file) => fileDiff(file, places))
+      : [el("p", { class: "faint" }, "nothing changed")];
+  if (!sides.merged) {
+    return [met, ...Object.keys(sides).map((side) => el("div", {}, el("h3", {}, branch(side)), changes(side)))];
+  }
   const box = el("div");
   const buttons = Object.keys(sides).map((side) =>
     el(
       "button",
       { class: "chip", onclick: () => choose(side) },
-      side === "merged" ? "merged" : `${side}'s branch, alone worth ${number(worth[side])}`,
+      side === "merged" ? side : branch(side),
     ),
   );
   const choose = (side) => {
     buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(Object.keys(sides)[i] === side)));
-    box.replaceChildren(
-      ...(sides[side].length ? sides[side].map((file) => fileDiff(file, places)) : [el("p", { class: "faint" }, "nothing changed")]),
-    );
+    box.replaceChildren(...changes(side));
   };
   choose("merged");
-  return [
-    el(
-      "p",
-      {},
-      conflict ? el("span", { class: "kind bad" }, "conflict") : el("span", { class: "kind good" }, "no conflict"),
-      el("span", { class: "faint" }, ` ${policy}`),
-    ),
-    el("div", { class: "chips" }, buttons),
-    box,
-  ];
+  return [met, el("div", { class: "chips" }, buttons), box];
 }
 
 function fileDiff({ path, lines }, places) {
