@@ -1,12 +1,13 @@
 """Where the time of a run goes: phases, and what `--profile` says of them."""
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import tiny
 
 from marl_coop.experiment.phases import PhaseReport
+from marl_coop.ppo.engine_weights import Ahead
 from marl_coop.profiling import PhaseTotal, Profile, phase, profiling
 
 
@@ -66,6 +67,15 @@ def test_an_update_is_told_apart_into_phases_that_add_up_and_have_their_tokens(t
     assert [totals[name].tokens for name in ("reference", "forward", "backward")] == [chats] * 3
     read = totals["prefill"].tokens + totals["decode"].tokens  # nobody reads the last token of a chat; some twice
     assert chats - len(rows) <= read < 2 * chats
+
+
+def test_the_wait_for_what_was_played_ahead_is_sampling(tmp_path):
+    trainer, played = tiny.cue_trainer(tmp_path), Future()
+    played.set_result(trainer.players.play(range(8), 0))
+    trainer.collector.engine_weights.ahead = Ahead(0, 0, played)
+    with profiling() as profile:
+        trainer.play(0)
+    assert profile.take()["sampling"].calls == 1
 
 
 def test_the_report_of_an_update_has_its_shares_and_the_time_that_is_left(tmp_path):

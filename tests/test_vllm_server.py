@@ -264,6 +264,47 @@ def test_of_processes_that_share_out_a_base_one_may_ask_for_nothing(folder, tmp_
     assert len(first) == 1 and second == []
 
 
+AHEAD = """
+import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+torch.set_num_threads(1)
+import tiny
+from accelerate import PartialState
+from marl_coop.engines import Request
+from marl_coop.engines.vllm_server import VLLMServerEngine
+from marl_coop.policy.loading import load_base
+from marl_coop.ppo.engine_weights import Ahead, EngineWeights
+
+folder, state = Path(sys.argv[1]), PartialState(cpu=True)
+policy = tiny.team(load_base("BASE", "float32")[0])
+weights = EngineWeights(VLLMServerEngine(policy, ["URL"], adapter_folder=str(folder)))
+request = Request(
+    chat=0, ids=[3, 4], adapter="agent_0", max_tokens=4, temperature=0.7, stop_ids=frozenset(), seed=0
+)
+
+def play():
+    time.sleep(5 * state.process_index)  # the first is done long before the second asks for more
+    return tiny.sample(weights.engine, [request])
+
+weights.ahead = Ahead(1, 0, ThreadPoolExecutor().submit(play))
+with torch.no_grad():
+    for weight in policy.adapter_parameters("agent_0", "B"):
+        weight.add_(0.1)
+weights.on_train_end(None, SimpleNamespace(global_step=1), None)
+(reply,) = weights.ahead.rollouts.result()
+(folder / f"rank-{state.process_index}.json").write_text(json.dumps(reply.version))
+"""
+
+
+@pytest.mark.slow
+def test_weights_stay_on_a_server_until_every_process_has_played_what_it_began_with_them(folder, tmp_path, servers):
+    script = AHEAD.replace("BASE", str(folder)).replace("URL", servers[0].url)
+    assert launch(script, tmp_path / "ahead", 2) == [0, 0]
+
+
 def test_a_chat_that_a_server_has_no_room_for_is_refused(policy, servers):
     servers[1].behave(positions=30)
     engine = engine_of(policy, servers)

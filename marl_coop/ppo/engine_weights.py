@@ -5,6 +5,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
 
 from marl_coop.engines import Engine
@@ -47,7 +48,8 @@ class EngineWeights(TrainerCallback):
 
     def _load(self, version: int) -> None:
         if self.ahead is not None:
-            wait([self.ahead.rollouts])  # begun with other weights
+            wait([self.ahead.rollouts])  # begun with other weights,
+            PartialState().wait_for_everyone()  # which servers forget as soon as one process tells them
         self.version = version
         self.engine.load_adapters(version)
 

@@ -122,7 +122,8 @@ class Collector:
         started = time.perf_counter()
         seeds, sampling_seed = self._seeds(update)
         if weights.ahead and weights.ahead.update == update:
-            rollouts, version = weights.ahead.rollouts.result(), weights.ahead.version
+            with phase("sampling"):  # in a thread of its own, for which this one waits
+                rollouts, version = weights.ahead.rollouts.result(), weights.ahead.version
         else:
             rollouts, version = self.players.play(seeds, sampling_seed), weights.version
         weights.check(rollouts, version)
