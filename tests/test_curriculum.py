@@ -263,12 +263,23 @@ def test_an_update_that_was_played_ahead_counts_for_the_level_that_it_was_played
     assert levels_trained(tmp_path, **served) == [0, 0, 1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("replays", ["training.advantage=counterfactual", "rewards.solo_gain={weight: 0.5}"])
-def test_a_curriculum_is_refused_where_episodes_of_one_level_would_be_replayed_on_another(replays):
-    ahead = ["training.engine=test_curriculum:make_engine", "training.async_play=true", replays]
-    check_config(load_config([], ahead))
-    with pytest.raises(ConfigError, match="training.async_play: it must be false: .* with env.curriculum"):
-        check_config(load_config([], [*ahead, "env.curriculum={}"]))
+MUTED, ALONE = "training.advantage=counterfactual", "rewards.solo_gain={weight: 0.5}"
+
+
+@pytest.mark.parametrize(
+    ("replays", "changing", "named"),
+    [
+        (MUTED, "env.curriculum={}", "env.curriculum"),
+        (ALONE, "env.curriculum={}", "env.curriculum"),
+        (MUTED, "policies.agent_1={agent_1: 0.5, past:agent_1: 0.5}", "past selves"),
+    ],
+)
+def test_what_changes_between_updates_is_refused_where_episodes_begun_before_are_replayed(replays, changing, named):
+    ahead = ["training.engine=test_curriculum:make_engine", "training.async_play=true"]
+    check_config(load_config([], [*ahead, replays]))
+    check_config(load_config([], [*ahead, changing]))
+    with pytest.raises(ConfigError, match=f"training.async_play: it must be false: .* with {named}$"):
+        check_config(load_config([], [*ahead, replays, changing]))
 
 
 def test_training_climbs_and_falls_between_updates_and_goes_on_where_it_stopped(tmp_path):

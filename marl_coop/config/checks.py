@@ -64,13 +64,14 @@ def _check_training(config: Config) -> None:
         if said.get("engine") == "vllm" and find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
     with _at(config, "training", "async_play"):
-        replays = said.get("advantage") == "counterfactual" or any(
-            isinstance(term, SoloGain) and term.weight for term in config.reward_stack.terms
-        )
-        if said.get("async_play") and replays and config.curriculum:
+        muted = said.get("advantage") == "counterfactual"
+        alone = any(isinstance(term, SoloGain) and term.weight for term in config.reward_stack.terms)
+        changing = ["env.curriculum"] * bool(config.curriculum and (muted or alone))
+        changing += ["past selves"] * bool(policies.past(config.policies) and muted)
+        if said.get("async_play") and changing:
             raise ValueError(
-                "it must be false: advantage=counterfactual and solo_gain replay episodes, and with env.curriculum "
-                "those that were begun ahead may be of another level"
+                "it must be false: advantage=counterfactual and solo_gain replay episodes, and those that were begun "
+                f"ahead may be of another level or beside another partner with {' and '.join(changing)}"
             )
     updates, adapters = updates_of(said), policies.learners(config.policies)
     with _at(config, "training", "alternate_updates"):
