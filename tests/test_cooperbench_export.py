@@ -19,6 +19,7 @@ from marl_coop.runs.played import PlayedEpisode
 from marl_coop.runs.records import EpisodeRecord
 from marl_coop.viewer import terminal
 from marl_coop.viewer.episodes import detail, row
+from rewards.metrics import measure
 
 SQUARE = GOLD[3][LABEL].removeprefix(LABEL).rstrip("\n")
 ANCHOR = LABEL.splitlines()[-1].strip()
@@ -66,10 +67,12 @@ def test_a_log_has_the_branches_as_patches_and_the_turns_as_steps(toy, episode, 
 def test_a_seat_alone_is_in_a_solo_log_with_one_patch_for_both_features(toy, tmp_path):
     task, evaluator = toy
     env = CooperBench(dataset=task.folder.parent.parent, evaluator=evaluator, agents=1, pairs="shapes_task/7/1-3")
-    log = pair_log(play(env, {"agent_0": Gold()}, seed=5))
+    alone = play(env, {"agent_0": Gold()}, seed=5)
+    log = pair_log(alone)
+    assert measure([alone])["textual_conflict_rate"].n == 0  # it merges with nobody
     assert (log.setting, [agent.features for agent in log.agents], log.messages) == ("solo", [(1, 3)], ())
     assert evaluator.solo(task, (1, 3), log.patches[0]).both_passed and log.result["success"]
-    write_episodes(tmp_path, "mine", [play(env, {"agent_0": Gold()}, seed=5)])
+    write_episodes(tmp_path, "mine", [alone])
     assert read_logs(tmp_path / "mine-1")[0].patches == log.patches
 
 

@@ -1,11 +1,13 @@
 """What the viewer reads of the folder of an evaluation, one that has ended or not."""
 
+import json
 from unittest.mock import ANY
 
 import pytest
 import viewed
 import yaml
 
+from marl_coop.cli import main
 from marl_coop.evaluation.comparison import read_evaluated
 from marl_coop.experiment import battery as batteries
 from marl_coop.runs.records import write_episodes
@@ -106,3 +108,14 @@ def test_an_evaluation_is_paid_by_the_price_of_its_update_and_after_training_by_
     rows = {one["id"]: one["terms"]["communication"] for one in twin([read_run(run)])["runs"][0]["episodes"]}
     found = {name: round(rows[name] / of_one, 3) for name in ("update-0001:1", "update-0002:1", "after:1")}
     assert of_one < 0 and found == {"update-0001:1": 0.3, "update-0002:1": 0.5, "after:1": 0.5}
+
+
+def test_an_evaluation_of_one_episode_which_has_no_interval_of_tokens_opens(tmp_path, capsys):
+    folder = viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "unseen"}, episodes=1)
+    assert {"metric": "message_tokens_per_episode", "n": 1} in [
+        {"metric": row["metric"], "n": row["n"]}
+        for row in json.loads((folder / "results.json").read_text())["results"]
+        if row["low"] is None
+    ]
+    assert page(twin([read_run(folder)]))
+    assert main(["show", str(folder), "unseen/scripted:ideal:1"]) == 0

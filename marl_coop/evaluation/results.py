@@ -84,8 +84,8 @@ class ResultRow:
     than_condition: str | None = None
     metric: str
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None  # of one case of a quantity without bounds there is no interval
+    high: float | None = None
     n: int
 
 
@@ -193,7 +193,11 @@ class Results:
             "ceiling": self.ceiling,
             "trained": {who: trained._asdict() for who, trained in (self.trained or {}).items()},
             "conditions": self.conditions,
-            "results": [{k: v for k, v in row.items() if v is not None} for row in rows if row["than_who"] is None],
+            "results": [
+                {name: row[name] for name in row if name not in ("than_who", "than_condition")}
+                for row in rows
+                if row["than_who"] is None
+            ],
             "differences": [row for row in rows if row["than_who"] is not None],
             "unplayed": [one._asdict() for one in self.unplayed],
             "episodes": [_kept(one.match, folder)._asdict() for one in self.played],

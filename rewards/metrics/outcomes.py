@@ -86,11 +86,11 @@ def _named(text: str, decision: Decision, ids: Sequence[str]) -> set[str]:
 def textual_conflict_rate(episode: Episode) -> Rate:
     """P(the textual merge of the proposals has conflicts).
 
-    Range: [0, 1], less is better. Cases: episodes with a merge on record. Source: Brun et al. (2011); CooperBench
-    counts 77.5 % among its reference solutions (505 of 652 pairs, by git).
+    Range: [0, 1], less is better. Cases: episodes with a merge on record, not of a seat alone, who merges with nobody.
+    Source: Brun et al. (2011); CooperBench counts 77.5 % among its reference solutions (505 of 652 pairs, by git).
     """
     merge = episode.outcome.merge
-    return Rate(float(merge.conflict), 1) if merge else Rate()
+    return Rate(float(merge.conflict), 1) if merge and len(episode.seats) > 1 else Rate()
 
 
 def semantic_conflict_rate(episode: Episode) -> Rate:
