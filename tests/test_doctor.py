@@ -69,6 +69,15 @@ def test_a_size_of_a_gpu_alone_means_one_gpu(counted):
     assert found["launch on one GPU"].state is State.OK
 
 
+def test_no_launch_is_named_whose_processes_could_not_share_an_update(counted):
+    sizes = ["training.episodes_per_update=64", "warmup.batch_size=12"]
+    assert memory_of(*sizes, "warmup.micro_batch_size=1", gpus=4, gpu_memory=80)["launch on 4 GPUs"].state is State.OK
+    refused = memory_of(*sizes, "warmup.micro_batch_size=1", gpus=3, gpu_memory=80)["launch on 3 GPUs"]
+    assert refused.state is State.FAILURE and refused.found.startswith("64 cannot be shared by 3 processes")
+    refused = memory_of(*sizes, "warmup.micro_batch_size=4", gpus=4, gpu_memory=80)["launch on 4 GPUs"]
+    assert (refused.state, refused.remedy) == (State.FAILURE, "warmup.batch_size")
+
+
 def test_what_no_estimate_has_is_said(counted):
     found = memory_of("training.engine=test_doctor:make_nothing", "training.padding_free=true")
     assert found["memory, play"].state is found["memory, pairs"].state is State.UNTRIED

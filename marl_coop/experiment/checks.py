@@ -17,7 +17,7 @@ from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
 from marl_coop.config import policies
-from marl_coop.config.errors import ConfigError, Keys
+from marl_coop.config.errors import ConfigError, Keys, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
 from marl_coop.experiment import setup
@@ -37,13 +37,16 @@ KEYS: dict[str | int, Keys] = {  # by the argument of the self-test that is to b
 }
 
 
-def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
+def check_shares(config: Config, args: MultiAgentPPOConfig, processes: int | None = None) -> None:
     """Refuse, before anything is loaded, batches that the processes cannot share.
+
+    Args:
+        processes: so many; None: those that run.
 
     Raises:
         ConfigError: a batch of the warm-up or an update's episodes are no multiple of what is played at once.
     """
-    processes = PartialState().num_processes
+    processes = processes or PartialState().num_processes
     chats, at_once = config.warmup.batch_size, config.warmup.micro_batch_size * processes
     if chats % at_once:
         problem = f"{chats} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
@@ -51,7 +54,8 @@ def check_shares(config: Config, args: MultiAgentPPOConfig) -> None:
     try:
         args.check_shares(processes)
     except ValueError as error:
-        raise config.error(("training", "episodes_per_update"), str(error)) from error
+        keys = ("training", "episodes_per_update")
+        raise config.error(keys, str(error).removeprefix(f"{dotted(keys)}: ")) from error
 
 
 def checks_of_start(

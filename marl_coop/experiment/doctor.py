@@ -163,12 +163,16 @@ def _uncounted(args: Any, attention: str | None) -> Iterator[Check]:
 
 def _check_launch(found: Examined, sizes: memory.Footprint, work: memory.Work, gpus: int, capacity: float) -> Check:
     config, small = found.config, None
+    name = f"launch on {gpus} GPUs" if gpus > 1 else "launch on one GPU"
+    try:
+        checks.check_shares(config, found.args, gpus)
+    except ConfigError as error:
+        return Check(name, State.FAILURE, error.problem, dotted(error.keys))
     if not config.model.load_in_4bit and work.plays and not found.args.shard_base:  # which go without
         section = config.model.model_copy(update={"load_in_4bit": True})
         quantised = config.model_copy(update={"model": section})
         small = memory.sizes_of(quantised, found.args, found.base.config, work, on_gpu=True)
     launch = memory.choose_launch(sizes, small, work, gpus, capacity, config.model.load_in_4bit)
-    name = f"launch on {gpus} GPUs" if gpus > 1 else "launch on one GPU"
     if not launch.fits:
         return Check(name, State.FAILURE, "none fits", launch.why)
     file = f"configs/accelerate/{launch.file} --num_processes {gpus}" if launch.file else "python train.py"
