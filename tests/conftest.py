@@ -11,6 +11,7 @@ from hypothesis import settings
 from envs.sandbox import tree
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # bitsandbytes loads a compiler that nothing here uses: 2 s of each process
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")

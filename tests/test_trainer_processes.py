@@ -84,6 +84,43 @@ rank = straight.args.process_index
 """
 
 
+SHARDED = """
+import copy, json, sys
+from pathlib import Path
+import torch
+from accelerate import PartialState
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+import tiny
+from marl_coop.policy.routed_lora import LoraFactor, spans_of
+
+torch.set_num_threads(1)
+rank = PartialState(cpu=True).process_index
+mesh = init_device_mesh("cpu", (2,))
+ids = torch.randint(40, (3, 8), generator=torch.Generator().manual_seed(0))
+tokens = {
+    "spans": spans_of(["agent_0", "agent_1", "agent_1"]), "input_ids_RT": ids, "temperature": 1.0,
+    "told": {"attention_mask": torch.ones_like(ids)},
+    "rows_N": torch.tensor([0, 1, 2]), "columns_N": torch.tensor([3, 5, 7]),
+}
+whole = tiny.team(tiny.base_model(40).bfloat16()).train()
+parts = copy.deepcopy(whole)
+parts.activation_checkpointing_enable()
+factors = [module for module in parts.modules() if isinstance(module, LoraFactor)]
+for module in (*factors, *parts.critics.values(), *parts.decoder.layers, parts):
+    fully_shard(module, mesh=mesh)
+for policy in (whole, parts):
+    policy({}, **tokens)[0].logprobs_N.sum().backward()
+gradients = [[p.grad for name in policy.adapters for p in policy.adapter_parameters(name)] for policy in (whole, parts)]
+found = {
+    "share": sum(p.to_local().numel() for p in parts.parameters()) / sum(p.numel() for p in whole.parameters()),
+    "equal": [torch.equal(a, b.full_tensor()) for a, b in zip(*gradients, strict=True)],
+    "moved": [bool(a.any()) for a in gradients[0]],
+}
+(Path(sys.argv[1]) / f"rank-{rank}.json").write_text(json.dumps(found))
+"""
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "one"
@@ -96,6 +133,7 @@ def two(tmp_path_factory) -> Path:
     """What two processes wrote, by what was asked of them."""
     folder = tmp_path_factory.mktemp("two")
     scripts = {
+        "adapters": SHARDED,
         "whole": SCRIPT,
         "shared": SCRIPT.replace("num_updates", "shard_base=True, num_updates", 1),
         "whole checkpoints": CHECKPOINTS,
@@ -138,37 +176,46 @@ def do_what_one_does(folder, processes, alone):
     assert prices[0][0] != prices[0][1]
 
 
-@pytest.mark.slow
-def test_processes_whose_micro_batches_are_not_equally_many_stay_in_step(tmp_path):
-    script = SCRIPT.replace(
-        "num_updates=2, num_ppo_epochs=2, num_mini_batches=2", "num_updates=1, micro_batch_tokens=96"
-    )
-    (alone,), ranks = launch(script, tmp_path / "one", 1), launch(script, tmp_path / "two", 2)
-    assert 2 < ranks[0]["backwards"] == ranks[1]["backwards"] < alone["backwards"]
-    one, two = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))
-    assert saved(tmp_path / "two" / "rank-0") == saved(tmp_path / "two" / "rank-1")
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
-
-
 PAST = """
 policy = tiny.team(tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS))))
 policy.keep_past("agent_1", 1, 2)
 """
 
 
-@pytest.mark.slow
-def test_past_selves_and_replays_are_the_same_by_two_processes_that_share_the_base_out(tmp_path):
-    script = SCRIPT.replace("records, backwards", f"{PAST}records, backwards").replace(
+@pytest.fixture(scope="module")
+def more(tmp_path_factory) -> Path:
+    """What one process and two wrote of what is slow."""
+    folder = tmp_path_factory.mktemp("more")
+    micro = SCRIPT.replace(
+        "num_updates=2, num_ppo_epochs=2, num_mini_batches=2", "num_updates=1, micro_batch_tokens=96"
+    )
+    past = SCRIPT.replace("records, backwards", f"{PAST}records, backwards").replace(
         'policies={"agent_0": "agent_0", "agent_1": Mix(("agent_1", BASE), (0.75, 0.25))}',
         'policies={"agent_0": "agent_0", "agent_1": Mix(("agent_1", policy.past["agent_1"]), (0.5, 0.5))}, '
         'policy=policy, advantage="counterfactual", kl_reference="start", importance="recompute"',
     )
-    (one,) = launch(script, tmp_path / "one", 1)
-    ranks = launch(script.replace("num_updates", "shard_base=True, num_updates", 1), tmp_path / "two", 2)
+    shared = past.replace("num_updates", "shard_base=True, num_updates", 1)
+    launch_each({"micro": micro, "past": past}, folder / "one", 1)
+    launch_each({"micro": micro, "past": shared}, folder / "two", 2)
+    return folder
+
+
+@pytest.mark.slow
+def test_processes_whose_micro_batches_are_not_equally_many_stay_in_step(more):
+    (alone,), ranks = written(more / "one" / "micro", 1), written(more / "two" / "micro", 2)
+    assert 2 < ranks[0]["backwards"] == ranks[1]["backwards"] < alone["backwards"]
+    one, two = (loaded(more / name / "micro" / "rank-0") for name in ("one", "two"))
+    assert saved(more / "two" / "micro" / "rank-0") == saved(more / "two" / "micro" / "rank-1")
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
+
+
+@pytest.mark.slow
+def test_past_selves_and_replays_are_the_same_by_two_processes_that_share_the_base_out(more):
+    (one,), ranks = written(more / "one" / "past", 1), written(more / "two" / "past", 2)
     for update in range(2):
         assert [episode for rank in ranks for episode in rank["played"][update]] == one["played"][update]
     assert any("past:agent_1@1" in str(episode) for episode in one["played"][1])
-    first, second = (loaded(tmp_path / name / "rank-0") for name in ("one", "two"))
+    first, second = (loaded(more / name / "past" / "rank-0") for name in ("one", "two"))
     assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-4
     names = [name for name in one["updates"][0] if name.endswith(("message_credit", "/sampling_gap", "/entropy"))]
     assert len(names) == 6
@@ -204,3 +251,11 @@ def test_checkpoints_of_two_processes_are_whole_and_go_on_as_if_nothing_had_stop
     first, both = loaded(run / "checkpoint-1"), loaded(run / "checkpoint-2")
     assert max((tiny.weights(alone.model)[name] - both[name]).abs().max().item() for name in both) < 1e-4
     assert max((first[name] - both[name]).abs().max().item() for name in both) > 1e-3
+
+
+def test_what_shards_modules_shards_adapters(two):
+    """FSDP2 on two processes, a float32 factor in a bfloat16 layer each by itself: the gradients of one process."""
+    for found in written(two / "adapters", 2):
+        assert 0.45 < found["share"] < 0.55
+        assert len(found["equal"]) == 2 * 2 * 14
+        assert all(found["equal"]) and all(found["moved"])
