@@ -276,7 +276,7 @@ def test_the_command_prints_a_table_for_every_environment_and_says_who_is_not_be
 
 @pytest.mark.parametrize("env", [envs.MoonSurvival(items=8), envs.Handover()], ids=lambda env: type(env).__name__)
 def test_where_much_must_be_said_honest_play_is_first_too(env):
-    plays = play_exploits(env, 40)
+    plays = play_exploits(env, 28)
     balanced = RewardStack.from_config(read_file(Path("configs/presets/balanced.yaml"))["rewards"])  # no other term
     rows = audit(balanced, plays)
     assert [(row.policy, row.mode, row.edge) for row in winners(rows)] == []
