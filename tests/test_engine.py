@@ -222,6 +222,17 @@ def test_a_chat_that_goes_on_in_other_company_is_not_fed_anew(policy):
     assert max(widths) < min(len(r.ids) for r in following)
 
 
+def test_a_chat_may_be_asked_again_with_no_more_than_what_is_cached(policy):
+    engine, requests = engine_of(policy), prompts()[:2]
+    replies = tiny.sample(engine, requests)
+    again = [dataclasses.replace(r, ids=[*r.ids, *g.ids[:-1]], seed=9) for r, g in zip(requests, replies, strict=True)]
+    again[1] = next_turn(requests, replies, 1)[1]
+    for request, generation in zip(again, tiny.sample(engine, again), strict=True):
+        ids, logprobs = by_hand(policy, request)
+        assert generation.ids == ids
+        assert generation.logprobs == pytest.approx(logprobs, abs=1e-4)
+
+
 def test_all_that_was_submitted_is_collected_once(policy):
     engine, requests = engine_of(policy), prompts()
     for request in requests:

@@ -112,9 +112,9 @@ class _Batch:
         self.cache = SlotCache.gathered([(place[0].cache, place[1]) if place else None for place in places])
 
     def begins(self, request: Request) -> bool:
-        """Whether what is cached of the request's row is the beginning of its ids."""
+        """Whether what is cached of the request's row is the beginning of its ids, which go on: the last is read anew."""
         ids = self.ids[self.rows.index(_row_of(request))]
-        return request.ids[: len(ids)] == ids
+        return len(ids) < len(request.ids) and request.ids[: len(ids)] == ids
 
     def generate(self, requests: list[Request], version: int) -> list[Generation]:
         """A reply per row. Once half of the replies have ended, the others go on in a batch of their own; what
