@@ -130,7 +130,8 @@ def test_an_evaluation_that_is_killed_goes_on(tmp_path):
     file.write_text(yaml.safe_dump({"episodes": 400, "batch_size": 8, "floor": None, "conditions": conditions}))
     words = ["eval", "scripted:ideal", "--battery", str(file), "--config", str(ROOT / "configs/quickstart.yaml")]
     command = [sys.executable, "-m", "marl_coop", *words, "--output", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    places = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}  # what is killed leaves files
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | places, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(out.glob("episodes/*.jsonl")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

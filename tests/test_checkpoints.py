@@ -54,7 +54,8 @@ os._exit(0)
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(tmp_path)}  # what is killed leaves files
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, check=True, timeout=200)
     *killed, (stopped, *last) = json.loads((tmp_path / "report.json").read_text())
     assert len(killed) > 30 and not stopped and last == [["checkpoint-2"]] * 2
@@ -102,7 +103,8 @@ os._exit(0)
 @pytest.mark.slow
 def test_a_kill_at_any_moment_of_the_last_save_leaves_one_whole_policy(tmp_path):
     """That of before in the run's folder, then that of the last checkpoint, then the new one: never a mixture."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(tmp_path)}  # what is killed leaves files
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", REPLACED, tmp_path], env=environment, check=True, timeout=200)
     *killed, last = json.loads((tmp_path / "report.json").read_text())
     assert len(killed) > 20 and last == [False, "run", False, True]

@@ -81,10 +81,11 @@ def test_an_error_says_what_helps(words, expected, capsys, monkeypatch):
     assert captured.out == ""
 
 
-def test_one_of_several_processes_says_the_error_and_all_exit_with_2():
+def test_one_of_several_processes_says_the_error_and_all_exit_with_2(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
     command = [*launch, "train.py", "--config", QUICKSTART, "lora.rnk=3"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    places = os.environ | {"TMPDIR": str(tmp_path)}  # a launcher whose processes fail leaves its folder
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=places)
     assert result.returncode != 0 and result.stdout == ""
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: command line: lora.rnk: unknown key; did you mean")
