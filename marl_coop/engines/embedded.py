@@ -112,7 +112,7 @@ class _Batch:
         self.cache = SlotCache.gathered([(place[0].cache, place[1]) if place else None for place in places])
 
     def begins(self, request: Request) -> bool:
-        """Whether what is cached of the request's row is the beginning of its ids, which go on: the last is read anew."""
+        """Whether what is cached of the request's row begins its ids, which go on: the last is read anew."""
         ids = self.ids[self.rows.index(_row_of(request))]
         return len(ids) < len(request.ids) and request.ids[: len(ids)] == ids
 
