@@ -13,6 +13,7 @@ from marl_coop import cli
 from marl_coop.config.battery import Battery
 from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
+from marl_coop.evaluation.comparison import BESIDE_PARTNERS
 from marl_coop.evaluation.matches import Match, play_match
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment import plan as plans
@@ -298,3 +299,13 @@ def test_merge_repair_keeps_the_lines_of_both_sides(tmp_path):
     assert {episode.outcome.merge.policy for episode in plain} == {"naive"}
     assert {episode.outcome.merge.policy for episode in mended} == {"union"}
     assert all(episode.outcome.merge.final for episode in mended)
+
+
+def test_beside_a_partner_the_quick_battery_tells_the_seat_right_as_often_as_wrong():
+    quick = read_as(ROOT / "configs/batteries/quick.yaml", Battery)
+    env, told = load_config([ROOT / "configs/quickstart.yaml"]).make_evaluation_env(), []
+    for seed in (task_seed(Stream.EVALUATION, quick.seed, i) for i in range(quick.episodes)):
+        cell = env.make_task(seed).cell
+        (seat,) = BESIDE_PARTNERS.judged(env.seats, seed)
+        told += [cell[seat]] if len({*cell.values()}) == 2 else []
+    assert (told.count(True), told.count(False)) == (5, 5)
