@@ -68,7 +68,10 @@ class EngineError(RuntimeError):
 
 
 class Engine(Protocol):
-    max_chats: int | None  # that it has memory for at once; None: it takes all that is asked, and sees to it by itself
+    @property
+    def max_chats(self) -> int | None:
+        """The chats that it has memory for at once; None: it takes all that is asked, and sees to it by itself."""
+        ...
 
     def submit(self, request: Request) -> None:
         """Ask for a reply.
