@@ -232,12 +232,12 @@ def test_no_more_chats_are_played_at_once_than_the_engine_has_memory_for(trainer
     engine.max_chats, tasks = room, TASKS[:4]
     at_once = []
     runner._end = lambda session: at_once.append(len(session.slots)) or type(runner)._end(runner, session)
-    rollouts = runner.play(tasks, sampling_seed=5)
-    assert at_once == together
-    for one, other in zip(rollouts, played[0], strict=False):
-        assert one.episode == other.episode
+    rollouts = runner.play(tasks, sampling_seed=5), runner.play_ahead(tasks, sampling_seed=5).result()
+    assert at_once == together * 2
+    for one, ahead, other in zip(*rollouts, played[0][:4], strict=True):
+        assert one.episode == ahead.episode == other.episode
         for seat in tiny.SEATS:
-            assert one.traces[seat].ids == other.traces[seat].ids
+            assert one.traces[seat].ids == ahead.traces[seat].ids == other.traces[seat].ids
 
 
 class Altered(Recorded):

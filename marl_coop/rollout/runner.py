@@ -75,11 +75,12 @@ class RolloutRunner:
     def play_ahead(self, task_seeds: Sequence[int], sampling_seed: int) -> Future[list[Rollout]]:
         """As `play`, in a thread of its own from the first requests on: what these make an engine do with the model,
         such as comparing log-probabilities, is done when this returns. Nothing else may be played meanwhile."""
-        session, played = self._begin(self._slots(task_seeds, sampling_seed)), Future[list[Rollout]]()
+        first, *later = self._shares(self._slots(task_seeds, sampling_seed))
+        session, played = self._begin(first), Future[list[Rollout]]()
 
         def run() -> None:
             try:
-                played.set_result(self._end(session))
+                played.set_result(self._end_all(session, later))
             except BaseException as error:
                 played.set_exception(error)
 
@@ -92,14 +93,15 @@ class RolloutRunner:
 
     @phase("environments")
     def _play(self, slots: "list[_EpisodeSlot]") -> list[Rollout]:
-        return [rollout for some in self._shares(slots) for rollout in self._end(self._begin(some))]
+        first, *later = self._shares(slots)
+        return self._end_all(self._begin(first), later)
 
     def _shares(self, slots: "list[_EpisodeSlot]") -> "list[list[_EpisodeSlot]]":
         """What is played together: as many episodes as the engine has memory for the chats of, one at least."""
-        shares, chats = [], math.inf
+        shares, chats = [[]], 0
         for slot in slots:
             chats += slot.sampled
-            if not shares or chats > (self.engine.max_chats or math.inf):
+            if shares[-1] and chats > (self.engine.max_chats or math.inf):
                 shares.append([])
                 chats = slot.sampled
             shares[-1].append(slot)
@@ -114,6 +116,13 @@ class RolloutRunner:
             self._close(session)
             raise
         return session
+
+    def _end_all(self, session: "_Session", later: "list[list[_EpisodeSlot]]") -> list[Rollout]:
+        """What a session plays, and then those of later shares."""
+        rollouts = self._end(session)
+        for slots in later:
+            rollouts += self._end(self._begin(slots))
+        return rollouts
 
     def _end(self, session: "_Session") -> list[Rollout]:
         try:
