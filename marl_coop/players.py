@@ -55,7 +55,8 @@ class PastSelves:
         return self.selves[rng.integers(len(self.selves))]
 
 
-Player = str | None | PastSelf | Partner  # an adapter's name, the base, a snapshot, or who writes the seat's replies
+Sampled = str | None | PastSelf  # an adapter's name, the base, a snapshot: whose replies an engine samples
+Player = Sampled | Partner  # or who writes the seat's replies
 
 
 @dataclass(frozen=True, slots=True)

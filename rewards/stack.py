@@ -104,6 +104,11 @@ class RewardStack:
         return tuple(term for term in self.terms if isinstance(term.weight, Schedule) or term.weight)
 
     @property
+    def plays_alone(self) -> bool:
+        """Whether every task is played once more, by one policy alone."""
+        return any(isinstance(term, SoloGain) for term in self.trained_on)
+
+    @property
     def scheduled(self) -> tuple[str, ...]:
         """The terms whose weight is not a plain number."""
         return tuple(term.name for term in self.terms if isinstance(term.weight, Schedule))

@@ -19,7 +19,6 @@ from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
 from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES
 from marl_coop.training_rules import check_length, check_shares, check_together, plays_of_task, updates_of
-from rewards.terms.solo_gain import SoloGain
 
 ATTENTIONS = (  # ours, and those of transformers that need no code from elsewhere
     "grouped", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention",
@@ -65,7 +64,7 @@ def _check_training(config: Config) -> None:
             raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
     with _at(config, "training", "async_play"):
         muted = said.get("advantage") == "counterfactual"
-        alone = any(isinstance(term, SoloGain) and term.weight for term in config.reward_stack.terms)
+        alone = config.reward_stack.plays_alone
         changing = ["env.curriculum"] * bool(config.curriculum and (muted or alone))
         changing += ["past selves"] * bool(policies.past(config.policies) and muted)
         if said.get("async_play") and changing:

@@ -1,6 +1,6 @@
 """Play unseen instances and measure: the same instances before and after training."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -70,14 +70,22 @@ def before_and_after(
         learners: the adapters that are trained. Where others play beside them, what is counted by seats is counted of
             theirs, and of the ideal players in the same seats; none: of all.
     """
-    metrics, seats = of_players(learners), {episode.task.id: seats_of(learners, episode) for episode in after}
-    results = {"before": measure(before, metrics), "after": measure(after, metrics)}
-    results |= {"change": compare(before, after, metrics)}
-    results |= {"ceiling": measure(ideal, of_seats(lambda episode: seats[episode.task.id]))} if ideal else {}
-    return {
-        side: {name: metric for name, metric in found.items() if metric.value is not None}
-        for side, found in results.items()
-    }
+    metrics, judged = of_players(learners), beside_ceiling(after, ideal, learners)
+    change = _defined(compare(before, after, metrics))
+    return {"before": _defined(measure(before, metrics)), "after": judged.pop("after"), "change": change} | judged
+
+
+def beside_ceiling(
+    episodes: Sequence[Episode], ideal: Sequence[Episode], learners: Collection[str]
+) -> dict[str, dict[str, Metric]]:
+    """The sides `after` and, where there are `ideal` episodes, `ceiling` of `before_and_after`."""
+    seats = {episode.task.id: seats_of(learners, episode) for episode in episodes}
+    ceiling = {"ceiling": _defined(measure(ideal, of_seats(lambda episode: seats[episode.task.id])))} if ideal else {}
+    return {"after": _defined(measure(episodes, of_players(learners)))} | ceiling
+
+
+def _defined(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {name: metric for name, metric in metrics.items() if metric.value is not None}
 
 
 def table(results: dict[str, dict[str, Metric]], title: str) -> Table:

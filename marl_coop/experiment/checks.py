@@ -16,8 +16,9 @@ from envs.core.fields import ArgumentError
 from envs.core.seeds import Stream, task_seed
 from envs.core.tokens import one_line
 from envs.sandbox import SandboxError, executor
+from marl_coop import training_rules
 from marl_coop.config import policies
-from marl_coop.config.errors import ConfigError, Keys, dotted
+from marl_coop.config.errors import ConfigError, Keys
 from marl_coop.config.schema import Config
 from marl_coop.engines import EngineError, selftest, vllm_server
 from marl_coop.experiment import setup
@@ -52,10 +53,9 @@ def check_shares(config: Config, args: MultiAgentPPOConfig, processes: int | Non
         problem = f"{chats} chats cannot be shared by {processes} processes x {config.warmup.micro_batch_size} at once"
         raise config.error(("warmup", "batch_size"), f"{problem}: use a multiple of {at_once}")
     try:
-        args.check_shares(processes)
+        training_rules.check_shares(*args.shares(processes))
     except ValueError as error:
-        keys = ("training", "episodes_per_update")
-        raise config.error(keys, str(error).removeprefix(f"{dotted(keys)}: ")) from error
+        raise config.error(("training", "episodes_per_update"), str(error)) from error
 
 
 def checks_of_start(

@@ -14,7 +14,7 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Episode
 from marl_coop.evaluation.alarms import ringing, worsened
 from marl_coop.evaluation.ceiling import ceiling
-from marl_coop.evaluation.evaluate import TABLE, before_and_after, rows, table
+from marl_coop.evaluation.evaluate import TABLE, before_and_after, beside_ceiling, rows, table
 from marl_coop.export.card import About, model_card
 from marl_coop.runs.checkpoints import best_checkpoint
 from marl_coop.runs.files import write_whole
@@ -108,7 +108,7 @@ def write_cards_of_best(
     if best is None or not played.is_file() or not (folder / best["checkpoint"]).is_dir():
         return
     episodes = read_episodes(played)
-    results = before_and_after(episodes, episodes, ceiling(env, episodes), learners)
+    results = beside_ceiling(episodes, ceiling(env, episodes), learners)
     found, ideal = results["after"], results.get("ceiling", {})
     shown = [
         [label, str(found[name]), f"{ideal[name].value:.2f}" if name in ideal else "", str(found[name].n)]

@@ -131,13 +131,17 @@ def footprint(
         _make_fake(policy)
         cache, feed, prefix = _played(policy, rows, chat, told)
         few = len(policy.adapters)  # each has a row, so that all have gradients
+
+        def learned() -> list[int]:
+            return [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+
         with torch.no_grad():
             score = [_peak(lambda n=n: _scored(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
         policy.train()  # else no activation is checkpointed
-        warm = learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+        warm = learn = learned()
         if checkpointing is not None:
             policy.activation_checkpointing_enable(dict(checkpointing))
-            learn = [_peak(lambda n=n: _learn(policy, n, chat, written, prefix > 0)) for n in (few, 2 * few)]
+            learn = learned()
         gradients = bytes_of(p.grad for p in policy.parameters() if p.grad is not None)
     score_row, learn_row, warm_row = ((more - less) // few for less, more in (score, learn, warm))
     return Footprint(

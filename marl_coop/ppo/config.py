@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch.distributed import DistError
+from typing_extensions import get_protocol_members
 
 from envs.core.episode import Phase
 from envs.core.fields import ArgumentError
@@ -43,7 +44,6 @@ def _vllm_server(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
     return vllm_server.VLLMServerEngine(policy, **args.engine_options)
 
 
-ENGINE_MEMBERS = ("max_chats", "submit", "collect", "load_adapters", "reset_cache", "sleep")
 ENGINES: dict[str, Callable[[TeamPolicy, "MultiAgentPPOConfig"], Engine]] = {
     "embedded": _embedded,
     "vllm": _vllm,
@@ -58,7 +58,8 @@ def build_engine(policy: TeamPolicy, args: "MultiAgentPPOConfig") -> Engine:
         ValueError: what is made there is no engine.
     """
     engine = find(args.engine, ENGINES, kind="engine")(policy, args)
-    if missing := [name for name in ENGINE_MEMBERS if not hasattr(engine, name)]:
+    members = get_protocol_members(Engine)
+    if missing := [name for name in vars(Engine) if name in members and not hasattr(engine, name)]:
         lacks = f"{type(engine).__name__}, which lacks {', '.join(missing)} of marl_coop.engines.Engine"
         raise ValueError(f"training.engine: {args.engine} makes a {lacks}")
     return engine
@@ -253,11 +254,15 @@ class MultiAgentPPOConfig(TrainingConfig):
     def check_shares(self, processes: int) -> None:
         """Raises ValueError where so many processes, or the minibatches, cannot share an update's episodes evenly, all
         plays of a task together."""
-        parts = (self.num_mini_batches, self.gradient_accumulation_steps, processes, self.plays)
         try:
-            check_shares(self.episodes_per_update, *parts)
+            check_shares(*self.shares(processes))
         except ValueError as error:
             raise ValueError(f"training.episodes_per_update: {error}") from error
+
+    def shares(self, processes: int) -> tuple[int, int, int, int, int]:
+        """What `marl_coop.training_rules.check_shares` judges, for so many processes."""
+        parts = self.num_mini_batches, self.gradient_accumulation_steps
+        return self.episodes_per_update, *parts, processes, self.plays
 
     def learners(self, adapters: Sequence[str], update: int) -> tuple[str, ...]:
         """Those of the adapters that learn in an update, from 0."""

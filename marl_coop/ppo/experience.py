@@ -41,19 +41,13 @@ from marl_coop.rollout.trajectory import Rollout
 from marl_coop.runs.records import Credit, TurnCredit
 from rewards import RewardStack
 from rewards.metrics import HEADLINES, cases, of_players, rates
-from rewards.terms.solo_gain import SoloGain
 
 logger = logging.getLogger(__name__)
 
 
-def plays_alone(rewards: RewardStack) -> bool:
-    """Whether every task is played once more, by one of the adapters alone."""
-    return any(isinstance(term, SoloGain) for term in rewards.trained_on)
-
-
 def reads_start(args: MultiAgentPPOConfig, rewards: RewardStack) -> bool:
     """Whether training reads the adapters as it began with them, however far they are by now."""
-    return args.kl_reference == "start" or args.advantage == "counterfactual" or plays_alone(rewards)
+    return args.kl_reference == "start" or args.advantage == "counterfactual" or rewards.plays_alone
 
 
 class Collector:
@@ -92,7 +86,7 @@ class Collector:
         self._trained_on = {term.name for term in rewards.trained_on}
         self._learners = args.learners(model.adapters, 0)
         self._compared = False  # the adapters with the base, once each has learned
-        self._solo = plays_alone(rewards)
+        self._solo = rewards.plays_alone
         if reads_start(args, rewards):
             model.snapshot_reference()
         if not all(past.selves for past in model.past.values()):

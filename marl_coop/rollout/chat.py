@@ -77,8 +77,8 @@ class Chat:
         self._normalized = frozenset(i for i, token in added if token.normalized and i != tokenizer.unk_token_id)
         self._opening, self._to_user = len(opening), len(to_user)  # where what somebody wrote begins
         self._to_reply = {_FIRST: len(to_reply), _SECOND: len(again)}
-        self.eos, self._end_text = self._end_of_turn(to_user, end_of_turn)
-        end = self._ids(self._end_text)
+        self.eos, end_text = self._end_of_turn(to_user, end_of_turn)
+        end = self._ids(end_text)
         self._skipped = len(end)  # the end of a reply, which stands in the text for what follows it
         declared = [tokenizer.eos_token_id, *end, *stops]
         self.stops = frozenset({self.eos} | {i for i in declared if i is not None})

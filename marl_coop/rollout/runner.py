@@ -18,7 +18,7 @@ from envs.core.seeds import stable_seed
 from envs.core.task import Seat
 from envs.core.tokens import written
 from marl_coop.engines import Engine, EngineError, FinishReason, Generation, Request
-from marl_coop.players import Mix, PastSelf, Player, player_name
+from marl_coop.players import Mix, Player, Sampled, player_name
 from marl_coop.profiling import phase
 from marl_coop.rollout.chat import Chat
 from marl_coop.rollout.endpoint import Answer, Endpoint
@@ -263,14 +263,14 @@ class _EpisodeSlot:
     @property
     def sampled(self) -> int:
         """Its chats that the engine samples."""
-        return sum(isinstance(trace.player, str | PastSelf | None) for trace in self.traces.values())
+        return sum(isinstance(trace.player, Sampled) for trace in self.traces.values())
 
     def prepare(self) -> None:
         """Write the next replies of the scripted partners."""
         self.scripted = {}
         for seat in self.env.acting:
             player = self.traces[seat].player
-            if not isinstance(player, str | PastSelf | Endpoint | None) and self.given_ids(seat) is None:
+            if not isinstance(player, Sampled | Endpoint) and self.given_ids(seat) is None:
                 self.scripted[seat] = player.reply(self.env, seat)
 
     def step(self) -> None:
