@@ -14,7 +14,7 @@ from marl_coop.config.battery import Battery
 from marl_coop.config.layers import read_as
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.comparison import BESIDE_PARTNERS
-from marl_coop.evaluation.matches import Match, play_match
+from marl_coop.evaluation.matches import Match, play_matches
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment import plan as plans
 from marl_coop.experiment.plan import make_plan
@@ -271,7 +271,7 @@ def test_of_two_attempts_the_one_counts_that_passes_more_visible_tests(tmp_path)
     tries = iter([attempts(2, 4, 1), attempts(3, 4, 0)])
     seeds = []
 
-    def play(match, task_seeds, sampling_seed):
+    def play(tasks, sampling_seed):
         seeds.append(sampling_seed)
         return next(tries)
 
@@ -279,7 +279,7 @@ def test_of_two_attempts_the_one_counts_that_passes_more_visible_tests(tmp_path)
         who="w", condition="c", make_env=lambda: None, seating=Seating(("w",)), task_seeds=[1, 2, 3], best_of=2,
         file=tmp_path / "episodes" / "x.jsonl",
     )  # fmt: skip
-    best = play_match(match, play, 48, lambda done: None)
+    best = play_matches([match], play, 48, lambda done: None)[match.file]
     assert [episode.outcome.detail for episode in best] == ["3", "4", "1"]
     assert len(set(seeds)) == 2
 

@@ -37,7 +37,7 @@ def evaluate(place, tmp_path, monkeypatch):
 
     def command(*words, conditions=CONDITIONS):
         file = tmp_path / "battery.yaml"
-        file.write_text(yaml.safe_dump({"episodes": 2, "batch_size": 1, "conditions": conditions}))
+        file.write_text(yaml.safe_dump({"episodes": 2, "batch_size": 3, "conditions": conditions}))
         return cli.main(["eval", *map(str, words), "--battery", str(file), "--output", str(tmp_path / "out")])
 
     return command

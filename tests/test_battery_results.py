@@ -84,11 +84,11 @@ def counted(monkeypatch, stop_after=None):
     """The seeds of the episodes that are played from now on; a stop in the middle, if asked for."""
     seeds, play = [], matches.play_scripted
 
-    def counting(match, task_seeds, sampling_seed):
+    def counting(tasks, sampling_seed):
         if stop_after is not None and len(seeds) >= stop_after:
             raise KeyboardInterrupt
-        seeds.extend(task_seeds)
-        return play(match, task_seeds, sampling_seed)
+        seeds.extend(seed for _, seed in tasks)
+        return play(tasks, sampling_seed)
 
     monkeypatch.setattr(batteries, "play_scripted", counting)
     return seeds

@@ -77,10 +77,10 @@ def test_an_evaluation_that_was_stopped_shows_what_is_there_and_says_how_much(tm
 
 
 def stopping_at(condition, play):
-    def playing(match, *rest):
-        if match.condition == condition:
+    def playing(tasks, sampling_seed):
+        if tasks[0][0].condition == condition:
             raise KeyboardInterrupt
-        return play(match, *rest)
+        return play(tasks, sampling_seed)
 
     return playing
 

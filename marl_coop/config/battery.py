@@ -68,7 +68,7 @@ class Battery(Section):
     seed: TaskSeed = 0
     """Chooses the instances, and how replies are sampled."""
     batch_size: Count = 48
-    """Episodes that are played at a time."""
+    """Episodes that are played at a time, those of all teams of a condition together."""
     floor: Who | None = "base"
     """The team that is to be bettered; null: none."""
     start: Who | None = None

@@ -45,14 +45,15 @@ class Match:
         return self.seating.judged(episode.seats, episode.task.seed)
 
 
-Play = Callable[[Match, Sequence[int], int], list[Episode]]
-"""Plays a match on tasks, given their seeds, with a seed of the sampling; one episode for each task, in order."""
+Play = Callable[[Sequence[tuple[Match, int]], int], list[Episode]]
+"""Plays tasks of matches of one condition, each given by the seed of the task, with a seed of the sampling; an episode for
+each, in order."""
 
 
-def play_scripted(match: Match, task_seeds: Sequence[int], sampling_seed: int) -> list[Episode]:
+def play_scripted(tasks: Sequence[tuple[Match, int]], sampling_seed: int) -> list[Episode]:
     """Play where all players are scripted partners, which draw nothing by a seed of the sampling."""
-    env, episodes = match.make_env(), []
-    for seed in task_seeds:
+    env, episodes = tasks[0][0].make_env(), []
+    for match, seed in tasks:
         players = match.seating.at(env.seats, seed)
         names = {seat: player_name(cast(Player, player)) for seat, player in players.items()}
         episode = scripted.play(env, {seat: cast(Partner, player) for seat, player in players.items()}, seed)
@@ -60,23 +61,35 @@ def play_scripted(match: Match, task_seeds: Sequence[int], sampling_seed: int) -
     return episodes
 
 
-def play_match(match: Match, play: Play, batch_size: int, advance: Callable[[int], None]) -> list[Episode]:
-    """The episodes of a match, in the order of its tasks: those that are kept, and whatever is missing to them.
+def play_matches(
+    matches: Sequence[Match], play: Play, batch_size: int, advance: Callable[[int], None]
+) -> dict[Path, list[Episode]]:
+    """The episodes of matches of one condition by the files that keep them, in the order of their tasks: those that
+    are kept, and whatever is missing to them.
 
     Args:
+        matches: one at least, each with a file of its own; they differ in who plays.
         play: plays what is missing.
-        batch_size: episodes after which they are kept.
+        batch_size: episodes that are played together, whoever plays, and then kept.
         advance: is told how many more episodes are there.
     """
-    kept = read_episodes(match.file)[: len(match.task_seeds)] if match.file.exists() else []
-    advance(len(kept))
-    while len(kept) < len(match.task_seeds):
-        seeds = match.task_seeds[len(kept) : len(kept) + batch_size]
-        attempts = [play(match, seeds, match.sampling_seed + AGAIN * attempt) for attempt in range(match.best_of)]
-        kept += [max(tries, key=_visible_share) for tries in zip(*attempts, strict=True)]
-        write_episodes(match.file, kept)
-        advance(len(seeds))
+    kept = {match.file: _kept(match) for match in matches}
+    advance(sum(map(len, kept.values())))
+    missing = [(match, seed) for match in matches for seed in match.task_seeds[len(kept[match.file]) :]]
+    for start in range(0, len(missing), batch_size):
+        tasks = missing[start : start + batch_size]
+        first = tasks[0][0]
+        attempts = [play(tasks, first.sampling_seed + AGAIN * attempt) for attempt in range(first.best_of)]
+        for (match, _), *tries in zip(tasks, *attempts, strict=True):
+            kept[match.file].append(max(tries, key=_visible_share))
+        for file in {match.file for match, _ in tasks}:
+            write_episodes(file, kept[file])
+        advance(len(tasks))
     return kept
+
+
+def _kept(match: Match) -> list[Episode]:
+    return read_episodes(match.file)[: len(match.task_seeds)] if match.file.exists() else []
 
 
 def _visible_share(episode: Episode) -> float:

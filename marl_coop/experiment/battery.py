@@ -18,7 +18,7 @@ from envs.scripted.registry import find_partner
 from marl_coop import __version__
 from marl_coop.config import policies
 from marl_coop.config.policies import Entry
-from marl_coop.evaluation.matches import Match, play_match, play_scripted
+from marl_coop.evaluation.matches import Match, Play, play_matches, play_scripted
 from marl_coop.evaluation.results import PlayedMatch, Results, Unplayed
 from marl_coop.experiment.plan import Plan, PlannedMatch
 from marl_coop.experiment.teams import environment
@@ -122,13 +122,17 @@ def _match(plan: Plan, planned: PlannedMatch, env: CoopEnv, model: "ModelPlay | 
 
 
 def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPlay | None") -> list[PlayedMatch]:
-    total = sum(len(match.task_seeds) for _, match in matches)
-    played = []
+    """The teams of a condition play together: the more chats a batch has, the less a reply costs."""
+    groups: dict[tuple[str, Play], dict[Path, Match]] = {}
+    for planned, match in matches:
+        play = model if model and planned.needs_model else play_scripted
+        groups.setdefault((planned.condition, play), {})[match.file] = match  # what the same players play is played once
+    total = sum(len(match.task_seeds) for group in groups.values() for match in group.values())
+    kept = {}
     with Progress(total, "battery", "episode", pause_s=PAUSE_S) as progress:
-        for planned, match in matches:
-            play = model if model and planned.needs_model else play_scripted
-            played.append(PlayedMatch(match, play_match(match, play, plan.battery.batch_size, progress.advance)))
-    return played
+        for (_, play), group in groups.items():
+            kept |= play_matches(list(group.values()), play, plan.battery.batch_size, progress.advance)
+    return [PlayedMatch(match, kept[match.file]) for _, match in matches]
 
 
 def _described(planned: PlannedMatch, env: CoopEnv, match: Match) -> dict:

@@ -124,13 +124,14 @@ class ModelPlay:
         """Limits of replies: those of the section `training`, and where it has none, what the environment takes."""
         return limits.shortest(self._measured(env)) | self.args.max_tokens
 
-    def __call__(self, match: Match, task_seeds: Sequence[int], sampling_seed: int) -> list[Episode]:
-        env = match.make_env()
+    def __call__(self, tasks: Sequence[tuple[Match, int]], sampling_seed: int) -> list[Episode]:
+        make_env = tasks[0][0].make_env
+        env = make_env()
+        seatings = [match.seating.at(env.seats, seed) for match, seed in tasks]
         specs = [
-            ReplaySpec(task=env.make_task(seed), policies=match.seating.at(env.seats, seed), given={})
-            for seed in task_seeds
+            ReplaySpec(task=env.make_task(seed), policies=seating, given={})
+            for (_, seed), seating in zip(tasks, seatings, strict=True)
         ]
-        anybody = match.seating.at(env.seats, 0)  # each spec says who plays in it
         limit, heat = self._max_tokens(env), self.args.temperature
-        runner = RolloutRunner(match.make_env, anybody, self.engine, self._chat(env), limit, heat)
+        runner = RolloutRunner(make_env, seatings[0], self.engine, self._chat(env), limit, heat)  # specs say who plays
         return [rollout.episode for rollout in runner.replay(specs, sampling_seed)]
