@@ -46,8 +46,8 @@ class Match:
 
 
 Play = Callable[[Sequence[tuple[Match, int]], int], list[Episode]]
-"""Plays tasks of matches of one condition, each given by the seed of the task, with a seed of the sampling; an episode for
-each, in order."""
+"""Plays tasks of matches of one condition, each given by its seed, with a seed of the sampling; an episode for each, in
+order."""
 
 
 def play_scripted(tasks: Sequence[tuple[Match, int]], sampling_seed: int) -> list[Episode]:

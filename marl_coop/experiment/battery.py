@@ -122,11 +122,12 @@ def _match(plan: Plan, planned: PlannedMatch, env: CoopEnv, model: "ModelPlay | 
 
 
 def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPlay | None") -> list[PlayedMatch]:
-    """The teams of a condition play together: the more chats a batch has, the less a reply costs."""
+    """The teams of a condition play together: the more chats a batch has, the less a reply costs. What the same players
+    play of it has one file, and is played once."""
     groups: dict[tuple[str, Play], dict[Path, Match]] = {}
     for planned, match in matches:
         play = model if model and planned.needs_model else play_scripted
-        groups.setdefault((planned.condition, play), {})[match.file] = match  # what the same players play is played once
+        groups.setdefault((planned.condition, play), {})[match.file] = match
     total = sum(len(match.task_seeds) for group in groups.values() for match in group.values())
     kept = {}
     with Progress(total, "battery", "episode", pause_s=PAUSE_S) as progress:
