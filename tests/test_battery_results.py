@@ -111,6 +111,14 @@ def test_a_stopped_evaluation_goes_on_and_plays_nothing_twice(tmp_path, monkeypa
     assert len(more) == 2 * 2 * 2  # of a longer battery, what it adds
 
 
+def test_conditions_that_come_to_the_same_play_have_each_as_many_episodes_as_they_say(tmp_path):
+    conditions = [{"name": "unseen"}, {"name": "few", "episodes": 4}, {"name": "many", "episodes": 14}]
+    found, _ = played(tmp_path, *conditions)
+    counts = {name: len(found["scripted:ideal", name].episodes) for name in ("unseen", "few", "many")}
+    assert counts == {"unseen": 12, "few": 4, "many": 14}
+    assert len({one.match.file for one in found.values()}) == 2  # of the team and of the floor
+
+
 def test_a_stopped_evaluation_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     file, out = tmp_path / "short.yaml", tmp_path / "out"
     file.write_text(

@@ -131,9 +131,10 @@ def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPl
     total = sum(len(match.task_seeds) for group in groups.values() for match in group.values())
     kept = {}
     with Progress(total, "battery", "episode", pause_s=PAUSE_S) as progress:
-        for (_, play), group in groups.items():
-            kept |= play_matches(list(group.values()), play, plan.battery.batch_size, progress.advance)
-    return [PlayedMatch(match, kept[match.file]) for _, match in matches]
+        for (condition, play), group in groups.items():
+            found = play_matches(list(group.values()), play, plan.battery.batch_size, progress.advance)
+            kept |= {(condition, file): episodes for file, episodes in found.items()}
+    return [PlayedMatch(match, kept[match.condition, match.file]) for _, match in matches]
 
 
 def _described(planned: PlannedMatch, env: CoopEnv, match: Match) -> dict:
