@@ -176,6 +176,30 @@ def test_a_launch_that_would_change_what_an_update_is_is_refused_in_one_line(tmp
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["1", "yes", "True"])
+@pytest.mark.parametrize(
+    ("variable", "problem"),
+    [("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "fsdp_version: 1, which must be 2")],
+)
+def test_what_the_environment_asks_for_in_any_word_for_true_is_refused_too(
+    tmp_path, monkeypatch, variable, said, problem
+):
+    """transformers takes them all."""
+    monkeypatch.setenv(variable, said)
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ValueError, match=problem):
+        tiny.arguments(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "asked_for", [{"deepspeed": "zero2.json"}, {"deepspeed": {"zero_optimization": {"stage": 2}}}, {"fsdp": "full_shard"}]
+)
+def test_arguments_that_ask_for_it_are_refused_in_one_line(tmp_path, asked_for):
+    (name,) = asked_for
+    with pytest.raises(ValueError, match=f"^training.{name}: it is not supported: several processes run under DDP"):
+        tiny.arguments(tmp_path, **asked_for)
+
+
 def test_torch_xla_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("marl_coop.ppo.launch.is_torch_xla_available", lambda: True)
     with pytest.raises(ValueError, match="torch_xla is installed"):

@@ -16,7 +16,7 @@ from envs.core.lookup import find
 from envs.core.tokens import one_line
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES, WITHOUT_EFFECT
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu, limit_waiting
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
@@ -211,6 +211,9 @@ class MultiAgentPPOConfig(TrainingConfig):
         }
         for name, known in choices.items():
             self._check(name, getattr(self, name) in known, " or ".join(map(repr, known)))
+        for name in ("deepspeed", "fsdp", "parallelism_config", "torch_compile"):
+            if getattr(self, name, None):
+                raise ValueError(f"training.{name}: {WITHOUT_EFFECT[name]}")
         self.shard_base |= launch.shares_out_base()
         try:
             check_together(vars(self))

@@ -6,7 +6,7 @@ However it is launched, a run makes the same updates, so a launch that would cha
 import logging
 import os
 
-from accelerate.utils import is_torch_xla_available
+from accelerate.utils import is_torch_xla_available, parse_flag_from_env
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ FSDP_WITHOUT_EFFECT = {  # -> what accelerate hands on where the file says nothi
 
 FITTING = "configs/accelerate/ddp.yaml fits, and fsdp2.yaml where the base leaves too little room"
 DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
-REFUSED = {  # what accelerate sets to "true" -> what that is, and why it is none of ours
+REFUSED = {  # what accelerate sets to true -> what that is, and why it is none of ours
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM, whose own models carry no routed adapters",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config (tensor, context or sequence parallelism), which tears "
     "apart the rows that adapters are routed by",
@@ -48,21 +48,21 @@ def shares_out_base() -> bool:
     Raises:
         ValueError: the launch asks for what is not done here.
     """
-    if _is_true(DEEPSPEED):
+    if parse_flag_from_env(DEEPSPEED):
         stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "unknown")
         raise ValueError(
-            f"the launch asks for DeepSpeed (ZeRO stage {stage}), whose engine clips all gradients as one and steps "
-            "within a backward: here each adapter is clipped by itself, and a step with a loss that is not finite is "
-            f"left out whole; {FITTING}"
+            f"the launch asks for DeepSpeed (ZeRO stage {stage}), whose engine clips all gradients as one, steps within "
+            "a backward and moves what has no gradient: here each adapter is clipped by itself, and one that a step "
+            f"teaches nothing stands still; {FITTING}"
         )
     for name, what in REFUSED.items():
-        if _is_true(name):
+        if parse_flag_from_env(name):
             raise ValueError(f"the launch asks for {what}; {FITTING}")
     if (compiler := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "NO")) != "NO":
         raise ValueError(f"the launch asks for torch.compile ({compiler}), which no test here has seen: leave it out")
     if is_torch_xla_available():
         raise ValueError("torch_xla is installed, and transformers would train by XLA: use an environment without it")
-    if not _is_true(FSDP):
+    if not parse_flag_from_env(FSDP):
         return False
     del os.environ[FSDP]
     for name, value in FSDP_SETTINGS.items():
@@ -95,7 +95,3 @@ def warn_of_one_process(processes: int) -> None:
 def _key(name: str) -> str:
     """Of a launch file."""
     return name.lower().replace("transformer_cls", "transformer_layer_cls")
-
-
-def _is_true(name: str) -> bool:
-    return os.environ.get(name, "false").lower() == "true"
