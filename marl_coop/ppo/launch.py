@@ -51,9 +51,9 @@ def shares_out_base() -> bool:
     if parse_flag_from_env(DEEPSPEED):
         stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "unknown")
         raise ValueError(
-            f"the launch asks for DeepSpeed (ZeRO stage {stage}), whose engine clips all gradients as one, steps within "
-            "a backward and moves what has no gradient: here each adapter is clipped by itself, and one that a step "
-            f"teaches nothing stands still; {FITTING}"
+            f"the launch asks for DeepSpeed (ZeRO stage {stage}), whose engine clips all gradients as one, steps "
+            "within a backward and moves what has no gradient: here each adapter is clipped by itself, and one that a "
+            f"step teaches nothing stands still; {FITTING}"
         )
     for name, what in REFUSED.items():
         if parse_flag_from_env(name):
