@@ -14,6 +14,7 @@ import tiny
 from train_py import ROOT, go_on, spawn, start, wait_for
 from transformers import AutoModelForCausalLM
 
+from envs.sandbox.scratch import PREFIX
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import checks
 from marl_coop.experiment.experiment import Experiment
@@ -100,6 +101,15 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     (line,) = [line for line in out.splitlines() if "before.jsonl" in line]
     assert line.endswith("before.jsonl' has 3 episodes, not 4: they are played again")
     assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")
+
+
+def test_a_run_begins_by_removing_what_killed_ones_left_where_temporary_files_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"{PREFIX}of-a-killed-one").mkdir()
+    args, console = SimpleNamespace(run_name="run", report_to=[]), SimpleNamespace(print=str)
+    begun = SimpleNamespace(folder=tmp_path / "run", main=False, args=args, console=console)
+    Experiment._begin(begun, ExitStack())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_played_before_is_taken_for_the_tasks_of_the_run_alone(whole, tmp_path):

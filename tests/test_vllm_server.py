@@ -1,5 +1,6 @@
 """The engine of vLLM servers, against servers of our own that speak as vLLM does, each in a process of its own."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -138,6 +139,63 @@ def test_an_adapter_that_has_changed_is_used_and_the_old_one_is_forgotten(policy
     for server in servers:
         known = [model["id"] for model in server.ask("v1/models")["data"]]
         assert names[A] not in known and names[B] in known
+
+
+KNOWN = """
+import sys
+import tiny
+from marl_coop.engines.vllm_server import VLLMServerEngine
+from marl_coop.policy.loading import load_base
+
+policy = tiny.team(load_base(sys.argv[1], "float32")[0])
+engine = VLLMServerEngine(policy, sys.argv[2:])
+engine.load_adapters(0)
+sys.exit("ends by an error")
+"""
+
+
+def known(server):
+    return [model["id"] for model in server.ask("v1/models")["data"] if model["parent"]]
+
+
+def test_servers_forget_a_team_with_its_engine_and_the_folder_goes(policy, servers):
+    others = [known(server) for server in servers]
+    engine = engine_of(policy, servers)
+    with torch.no_grad():
+        policy.adapter_parameters(A)[0].add_(0.1)
+    engine.load_adapters(1)
+    assert all(len(known(server)) == len(before) + 3 for server, before in zip(servers, others, strict=True))
+    folder = engine._published.folder
+    del engine
+    gc.collect()
+    assert [known(server) for server in servers] == others
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_servers_forget_a_team_when_its_process_ends_though_one_of_them_is_gone(folder, servers, tmp_path):
+    others = known(servers[1])
+    gone = StandIn(folder)
+    gone.wait()
+    urls = [gone.url, servers[1].url.replace("127.0.0.1", "localhost")]
+    script = KNOWN.replace("sys.exit", "import urllib.request; urllib.request.urlopen(GONE, b'{}'); sys.exit")
+    script = script.replace("GONE", repr(gone.url.removesuffix("/v1") + "/end"))
+    command = [sys.executable, "-c", script, str(folder), *urls]
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    gone.end()
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == "ends by an error"
+    assert known(servers[1]) == others
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_that_a_server_has_lost_is_one_line_that_says_why(policy, servers):
+    engine = engine_of(policy, servers[:1])
+    for name in known(servers[0]):
+        servers[0].ask("v1/unload_lora_adapter", {"lora_name": name})
+    with pytest.raises(EngineError, match="does not exist.*Was it started again, or has another process of this run"):
+        tiny.sample(engine, requests()[:1])
 
 
 def test_chats_are_spread_evenly_and_stay_where_they_began(policy, servers):

@@ -7,9 +7,12 @@ It says "ready" once it listens. `GET /seen` tells what it was asked. `POST /beh
     hold           replies to a prompt that begins with this token take a while
     positions      tokens that a chat may have
     fixed          it takes no adapters
+
+`POST /end` ends it.
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -43,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
             case "/behave":
                 self.server.wrong = body
                 self.answer(200, {})
+            case "/end":
+                self.answer(200, {})
+                os._exit(0)
             case "/v1/load_lora_adapter":
                 self.load(**body)
             case "/v1/unload_lora_adapter":

@@ -7,7 +7,6 @@ said. The record alone is enough for it; neither the dataset nor the repository 
 """
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from envs.core.episode import Episode, Merge
 from envs.core.task import Seat
 from envs.repository.actions import Reply, Submit, parse_actions
 from envs.repository.git import Repository
+from envs.sandbox.scratch import scratch
 
 _TASK = re.compile(r"(?P<repo>\w+_task)/(?P<number>\d+)/(?P<first>\d+)-(?P<second>\d+):\d+")  # see `playing.make_task`
 
@@ -97,8 +97,8 @@ def write_episodes(logs: str | Path, run: str, episodes: Iterable[Episode]) -> t
 
 def _patches(merge: Merge, seats: Iterable[Seat]) -> list[str]:
     """Each seat's branch as git's patch, against the files as they were."""
-    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
-        repository = Repository.create(Path(folder, "bare.git"))
+    with scratch() as folder:
+        repository = Repository.create(folder / "bare.git")
         base, *sides = (
             repository.write({path: text.encode("utf-8") for path, text in files.items()})
             for files in (merge.base, *(merge.proposals[seat] for seat in seats))

@@ -105,7 +105,7 @@ class Workbench:
     def run(self, tree: str, targets: tuple[str, ...]) -> Report:
         """One run of the targets on a tree, from a fresh copy of its files; a FAULT where there is no room for it."""
         try:
-            with scratch("marl-coop-tree-") as folder:
+            with scratch() as folder:
                 self.repository.export(tree, folder)
                 if self.place.built is not None:
                     shutil.copytree(self.place.built, folder, dirs_exist_ok=True)

@@ -21,6 +21,7 @@ from envs.cooperbench.dataset import BenchTask, patched_paths
 from envs.cooperbench.recipes import Recipe
 from envs.cooperbench.runner import Place
 from envs.repository.git import GitError, Repository
+from envs.sandbox.scratch import scratch
 
 _PYTEST = ("pytest==8.4.2", "pytest-mock")
 
@@ -106,9 +107,9 @@ class Cache:
     def _install(self, folder: Path, repository: Repository, base: str, recipe: Recipe) -> None:
         _call(self.python, "-m", "venv", str(folder / "venv"))
         pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        with tempfile.TemporaryDirectory(prefix="marl-coop-base-") as source:
-            repository.export(base, Path(source))
-            package = recipe.built or source
+        with scratch() as source:
+            repository.export(base, source)
+            package = recipe.built or str(source)
             version = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0.0.0"}  # the export has no git history to read it from
             _call(*pip, *self.pip_options, *_PYTEST, *recipe.requires)
             _call(*pip, *self.pip_options, "--no-deps", package, *recipe.bundles, environ=version)

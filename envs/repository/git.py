@@ -18,12 +18,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from envs.repository.working_copy import Files
+from envs.sandbox.scratch import scratch
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _OLDEST = (2, 38)  # the first with `git merge-tree --write-tree`
@@ -183,10 +183,10 @@ class Repository:
         """git's merge of two trees over a base: the merged tree, with markers where there are conflicts."""
         root = self.commit(self.tree(base))
         sides = [self.commit(self.tree(side), root) for side in (ours, theirs)]
-        with tempfile.NamedTemporaryFile("w", prefix="marl-coop-", suffix=".gitattributes") as attributes:
-            attributes.write("* merge=union\n" if union else "")
-            attributes.flush()
-            config = ["-c", f"core.attributesFile={attributes.name}"]
+        with scratch() as folder:
+            attributes = folder / "attributes"
+            attributes.write_text("* merge=union\n" if union else "")
+            config = ["-c", f"core.attributesFile={attributes}"]
             result = _run(self.git_dir, [*config, "merge-tree", "--write-tree", "--name-only", "-z", *sides])
         if result.returncode not in (0, 1):
             raise _error("git merge-tree", result)
@@ -202,8 +202,8 @@ class Repository:
     @contextlib.contextmanager
     def _index(self, tree: str) -> Iterator[str]:
         """An index file of its own that holds a tree."""
-        with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
-            index = str(Path(folder) / "index")
+        with scratch() as folder:
+            index = str(folder / "index")
             self._git("read-tree", tree, index=index)
             yield index
 
@@ -235,10 +235,10 @@ def merge_file(base: str, first: str, second: str, *, union: bool = False) -> tu
     Raises:
         GitError: git failed.
     """
-    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
+    with scratch() as folder:
         names = ("second", "base", "first")
         for name, text in zip(names, (second, base, first), strict=True):
-            Path(folder, name).write_text(text, encoding="utf-8", newline="")
+            (folder / name).write_text(text, encoding="utf-8", newline="")
         options = ["--union"] if union else []
         result = _run(None, ["merge-file", "-p", "-q", *options, *names], cwd=folder)
     if result.returncode > 127:  # up to there it is the number of conflicts
@@ -253,9 +253,9 @@ def changed_lines(old: str, new: str) -> tuple[tuple[int, int], ...]:
     >>> changed_lines("a\\nb\\nc\\n", "a\\nx\\nc\\nd\\n")
     ((1, 2), (3, 3))
     """
-    with tempfile.TemporaryDirectory(prefix="marl-coop-") as folder:
+    with scratch() as folder:
         for name, text in (("old", old), ("new", new)):
-            Path(folder, name).write_text(text, encoding="utf-8", newline="")
+            (folder / name).write_text(text, encoding="utf-8", newline="")
         words = ["diff", "--no-index", "--no-color", "--no-ext-diff", "--text", "-U0", "old", "new"]
         result = _run(None, words, cwd=folder)
     if result.returncode not in (0, 1):

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from envs.core.tokens import one_line
+from envs.sandbox.scratch import held_folder
 from marl_coop.engines.base import EngineError
 from marl_coop.players import BASE
 from marl_coop.policy.adapters import WEIGHTS
@@ -48,8 +48,9 @@ class PublishedAdapters:
         self.policy, self.prefix = policy, prefix
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="marl-coop-", dir=parent)).resolve()
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        folder, holder = held_folder(parent)
+        self.folder = folder.resolve()
+        weakref.finalize(self, _give_back, self.folder, holder)
         os.chmod(self.folder, 0o755)  # a server may run as another user
         self._before: dict[str | None, Path] = {}
         self._now: dict[str | None, Path] = {BASE: self._write_base()}
@@ -62,6 +63,11 @@ class PublishedAdapters:
                 shutil.rmtree(folder)
             self._before, self._now = self._now, now
         return now
+
+    @property
+    def names(self) -> set[str]:
+        """Of all that an engine may know."""
+        return {folder.name for folder in (*self._before.values(), *self._now.values())}
 
     def _write(self, adapter: str) -> Path:
         with self._unfinished() as unfinished:
@@ -89,3 +95,8 @@ class PublishedAdapters:
         folder = self.folder / f"{self.prefix}{name}-{content}"
         move_into_place(unfinished, folder)
         return folder
+
+
+def _give_back(folder: Path, holder: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(holder)

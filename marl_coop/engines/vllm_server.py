@@ -13,10 +13,12 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from envs.core.tokens import one_line
@@ -28,6 +30,7 @@ from marl_coop.policy.team import TeamPolicy
 
 CONNECT_S = 10.0
 KEY = "VLLM_API_KEY"
+IS_IT = "Is that its address, up to /v1?"
 
 
 class VLLMServerEngine(ServedEngine):
@@ -52,6 +55,8 @@ class VLLMServerEngine(ServedEngine):
         parent = None if adapter_folder is None else Path(adapter_folder).expanduser()
         super().__init__(policy, PublishedAdapters(policy, parent, prefix=f"{run}-"))
         self._servers = Servers(urls, timeout_s)
+        if PartialState().is_main_process:  # the others may still be at play when one of them fails
+            weakref.finalize(self, _forget, self._servers, self._published)
         self._positions = self._servers.positions()
         self._homes: dict[Hashable, str] = {}  # chat -> the server that has its cache
         self._replies: dict[Future[dict[str, Any]], tuple[Hashable, str, int]] = {}  # -> chat, server and version
@@ -117,8 +122,9 @@ class Servers:
     def __init__(self, urls: Sequence[str], timeout_s: float):
         self.urls = [url.rstrip("/") for url in urls]
         key = key_of(KEY)
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=self.headers,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=None),
         )
@@ -180,7 +186,9 @@ class Servers:
     async def _json(self, sent: Coroutine[Any, Any, httpx.Response], url: str) -> dict[str, Any]:
         response = await self._answered(sent, url)
         if not response.is_success:
-            raise EngineError(f"the vLLM server {url} gave {_said(response)}. Is that its address, up to /v1?")
+            lost = response.status_code == 404 and "does not exist" in response.text
+            ask = "Was it started again, or has another process of this run ended?" if lost else IS_IT
+            raise EngineError(f"the vLLM server {url} gave {_said(response)}. {ask}")
         try:
             answer = response.json()
         except ValueError as error:
@@ -201,6 +209,15 @@ class Servers:
         """The results of some work that runs at the same time."""
         running = {key: self._run(one) for key, one in work.items()}
         return {key: future.result() for key, future in running.items()}
+
+
+def _forget(servers: Servers, published: PublishedAdapters) -> None:
+    """Let servers forget a team, at the end of its engine or of the process, when no thread can be begun. One that does
+    not answer at once is left with the names."""
+    for url in servers.urls:
+        with suppress(httpx.HTTPError), httpx.Client(headers=servers.headers, timeout=CONNECT_S) as client:
+            for name in sorted(published.names):
+                client.post(f"{url}/unload_lora_adapter", json={"lora_name": name})
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -18,6 +18,7 @@ from transformers import set_seed
 
 from envs.core.episode import Episode
 from envs.core.seeds import Stream
+from envs.sandbox.scratch import remove_abandoned
 from marl_coop.bases import is_folder
 from marl_coop.config import policies
 from marl_coop.config.checks import check_config
@@ -232,6 +233,7 @@ class Experiment:
         folder = self.folder
         self.args.output_dir = str(folder)
         self.args.run_name = self.args.run_name or f"{self.name}-seed{self.config.seed}"
+        remove_abandoned()
         if self.main:
             stack.enter_context(held(folder))
             if all_checkpoints(folder) != self._found:
