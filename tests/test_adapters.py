@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -132,6 +133,37 @@ def test_a_configuration_of_an_adapter_that_nothing_can_compute_with_is_refused_
     with pytest.raises(ValueError, match=f"^the adapter in {tmp_path / A} ") as caught:
         tiny.team(tiny.base_model(words)).add_frozen("other", tmp_path / A)
     assert "\n" not in str(caught.value)
+
+
+ENDLESS = r"([\w.]+)+!"
+PATTERNS = [
+    {"target_modules": ENDLESS}, {"target_modules": "((", "exclude_modules": ENDLESS},
+    {"layers_to_transform": [0], "layers_pattern": [ENDLESS]}, {"rank_pattern": {ENDLESS: 2}},
+    {"alpha_pattern": {ENDLESS: 2}},
+]  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("planted", PATTERNS, ids=lambda planted: [*planted][-1])
+def test_a_pattern_of_an_adapter_that_is_matched_without_end_is_refused_with_its_folder(tmp_path, monkeypatch, planted):
+    monkeypatch.setattr("marl_coop.policy.adapters.MATCH_S", 0.5)
+    base = tiny.base_model(len(tiny.word_tokenizer(tiny.WORDS)))
+    tiny.team(base).save(tmp_path)
+    file = tmp_path / A / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | planted))
+    policy = SimpleNamespace(base=base)
+    with pytest.raises(ValueError, match=f"^the adapter in {tmp_path / A} has patterns .* within 0.5 s") as caught:
+        TeamPolicy.add_frozen(policy, "other", tmp_path / A)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_that_ends_is_taken_as_peft_takes_it(tmp_path):
+    words = len(tiny.word_tokenizer(tiny.WORDS))
+    tiny.team(tiny.base_model(words)).save(tmp_path)
+    file = tmp_path / A / "adapter_config.json"
+    planted = {"target_modules": r".*\.(q|k|v|o|gate|up|down)_proj"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | planted))
+    tiny.team(tiny.base_model(words)).add_frozen("other", tmp_path / A)
 
 
 @pytest.mark.timeout(60)

@@ -7,6 +7,10 @@ import copy
 import hashlib
 import json
 import math
+import re
+import reprlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +37,17 @@ KINDS = {  # of what is read of a configuration, which PEFT takes as it stands
     "alpha_pattern": dict, "target_modules": str | list | set,
 }  # fmt: skip
 SIZES = {"r": MOST_RANK, "rank_pattern": MOST_RANK, "lora_alpha": LARGEST, "alpha_pattern": LARGEST}  # at most
+MATCH_S = 10.0
+MATCH = """
+import json, re, sys
+patterns, modules = json.load(sys.stdin)
+for pattern in patterns:
+    for form in (pattern, rf"(.*\\.)?({pattern})$", rf"(?:^|.*?\\.){pattern}\\.(\\d+)\\."):
+        try:
+            [(re.fullmatch(form, module), re.match(form, module)) for module in modules]
+        except re.error:
+            pass
+"""  # the forms in which PEFT takes them
 SAMPLES = 64  # values of each tensor that a fingerprint reads
 
 
@@ -103,6 +118,25 @@ def read_config(folder: Path) -> LoraConfig:
     except ValueError as error:
         raise ValueError(f"the adapter in {folder} cannot be routed: {error}") from error
     return lora
+
+
+def check_patterns(lora: LoraConfig, modules: Sequence[str], folder: Path) -> None:
+    """Check, in a process that can be ended, that the patterns of an adapter on disk are matched against a base's
+    modules in time. One such as `(a+)+b` takes for ever.
+
+    Raises:
+        ValueError: they are not.
+    """
+    said = [lora.target_modules, lora.exclude_modules, lora.layers_pattern, *lora.rank_pattern, *lora.alpha_pattern]
+    flat = [text for one in said for text in (one if isinstance(one, list | set) else [one]) if isinstance(text, str)]
+    if not (patterns := [text for text in flat if not re.fullmatch(r"[\w.-]*", text)]):
+        return
+    command = [sys.executable, "-I", "-S", "-c", MATCH]
+    try:  # an error of theirs is told when the adapter is made
+        subprocess.run(command, input=json.dumps([patterns, modules]), timeout=MATCH_S, text=True, capture_output=True)
+    except subprocess.TimeoutExpired as error:
+        problem = f"patterns that are not matched within {MATCH_S:g} s, one of {reprlib.repr(patterns)}"
+        raise ValueError(f"the adapter in {folder} has {problem}: name the modules in its {CONFIG}") from error
 
 
 def digest(folder: Path) -> str:

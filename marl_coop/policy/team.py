@@ -24,6 +24,7 @@ from marl_coop.players import PastSelves, past_folders
 from marl_coop.policy import compat
 from marl_coop.policy.adapters import (
     check_names,
+    check_patterns,
     check_same,
     check_targets,
     identify,
@@ -301,6 +302,7 @@ class TeamPolicy(nn.Module):
         """
         lora = read_config(folder)
         check_names([adapter])
+        check_patterns(lora, [name for name, _ in self.base.named_modules()], folder)
         try:
             self._add_adapter(adapter, lora)
         except (ValueError, TypeError, RuntimeError, re.error) as error:  # what PEFT and torch say of its numbers
