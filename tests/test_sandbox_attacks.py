@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.sandbox import Part, Status, forks, run_expressions
+from envs.sandbox import Part, Status, forks, kernel, run_expressions
 
 CALLS = {  # x86_64, aarch64
     "openat": (257, 56),
@@ -101,6 +102,25 @@ def test_seccomp_alone_refuses_every_other_system_call():
         "  kernel._LIBC.syscall(number, 0, 0, 0, 0, 0); print(ctypes.get_errno() == errno.EPERM)"
     )
     assert dict(zip(CALLS, said.split(), strict=True)) == dict.fromkeys(CALLS, "True")
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["x86_64", "aarch64"])
+def test_the_numbers_of_each_machine_are_those_of_the_kernels_headers(column: int):
+    """aarch64 has the generic table, so a machine of another kind can check it."""
+    header = Path("/usr/include", ("x86_64-linux-gnu/asm/unistd_64.h", "asm-generic/unistd.h")[column])
+    if not (header.is_file() and Path("/usr/include/linux/audit.h").is_file()):
+        pytest.skip("no headers of the kernel for this machine: linux-libc-dev has them")
+    found = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+    numbers = {name: int(number) for name, number in found}
+    for name, pair in (kernel._CALLS | CALLS).items():
+        assert pair[column] == numbers[name], name
+    landlock = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+    assert [numbers[name] for name in landlock] == [
+        kernel._CREATE_RULESET, kernel._ADD_RULE, kernel._RESTRICT_SELF
+    ]  # fmt: skip
+    machine, elf = ("x86_64", "aarch64")[column], Path("/usr/include/linux/elf-em.h").read_text()
+    number = re.search(rf"#define EM_{machine}\s+(\d+)", elf, re.IGNORECASE)
+    assert kernel._MACHINES[machine] == (0x80000000 | 0x40000000 | int(number[1]), column)  # 64 bits, little-endian
 
 
 def test_landlock_alone_leaves_the_named_trees_and_nothing_else(tmp_path: Path):
