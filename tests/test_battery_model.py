@@ -63,6 +63,7 @@ def test_a_run_plays_as_in_its_own_evaluation_and_everybody_else_beside_it(run, 
     names = [read_episodes(files[own, name])[0].players for name in ("unseen", "swapped")]
     assert list(names[0].values()) == list(names[1].values())[::-1]
     assert len(set(names[0].values())) == 2
+    assert "checkpoint" not in str(names)  # who was named first is on record
     assert {floor} == {*read_episodes(files[floor, "unseen"])[0].players.values()}
     beside = read_episodes(files[own, "beside"])
     assert [list(episode.players.values()).index("Silent") for episode in beside] == [1, 0]

@@ -384,6 +384,26 @@ def test_on_a_phone_words_without_end_are_broken(opened, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390, place
 
 
+def test_on_a_phone_the_name_of_a_condition_without_end_is_broken(opened, tmp_path):
+    viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "w" * 100}, episodes=1)
+    file = tmp_path / "page.html"
+    file.write_text(page(twin([read_run(tmp_path / "ev")])), encoding="utf-8")
+    tab = opened(source=file, viewport={"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_run_in_which_no_prior_could_be_read_says_so_where_it_would_show_who_moved(opened, tmp_path):
+    (episode,) = viewed.played(1, "ideal")
+    silent = replace(episode, turns=tuple(replace(turn, stances=()) for turn in episode.turns))
+    run = viewed.run_folder(tmp_path / "run", after=[silent])
+    viewed.evaluation_folder(tmp_path / "ev", ["scripted:ideal"], {"name": "unseen"}, episodes=1)
+    file = tmp_path / "page.html"
+    file.write_text(page(twin([read_run(run), read_run(tmp_path / "ev")])), encoding="utf-8")
+    tab = opened(source=file)
+    assert "No seat gave an answer before the talk that could be read." in tab.locator("main").inner_text()
+    assert tab.locator(".numbers").first.locator("tbody tr").count() == 1  # an evaluation has tables of its own
+
+
 def test_an_address_of_nothing_says_so(opened):
     tab = opened("episode/0/after:999")
     assert "There is no episode 0/after:999 in this file." in tab.locator("main").inner_text()

@@ -48,7 +48,7 @@ function runTable(runs) {
       row.ceiling !== null && el("div", { class: "faint" }, `ceiling ${number(row.ceiling, digits)}`),
     );
   };
-  const rows = runs.map((run) =>
+  const rows = runs.filter((run) => !run.tables.length).map((run) =>
     el(
       "tr",
       {},
@@ -110,7 +110,7 @@ function cameOfIt(run) {
   return el(
     "section",
     { class: "run" },
-    run.flips.length > 0 && flips(run),
+    run.results.rows.length > 0 && flips(run),
     run.terms.length > 0 && terms(run),
     run.results.rows.length > 0 && outcome(run),
     (run.command || run.config) &&
@@ -227,7 +227,9 @@ function flips(run) {
     el(
       "p",
       { class: "note" },
-      "Seats and decisions by the sealed answer before the talk and the one acted on. Shares are of a row.",
+      run.flips.length
+        ? "Seats and decisions by the sealed answer before the talk and the one acted on. Shares are of a row."
+        : "No seat gave an answer before the talk that could be read.",
     ),
     el("div", { class: "beside" }, run.flips.map(flipTable)),
   ];
