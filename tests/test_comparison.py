@@ -267,6 +267,14 @@ def test_a_seed_that_is_there_twice_is_refused_unless_it_did_the_same(ideal, sil
     assert found.seeds == {"a": [0], "b": [0]}
 
 
+def test_a_team_in_two_evaluations_is_one_whatever_its_folder_was_called_and_of_other_tasks_that_is_said(ideal, silent):
+    moved = [replace(episode, players=dict.fromkeys(episode.seats, "frozen_elsewhere")) for episode in ideal]
+    (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("a", 0, moved), evaluated("b", 0, silent)])
+    assert found.seeds == {"a": [0], "b": [0]}
+    with pytest.raises(RunError, match="were not evaluated on the same tasks: 32 and 31"):
+        compare_methods([evaluated("base", None, ideal), evaluated("base", None, ideal[1:]), evaluated("b", 0, silent)])
+
+
 def test_one_method_alone_is_nothing_to_compare(ideal):
     with pytest.raises(RunError, match="nothing to compare: all of these are seeds of one method, 'a'"):
         compare_methods([evaluated("a", 0, ideal), evaluated("a", 1, ideal)])

@@ -7,7 +7,7 @@ of methods (`rewards.metrics.across_seeds`).
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -212,18 +212,24 @@ def passed_over(evaluated: Sequence[Evaluated], comparisons: Sequence[Comparison
 
 
 def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
-    """Those that differ: the same team may be in several evaluations, as their floor is.
+    """Those that differ: the same team may be in several evaluations, as their floor is, each time by another name.
 
     Raises:
-        RunError: two are of one method and one seed, and did not do the same.
+        RunError: two are of one method and one seed, and did not have the same tasks or did not do the same.
     """
     found: dict[tuple, Evaluated] = {}
     for one in evaluated:
         other = found.setdefault((one.condition, one.method, one.seed), one)
-        if other.episodes != one.episodes:
+        if _nameless(other) != _nameless(one):
+            _check_same_tasks(other, one)
             seed = "" if one.seed is None else f" with seed {one.seed}"
             raise RunError(f"{other.place!r} and {one.place!r} are both {one.method!r}{seed}; leave one out")
     return list(found.values())
+
+
+def _nameless(evaluated: Evaluated) -> dict[str, Episode]:
+    """Its episodes without the names of who played, which are those of folders."""
+    return {task: replace(episode, players={}) for task, episode in evaluated.episodes.items()}
 
 
 def _comparison(
