@@ -3,6 +3,8 @@
 Its adapters on a CPU are for correctness alone, so the replies are short.
 """
 
+import gc
+import json
 import os
 import socket
 import subprocess
@@ -120,6 +122,21 @@ def test_what_is_sampled_is_the_distribution_that_is_trained_version_after_versi
         change(policy, [A, B][version % 2])
         if version % 2:
             change(policy, A)
+
+
+def known(url):
+    with urllib.request.urlopen(f"{url}/models", timeout=60) as answer:
+        return {model["id"] for model in json.load(answer)["data"]}
+
+
+def test_a_server_forgets_a_team_with_its_engine(server, loaded):
+    others = known(server)
+    engine = VLLMServerEngine(loaded[0], [server])
+    engine.load_adapters(0)
+    assert len(known(server) - others) == 3
+    del engine
+    gc.collect()
+    assert known(server) == others
 
 
 def test_two_adapters_differ_from_each_other_and_from_the_base(engine):
