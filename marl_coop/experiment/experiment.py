@@ -422,6 +422,7 @@ class Experiment:
             run=self.name,
             base=str(self.base.config.name_or_path),
             local=is_folder(config.model.name_or_path),
+            dtype=config.model.dtype,
             rank=config.lora.r,
             environment=config.env["name"],
             families=families if isinstance(families, str) else ", ".join(families or ()),

