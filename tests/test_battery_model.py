@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from train_py import run_here
 
 from marl_coop import cli
 from marl_coop.experiment import model_play
+from marl_coop.experiment.teams import find_team
 from marl_coop.runs.records import read_episodes
+from marl_coop.runs.rundir import CRITICS
 
 CONDITIONS = [
     {"name": "unseen"},
@@ -102,6 +105,15 @@ def test_a_model_of_which_samples_would_be_wrong_is_refused_as_in_training(run, 
     unread = {"sliding_window": 40}  # by this architecture; the cache believes it
     said = refusal(evaluate, run, tmp_path / "model", capsys, **unread)
     assert "model.name_or_path: " in said and "nats off" in said
+
+
+def test_a_run_that_has_not_ended_plays_by_its_last_checkpoint_and_is_called_so(run, evaluate, tmp_path, capsys):
+    stopped = shutil.copytree(run, tmp_path / "stopped")
+    (stopped / CRITICS).unlink()
+    trained = find_team(str(stopped)).trained
+    assert trained is not None and trained.method.endswith(" checkpoint-4")
+    assert evaluate(stopped, "--set", "no_such_key=1") == 2  # before anybody plays
+    assert f"{stopped} has not ended: its checkpoint-4 plays" in capsys.readouterr().err
 
 
 @pytest.mark.slow

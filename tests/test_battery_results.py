@@ -58,10 +58,12 @@ def test_what_training_began_with_is_a_second_floor_where_there_was_a_warm_up():
 def test_conditions_with_other_tasks_are_not_compared_and_the_results_say_so(tmp_path):
     conditions = [{"name": "unseen"}, {"name": "more", "seed": 1, "against": "unseen"}]
     _, results = played(tmp_path, *conditions, floor=None, ceiling=None)
-    ((who, condition, reason),) = results.unplayed
+    (one,) = results.unplayed
+    who, condition, reason = one
     assert (who, condition) == ("scripted:ideal", "more") and reason.startswith(
         "not compared with scripted:ideal in uns"
     )
+    assert str(one).startswith("scripted:ideal in more: not compared with ")
 
 
 def test_the_files_say_what_the_results_say_and_lead_to_the_episodes(tmp_path):

@@ -26,6 +26,9 @@ def evaluate(argv: Sequence[str]) -> int:
     file = QUICK if args.quick else args.battery
     battery = read_as(file, Battery)
     teams = [find_team(who) for who in dict.fromkeys(args.who)]
+    for team in teams:
+        if team.unfinished:
+            print(f"{team.name} has not ended: its {team.unfinished} plays", file=sys.stderr)
     files = args.config or [team.configuration for team in teams if team.configuration][:1]
     if not files:
         raise ConfigError("none of these is a run; give their environment by --config FILE", source=COMMAND_LINE)

@@ -35,6 +35,7 @@ COLUMNS: tuple[str, ...] = ("who", "condition", "than_who", "than_condition", "m
 
 
 RESULTS, PLAYING = "results.json", "playing.json"
+NOT_COMPARED = "not compared with"  # how the reason begins why what was played is not compared
 
 
 class PlayedMatch(NamedTuple):
@@ -52,7 +53,8 @@ class Unplayed(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"not played: {' in '.join(filter(None, (self.who, self.condition)))}: {self.reason}"
+        what = "" if self.reason.startswith(NOT_COMPARED) else "not played: "
+        return f"{what}{' in '.join(filter(None, (self.who, self.condition)))}: {self.reason}"
 
 
 class Trained(NamedTuple):
@@ -166,7 +168,7 @@ class Results:
                 rows += difference(first, second)
             except ValueError as error:
                 place = f"{second.match.who} in {second.match.condition}"
-                reason = f"not compared with {place}: {error}"
+                reason = f"{NOT_COMPARED} {place}: {error}"
                 missing.append(Unplayed(first.match.who, first.match.condition, reason))
             advance(1)
         return replace(self, played=played, rows=rows, unplayed=missing)

@@ -27,12 +27,14 @@ class Team:
         policies: in the order of the seats; no entry is an adapter that is still trained.
         configuration: the file that says how the run was made that it comes from, if it comes from one.
         trained: what that run is one seed of.
+        unfinished: the name of the last checkpoint of a run that has not ended, which plays in its place.
     """
 
     name: str
     policies: tuple[Entry, ...]
     configuration: Path | None = None
     trained: Trained | None = None
+    unfinished: str | None = None
 
 
 def find_team(who: str) -> Team:
@@ -63,12 +65,15 @@ def find_team(who: str) -> Team:
     except ValueError as error:
         raise RunError(str(error)) from error
     record = rundir.recorded(folder)
-    method = f"{record['name']} {place.name}" if is_checkpoint else record["name"]
+    unfinished = saved.name if not is_checkpoint and saved != folder else None
+    checkpoint = place.name if is_checkpoint else unfinished
+    method = f"{record['name']} {checkpoint}" if checkpoint else record["name"]
     return Team(
         name=who,
         policies=tuple(renamed(entry, frozen) for entry in entries),
         configuration=configuration,
         trained=Trained(method, record["starts"][-1]["seed"]),
+        unfinished=unfinished,
     )
 
 
