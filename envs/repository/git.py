@@ -320,7 +320,7 @@ def _read_merge(output: str) -> tuple[str, tuple[PathConflict, ...]]:
 
 
 def _run(
-    git_dir: Path | None, words: list[str], input: bytes = b"", index: str | None = None, cwd: str | None = None
+    git_dir: Path | None, words: list[str], input: bytes = b"", index: str | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     keep = {
         name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE", "https_proxy", "HTTPS_PROXY") if name in os.environ

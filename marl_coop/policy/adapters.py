@@ -127,7 +127,8 @@ def check_patterns(lora: LoraConfig, modules: Sequence[str], folder: Path) -> No
     Raises:
         ValueError: they are not.
     """
-    said = [lora.target_modules, lora.exclude_modules, lora.layers_pattern, *lora.rank_pattern, *lora.alpha_pattern]
+    sized = [*(lora.rank_pattern or ()), *(lora.alpha_pattern or ())]
+    said = [lora.target_modules, lora.exclude_modules, lora.layers_pattern, *sized]
     flat = [text for one in said for text in (one if isinstance(one, list | set) else [one]) if isinstance(text, str)]
     if not (patterns := [text for text in flat if not re.fullmatch(r"[\w.-]*", text)]):
         return
