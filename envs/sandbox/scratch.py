@@ -24,8 +24,7 @@ def scratch() -> Iterator[Path]:
     try:
         yield place
     finally:
-        remove(place)
-        os.close(holder)
+        give_back(place, holder)
 
 
 def held_folder(parent: Path | None = None) -> tuple[Path, int]:
@@ -46,6 +45,12 @@ def held_folder(parent: Path | None = None) -> tuple[Path, int]:
             if os.path.lexists(place):
                 return Path(place), holder
             os.close(holder)
+
+
+def give_back(place: Path, holder: int) -> None:
+    """Remove a held folder, and then let go of it."""
+    remove(place)
+    os.close(holder)
 
 
 def remove_abandoned() -> None:

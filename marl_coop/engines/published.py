@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from envs.core.tokens import one_line
-from envs.sandbox.scratch import held_folder
+from envs.sandbox.scratch import give_back, held_folder
 from marl_coop.engines.base import EngineError
 from marl_coop.players import BASE
 from marl_coop.policy.adapters import WEIGHTS
@@ -50,7 +50,7 @@ class PublishedAdapters:
             parent.mkdir(parents=True, exist_ok=True)
         folder, holder = held_folder(parent)
         self.folder = folder.resolve()
-        weakref.finalize(self, _give_back, self.folder, holder)
+        weakref.finalize(self, give_back, self.folder, holder)
         os.chmod(self.folder, 0o755)  # a server may run as another user
         self._before: dict[str | None, Path] = {}
         self._now: dict[str | None, Path] = {BASE: self._write_base()}
@@ -95,8 +95,3 @@ class PublishedAdapters:
         folder = self.folder / f"{self.prefix}{name}-{content}"
         move_into_place(unfinished, folder)
         return folder
-
-
-def _give_back(folder: Path, holder: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.close(holder)

@@ -127,8 +127,7 @@ def _play(plan: Plan, matches: list[tuple[PlannedMatch, Match]], model: "ModelPl
     groups: dict[tuple[str, Play], dict[Path, Match]] = {}
     for planned, match in matches:
         play = model if model and planned.needs_model else play_scripted
-        group = groups.setdefault((planned.condition, play), {})
-        group.setdefault(match.file, match)  # played once by the same players
+        groups.setdefault((planned.condition, play), {}).setdefault(match.file, match)
     total = sum(len(match.task_seeds) for group in groups.values() for match in group.values())
     kept = {}
     with Progress(total, "battery", "episode", pause_s=PAUSE_S) as progress:
