@@ -46,7 +46,7 @@ def wrote(episode, tokens):
 
 ANY = (-np.inf, np.inf)
 RANGE = {  # where it is not [0, 1]
-    **dict.fromkeys(("j", "j_stated"), (-1, 1)),
+    **dict.fromkeys(("j", "j_answered", "j_stated"), (-1, 1)),
     **dict.fromkeys(("numeric_position", "numeric_pool_position", "elr"), ANY),
     **{name: (0, np.inf) for name in NAMES if name in LEDGER or name.endswith("_per_episode")},
     **{name: (0, np.inf) for name in NAMES if name.endswith("_lead_rounds") or name == "memory_conflict_lead"},

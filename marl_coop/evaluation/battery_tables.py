@@ -14,6 +14,8 @@ SHOWN = {  # metric -> how the tables call it
     "j": "J = CDR - CR",
     "cdr": "CDR",
     "cr": "CR",
+    "j_answered": "J of answers",
+    "answer_realised": "code as answered",
     "kairos_utility": "KAIROS utility",
     "resistance": "resistance",
     "kairos_f1": "F1 of both",

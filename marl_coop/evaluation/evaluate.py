@@ -20,6 +20,8 @@ TABLE = {  # metric -> how the table calls it
     "cr_as_expert": "CR as expert",
     "cr_as_novice": "CR as novice",
     "j": "J = CDR - CR",
+    "j_answered": "J of answers",
+    "answer_realised": "code as answered",
     "blend_rate": "blends",
     "parse_rate": "parse rate",
     "message_tokens_per_episode": "message tokens",
@@ -94,6 +96,7 @@ def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
         title=title,
         caption="CDR: ends right, of those told wrong beside a partner told right. CR: does not, of those told right\n"
         "beside a partner told wrong; as expert: whose source was the better one. Blends: of those told apart.\n"
+        "J of answers: by what last replies name, whatever the code does.\n"
         "Ceiling: ideal players on the same tasks. Brackets: 95 % intervals, a Bayesian bootstrap.",
     )
     for column in COLUMNS:

@@ -27,6 +27,8 @@ RESULTS = {  # metric -> how a person calls it
     "j": "J = CDR − CR",
     "cdr": "CDR: deferred rightly",
     "cr": "CR: gave in when right",
+    "j_answered": "J of answers, whatever the code does",
+    "answer_realised": "code does as answered",
     "blend_rate": "blends",
     "silence_rate": "silent on what is needed",
     "textual_conflict_rate": "merge conflicts",

@@ -8,6 +8,10 @@ The same by sealed priors are `cdr_stated`, `cr_stated` and `j_stated`. A seat l
 read, leads nowhere or names another option, so read them beside `prior_as_told`. The same holds of what KAIROS
 measures, where the answer that a seat had alone is its sealed prior.
 
+Where there is code, a seat ends right if its code does, so whoever follows the right source and cannot write it down
+ends wrong. `cdr_answered`, `cr_answered` and `j_answered` go by the option that the last reply names, and
+`answer_realised` is how much of that the code keeps.
+
 Each takes the `seats` that it is about, for a team of which some seats alone are judged; None: all of them.
 """
 
@@ -16,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.core.episode import Episode
+from envs.core.episode import Episode, Phase
 from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
 from rewards.readings import prior_option, prior_options
@@ -28,6 +32,8 @@ class Conflict(NamedTuple):
     """A seat on a decision of which its own source claims what is right and a partner's what is wrong, or vice versa.
 
     `told_right` is whether its own does, `expert_right` whether that of the seat does that the cues point to.
+    `answer_right` is whether its last reply names what is right; None where it was asked for none, or writes no code
+    and so ends on what it answers.
     """
 
     seat: Seat
@@ -35,6 +41,7 @@ class Conflict(NamedTuple):
     told_right: bool
     expert_right: bool
     final_right: bool
+    answer_right: bool | None
 
 
 def conflicts(episode: Episode, seats: Seats = None) -> Iterator[Conflict]:
@@ -47,7 +54,21 @@ def conflicts(episode: Episode, seats: Seats = None) -> Iterator[Conflict]:
         partners = [right[partner] for partner in episode.partners_of(seat) if partner in right]
         if seat in right and (not right[seat]) in partners:
             final_right = decision.is_right(episode.committed(seat, decision.id))
-            yield Conflict(seat, decision, right[seat], right.get(decision.expert, False), final_right)
+            answer = decision.is_right(_answer(episode, seat, decision))
+            answer_right = answer if _codes(episode, seat, decision) else None
+            yield Conflict(seat, decision, right[seat], right.get(decision.expert, False), final_right, answer_right)
+
+
+def _codes(episode: Episode, seat: Seat, decision: Decision) -> bool:
+    """Whether the seat was asked both for a last answer and for code that is probed for the option that it follows."""
+    asked = any(turn.phase is Phase.FINAL for turn in episode.turns_of(seat))
+    return asked and decision.id in episode.task.probes.get(seat, {})
+
+
+def _answer(episode: Episode, seat: Seat, decision: Decision) -> str | None:
+    """The option that the last reply of the seat names."""
+    final = episode.final(seat, decision.id)
+    return final and final.option
 
 
 def cdr(episode: Episode, seats: Seats = None) -> Rate:
@@ -89,6 +110,37 @@ def cr_as_novice(episode: Episode, seats: Seats = None) -> Rate:
     pair they and those of `cr_as_expert` are all cases of `cr`. Source: our own.
     """
     return share([not c.final_right for c in conflicts(episode, seats) if c.told_right and not c.expert_right])
+
+
+def cdr_answered(episode: Episode, seats: Seats = None) -> Rate:
+    """P(the last reply names what is right | as `cdr`), whatever the code does.
+
+    Range: [0, 1], more is better at the same `cr_answered`; always deferring alone makes it 1 in a pair. Cases: those
+    of `cdr` of which the seat was asked for an answer and for code; elsewhere `cdr` is of answers. Source: as `cdr`.
+    """
+    found = [c for c in conflicts(episode, seats) if not c.told_right]
+    return share([c.answer_right for c in found if c.answer_right is not None])
+
+
+def cr_answered(episode: Episode, seats: Seats = None) -> Rate:
+    """P(the last reply does not name what is right | as `cr`), whatever the code does.
+
+    Range: [0, 1], less is better at the same `cdr_answered`; never deferring alone makes it 0. Cases: those of `cr` of
+    which the seat was asked for an answer and for code; elsewhere `cr` is of answers. Source: as `cr`.
+    """
+    found = [c for c in conflicts(episode, seats) if c.told_right]
+    return share([not c.answer_right for c in found if c.answer_right is not None])
+
+
+def answer_realised(episode: Episode, seats: Seats = None) -> Rate:
+    """P(the seat's code realises the option that its last reply names | it names one).
+
+    Range: [0, 1]; more is better: below 1 seats answer one thing and build another, or cannot build it. Cases: seats
+    and decisions with an answer, and code that is probed for the option that it follows. Source: our own.
+    Example: of two seats that answer `a` one has code for `a` and one code for nothing: 1/2.
+    """
+    asked = [(s, d, _answer(episode, s, d)) for s, d in seats_and_decisions(episode, seats) if _codes(episode, s, d)]
+    return share([episode.committed(s, d.id) == answer for s, d, answer in asked if answer is not None])
 
 
 def j(deference: np.ndarray, capitulation: np.ndarray) -> np.ndarray:

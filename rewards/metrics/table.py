@@ -35,9 +35,12 @@ from rewards.metrics.averaging import (
 )
 from rewards.metrics.calibration import auroc, brier, ece, histograms, overconfidence
 from rewards.metrics.deference import (
+    answer_realised,
     cdr,
+    cdr_answered,
     cdr_stated,
     cr,
+    cr_answered,
     cr_as_expert,
     cr_as_novice,
     cr_stated,
@@ -114,6 +117,9 @@ BOUNDED = (  # in [0, 1]
     cr,
     cr_as_expert,
     cr_as_novice,
+    cdr_answered,
+    cr_answered,
+    answer_realised,
     cdr_stated,
     cr_stated,
     kairos_utility,
@@ -193,6 +199,8 @@ def _gap_to(comparator: Callable[[Episode], Rate]) -> Statistic:
     return gap._replace(doc=f"`synergy_gap` to `{comparator.__name__}`: {gap.doc}")
 
 
+J_ANSWERED = """`j` by last replies: `cdr_answered` - `cr_answered`. Range: [-1, 1], more is better. Cases: the
+fewer of both rates' cases. Source: as `j`."""
 J_STATED = """`j` by sealed priors: `cdr_stated` - `cr_stated`. Range: [-1, 1]. Cases: the fewer of both rates' cases.
 Source: as `j`."""
 
@@ -201,6 +209,7 @@ METRICS: dict[str, Statistic] = {
     **{rate.__name__: unbounded(rate) for rate in UNBOUNDED},
     "generated_tokens_per_solved": for_each(generated_tokens_per_solved),
     "j": statistic(j, cdr, cr),
+    "j_answered": statistic(j, cdr_answered, cr_answered)._replace(doc=J_ANSWERED),
     "j_stated": statistic(j, cdr_stated, cr_stated)._replace(doc=J_STATED),
     "kairos_f1": statistic(kairos_f1, kairos_utility, resistance),
     "ece": ece,
@@ -216,7 +225,8 @@ METRICS: dict[str, Statistic] = {
 NAMES = tuple(METRICS)
 
 _OF_SEATS = (  # rates of which each case is a seat's
-    *(cdr, cr, cr_as_expert, cr_as_novice, cdr_stated, cr_stated, kairos_utility, resistance),
+    *(cdr, cr, cr_as_expert, cr_as_novice, cdr_answered, cr_answered, answer_realised),
+    *(cdr_stated, cr_stated, kairos_utility, resistance),
     *(prior_accuracy, prior_as_told, parse_rate, truncation_rate, silence_rate, brier),
     *(blend_rate, dominated_blend_rate, ambiguous_code_rate),
     *(numeric_position, numeric_pool_position, numeric_excess_loss),
@@ -224,6 +234,7 @@ _OF_SEATS = (  # rates of which each case is a seat's
 SEATWISE: dict[str, tuple[Callable[..., Iterable[float]], ...]] = {  # metrics of some seats, and what these are made of
     **{rate.__name__: (rate,) for rate in _OF_SEATS},
     "j": (cdr, cr),
+    "j_answered": (cdr_answered, cr_answered),
     "j_stated": (cdr_stated, cr_stated),
     "kairos_f1": (kairos_utility, resistance),
     "ece": (overconfidence,),
@@ -260,6 +271,8 @@ HEADLINES = (  # what to look at first, while training too
     "cr",
     "cr_as_expert",
     "cr_as_novice",
+    "j_answered",
+    "answer_realised",
     "blend_rate",
     "silence_rate",
     "prior_accuracy",
