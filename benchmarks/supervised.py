@@ -75,7 +75,7 @@ def preferences(played: Iterable[tuple[Episode, Seat, Ideal]], chat: Any) -> Ite
 
     for episode, seat, player in played:
         if player.rejected is not None:
-            ids = row_of(chat, episode, seat)["input_ids"]
+            ids = row_of(chat, episode.turns_of(seat))["input_ids"]
             chosen, rejected = chat.reply_ids(player.chosen), chat.reply_ids(player.rejected)
             parts = {"prompt": ids[: len(ids) - len(chosen)], "chosen": chosen, "rejected": rejected}
             yield {name: chat.tokenizer.decode(part) for name, part in parts.items()}
@@ -135,7 +135,9 @@ def teach(method: str, config: Any, output: Path, learning_rate: float | None) -
         }
         if method == "imitation":
             options |= {"learning_rate": learning_rate or 1e-3, "warmup_steps": total // section.batch_size // 10}
-            rows = Dataset.from_list([dict(row_of(chat, episode, seat)) for episode, seat, _ in islice(played, total)])
+            rows = Dataset.from_list(
+                [dict(row_of(chat, episode.turns_of(seat))) for episode, seat, _ in islice(played, total)]
+            )
             trainer: Any = SFTTrainer(model, SFTConfig(**options), train_dataset=rows, processing_class=tokenizer)
         else:
             options |= {"learning_rate": learning_rate or 5e-4, "warmup_steps": total // 2 // section.batch_size // 10}

@@ -3,6 +3,7 @@
 import math
 import pickle
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +23,13 @@ from envs.cooperbench.submission import submit
 from envs.core.env import SEATS
 from envs.core.episode import Episode, Phase
 from envs.paired_functions import PairedFunctions
-from envs.repository.actions import Replace, parse_actions
+from envs.repository.actions import Insert, Replace, parse_actions
 from envs.repository.working_copy import edited
 from envs.scripted.cooperbench import Gold, hunks, written
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.honest import IDEAL
 from envs.scripted.patch_exploits import PATCH_EXPLOITS
-from envs.scripted.play import play, replay
+from envs.scripted.play import play, replay, shown
 from marl_coop.config.layers import read_file
 from marl_coop.evaluation.audit import audit, play_exploits
 from rewards import TERMS, RewardStack
@@ -227,6 +228,55 @@ def test_a_pair_and_a_seat_alone_have_the_same_tokens_in_all(make):
         env = make(agents=agents, tokens=50, pairs=["shapes_task/7/1-3"])
         env.reset(seed=0)
         assert all(f" {100 // agents} tokens left." in env.observe(seat) for seat in env.seats)
+
+
+def test_a_brief_may_be_the_beginning_of_a_feature(make):
+    seen, _ = make(brief_tokens=7, pairs=["shapes_task/7/1-3"]).reset(seed=0)
+    assert "Your feature:\n**Title**: feature\nFiles:" in seen["agent_0"]
+
+
+def test_without_verdicts_on_branches_the_merged_tree_alone_is_graded(make, toy):
+    whole, merged = (played(make(branch_verdicts=b, pairs=["shapes_task/7/1-3"])) for b in (True, False))
+    assert merged.outcome == replace(whole.outcome, parts={}, merge=replace(whole.outcome.merge, worth={}))
+    stack = RewardStack(tuple(term() for term in TERMS))
+    assert all(math.isfinite(stack.score(merged).total(seat)) for seat in SEATS) and measure([merged])["utility"].n == 1
+    graded = []
+    grading = type(toy[1])(toy[1].cache, isolation=toy[1].isolation, recipes=toy[1].recipes)
+    grading.grade = lambda task, feature, tree: graded.append(tree) or toy[1].grade(task, feature, tree)
+    played(make(branch_verdicts=False, evaluator=grading, pairs=["shapes_task/7/1-3"]))
+    assert len(graded) == 2 and len(set(graded)) == 1
+
+
+def test_seats_are_told_of_the_files_that_are_named_and_change_no_others(make):
+    env = make(files=[CORE], pairs=["shapes_task/7/1-3"])
+    seen, _ = env.reset(seed=0)
+    assert f"Files: {CORE}." in seen["agent_0"] and list(env.task.files) == [CORE]
+    seen, *_ = env.step(
+        dict.fromkeys(SEATS, "Insert shapes/__init__.py after: from shapes.core import area\nx = 1\nEnd")
+    )
+    assert f"There is no shapes/__init__.py. Files: {CORE}." in seen["agent_0"]
+    env.step({seat: gold(env, seat) for seat in SEATS})
+    assert env.episode.outcome.success
+    with pytest.raises(
+        ValueError, match=r"files is \['shapes/cor.py'\]; shapes_task/7 has none of them. Nearest: shapes/core"
+    ):
+        make(files=["shapes/cor.py"]).reset(seed=0)
+
+
+def test_a_demonstration_gives_a_quoted_or_a_known_name_a_value_that_was_read_and_writes_no_gold(make, monkeypatch):
+    monkeypatch.setattr(CooperBench, "finish", None)  # to show the format nothing is graded
+    env = make(files=[CORE], pairs=["shapes_task/7/1-3"])
+    task = env.make_task(0)
+    base = f"{task.files[CORE]}\nTOP = 3\nPAGES = [\n"
+    task = replace(task, files={CORE: base}, briefs={seat: f"{seat}: add `{seat}_size`." for seat in SEATS})
+    monkeypatch.setattr(CooperBench, "make_task", lambda self, seed: task)
+    rng, written = np.random.default_rng(0), set()
+    for seed in range(20):
+        for turn in shown(env, lambda seat: Demonstrator(rng).reply(env, seat), seed):
+            parsed = parse_actions(turn.reply)
+            written |= {(turn.seat, a.text) for a in parsed.actions if isinstance(a, Insert)}
+            assert all(edited({CORE: base}, a) != {CORE: base} for a in parsed.actions if isinstance(a, Insert))
+    assert written == {(seat, f"{name} = 3") for seat in SEATS for name in (f"{seat}_size", "TOP")}
 
 
 def test_a_seat_that_waits_at_the_start_gets_its_brief_with_its_turn(make):

@@ -7,7 +7,7 @@ from toy_bench import AREA, ISOLATION, LABEL, Here, patch, submission
 
 from envs.cooperbench import runner, venvs
 from envs.cooperbench.evaluation import Evaluator, gradeable
-from envs.cooperbench.grading import load, save
+from envs.cooperbench.grading import Workbench, load, save
 from envs.cooperbench.recipes import Recipe, Refused
 from envs.cooperbench.runner import Isolation, IsolationError, Place, RunStatus
 from envs.cooperbench.venvs import Cache, PreparationError
@@ -86,6 +86,19 @@ def test_breaking_what_worked_fails_a_feature_whose_own_tests_pass(toy):
     bench = evaluator.bench(task)
     feature = evaluator.solo(task, (1, 3), patch(bench.repository, bench.base, change)).features[1]
     assert not feature.passed and feature.new == (3, 3) and feature.kept == (0, 1)
+
+
+def test_a_tree_that_comes_to_no_test_is_run_once_and_earns_nothing(toy, monkeypatch):
+    task, evaluator = toy
+    bench, runs = evaluator.bench(task), []
+    run = Workbench.run
+    monkeypatch.setattr(Workbench, "run", lambda self, *args: runs.append(run(self, *args)) or runs[-1])
+    broken = patch(bench.repository, bench.base, {AREA: "import nowhere", LABEL: LABEL + "\n\n" + SQUARE})
+    verdict = evaluator.grade(task, 3, bench.repository.apply(bench.base, broken))
+    assert len(runs) == 1 and verdict.new == (0, 3) and verdict.kept == (0, 1) and not verdict.passed
+    unfinished = patch(bench.repository, bench.base, {LABEL: LABEL + "\n\ndef square(side):\n    return 9\n"})
+    assert evaluator.grade(task, 3, bench.repository.apply(bench.base, unfinished)).new == (2, 3)
+    assert len(runs) == 3
 
 
 SQUARE = "def square(side):\n    if side < 0:\n        raise ValueError('negative side')\n    return side**2\n"

@@ -112,6 +112,18 @@ def test_a_reply_that_breaks_the_grammar_costs_a_turn_and_does_nothing():
     assert env.branch("agent_0") == env.task.files
 
 
+def test_an_action_that_is_not_offered_is_not_told_of_and_does_nothing():
+    env, seen = started(actions=["say", "insert", "submit"])
+    path, line = source_of(env)
+    grammar = seen["agent_0"].split("Work on your branch.")[1].split("\n")[1:5]
+    assert [text.split(" ")[0] for text in grammar[:3]] == ["Say:", "Insert", "Submit"] and " left." in grammar[3]
+    work = f"Insert {path} after: {line}\nx = 1\nEnd"
+    seen, *_, infos = env.step({"agent_0": f"{work}\nRead: {path}", "agent_1": work})
+    assert infos["agent_0"]["parse_error"] is ParseError.BAD_ACTION and env.branch("agent_0") == env.task.files
+    assert 'Your reply was not read: bad_action, as "read" is none of yours.' in seen["agent_0"]
+    assert "x = 1" in env.branch("agent_1")[path]
+
+
 def test_the_visible_tests_tell_of_the_own_branch_only():
     env, _ = started(families=["append"])
     path, _ = source_of(env)

@@ -116,15 +116,20 @@ def test_other_words_of_the_environment_make_another_key(tokenizer, monkeypatch)
 def test_only_what_a_seat_wrote_has_labels(tokenizer):
     env, rows = config_of().make_env(), iter(rows_of(config_of(), tokenizer, episodes=4))
     for index in range(4):
-        episode = warmup.demonstrated([env], index, seed=0)
-        for seat, row in zip(episode.seats, rows, strict=False):
+        seats = warmup.demonstrated([env], index, seed=0)
+        for turns, row in zip(seats.values(), rows, strict=False):
             ids, labels = row["input_ids"], row["labels"]
             assert len(ids) == len(labels)
             assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
             written = tokenizer.decode([label for label in labels if label != -100])
-            assert written == "".join(f"{turn.reply}<|im_end|>" for turn in episode.turns_of(seat))
+            assert written == "".join(f"{turn.reply}<|im_end|>" for turn in turns)
             rest = tokenizer.decode([token for token, label in zip(ids, labels, strict=True) if label == -100])
-            assert all(turn.observation in rest for turn in episode.turns_of(seat))
+            assert all(turn.observation in rest for turn in turns)
+
+
+def test_what_comes_of_the_last_replies_is_not_asked_for(tokenizer, monkeypatch):
+    monkeypatch.setattr("envs.paired_functions.PairedFunctions.finish", None)  # tests run there
+    assert len(rows_of(config_of(), tokenizer, episodes=2)) == 4
 
 
 @pytest.mark.parametrize("split", [1, 4])

@@ -1,5 +1,6 @@
 """CooperBench as an environment: each seat builds one feature of a real repository, the benchmark's tests decide."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,12 +17,15 @@ from envs.cooperbench.recipes import Refused
 from envs.cooperbench.venvs import Cache
 from envs.core.config import EnvConfig
 from envs.core.episode import Outcome, Phase, StopReason, Turn
+from envs.core.syntax import parse
 from envs.core.task import Seat, Task
+from envs.repository.actions import Read, Reply, parse_actions
 from envs.repository.branch_env import GRAMMAR, BranchConfig, BranchEnv
 from envs.repository.merge import MergePolicy
 from envs.repository.working_copy import Files
 
 TIERS = ("tier1", "tier2", "tier3")
+SHOWN = 6  # lines of a file that a demonstration reads
 
 
 class CooperBenchConfig(BranchConfig, frozen=True):
@@ -38,6 +42,15 @@ class CooperBenchConfig(BranchConfig, frozen=True):
     """All pairs ("all"), those of a tier of `envs.cooperbench.recipes` ("tier1", "tier2", "tier3") or of a subset of
     the dataset such as "lite" or "flash", or the name of a pair such as "pallets_click_task/2956/1-3" or of a task such
     as "pallets_click_task/2956", or a list of such names."""
+    files: Annotated[Sequence[str], Field(min_length=1)] | None = None
+    """Paths of the sources that seats are told of, read and change, such as ["outlines/types/__init__.py"]; None: all
+    of the packages that gold patches write. Every task that is played must have one of them."""
+    brief_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Words and symbols of each feature's description that a seat reads, from its beginning; None: all of it, as in the
+    benchmark."""
+    branch_verdicts: bool = True
+    """Grade each branch alone too. Without it an episode takes a third of the runs of pytest, and has no
+    `outcome.parts` and no `outcome.merge.worth`."""
     agents: Annotated[int, Field(ge=1, le=2)] = 2
     """Number of seats; one alone builds both features on one branch."""
     rounds: Annotated[int, Field(ge=1, le=1000)] = 12
@@ -133,8 +146,8 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
                 why = str(error)
                 continue
             if task.key not in self._files:
-                self._files[task.key] = tasks.sources(self.evaluator.bench(task))
-            made = tasks.make_task(task, pair, self._files[task.key], seed, self.seats)
+                self._files[task.key] = self._offered(task)
+            made = tasks.make_task(task, pair, self._files[task.key], seed, self.seats, self.config.brief_tokens)
             return replace(made, topics=self.config.rounds)  # nobody knows what must be said: a word in each turn
         raise Refused(f"None of the {len(self.pairs)} pairs can be paid for. The last: {why}")
 
@@ -148,6 +161,7 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
             {seat: desk.authored for seat, desk in self._desks.items()},
             self._forecasts,
             MergePolicy(self.config.policy),
+            alone=self.config.branch_verdicts,
         )
 
     def reset(
@@ -161,11 +175,44 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
         return result
 
     def demonstration(self, seat: Seat, rng: np.random.Generator) -> str:
-        """A look at a file, a word to the partner and, in the last turn, `Submit`."""
-        path = str(rng.choice(sorted(self.task.files)))
-        first = int(rng.integers(1, 1 + self.task.files[path].count("\n") // 2 + 1))
-        words = f"Say: I look at {path}.\nRead: {path} {first}-{first + 40}"
-        return "Submit" if self.turns_left(seat) == 1 else words
+        """A word to the partner and a look at some lines of a file and, in the last turn, one line and `Submit`. That
+        gives a name the value that one has in the lines that were read last, and stands after one of these. The name
+        is one that the brief quotes or one of these lines, with equal chance; lines, value and place are by chance."""
+        if self.turns_left(seat) > 1:
+            path = str(rng.choice(sorted(self.task.files)))
+            first = int(rng.integers(1, max(2, self.task.files[path].count("\n") - SHOWN + 2)))
+            lines = f"{first}-{first + SHOWN - 1}"
+            shown = {"say": f"Say: I look at {path}, lines {lines}.", "read": f"Read: {path} {lines}"}
+        else:
+            shown = {"insert": self._demonstrated_line(seat, rng), "submit": "Submit"}
+        return "\n".join(text for word, text in shown.items() if text and self._offers(word)) or "Pass"
+
+    def _demonstrated_line(self, seat: Seat, rng: np.random.Generator) -> str:
+        """`Insert` of one line after another, both by chance; "" where nothing was read after which there is room."""
+        replies = [parse_actions(turn.reply) for turn in self.turns if turn.agent == seat]
+        actions = [action for reply in replies if isinstance(reply, Reply) for action in reply.actions]
+        looks = [action for action in actions if isinstance(action, Read) and action.path in self.task.files]
+        if not looks:
+            return ""
+        quoted = re.findall(r"`([A-Za-z_]\w*)`", self.task.briefs[seat])
+        every = [line.strip() for line in self.task.files[looks[-1].path].splitlines()]
+        read = [line for line in every[looks[-1].first - 1 : looks[-1].last] if line and every.count(line) == 1]
+        given = [found.groups() for line in read if (found := re.fullmatch(r"(\w+) = (.+)", line))]
+        given = [(name, value) for name, value in given if _is_whole(value)]
+        if not given:
+            return ""
+        names = quoted if quoted and rng.integers(2) else [name for name, _ in given]
+        name, value, anchor = (str(rng.choice(some)) for some in (names, [value for _, value in given], read))
+        return f"Insert {looks[-1].path} after: {anchor}\n{name} = {value}\nEnd"
+
+    def _offered(self, task: BenchTask) -> Files:
+        """The sources of a task that seats are told of."""
+        files = tasks.sources(self.evaluator.bench(task))
+        wanted = files if self.config.files is None else self.config.files
+        if not (found := {path: text for path, text in files.items() if path in wanted}):
+            near = ", ".join(get_close_matches(wanted[0], files, n=3)) or ", ".join(sorted(files)[:3])
+            raise ValueError(f"files is {list(wanted)}; {task.key} has none of them. Nearest: {near}.")
+        return found
 
     def _task_of(self, pair: Pair) -> BenchTask:
         return self.dataset.task(pair.repo, pair.number)
@@ -209,3 +256,12 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
     def _tier(self, pair: Pair) -> str | None:
         recipe = self.evaluator.recipes.get(self._task_of(pair).key)
         return recipe and f"tier{recipe.tier}"
+
+
+def _is_whole(value: str) -> bool:
+    """Whether a text is an expression, and not the first line of one."""
+    try:
+        parse(value, mode="eval")
+    except SyntaxError:
+        return False
+    return True

@@ -207,7 +207,7 @@ def _source(repository: Repository, tree: str, path: str) -> str:
 
 
 def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | None = None) -> FeatureVerdict:
-    """Whether a tree has the feature of a suite: two runs of its tests.
+    """Whether a tree has the feature of a suite: two runs of its tests, or one that comes to no test.
 
     Args:
         bench: the task.
@@ -222,12 +222,12 @@ def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | Non
     first = {function for function in chosen if rng.random() < 0.5}
     claims: Counter[str] = Counter()
     passed_twins: set[str] = set()
-    reports = []
+    reports, everything = [], suite.new | suite.kept
     for replaced in (first, chosen.keys() - first):
         twins = {function: chosen[function].twin for function in replaced}
         report = bench.run(_with_twins(bench.repository, final, sources, twins), suite.targets)
         reports.append(report)
-        for id in suite.new | suite.kept:
+        for id in everything:
             function = function_of(id)
             if function not in replaced:
                 claims[id] += id in report.passed
@@ -236,11 +236,12 @@ def grade(bench: Workbench, suite: Suite, tree: str, *, rng: random.Random | Non
                 passed_twins |= {id} & report.passed
             else:
                 claims[id] += 1
+        if not everything & (report.passed | report.failed):
+            break  # no test was come to, as where an import fails: whatever the other run says, nothing is proven
     # What a flip expects is true of code that lacks the feature, and then the test itself fails.
     unfinished = {id for id in passed_twins if chosen[function_of(id)].twin.kind is Kind.FLIP and not claims[id]}
     forged = bool(passed_twins - unfinished)
     proven = {id for id, count in claims.items() if count == 2} if not forged else set()
-    everything = suite.new | suite.kept
     return FeatureVerdict(
         feature=suite.feature,
         passed=proven == everything,

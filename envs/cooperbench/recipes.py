@@ -21,13 +21,16 @@ class Recipe:
 
     `tier`: 1 is small and fully gradeable, 2 takes 0.6 to 2 s a suite, 3 takes 3 to 9 s. `built`: a requirement that
     has the package built, where building it needs more than Python; the base commit itself where empty. `bundles`:
-    requirements installed without their own. `environ`: variables of a run, `{site}` for the site-packages folder.
+    requirements installed without their own. `lazy`: modules that are loaded where something of them is first used, as
+    importing them takes longer than the tests, which hardly use them. `environ`: variables of a run, `{site}` for the
+    site-packages folder.
     """
 
     tier: int
     requires: tuple[str, ...] = ()
     built: str = ""
     bundles: tuple[str, ...] = ()
+    lazy: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,6 +55,7 @@ RECIPES: Mapping[str, Recipe] = {
             *("jsonschema", "requests", "pillow", "tqdm", "typing_extensions", "iso3166", "airportsdata", "genson"),
             *("outlines_core==0.1.26", "torch", "numpy<2.2", "transformers<=4.52.1", "pytest-asyncio"),
         ),
+        lazy=("torch",),  # 4 s of processor time in each run
     ),
     "pallets_click_task/2068": Recipe(tier=2),
     "pallets_click_task/2800": Recipe(tier=2),

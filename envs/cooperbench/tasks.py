@@ -11,7 +11,7 @@ from envs.cooperbench.runner import RunStatus
 from envs.cooperbench.submission import counts, handed_in
 from envs.core.episode import Forecast, Outcome, PartTests, StopReason
 from envs.core.task import Seat, Task
-from envs.core.tokens import message_tokens
+from envs.core.tokens import first_tokens, message_tokens
 from envs.repository import scoring
 from envs.repository.merge import MergePolicy, MergeResult
 from envs.repository.working_copy import Files, writable
@@ -61,8 +61,11 @@ def built_by(pair: Pair, seats: Sequence[Seat]) -> dict[Seat, tuple[int, ...]]:
     return {seat: (feature,) for seat, feature in zip(seats, pair.features, strict=True)}
 
 
-def make_task(task: BenchTask, pair: Pair, files: Files, seed: int, seats: Sequence[Seat]) -> Task:
-    """The pair as a task: there is nothing to agree on by choice, so it has no decisions."""
+def make_task(
+    task: BenchTask, pair: Pair, files: Files, seed: int, seats: Sequence[Seat], brief_tokens: int | None = None
+) -> Task:
+    """The pair as a task: there is nothing to agree on by choice, so it has no decisions. Briefs have so many words and
+    symbols of each feature's text, or all of it."""
     features = [task.features[feature] for feature in pair.features]
     text = {"repo": task.repo.removesuffix("_task"), "files": ", ".join(sorted(files))}
     brief = _BRIEF if len(seats) > 1 else _BRIEF_ALONE
@@ -72,7 +75,7 @@ def make_task(task: BenchTask, pair: Pair, files: Files, seed: int, seats: Seque
         seed=seed,
         seats=tuple(seats),
         briefs={
-            seat: brief.format(specs="\n".join(_text(task.features[i].spec).strip() for i in built), **text)
+            seat: brief.format(specs="\n".join(_text(task.features[i].spec, brief_tokens) for i in built), **text)
             for seat, built in built_by(pair, seats).items()
         },
         decisions=(),
@@ -91,9 +94,12 @@ def grade_branches(
     authored: Mapping[Seat, int],
     forecasts: Sequence[Forecast],
     policy: MergePolicy,
+    *,
+    alone: bool = True,
 ) -> tuple[Outcome, StopReason]:
-    """What comes of two branches, the first of which leads: graded as merged, and each of them alone. Of the one branch
-    of a seat alone, which is graded as the benchmark's solo setting does, there is no merge to choose a policy for."""
+    """What comes of two branches, the first of which leads: graded as merged and, with `alone`, each of them alone. Of
+    the one branch of a seat alone, which is graded as the benchmark's solo setting does, there is no merge to choose a
+    policy for."""
     bench = evaluator.bench(bench_task)
     trees = [_tree(bench, task.files, branches[seat]) for seat in task.seats]
     patches = [handed_in(bench.repository.diff(bench.base, tree)) for tree in trees]
@@ -101,9 +107,10 @@ def grade_branches(
         verdict = evaluator.solo(bench_task, pair.features, patches[0])
     else:
         verdict = evaluator.evaluate(bench_task, pair.features, patches, policy)
-    alone = {
+    branch_verdicts = {
         seat: [evaluator.grade(bench_task, feature, tree) for feature in pair.features]
         for seat, tree in zip(task.seats, trees, strict=True)
+        if alone
     }
     touched = [path for path, text in task.files.items() if any(side[path] != text for side in branches.values())]
     final = None
@@ -112,11 +119,11 @@ def grade_branches(
         final = {**task.files, **changed}
     merged = MergeResult(policy=verdict.policy, strategy=verdict.strategy, final=final, conflicts=verdict.conflicts)
     parts = {}
-    for seat, built in built_by(pair, task.seats).items():
+    for seat, built in built_by(pair, task.seats).items() if alone else ():
         tests = {feature: sorted(evaluator.suite(bench_task, feature).new) for feature in built}
         passed = [
             tuple(test in side.proven for side in verdicts if side.feature in built for test in tests[side.feature])
-            for verdicts in (alone[seat], verdict.features)
+            for verdicts in (branch_verdicts[seat], verdict.features)
         ]
         names = tuple(test for feature in built for test in tests[feature])
         parts[seat] = PartTests(alone=passed[0], merged=passed[1], names=names)
@@ -129,10 +136,12 @@ def grade_branches(
         detail=_detail(merged, verdict.merge_status, verdict.features, evaluator),
         provenance=scoring.ledger(task, branches, authored, final) if len(task.seats) > 1 else None,
         parts=parts,
-        merge=scoring.record(task, branches, merged, {seat: worth(features) for seat, features in alone.items()}),
+        merge=scoring.record(
+            task, branches, merged, {seat: worth(features) for seat, features in branch_verdicts.items()}
+        ),
         forecasts=tuple(forecasts),
     )
-    graded = (*verdict.features, *(feature for features in alone.values() for feature in features))
+    graded = (*verdict.features, *(feature for features in branch_verdicts.values() for feature in features))
     fault = any(feature.status is RunStatus.FAULT for feature in graded)
     return outcome, StopReason.SANDBOX_FAULT if fault else StopReason.FINISHED
 
@@ -163,6 +172,7 @@ def _detail(merged: MergeResult[Files], status: str, features: Sequence[FeatureV
     return "; ".join(parts)
 
 
-def _text(spec: str) -> str:
-    """The text without bytes that are no text."""
-    return spec.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _text(spec: str, tokens: int | None) -> str:
+    """The text without bytes that are no text; its beginning of so many words and symbols, or all of it."""
+    text = spec.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
+    return text if tokens is None else first_tokens(text, tokens)

@@ -24,6 +24,22 @@ from envs.repository.git import GitError, Repository
 from envs.sandbox.scratch import scratch
 
 _PYTEST = ("pytest==8.4.2", "pytest-mock")
+_LAZY = """import sys
+from importlib.machinery import PathFinder
+from importlib.util import LazyLoader
+
+
+class Lazy(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target) if name in {modules!r} else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+sys.meta_path.insert(0, Lazy)
+"""
 
 
 class PreparationError(RuntimeError):
@@ -94,6 +110,7 @@ class Cache:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._install(folder, repository, base, recipe)
                 _keep_built(folder, repository, base, packages)
+                _make_lazy(_site(folder), recipe.lazy)
                 (folder / "ready").touch()
         site = _site(folder)
         return Place(
@@ -147,6 +164,13 @@ def _keep_built(folder: Path, repository: Repository, base: str, packages: Seque
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target)
     (folder / "built").mkdir(exist_ok=True)
+
+
+def _make_lazy(site: Path, modules: Sequence[str]) -> None:
+    """Have every Python of an environment load some modules where something of them is first used."""
+    if modules:
+        (site / "lazy_modules.py").write_text(_LAZY.format(modules=tuple(modules)))
+        (site / "lazy_modules.pth").write_text("import lazy_modules\n")
 
 
 def _site(folder: Path) -> Path:

@@ -176,7 +176,8 @@ class Merge:
 
     `base` is what all started from, `proposals` what each seat made of it, `final` what was tested; files that nobody
     touched may be left out. `worth` is the team result U in [0, 1] of each proposal had it been taken alone, so by the
-    same tests as `Outcome.utility`. `conflict` says whether the textual merge had one, `policy` how it became `final`.
+    same tests as `Outcome.utility`; {} where nobody looked. `conflict` says whether the textual merge had one, `policy`
+    how it became `final`.
     """
 
     base: Mapping[str, str]

@@ -23,9 +23,9 @@ half of a change could be submitted. Nothing here raises on any text.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from envs.core.episode import MERGE, Act, ActKind, ParseError
 from envs.core.grammar import parse_acts
@@ -96,6 +96,11 @@ class Pass:
 
 CodeEdit = Insert | Replace | Function
 Action = Say | Read | Search | CodeEdit | RunTests | Submit | Pass
+Word = Literal["say", "read", "search", "insert", "replace", "function", "test", "submit", "pass"]
+WORDS: Mapping[type[Action], Word] = {  # what an action begins with
+    Say: "say", Read: "read", Search: "search", Insert: "insert", Replace: "replace", Function: "function",
+    RunTests: "test", Submit: "submit", Pass: "pass",
+}  # fmt: skip
 
 
 class Reply(NamedTuple):

@@ -1,6 +1,7 @@
 """Work on branches of one repository: turns, budgets, what each seat is told, what a merge would meet."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -15,7 +16,7 @@ from envs.core.grammar import ParsedReply
 from envs.core.prompts import GAP
 from envs.core.task import Seat
 from envs.core.tokens import message_tokens
-from envs.repository.actions import Reply, broken_line, expected_merge, parse_actions
+from envs.repository.actions import WORDS, Reply, Word, broken_line, expected_merge, parse_actions
 from envs.repository.forecast import describe, forecast
 from envs.repository.git import Repository, export, need_git
 from envs.repository.working_copy import Files, added, clipped
@@ -47,6 +48,9 @@ class BranchConfig(EnvConfig, frozen=True):
     """Whether both work in every step, or one seat at a time."""
     policy: Literal["naive", "union", "lead_fallback", "identical"] = "naive"
     """How branches are merged (`envs.repository.merge.MergePolicy`); agent_0 leads."""
+    actions: Annotated[Sequence[Word], Field(min_length=1)] | None = None
+    """The first words of the actions that a seat may use, such as ["say", "read", "insert", "submit"]; None: all. The
+    grammar that it is told has no others, and a reply with another is a bad action and counts for nothing."""
     forecast: bool = False
     """Tell the seats what a merge would meet now, and as a warning on which names both rely, whether or not they agree
     (`envs.repository.forecast`). It is made in any case."""
@@ -140,8 +144,20 @@ class BranchEnv(CoopEnv[B]):
         acts = [prompts.acts(self.view(seat), self.NOUNS)] if self.config.acts and self.task.decisions else []
         acts += [EXPECT_MERGE] if self._merges and self.config.acts else []
         gap = [f"Your work with a gap:\n{self.reference_work(seat, GAP)}"] if self.scaffold else []
-        grammar = self.GRAMMAR if self._merges else self.GRAMMAR.replace("Say: <text to your partner>\n", "")
-        return "\n".join([grammar, *acts, *gap, left])
+        head, *lines = self.GRAMMAR.split("\n")
+        offered = [line for line in lines if self._offers(re.split(r"\W", line.lower())[0])]
+        return "\n".join([head, *offered, *acts, *gap, left])
+
+    def _offers(self, action: str) -> bool:
+        """Whether the seats are told of an action, by its first word."""
+        return (self.config.actions is None or action in self.config.actions) and (self._merges or action != "say")
+
+    def _not_offered(self, parsed: Reply | ParseError) -> str:
+        """The first word of an action that a reply uses and no seat may; "" where there is none."""
+        if isinstance(parsed, ParseError) or self.config.actions is None:
+            return ""
+        used = (WORDS[type(action)] for action in parsed.actions)
+        return next((word for word in used if word not in self.config.actions), "")
 
     @property
     def _merges(self) -> bool:
@@ -155,13 +171,15 @@ class BranchEnv(CoopEnv[B]):
             return replace(turn, acts=(*turn.acts, *sealed))
         desk, spent = self._desks[seat], message_tokens(reply)
         parsed: Reply | ParseError = parse_actions(reply, self.task.decisions, acts=self.config.acts)
+        where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
+        if other := self._not_offered(parsed):
+            parsed, where = ParseError.BAD_ACTION, f', as "{other}" is none of yours'
         if spent > desk.tokens_left:
             parsed, desk.submitted = ParseError.OVER_BUDGET, True
         desk.turns_left -= 1
         desk.tokens_left = max(0, desk.tokens_left - spent)
         if isinstance(parsed, ParseError):
-            where = f' in the line "{broken_line(reply)[:100]}"' if parsed is ParseError.BAD_ACTION else ""
-            desk.news.append(f"Your reply was not read: {parsed}{where}.")
+            desk.news.append(f"Your reply was not read: {parsed}{where if parsed is ParseError.BAD_ACTION else ''}.")
             return self._turn(seat, phase, reply, ParsedReply(error=parsed))
         before, message = desk.files, desk.do(parsed.actions, test_timeout_s=self.config.test_timeout_s)
         work = added(self.task.files, desk.files) if desk.files != before else ""

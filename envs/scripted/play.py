@@ -1,12 +1,14 @@
-"""Playing with scripted partners in every seat, and playing a record again."""
+"""Playing with scripted partners in every seat, to the end or up to it, and playing a record again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from itertools import groupby
+from itertools import count, groupby
+from typing import NamedTuple
 
 from envs.core.env import CoopEnv
-from envs.core.episode import Episode, Outcome, StopReason
+from envs.core.episode import Episode, Outcome, Phase, StopReason
 from envs.core.task import Seat
+from envs.core.tokens import first_tokens
 from envs.scripted.base import Partner
 
 
@@ -16,6 +18,37 @@ def play(env: CoopEnv, partners: Mapping[Seat, Partner], seed: int | None = None
     while env.agents:
         env.step({seat: partners[seat].reply(env, seat) for seat in env.acting})
     return env.episode
+
+
+class Shown(NamedTuple):
+    """A turn that the environment has not read: what a seat was told and what it writes."""
+
+    phase: Phase
+    seat: Seat
+    observation: str
+    reply: str
+
+
+def shown(env: CoopEnv, reply: Callable[[Seat], str], seed: int) -> Iterator[Shown]:
+    """Every turn of an episode; what comes of the last ones, which can be minutes of tests, is not asked for.
+
+    Args:
+        reply: what a seat writes; asked once for each turn, in the order of the seats.
+        seed: as in `reset`.
+    """
+    env.reset(seed=seed)
+    for step in count(1):
+        phase = env.phase
+        assert phase is not None  # it runs until it returns
+        replies = {seat: reply(seat) for seat in env.acting}
+        if (most := env.allowance) is not None:
+            replies = {seat: first_tokens(text, most) for seat, text in replies.items()}
+        yield from (Shown(phase, seat, env.observe(seat), text) for seat, text in replies.items())
+        if step == len(env.schedule):
+            return
+        env.step(replies)
+        if not env.agents:
+            return
 
 
 def replay(env: CoopEnv, episode: Episode) -> Episode:

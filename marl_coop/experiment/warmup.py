@@ -9,7 +9,7 @@ it depends on: weights, tokens, numbers; not of where they lie.
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict, cast
@@ -24,11 +24,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]  (exported, but lazily)
 
 from envs.core.env import CoopEnv
-from envs.core.episode import Episode
+from envs.core.episode import Turn
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
 from envs.scripted.demonstrator import Demonstrator
-from envs.scripted.play import play
+from envs.scripted.play import Shown, shown
 from marl_coop.experiment.callbacks import StepProgress, show_progress
 from marl_coop.policy.adapters import identify, write_adapter
 from marl_coop.policy.compat import keep_to_one_gpu, with_layer_class
@@ -66,28 +66,29 @@ class FormatTrainer(SFTTrainer):
         return loss * self.accelerator.num_processes  # DDP takes the mean
 
 
-def demonstrated(environments: Sequence[CoopEnv], index: int, seed: int) -> Episode:
-    """The demonstration of an index, of one of the environments in turn."""
+def demonstrated(environments: Sequence[CoopEnv], index: int, seed: int) -> dict[Seat, list[Shown]]:
+    """The turns of each seat in the demonstration of an index, of one of the environments in turn."""
     env = environments[index % len(environments)]
-    seats = enumerate(env.possible_agents)
-    return play(
-        env,
-        {seat: Demonstrator(np.random.default_rng((seed, index, i))) for i, seat in seats},
-        seed=task_seed(Stream.WARM_UP, 0, index),
-    )
+    partners = {
+        seat: Demonstrator(np.random.default_rng((seed, index, i))) for i, seat in enumerate(env.possible_agents)
+    }
+    turns: dict[Seat, list[Shown]] = {seat: [] for seat in partners}
+    for turn in shown(env, lambda seat: partners[seat].reply(env, seat), task_seed(Stream.WARM_UP, 0, index)):
+        turns[turn.seat].append(turn)
+    return turns
 
 
 def demonstrate(environments: Sequence[CoopEnv], chat: Chat, episodes: int, seed: int) -> list[Row]:
     """One row per seat of each demonstrated episode; only what the seat itself wrote has labels."""
     played = (demonstrated(environments, index, seed) for index in range(episodes))
-    return [row_of(chat, episode, seat) for episode in played for seat in episode.seats]
+    return [row_of(chat, turns) for seats in played for turns in seats.values()]
 
 
-def row_of(chat: Chat, episode: Episode, seat: Seat) -> Row:
-    """The chat of a seat; what it wrote itself has labels."""
+def row_of(chat: Chat, turns: Iterable[Turn | Shown]) -> Row:
+    """The chat of a seat's turns; what it wrote itself has labels."""
     ids: list[int] = []
     labels: list[int] = []
-    for turn in episode.turns_of(seat):
+    for turn in turns:
         ids = chat.follow(ids, turn.observation) if ids else chat.open(turn.observation)
         labels += [-100] * (len(ids) - len(labels))
         reply = chat.reply_ids(turn.reply)

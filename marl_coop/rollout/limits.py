@@ -5,9 +5,8 @@ A limit that is too short cuts right answers, which then count as wrong ones. So
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Self
 
 import numpy as np
@@ -16,9 +15,9 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.seeds import Stream, task_seed
 from envs.core.task import Seat
-from envs.core.tokens import first_tokens
 from envs.scripted.base import Partner
 from envs.scripted.demonstrator import Demonstrator
+from envs.scripted.play import shown
 from envs.scripted.registry import partners_of
 from marl_coop.rollout.chat import Chat
 
@@ -78,30 +77,18 @@ def _measured(env: CoopEnv, chat: Chat, player: Partner, seed: int) -> Lengths:
     replies: Counter[Phase] = Counter()
     told: Counter[Seat] = Counter()
     turns: Counter[tuple[Seat, Phase]] = Counter()
-    for phase, seat, reply in _played(env, player, seed):
-        reply = reply if env.allowance is None else first_tokens(reply, env.allowance)
+
+    def longest(seat: Seat) -> str:
+        wordings = range(WORDINGS if env.phase is Phase.TALK else 1)
+        return max((player.reply(env, seat) for _ in wordings), key=len)
+
+    for phase, seat, news, reply in shown(env, longest, seed):
         replies[phase] = max(replies[phase], len(chat.reply_ids(reply)))
-        news = env.observe(seat)
         told[seat] += len(chat.follow([chat.eos], news)) - 1 if seat in told else len(chat.open(news))
         turns[seat, phase] += 1
     most = {phase: max(turns[seat, phase] for seat in env.seats) for phase in Phase}
     heard = (len(env.seats) - 1) * most[Phase.TALK]
     return Lengths(replies=replies, told=max(told.values()), turns=most, heard=heard)
-
-
-def _played(env: CoopEnv, player: Partner, seed: int) -> Iterator[tuple[Phase, Seat, str]]:
-    """Every reply of an episode, before the environment reads it; what comes of the last ones is not asked for."""
-    env.reset(seed=seed)
-    for step in count(1):
-        assert env.phase is not None  # it runs until it returns
-        wordings = range(WORDINGS if env.phase is Phase.TALK else 1)
-        replies = {seat: max((player.reply(env, seat) for _ in wordings), key=len) for seat in env.acting}
-        yield from ((env.phase, seat, reply) for seat, reply in replies.items())
-        if step == len(env.schedule):
-            return
-        env.step(replies)
-        if not env.agents:
-            return
 
 
 def shortest(lengths: Lengths) -> dict[Phase, int]:

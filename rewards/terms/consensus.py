@@ -63,7 +63,7 @@ class Consensus(RewardTerm):
 def mixed_loss(episode: Episode, agent: Seat) -> float:
     """What a mix of proposals, one of them the seat's, fell short of the best proposal alone, in [0, 1]."""
     merge = episode.outcome.merge
-    if merge is None:
+    if merge is None or not merge.worth:
         return 0.0
     loss = max(merge.worth.values()) - episode.outcome.utility
     edits = surviving(merge) if loss > 0 else {}
