@@ -13,6 +13,12 @@ from safetensors.torch import load_file
 from test_vllm_server import StandIn
 from toy_bench import write_toy
 
+from envs.cooperbench.env import CooperBench
+from envs.core.env import SEATS
+from envs.scripted.cooperbench import Gold
+from envs.scripted.play import play
+from marl_coop.runs import records
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
@@ -113,6 +119,25 @@ def test_gold_merges_of_a_dataset_are_verified(tmp_path):
     (tmp_path / "upstream/shapes_task").symlink_to(upstream)
     places = ["--dataset", dataset, "--cache", tmp_path / "verified", "--repositories", tmp_path / "upstream"]
     assert run("cooperbench.py", *places, "merges", folder=tmp_path).count("'git': True, 'merge_file': True") == 6
+
+
+class Idle:
+    def reply(self, env, seat):
+        return "Submit"
+
+
+@pytest.mark.bubblewrap
+def test_episodes_of_a_run_are_counted(tmp_path, toy):
+    task, evaluator = toy
+    dataset = task.folder.parent.parent
+    env = CooperBench(dataset=dataset, evaluator=evaluator, rounds=1, pairs=["shapes_task/7/1-3"])
+    episodes = [play(env, dict.fromkeys(SEATS, kind()), seed) for kind in (Gold, Idle) for seed in (0, 1)]
+    for name, some in (("gold", episodes[:2]), ("silent", episodes[2:])):
+        records.write_episodes(tmp_path / f"{name}.jsonl", some)
+    words = ["--dataset", dataset, "--cache", tmp_path / "cache", "--against", tmp_path / "silent.jsonl"]
+    head, _, gold, change = run("cooperbench_run.py", *words, tmp_path / "gold.jsonl", folder=tmp_path).splitlines()
+    assert head.startswith("| episodes | n | passed | official | agree | named |")
+    assert gold.startswith("| gold | 2 | 2 | 0 | 0 |") and change.startswith("| gold - silent |")
 
 
 def test_the_quickstart_is_run_and_written_down(model, tmp_path):
