@@ -180,30 +180,31 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
         is one that the brief quotes or one of these lines, with equal chance; lines, value and place are by chance."""
         if self.turns_left(seat) > 1:
             path = str(rng.choice(sorted(self.task.files)))
-            first = int(rng.integers(1, max(2, self.task.files[path].count("\n") - SHOWN + 2)))
-            lines = f"{first}-{first + SHOWN - 1}"
+            text = self.task.files[path]
+            around = int(rng.choice(sorted(_assigned(text)) or [1])) - int(rng.integers(SHOWN))
+            lines = f"{max(1, around)}-{max(1, around) + SHOWN - 1}"
             shown = {"say": f"Say: I look at {path}, lines {lines}.", "read": f"Read: {path} {lines}"}
         else:
             shown = {"insert": self._demonstrated_line(seat, rng), "submit": "Submit"}
         return "\n".join(text for word, text in shown.items() if text and self._offers(word)) or "Pass"
 
     def _demonstrated_line(self, seat: Seat, rng: np.random.Generator) -> str:
-        """`Insert` of one line after another, both by chance; "" where nothing was read after which there is room."""
+        """`Insert` of one line after another, both by chance; "" where no line was read that has a name and a value."""
         replies = [parse_actions(turn.reply) for turn in self.turns if turn.agent == seat]
         actions = [action for reply in replies if isinstance(reply, Reply) for action in reply.actions]
         looks = [action for action in actions if isinstance(action, Read) and action.path in self.task.files]
         if not looks:
             return ""
-        quoted = re.findall(r"`([A-Za-z_]\w*)`", self.task.briefs[seat])
-        every = [line.strip() for line in self.task.files[looks[-1].path].splitlines()]
-        read = [line for line in every[looks[-1].first - 1 : looks[-1].last] if line and every.count(line) == 1]
-        given = [found.groups() for line in read if (found := re.fullmatch(r"(\w+) = (.+)", line))]
-        given = [(name, value) for name, value in given if _is_whole(value)]
-        if not given:
+        path, first, last = looks[-1].path, looks[-1].first, looks[-1].last
+        every = [line.strip() for line in self.task.files[path].splitlines()]
+        places = [line for line in every[first - 1 : last] if line and every.count(line) == 1]
+        given = [pair for at, pair in _assigned(self.task.files[path]).items() if first <= at <= (last or at)]
+        if not (places and given):
             return ""
+        quoted = re.findall(r"`([A-Za-z_]\w*)`", self.task.briefs[seat])
         names = quoted if quoted and rng.integers(2) else [name for name, _ in given]
-        name, value, anchor = (str(rng.choice(some)) for some in (names, [value for _, value in given], read))
-        return f"Insert {looks[-1].path} after: {anchor}\n{name} = {value}\nEnd"
+        name, value, anchor = (str(rng.choice(some)) for some in (names, [value for _, value in given], places))
+        return f"Insert {path} after: {anchor}\n{name} = {value}\nEnd"
 
     def _offered(self, task: BenchTask) -> Files:
         """The sources of a task that seats are told of."""
@@ -256,6 +257,12 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
     def _tier(self, pair: Pair) -> str | None:
         recipe = self.evaluator.recipes.get(self._task_of(pair).key)
         return recipe and f"tier{recipe.tier}"
+
+
+def _assigned(text: str) -> dict[int, tuple[str, str]]:
+    """Name and value of the assignments of a module that are whole on one line, by the number of that."""
+    found = {at: re.fullmatch(r"(\w+) = (.+)", line) for at, line in enumerate(text.splitlines(), 1)}
+    return {at: (hit[1], hit[2]) for at, hit in found.items() if hit and _is_whole(hit[2])}
 
 
 def _is_whole(value: str) -> bool:
