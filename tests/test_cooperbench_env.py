@@ -161,6 +161,12 @@ def test_a_pair_that_may_not_be_paid_for_is_never_dealt(make, toy, monkeypatch):
         make(evaluator=bare)
 
 
+def test_as_many_seeds_in_a_row_as_there_are_pairs_deal_each_once(make):
+    env = make(pairs=[f"shapes_task/7/{ids}" for ids in ("1-2", "1-3", "2-3")])
+    dealt = [[env.make_task(3 * block + i).id.rpartition(":")[0] for i in range(3)] for block in range(8)]
+    assert all(len(set(names)) == 3 for names in dealt) and len({names[0] for names in dealt}) > 1
+
+
 @pytest.mark.parametrize(
     ("pairs", "count"),
     [("all", 6), ("tier1", 6), ("few", 1), (["shapes_task/7"], 6), ("shapes_task/7", 6), ("shapes_task/7/2-3", 1)],

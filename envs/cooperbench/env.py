@@ -136,8 +136,10 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
         return Evaluator(Cache(self.config.cache, sources=sources), timeout_s=self.config.test_timeout_s)
 
     def make_task(self, seed: int) -> Task:
-        why = ""
-        for i in np.random.default_rng(seed).permutation(len(self.pairs)):
+        why, count = "", len(self.pairs)
+        # As many seeds in a row as there are pairs deal each once, so that a few episodes are of many pairs.
+        dealt = np.random.default_rng(seed // count).permutation(count)
+        for i in np.roll(dealt, -(seed % count)):
             pair, task = self.pairs[i], self._task_of(self.pairs[i])
             try:
                 for feature in pair.features:
