@@ -210,8 +210,9 @@ class CooperBench(BranchEnv[CooperBenchConfig]):
 
     def _offered(self, task: BenchTask) -> Files:
         """The sources of a task that seats are told of."""
-        files = tasks.sources(self.evaluator.bench(task))
-        wanted = files if self.config.files is None else self.config.files
+        files, wanted = tasks.sources(self.evaluator.bench(task)), self.config.files
+        if wanted is None:
+            return files
         if not (found := {path: text for path, text in files.items() if path in wanted}):
             near = ", ".join(get_close_matches(wanted[0], files, n=3)) or ", ".join(sorted(files)[:3])
             raise ValueError(f"files is {list(wanted)}; {task.key} has none of them. Nearest: {near}.")
