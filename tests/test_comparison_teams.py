@@ -61,3 +61,14 @@ def test_an_evaluation_knows_which_of_its_teams_are_seeds_of_one_method_wherever
     Path("results.json").write_text(json.dumps(content))
     assert cli.main(["compare", "."]) == 2
     assert "the same marl-coop eval writes it anew" in capsys.readouterr().err
+
+
+def test_the_warm_up_of_each_experiment_is_a_seed_of_its_own(tmp_path, capsys):
+    battery = Battery.model_validate({"episodes": 4, "floor": None, "conditions": [{"name": "x"}]})
+    for seed, quick in ((3, SILENT), (5, Seating(("scripted:averager",)))):  # nobody loads a model here
+        config = load_config([ROOT / "configs/examples/design_review.yaml"], [f"seed={seed}"])
+        plan = make_plan(battery, [find_team("warm")], config, "battery.yaml")
+        matches = [replace(match, seating=quick) if match.who == "warm" else match for match in plan.matches]
+        play_battery(replace(plan, matches=matches), tmp_path / f"seed-{seed}")
+    assert cli.main(["compare", str(tmp_path / "seed-3"), str(tmp_path / "seed-5"), "--reference", "warm"]) == 0
+    assert "too few seeds" in (out := " ".join(capsys.readouterr().out.lower().split())) and "warm (2)" in out

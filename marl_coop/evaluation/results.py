@@ -3,7 +3,7 @@
 `results.json` has
 
     who             the teams that are evaluated, in order; `floor`, `start` and `ceiling` name further ones, or null
-    trained         team -> {method, seed}: of each team that is a run or a checkpoint, what it is one seed of
+    trained         team -> {method, seed}: of each team that is a run, a checkpoint or `warm`, what it is one seed of
     conditions      name -> environment (class and arguments), number and seed of the tasks
     results         rows {who, condition, metric, value, low, high, n}: a value with its 95 % interval and its number of
                     cases, the denominator of a rate

@@ -96,7 +96,7 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
             or a team cannot play the experiment's environment.
         RunError: it names nobody.
     """
-    roster = _Roster(teams)
+    roster = _Roster(teams, config.seed)
     begun = None if battery.start == WARM and not config.warmup.steps else battery.start  # it would be the base again
     for key in ("floor", "start", "ceiling"):
         try:
@@ -153,10 +153,10 @@ def make_plan(battery: Battery, teams: Sequence[Team], config: Config, source: s
 
 
 class _Roster:
-    """All teams by name, each found once."""
+    """All teams by name, each found once. `seed` is that of the experiment, whose warm-up `warm` is."""
 
-    def __init__(self, teams: Sequence[Team]):
-        self.evaluated = list(teams)
+    def __init__(self, teams: Sequence[Team], seed: int):
+        self.evaluated, self._seed = list(teams), seed
         self._known = {team.name: team for team in teams}
 
     def team(self, name: str) -> Team:
@@ -167,7 +167,8 @@ class _Roster:
     @property
     def trained(self) -> dict[str, Trained]:
         """What those that were trained are seeds of."""
-        return {name: team.trained for name, team in self._known.items() if team.trained}
+        runs = {name: team.trained for name, team in self._known.items() if team.trained}
+        return runs | {name: Trained(name, self._seed) for name in self._known if name == WARM}
 
     def sides(
         self, setting: Condition, floor: Team | None, bars: Sequence[Team]
