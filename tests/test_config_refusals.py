@@ -19,6 +19,18 @@ def test_what_is_said_of_all_other_terms_must_be_keys(tmp_path):
         load_config([file])
 
 
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("studies/terms.yaml", "an ablation: marl-coop ablate .*terms.yaml runs it"),
+        ("batteries/quick.yaml", "a battery: marl-coop eval RUN --battery .*quick.yaml plays it"),
+    ],
+)
+def test_a_file_of_another_command_is_told_by_what_runs_it(file, what):
+    with pytest.raises(ConfigError, match=f"{file}: no configuration of a run, but {what}"):
+        load_config([CONFIGS / "quickstart.yaml", CONFIGS / file])
+
+
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValidationError):
         Config().seed = 1

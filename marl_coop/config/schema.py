@@ -34,6 +34,10 @@ from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
+OF_OTHERS = {  # a key that no experiment has -> what a file with it is
+    "arms": "an ablation: marl-coop ablate {} runs it",
+    "conditions": "a battery: marl-coop eval RUN --battery {} plays it",
+}
 MAY_CHANGE = (  # when a run is resumed
     "name",
     "output_dir",
@@ -322,7 +326,7 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     Raises:
         ConfigError: a file is missing or not YAML, an override is malformed, or a value does not fit the schema.
     """
-    layers = [(str(file), read_file(Path(file))) for file in files]
+    layers = [(str(file), _read(Path(file))) for file in files]
     layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
     values: dict = {}
     secrets = keys_here()
@@ -343,3 +347,12 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
         ) from error
     config._layers = tuple(layers)
     return config
+
+
+def _read(file: Path) -> dict:
+    """What a file says, which must be a run's configuration."""
+    content = read_file(file)
+    for key, what in OF_OTHERS.items():
+        if key in content:
+            raise ConfigError(f"no configuration of a run, but {what.format(file)}", source=str(file))
+    return content
