@@ -39,14 +39,32 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def whole(place) -> Path:
     """The folder of a finished run in `place`, where its output is in `out` and `err`."""
-    from train_py import start
+    from train_py import command, spawn
 
-    process = start(place, "whole", "--profile")
+    process = spawn(place, command(place, "whole", "--profile"))  # as a user starts it
     out, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors[-2000:]
     (place / "out").write_text(out)
     (place / "err").write_text(errors)
     return place / "whole"
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory):
+    from vllm_servers import start_two
+
+    servers = start_two(tmp_path_factory.mktemp("served"))
+    yield servers
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture
+def servers(started):
+    """Two servers that speak as vLLM does, of one base, and do nothing wrong yet."""
+    for server in started:
+        server.behave()
+    return started
 
 
 @pytest.fixture(scope="session")

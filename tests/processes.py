@@ -3,9 +3,14 @@
 import json
 import os
 import signal
-import subprocess
+import socket
 import sys
+import time
 from pathlib import Path
+
+from forked import ROOT, Forked
+
+TESTS = Path(__file__).parent
 
 
 def launch(script: str, folder: Path, processes: int) -> list[dict]:
@@ -20,26 +25,28 @@ def written(folder: Path, processes: int) -> list[dict]:
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
 
 
+def group(processes: int) -> list[dict[str, str]]:
+    """What a launcher tells each process of a group; one alone is told nothing."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return [{"ACCELERATE_USE_CPU": "true"} | (shared | rank if processes > 1 else {}) for rank in ranks]
+
+
 def run(script: str, folder: Path, processes: int) -> None:
-    """A script in so many processes, which must all end well; what they said is in `output.txt`."""
+    """A script in so many processes, which must all end well."""
     (folder / "script.py").write_text(script)
-    root = Path(__file__).parent
-    command = "-m torch.distributed.run --standalone --nproc_per_node".split() + [str(processes)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{root}:{root.parent}",
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "TMPDIR": str(folder),
-    }
-    command = [sys.executable, *(command if processes > 1 else []), str(folder / "script.py"), str(folder)]
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            code = process.wait(timeout=200)
-        finally:
-            process.terminate()  # torchrun ends its workers
-    assert code == 0, (folder / "output.txt").read_text()[-4000:]
+    paths = {"PYTHONPATH": f"{TESTS}:{ROOT}", "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    command = [sys.executable, folder / "script.py", folder]
+    ranks = [Forked(command, {**os.environ, **paths, **told}, folder) for told in group(processes)]
+    deadline = time.monotonic() + 200
+    while None in (codes := [rank.poll() for rank in ranks]) and not any(codes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for rank in ranks:
+        rank.kill()  # the others, where one has failed
+    assert codes == [0] * processes, [rank.communicate()[1][-4000:] for rank in ranks]
 
 
 EACH = """

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
-from train_py import ROOT, environment, hear_interrupts
+from train_py import ROOT, fork, make_place
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from marl_coop import cli
@@ -297,35 +296,23 @@ def test_tokens_are_those_of_all_seats_in_all_updates(tmp_path):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("ablation")
-    tokenizer = tiny.byte_tokenizer()
-    tokenizer.save_pretrained(folder / "model")
-    model = tiny.base_model(len(tokenizer))
-    model.config.max_position_embeddings = 2048
-    model.save_pretrained(folder / "model")
-    return folder
+    return make_place(tmp_path_factory.mktemp("ablation"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # six trainings, on a machine that may have others to do
 def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
-    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=6 training.episodes_per_update=4 "
-    sizes += "training.num_updates=1 training.report_to=none training.num_ppo_epochs=1 training.num_mini_batches=1 "
-    sizes += f"training.gradient_accumulation_steps=1 model.name_or_path={place / 'model'} model.dtype=float32"
-    text = f"name: tiny\nconfig: [configs/quickstart.yaml]\nset: [{', '.join(sizes.split())}]\nseeds: [0, 1]\n"
+    sizes = "env.families=[offset] warmup.steps=2 warmup.batch_size=4 evaluation.episodes=6 "
+    sizes += "training.episodes_per_update=4 training.num_updates=1 training.num_ppo_epochs=1 "
+    sizes += "training.report_to=none training.num_mini_batches=1 training.gradient_accumulation_steps=1 "
+    sizes += f"model.name_or_path={place / 'model'} model.dtype=float32"
+    text = f"name: tiny\nconfig: [configs/quickstart.yaml]\nset: {json.dumps(sizes.split())}\nseeds: [0, 1]\n"
     text += "reference: all\narms:\n  all: {}\n  alone: {config: [configs/presets/task_only.yaml]}\n"
     (place / "spec.yaml").write_text(text)
     out = place / "out"
     command = [sys.executable, "-m", "marl_coop", "ablate", place / "spec.yaml", "--output", out, "--jobs", "2"]
-    options = {
-        "cwd": ROOT,
-        "env": environment(place),
-        "text": True,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-    }
 
-    process = subprocess.Popen(command, preexec_fn=hear_interrupts, **options)
+    process = fork(place, command)
     begun = [out / f"runs/{arm}/seed-0/run.json" for arm in ("all", "alone")]
     try:
         while not all(file.exists() for file in begun) and process.poll() is None:
@@ -338,10 +325,11 @@ def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
     assert "4 runs of about" in said and "2 at once" in said and "by a pilot" in said
     assert not (out / "runs/all/seed-1").exists()
 
-    finished = subprocess.run(command, **options)
-    assert finished.returncode == 0, finished.stderr[-2000:] + finished.stdout[-2000:]
+    process = fork(place, command)
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors[-2000:] + said[-2000:]
     for words in ("minus all", "budgets", "not told apart from all by j", "Too few seeds for a claim"):
-        assert words in finished.stdout
+        assert words in said
     record = json.loads((out / "ablation.json").read_text())
     assert set(record["runs"].values()) == {"finished"} and len(record["runs"]) == 4
     assert record["budgets"]["alone"]["episodes"] == 4
@@ -357,8 +345,9 @@ def test_an_ablation_that_is_stopped_goes_on_and_is_compared(place):
                 shutil.rmtree(kept)
             elif kept.name not in needed and not kept.match("config*.yaml"):
                 kept.unlink()
-    again = subprocess.run(command, **options)
-    assert again.returncode == 0 and "4 runs, 0 to do" in again.stdout, again.stderr[-2000:]
+    process = fork(place, command)
+    said, errors = process.communicate()
+    assert process.returncode == 0 and "4 runs, 0 to do" in said, errors[-2000:]
     assert json.loads((out / "comparison.json").read_text()) == [comparison]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 from safetensors.torch import load_file
-from test_vllm_server import StandIn
 from toy_bench import write_toy
+from vllm_servers import StandIn
 
 from envs.cooperbench.env import CooperBench
 from envs.core.env import SEATS
@@ -36,8 +36,8 @@ def run(script: str, *words: str | Path, folder: Path, codes: Sequence[int] = (0
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """A folder with a tiny random model and a tokenizer of bytes."""
-    tokenizer = tiny.byte_tokenizer()
+    """A folder with a tiny random model and a tokenizer of text."""
+    tokenizer = tiny.text_tokenizer()
     tokenizer.save_pretrained(tmp_path / "model")
     tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -69,6 +69,7 @@ def test_attention_is_compared_on_any_model(model, tmp_path):
     assert run("attention.py", *words, folder=tmp_path).count("tokens/s") == 3
 
 
+FEW = ["model.dtype=float32", "env.families=[offset]"]
 SMALL = "model.dtype=float32 warmup.steps=0 training.episodes_per_update=2 training.num_mini_batches=1".split()
 
 
@@ -143,23 +144,23 @@ def test_episodes_of_a_run_are_counted(tmp_path, toy):
 def test_the_quickstart_is_run_and_written_down(model, tmp_path):
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
     sizes += "training.num_updates=1 training.num_mini_batches=2 training.gradient_accumulation_steps=1 "
-    sizes += "training.report_to=none model.dtype=float32"
-    words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path]
+    sizes += "training.report_to=none"
+    words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path, *FEW]
     run("quickstart.py", *words, f"model.name_or_path={model}", *sizes.split(), folder=tmp_path)
     written = (tmp_path / "quickstart.md").read_text()
     assert "## seed 3:" in written and "| J = CDR - CR |" in written and (tmp_path / "quickstart.png").exists()
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(model, tmp_path):
-    words = ["--kills", "1", "--seed", "7", "--runs", tmp_path / "runs", f"model.name_or_path={model}"]
-    said = run("resume.py", *words, "model.dtype=float32", "training.num_updates=2", folder=tmp_path)
+    words = ["--kills", "1", "--seed", "7", "--runs", tmp_path / "runs", f"model.name_or_path={model}", *FEW]
+    said = run("resume.py", *words, "training.num_updates=2", folder=tmp_path)
     assert "stopped at learning, with " in said
     assert "1 of 1 runs end as the one that was not stopped" in said
 
 
 def test_a_long_run_is_watched_to_its_end(model, tmp_path):
-    words = ["--updates", "12", "--every", "1", "--run", tmp_path / "run", f"model.name_or_path={model}"]
-    said = run("soak.py", *words, "model.dtype=float32", folder=tmp_path, codes=(0, 1))  # it has hardly begun
+    words = ["--updates", "12", "--every", "1", "--run", tmp_path / "run", f"model.name_or_path={model}", *FEW]
+    said = run("soak.py", *words, folder=tmp_path, codes=(0, 1))  # it has hardly begun
     for quantity in ("memory of train.py", "memory of the sandbox", "open files", "processes", "disk but records"):
         assert quantity in said
     assert "records of the run: " in said and said.splitlines()[-1].startswith(("all is flat", "grows: "))
@@ -174,7 +175,7 @@ def test_the_page_of_metrics_has_a_line_for_each_metric_and_policy(tmp_path):
 @pytest.mark.parametrize("method", ["imitation", "preferences"])
 def test_what_is_taught_by_supervision_is_an_adapter_that_can_be_evaluated(model, tmp_path, method):
     sizes = "warmup.steps=2 warmup.batch_size=4 training.episodes_per_update=4 training.num_updates=1 "
-    words = [*sizes.split(), "training.num_mini_batches=2", "model.dtype=float32", f"model.name_or_path={model}"]
+    words = [*sizes.split(), "training.num_mini_batches=2", *FEW, f"model.name_or_path={model}"]
     quickstart = ROOT / "configs/quickstart.yaml"
     said = run(
         "supervised.py", method, "--config", quickstart, "--output", tmp_path / "taught", *words, folder=tmp_path

@@ -1,21 +1,17 @@
 """Checkpoints are whole or not there, whatever stops a run; a damaged one is found and never gone on from."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny
+from processes import run
 
 from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs import checkpoints, rundir
-
-ROOT = Path(__file__).parents[1]
 
 KILLED = """
 import json, os, shutil, sys, tiny
@@ -54,9 +50,7 @@ os._exit(0)
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_alone(tmp_path):
-    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(tmp_path)}  # what is killed leaves files
-    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment, check=True, timeout=200)
+    run(KILLED, tmp_path, 1)
     *killed, (stopped, *last) = json.loads((tmp_path / "report.json").read_text())
     assert len(killed) > 30 and not stopped and last == [["checkpoint-2"]] * 2
     assert all(found == whole for _, found, whole in killed)
@@ -103,9 +97,7 @@ os._exit(0)
 @pytest.mark.slow
 def test_a_kill_at_any_moment_of_the_last_save_leaves_one_whole_policy(tmp_path):
     """That of before in the run's folder, then that of the last checkpoint, then the new one: never a mixture."""
-    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(tmp_path)}  # what is killed leaves files
-    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", REPLACED, tmp_path], env=environment, check=True, timeout=200)
+    run(REPLACED, tmp_path, 1)
     *killed, last = json.loads((tmp_path / "report.json").read_text())
     assert len(killed) > 20 and last == [False, "run", False, True]
     order = {("run", True, False): 0, ("checkpoint-1", False, True): 1, ("run", False, True): 2}

@@ -1,11 +1,10 @@
 """Keys and passwords of a user are in no record, message, export or page of a run."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from train_py import ROOT, command, environment, make_place
+from train_py import ROOT, command, fork, make_place
 
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
@@ -38,9 +37,10 @@ def told(tmp_path_factory) -> tuple[Path, str]:
     ]
     said = ""
     for words in commands:
-        done = subprocess.run(words, env=environment(place) | keys, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        said += done.stdout + done.stderr
+        process = fork(place, words, keys)
+        out, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, errors[-2000:]
+        said += out + errors
     return folder, said
 
 

@@ -1,4 +1,7 @@
-"""train.py as a user runs it, in processes of its own, on a model small enough for a test."""
+"""train.py as a user runs it, in processes of its own, on a model small enough for a test.
+
+The run of `whole`, that of the terminal and those in other folders start from nothing.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ import pytest
 import wandb_files
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from train_py import ROOT, command, go_on, spawn, start
+from train_py import ROOT, command, fork, go_on, spawn, start
 from transformers import AutoModelForCausalLM
 
 from envs.paired_functions import PairedFunctions
@@ -93,7 +96,7 @@ def test_terms_from_outside_the_repository_train_on_their_schedule(place):
         "  'terms_here:Brevity': {weight: {schedule: after, updates: 1, weight: 0.5}}\n"
         "  'terms_beside:Vowels': {}\n"
     )
-    process = start(place, "own", "--config", beside / "mine.yaml", cwd=here)
+    process = spawn(place, command(place, "own", "--config", beside / "mine.yaml"), cwd=here)
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-2000:]
     run = place / "own"
@@ -170,7 +173,7 @@ except RunError as error:
 def test_training_starts_from_saved_adapters(place, whole):
     """Before the first update they score tokens as the saved ones do, by their names or all as the one."""
     _, _, _, file, *words = command(place, "started")
-    process = spawn(place, [sys.executable, "-c", SCORES + START, whole, file, *words])
+    process = fork(place, [sys.executable, "-c", SCORES + START, whole, file, *words])
     out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-2000:]
     by_name, as_one, missing, other, damaged = out.splitlines()
@@ -220,7 +223,8 @@ def test_seats_can_be_held_by_a_snapshot_and_by_a_mix(place, whole):
 def test_a_terminal_shows_a_bar_with_the_time_left(place):
     terminal, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 120))
-    process = start(place, "watched", "training.num_updates=2", stderr=side, stdout=subprocess.DEVNULL)
+    words = command(place, "watched", "training.num_updates=2")
+    process = spawn(place, words, stderr=side, stdout=subprocess.DEVNULL)
     os.close(side)
     shown = b""
     while True:
@@ -290,7 +294,7 @@ def test_the_python_examples_of_the_readme_can_be_pasted(place, whole, tmp_path)
         assert words in program
         program = program.replace(words, smaller)
     shutil.copytree(whole, tmp_path / "runs" / "first")
-    pasted = spawn(place, [sys.executable, "-c", program], cwd=tmp_path)
+    pasted = fork(place, [sys.executable, "-c", program], cwd=tmp_path)
     _, errors = pasted.communicate(timeout=900)
     assert pasted.returncode == 0, errors[-2000:]
 
@@ -332,11 +336,11 @@ def test_a_run_can_be_opened_again_in_another_process(place):
     moving = "training.entropy_coef=0.01"  # whatever noise it writes, each adapter learns in each update
     _, _, _, file, *words = command(place, "opened", "training.num_updates=2", moving)
     run, scores = place / "opened", place / "scores.pt"
-    trained = spawn(place, [sys.executable, "-c", SCORES + TRAIN, file, *words, scores])
+    trained = fork(place, [sys.executable, "-c", SCORES + TRAIN, file, *words, scores])
     _, errors = trained.communicate(timeout=900)
     assert trained.returncode == 0, errors[-2000:]
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    opened = spawn(place, [sys.executable, "-c", SCORES + OPEN, run, scores])
+    opened = fork(place, [sys.executable, "-c", SCORES + OPEN, run, scores])
     out, errors = opened.communicate(timeout=900)
     assert opened.returncode == 0, errors[-2000:]
     name = json.loads((run / "run.json").read_text())["name"]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from train_py import ROOT, go_on, spawn, start, wait_for
+from train_py import ROOT, fork, go_on, start, wait_for
 from transformers import AutoModelForCausalLM
 
 from envs.sandbox.scratch import PREFIX
@@ -162,10 +162,10 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_stay(place, whole):
     """In its place, a limit to the size of a file, below that of the optimiser's."""
     run = shutil.copytree(whole, place / "full")
     size = (run / "checkpoint-12" / "optimizer.pt").stat().st_size - 1
-    words = [sys.executable, ROOT / "train.py", "--resume", run, "training.num_updates=4"]
-    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)"
-    limited += "; os.execv(sys.argv[2], sys.argv[2:])"
-    process = spawn(place, [sys.executable, "-c", limited, str(size), *words])
+    words = ["--resume", run, "training.num_updates=4"]
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+    limited += f"import runpy; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    process = fork(place, [sys.executable, "-c", limited, *words])
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 1 and "Traceback" not in errors, errors[-2000:]
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]

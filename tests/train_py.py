@@ -1,4 +1,7 @@
-"""train.py in processes of its own, on a model small enough for a test."""
+"""train.py in processes of its own, on a model small enough for a test.
+
+Those that are forked are there in no time; the others import all that a user's would.
+"""
 
 import os
 import signal
@@ -9,26 +12,25 @@ from pathlib import Path
 
 import pytest
 import tiny
+from forked import ROOT, Forked
 
 from marl_coop.config.schema import load_config
 from marl_coop.experiment.experiment import Experiment
 
-ROOT = Path(__file__).parents[1]
-
 
 def make_place(folder: Path) -> Path:
     """A folder with a model in it, where runs may be put."""
-    tokenizer = tiny.byte_tokenizer()
+    tokenizer = tiny.text_tokenizer()
     tokenizer.save_pretrained(folder / "model")
     model = tiny.base_model(len(tokenizer))
-    model.config.max_position_embeddings = 2048  # a byte is a token
+    model.config.max_position_embeddings = 700  # chats of two rounds fit in
     model.save_pretrained(folder / "model")
     return folder
 
 
 def command(place: Path, run: str, *words: str | Path) -> list[str]:
-    sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
-    sizes += "training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
+    sizes = "env.families=[offset] warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 "
+    sizes += "training.episodes_per_update=4 training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
     sizes += "training.num_mini_batches=2 training.gradient_accumulation_steps=1 training.report_to=none"
     files = [sys.executable, ROOT / "train.py", "--config", ROOT / "configs/quickstart.yaml"]
     names = [f"model.name_or_path={place / 'model'}", "model.dtype=float32", f"output_dir={place / run}"]
@@ -57,21 +59,26 @@ def run_here(place: Path, run: str, *words: str) -> Path:
     return place / run
 
 
-def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT, **options) -> subprocess.Popen:
-    return spawn(place, command(place, run, *words), cwd=cwd, **options)
+def start(place: Path, run: str, *words: str | Path, cwd: Path = ROOT) -> Forked:
+    return fork(place, command(place, run, *words), cwd=cwd)
 
 
-def go_on(place: Path, run: str, *words: str) -> subprocess.Popen:
+def go_on(place: Path, run: str, *words: str) -> Forked:
     """A resumed run says nothing of its configuration but what it changes."""
-    return spawn(place, [sys.executable, ROOT / "train.py", "--resume", place / run, *words])
+    return fork(place, [sys.executable, ROOT / "train.py", "--resume", place / run, *words])
 
 
-def spawn(place: Path, command: list, variables: dict[str, str] | None = None, **options) -> subprocess.Popen:
+def fork(place: Path, command: list, variables: dict[str, str] | None = None, cwd: Path = ROOT) -> Forked:
+    return Forked(command, environment(place) | (variables or {}), place, cwd)
+
+
+def spawn(place: Path, command: list, **options) -> subprocess.Popen:
+    """A process from nothing."""
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen(command, env=environment(place) | (variables or {}), preexec_fn=hear_interrupts, **options)
+    return subprocess.Popen(command, env=environment(place), preexec_fn=hear_interrupts, **options)
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: Forked) -> None:
     """Wait until a process has written something; one that ends without it, or takes too long, fails the test."""
     deadline = time.monotonic() + 300
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
