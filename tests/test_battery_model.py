@@ -122,7 +122,7 @@ def test_a_chat_that_outgrows_the_model_is_told_and_the_rest_is_played(run, eval
     assert evaluate(run, conditions=conditions) == 0
     content = json.loads((tmp_path / "out/results.json").read_text())
     ((who, reason),) = {(one["who"], one["reason"]) for one in content["unplayed"] if one["who"] == str(run)}
-    assert who == str(run) and "and the model has 2048 positions" in reason
+    assert who == str(run) and "and the model has 700 positions" in reason
     assert content["conditions"].keys() == {"unseen", "long"}  # the ceiling needs no model
 
 

@@ -62,6 +62,7 @@ def ci(tmp_path):
         f"""#!/bin/bash
 seen=$(for name in bwrap chromium docker uv uvx git; do command -v $name >/dev/null && echo -n "$name "; done)
 echo "$1: $seen" >>{log}
+echo "$*" >>{tmp_path}/words
 echo "===== 3 passed in 0.01s ====="
 [ "$1" != "$FAILS" ]
 """
@@ -86,13 +87,26 @@ def test_ci_checks_isolation_and_pages_with_their_programs_and_everything_withou
     vllm = [f"install-vllm: {everything}", f"test-vllm: {everything}"]
     first = [f"check: {everything}", f"audit-dependencies: {everything}"]
     slow = f"test-slow: {everything}"
-    assert asked == [*first, *[f"test: {everything}"] * 2, slow, *vllm, "test: git "]
+    assert asked == [*first, f"test: {everything}", slow, *vllm, "test: git "]
+
+
+def test_the_first_tests_of_ci_are_all_that_run_something_in_bubblewrap_or_chromium(ci, tmp_path):
+    ci()
+    (first, last) = [line for line in (tmp_path / "words").read_text().splitlines() if line.startswith("test ")]
+    marked = [
+        file
+        for file in (ROOT / "tests").glob("test_*.py")
+        if re.search(r"mark\.(bubblewrap|browser)", file.read_text())
+    ]
+    files = [*marked, *(ROOT / "tests").glob("test_cooperbench_*.py")]
+    assert {*first.partition("ARGS=")[2].split()} == {str(file.relative_to(ROOT)) for file in files}
+    assert len(marked) > 5 and "ARGS" not in last
 
 
 @pytest.mark.parametrize("fails", ["check", "test", "test-slow", "test-vllm"])
 def test_ci_goes_on_after_a_failure_fails_and_ends_with_the_summary(ci, fails):
     result, asked = ci(fails)
-    assert result.returncode == 1 and len(asked) == 8
+    assert result.returncode == 1 and len(asked) == 7
     assert result.stdout.splitlines()[-1] == "===== 3 passed in 0.01s ====="
 
 

@@ -107,7 +107,7 @@ request = Request(
 )
 
 def play():
-    time.sleep(5 * state.process_index)  # the first is done long before the second asks for more
+    time.sleep(3 * state.process_index)  # the first is done long before the second asks for more
     return tiny.sample(weights.engine, [request])
 
 weights.ahead = Ahead(1, 0, ThreadPoolExecutor().submit(play))
