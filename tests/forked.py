@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -51,7 +50,7 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
+        if self.process.pid and self.poll() is None:
             os.kill(self.process.pid, number)
 
     def kill(self) -> None:
@@ -85,9 +84,10 @@ def become(words: Sequence[str], env: Mapping[str, str], cwd: Path, outputs: Seq
     tempfile.tempdir = None  # it is read anew
     os.chdir(cwd)
     how, *rest = words
-    sys.argv = [how, *(rest if how.endswith(".py") else rest[1:])]
+    sys.argv = [how, *(rest[1:] if how in ("-c", "-m") else rest)]
+    first = {"-c": "", "-m": str(cwd)}.get(how, str(Path(how).parent))
     own = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
-    sys.path[:] = [str(Path(how).parent) if how.endswith(".py") else "", *env["PYTHONPATH"].split(":"), *own]
+    sys.path[:] = [first, *env["PYTHONPATH"].split(":"), *own]
     try:
         if how == "-c":
             main = sys.modules["__main__"] = ModuleType("__main__")
@@ -96,6 +96,5 @@ def become(words: Sequence[str], env: Mapping[str, str], cwd: Path, outputs: Seq
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(how, run_name="__main__")
-    finally:  # what multiprocessing leaves out when a process ends
-        threading._shutdown()
-        atexit._run_exitfuncs()
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out when a process ends

@@ -93,7 +93,7 @@ def settled(*overrides: str, positions: int = 4096) -> dict[Phase, int]:
 def test_a_run_has_the_limits_of_what_it_trains_on_and_of_what_it_is_evaluated_on():
     one = "env.families=[offset]"
     plain = settled(one)
-    held_out = settled(one, "evaluation.env.families=[currency_format]")
+    held_out = settled(one, "evaluation.env.families=held_out")
     level = settled(one, "env.curriculum={levels: [{}, {families: [signature]}]}", "evaluation.env.families=[offset]")
     for longer in (held_out, level, settled(one, "env.acts=true")):
         assert longer[Phase.FINAL] > plain[Phase.FINAL]

@@ -28,7 +28,7 @@ def make_place(folder: Path) -> Path:
     return folder
 
 
-def command(place: Path, run: str, *words: str | Path) -> list[str]:
+def command(place: Path, run: str, *words: str | Path) -> list[str | Path]:
     sizes = "env.families=[offset] warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 "
     sizes += "training.episodes_per_update=4 training.num_updates=3 training.save_updates=1 training.num_ppo_epochs=2 "
     sizes += "training.num_mini_batches=2 training.gradient_accumulation_steps=1 training.report_to=none"
