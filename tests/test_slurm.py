@@ -51,8 +51,9 @@ def test_bash_reads_the_examples(file):
 @pytest.mark.slow
 def test_four_processes_of_two_machines_do_what_one_does_and_queued_again_the_job_goes_on(tmp_path):
     """With as many episodes of an evaluation as four do not share evenly."""
-    place = make_place(tmp_path)
-    sizes = "warmup.batch_size=16 evaluation.episodes=6 training.episodes_per_update=8 training.num_updates=1".split()
+    place = make_place(tmp_path, by_bytes=True)  # of 2,000 tokens, a sample is soon another where a weight is rounded
+    sizes = ["env.families=[offset,scale,timeout,padding]", "warmup.batch_size=16", "evaluation.episodes=6"]
+    sizes += ["training.episodes_per_update=8", "training.num_updates=1"]
     alone = start(place, "alone", *sizes)
     _, errors = alone.communicate(timeout=250)
     assert alone.returncode == 0, errors[-2000:]

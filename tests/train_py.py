@@ -18,12 +18,12 @@ from marl_coop.config.schema import load_config
 from marl_coop.experiment.experiment import Experiment
 
 
-def make_place(folder: Path) -> Path:
-    """A folder with a model in it, where runs may be put."""
-    tokenizer = tiny.text_tokenizer()
+def make_place(folder: Path, by_bytes: bool = False) -> Path:
+    """A folder with a model in it, where runs may be put; one of bytes has few tokens to choose from and long chats."""
+    tokenizer = tiny.byte_tokenizer() if by_bytes else tiny.text_tokenizer()
     tokenizer.save_pretrained(folder / "model")
     model = tiny.base_model(len(tokenizer))
-    model.config.max_position_embeddings = 700  # chats of two rounds fit in
+    model.config.max_position_embeddings = 2048 if by_bytes else 700  # chats of two rounds fit in
     model.save_pretrained(folder / "model")
     return folder
 
