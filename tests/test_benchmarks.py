@@ -34,13 +34,16 @@ def run(script: str, *words: str | Path, folder: Path, codes: Sequence[int] = (0
     return result.stdout
 
 
+def put_model(folder: Path, tokenizer) -> Path:
+    """A folder with a tokenizer and a tiny random model of its tokens."""
+    tokenizer.save_pretrained(folder)
+    tiny.base_model(len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """A folder with a tiny random model and a tokenizer of text."""
-    tokenizer = tiny.text_tokenizer()
-    tokenizer.save_pretrained(tmp_path / "model")
-    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return put_model(tmp_path / "model", tiny.text_tokenizer())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,8 @@ FEW = ["model.dtype=float32", "env.families=[offset]"]
 SMALL = "model.dtype=float32 warmup.steps=0 training.episodes_per_update=2 training.num_mini_batches=1".split()
 
 
-def test_peers_see_what_ours_saw_and_are_compared(model, tmp_path):
+def test_peers_see_what_ours_saw_and_are_compared(tmp_path):
+    model = put_model(tmp_path / "model", tiny.byte_tokenizer())
     words = ["--repeats", "1", "--single", "1", "--threads", "1", f"model.name_or_path={model}", *SMALL]
     said = run("peers.py", *words, folder=tmp_path)
     for compared in ("play: generate, batched", "play: generate, single", "update: full logits", "whole: GRPOTrainer"):
@@ -99,10 +103,7 @@ def test_growth_is_measured_point_by_point(model, tmp_path):
 
 
 def test_one_update_ahead_is_timed_beside_updates_in_turn(tmp_path):
-    tokenizer = tiny.word_tokenizer(tiny.WORDS)
-    tokenizer.save_pretrained(tmp_path / "words")
-    tiny.base_model(len(tokenizer)).save_pretrained(tmp_path / "words")
-    server = StandIn(tmp_path / "words")
+    server = StandIn(put_model(tmp_path / "words", tiny.word_tokenizer(tiny.WORDS)))
     try:
         server.wait()
         words = ["--updates", "2", "--repeats", "1", f"model.name_or_path={server.folder}", "env.name=tiny:CueTask"]
