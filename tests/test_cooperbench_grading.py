@@ -1,6 +1,7 @@
 """Verdicts on honest patches of the toy dataset, and what is refused."""
 
 import subprocess
+import sys
 
 import pytest
 from toy_bench import AREA, ISOLATION, LABEL, Here, patch, submission
@@ -205,6 +206,14 @@ def test_an_install_that_fails_says_what_pip_said(toy, tmp_path):
     cache = Cache(tmp_path, sources=evaluator.cache.sources, pip_options=("--no-index",))
     with pytest.raises(PreparationError, match="(?s)pip install.*No matching distribution found for pytest"):
         cache.environment(task, Recipe(tier=1))
+
+
+def test_a_lazy_module_is_loaded_where_something_of_it_is_first_used(tmp_path):
+    (tmp_path / "heavy.py").write_text("print('loaded')\nvalue = 3\n")
+    venvs._make_lazy(tmp_path, ("heavy",))
+    program = f"import site; site.addsitedir({str(tmp_path)!r}); import heavy; print('imported'); print(heavy.value)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["imported", "loaded", "3"]
 
 
 def test_an_environment_has_the_package_and_is_made_once(toy, tmp_path, monkeypatch):
