@@ -262,11 +262,8 @@ def official_verdicts(
             )
             log = PairLog(repo=task.repo, number=task.number, features=pair, setting="coop", agents=agents)
             written[pair] = write_log(Path(folder, "gold"), log)
-        config = {"dataset": str(task.folder.parent.parent), "logs": folder, "runs": ["gold"]}
-        config["images"] = {task.image: official.image_entry(evaluator.bench(task))}
-        Path(folder, "config.json").write_text(json.dumps(config))
-        command = [str(python), official.__file__, str(Path(folder, "config.json"))]
-        subprocess.run(command, check=True, capture_output=True)
+        images = {task.image: official.image_entry(evaluator.bench(task))}
+        official.evaluate_logs(python, task.folder.parent.parent, Path(folder), ["gold"], images)
         return {pair: json.loads((place / "eval.json").read_text()) for pair, place in written.items()}
 
 

@@ -12,7 +12,6 @@ episodes on the same tasks, to which every file's paired difference is given.
 import argparse
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,11 +64,7 @@ def official_verdicts(dataset: Dataset, evaluator: Evaluator, episodes: Sequence
         runs = write_episodes(folder, "run", episodes)
         tasks = {task.key: task for task in (task_of(dataset, episode) for episode in episodes)}
         images = {task.image: official.image_entry(evaluator.bench(task)) for task in tasks.values()}
-        config = {"dataset": str(dataset.path.absolute()), "logs": folder, "runs": runs, "images": images}
-        Path(folder, "config.json").write_text(json.dumps(config))
-        subprocess.run(
-            [str(python), official.__file__, str(Path(folder, "config.json"))], check=True, capture_output=True
-        )
+        official.evaluate_logs(python, dataset.path.absolute(), Path(folder), runs, images)
         seeds = {}
         for file in Path(folder).rglob("eval.json"):
             log = json.loads((file.parent / "result.json").read_text())

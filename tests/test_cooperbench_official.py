@@ -3,9 +3,7 @@
 The official package wants versions of its own, so it has an interpreter of its own: `make test` makes it.
 """
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -69,11 +67,7 @@ def compared(toy, episodes, tmp_path_factory):
         write_log(logs / name, log)
         names[name, (1, 3)] = name
     runs = list(dict.fromkeys(run for run, _ in names))
-    config = {"dataset": str(task.folder.parent.parent), "logs": str(logs), "runs": runs}
-    config["images"] = {task.image: official.image_entry(bench)}
-    (logs / "config.json").write_text(json.dumps(config))
-    result = subprocess.run([PYTHON, official.__file__, logs / "config.json"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    official.evaluate_logs(PYTHON, task.folder.parent.parent, logs, runs, {task.image: official.image_entry(bench)})
     verdicts = {}
     for run in runs:
         for log in read_logs(logs / run):

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,6 +113,20 @@ def image_entry(bench: Any) -> dict:
         "built": str(bench.place.built or ""),
         "environ": dict(bench.place.environ),
     }
+
+
+def evaluate_logs(python: Path, dataset: Path, logs: Path, runs: Sequence[str], images: Mapping[str, dict]) -> None:
+    """Have an interpreter that has the package write eval.json beside each log of some runs.
+
+    Args:
+        images: an `image_entry` by the name of each image.
+
+    Raises:
+        subprocess.CalledProcessError: the evaluator did not come to its end.
+    """
+    config = {"dataset": str(dataset), "logs": str(logs), "runs": list(runs), "images": images}
+    (logs / "config.json").write_text(json.dumps(config))
+    subprocess.run([python, __file__, logs / "config.json"], check=True, capture_output=True, text=True)
 
 
 def main(config: dict) -> None:

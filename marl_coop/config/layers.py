@@ -18,6 +18,10 @@ from marl_coop.config.errors import ConfigError, Keys, contains, explain
 
 COMMAND_LINE = "command line"
 UNFILLED = "???"  # what a file leaves to later ones
+OF_OTHERS = {  # a key that no experiment has -> what a file with it is
+    "arms": "an ablation: marl-coop ablate {} runs it",
+    "conditions": "a battery: marl-coop eval RUN --battery {} plays it",
+}
 OTHERS = "*"  # in the section `rewards`: every term that a file does not name
 
 Layer = tuple[str, dict]  # (source, what it says)
@@ -64,6 +68,15 @@ def read_file(file: Path) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read as text: {error}", source=str(file)) from error
     return _yaml(lambda: OmegaConf.load(io.StringIO(text)), source=str(file))
+
+
+def read_configuration(file: Path) -> dict:
+    """`read_file` of what must be a run's configuration, and not the file of another command."""
+    content = read_file(file)
+    for key, what in OF_OTHERS.items():
+        if key in content:
+            raise ConfigError(f"no configuration of a run, but {what.format(file)}", source=str(file))
+    return content
 
 
 def read_as(file: Path, schema: type[Schema]) -> Schema:

@@ -26,7 +26,7 @@ from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, check_folders, dotted, explain
-from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_file, source_of
+from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_configuration, source_of
 from marl_coop.config.title import make_title
 from marl_coop.credentials import keys_here
 from marl_coop.hyperparameters import ELSEWHERE, MOST_RANK, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
@@ -34,10 +34,6 @@ from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
 from rewards.baselines.approval import Approval
 
-OF_OTHERS = {  # a key that no experiment has -> what a file with it is
-    "arms": "an ablation: marl-coop ablate {} runs it",
-    "conditions": "a battery: marl-coop eval RUN --battery {} plays it",
-}
 MAY_CHANGE = (  # when a run is resumed
     "name",
     "output_dir",
@@ -326,7 +322,7 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     Raises:
         ConfigError: a file is missing or not YAML, an override is malformed, or a value does not fit the schema.
     """
-    layers = [(str(file), _read(Path(file))) for file in files]
+    layers = [(str(file), read_configuration(Path(file))) for file in files]
     layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
     values: dict = {}
     secrets = keys_here()
@@ -347,12 +343,3 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
         ) from error
     config._layers = tuple(layers)
     return config
-
-
-def _read(file: Path) -> dict:
-    """What a file says, which must be a run's configuration."""
-    content = read_file(file)
-    for key, what in OF_OTHERS.items():
-        if key in content:
-            raise ConfigError(f"no configuration of a run, but {what.format(file)}", source=str(file))
-    return content

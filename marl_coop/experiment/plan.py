@@ -168,7 +168,7 @@ class _Roster:
     def trained(self) -> dict[str, Trained]:
         """What those that were trained are seeds of."""
         runs = {name: team.trained for name, team in self._known.items() if team.trained}
-        return runs | {name: Trained(name, self._seed) for name in self._known if name == WARM}
+        return runs | ({WARM: Trained(WARM, self._seed)} if WARM in self._known else {})
 
     def sides(
         self, setting: Condition, floor: Team | None, bars: Sequence[Team]

@@ -12,7 +12,7 @@ import numpy as np
 from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.task import Decision, Numeric, Seat
 from envs.source.edits import mixing, surviving
-from rewards.metrics.rate import Rate, seats_and_decisions, share
+from rewards.metrics.rate import Rate, is_probed, seats_and_decisions, share
 from rewards.readings import differ, is_compromise, settled_side
 
 Seats = Collection[Seat] | None  # those that a number is about; None: all
@@ -190,5 +190,5 @@ def ambiguous_code_rate(episode: Episode, seats: Seats = None) -> Rate:
     Range: [0, 1], less is better. Cases: seats and decisions of tasks whose code is probed for the option that it
     follows. Source: our own.
     """
-    probed = [(s, d) for s, d in seats_and_decisions(episode, seats) if d.id in episode.task.probes.get(s, {})]
+    probed = [(s, d) for s, d in seats_and_decisions(episode, seats) if is_probed(episode, s, d)]
     return share([episode.outcome.committed[seat][decision.id] == AMBIGUOUS for seat, decision in probed])

@@ -22,7 +22,7 @@ import numpy as np
 
 from envs.core.episode import Episode, Phase
 from envs.core.task import Decision, Seat
-from rewards.metrics.rate import Rate, faulted, seats_and_decisions, share
+from rewards.metrics.rate import Rate, faulted, is_probed, seats_and_decisions, share
 from rewards.readings import prior_option, prior_options
 
 Seats = Collection[Seat] | None
@@ -32,8 +32,6 @@ class Conflict(NamedTuple):
     """A seat on a decision of which its own source claims what is right and a partner's what is wrong, or vice versa.
 
     `told_right` is whether its own does, `expert_right` whether that of the seat does that the cues point to.
-    `answer_right` is whether its last reply names what is right; None where it was asked for none, or writes no code
-    and so ends on what it answers.
     """
 
     seat: Seat
@@ -41,7 +39,6 @@ class Conflict(NamedTuple):
     told_right: bool
     expert_right: bool
     final_right: bool
-    answer_right: bool | None
 
 
 def conflicts(episode: Episode, seats: Seats = None) -> Iterator[Conflict]:
@@ -54,21 +51,25 @@ def conflicts(episode: Episode, seats: Seats = None) -> Iterator[Conflict]:
         partners = [right[partner] for partner in episode.partners_of(seat) if partner in right]
         if seat in right and (not right[seat]) in partners:
             final_right = decision.is_right(episode.committed(seat, decision.id))
-            answer = decision.is_right(_answer(episode, seat, decision))
-            answer_right = answer if _codes(episode, seat, decision) else None
-            yield Conflict(seat, decision, right[seat], right.get(decision.expert, False), final_right, answer_right)
+            yield Conflict(seat, decision, right[seat], right.get(decision.expert, False), final_right)
 
 
 def _codes(episode: Episode, seat: Seat, decision: Decision) -> bool:
     """Whether the seat was asked both for a last answer and for code that is probed for the option that it follows."""
     asked = any(turn.phase is Phase.FINAL for turn in episode.turns_of(seat))
-    return asked and decision.id in episode.task.probes.get(seat, {})
+    return asked and is_probed(episode, seat, decision)
 
 
 def _answer(episode: Episode, seat: Seat, decision: Decision) -> str | None:
     """The option that the last reply of the seat names."""
     final = episode.final(seat, decision.id)
     return final and final.option
+
+
+def _answers(episode: Episode, seats: Seats, told_right: bool) -> list[bool]:
+    """Whether the last reply names what is right, of the conflicts in which the seat was told so, or was told wrong."""
+    found = (c for c in conflicts(episode, seats) if c.told_right == told_right)
+    return [c.decision.is_right(_answer(episode, c.seat, c.decision)) for c in found if _codes(episode, *c[:2])]
 
 
 def cdr(episode: Episode, seats: Seats = None) -> Rate:
@@ -118,8 +119,7 @@ def cdr_answered(episode: Episode, seats: Seats = None) -> Rate:
     Range: [0, 1], more is better at the same `cr_answered`; always deferring alone makes it 1 in a pair. Cases: those
     of `cdr` of which the seat was asked for an answer and for code; elsewhere `cdr` is of answers. Source: as `cdr`.
     """
-    found = [c for c in conflicts(episode, seats) if not c.told_right]
-    return share([c.answer_right for c in found if c.answer_right is not None])
+    return share(_answers(episode, seats, told_right=False))
 
 
 def cr_answered(episode: Episode, seats: Seats = None) -> Rate:
@@ -128,8 +128,7 @@ def cr_answered(episode: Episode, seats: Seats = None) -> Rate:
     Range: [0, 1], less is better at the same `cdr_answered`; never deferring alone makes it 0. Cases: those of `cr` of
     which the seat was asked for an answer and for code; elsewhere `cr` is of answers. Source: as `cr`.
     """
-    found = [c for c in conflicts(episode, seats) if c.told_right]
-    return share([not c.answer_right for c in found if c.answer_right is not None])
+    return share([not right for right in _answers(episode, seats, told_right=True)])
 
 
 def answer_realised(episode: Episode, seats: Seats = None) -> Rate:

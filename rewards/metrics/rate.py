@@ -186,5 +186,10 @@ def seats_and_decisions(episode: Episode, seats: Collection[Seat] | None = None)
     return ((seat, decision) for decision in episode.task.decisions for seat in judged)
 
 
+def is_probed(episode: Episode, seat: Seat, decision: Decision) -> bool:
+    """Whether the seat's code is probed for the option of the decision that it follows."""
+    return decision.id in episode.task.probes.get(seat, {})
+
+
 def faulted(episode: Episode) -> bool:
     return episode.stop_reason is StopReason.SANDBOX_FAULT
