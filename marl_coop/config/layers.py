@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,10 +48,13 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
                 raise ConfigError(
                     "has a list where an earlier file or a default has keys, or the reverse", clash, source
                 )
-            _clear_other_schedules(below, content)
-            _clear_other_environment(below, content)
-            _clear_mixes(below.get("policies"), content.get("policies"))
-            merged = OmegaConf.merge(below, content)
+            kept = deepcopy(below)
+            _clear_other_schedules(kept, content)
+            _clear_other_environment(kept, content)
+            _clear_mixes(kept.get("policies"), content.get("policies"))
+            if kept != below:  # seldom, and to make it anew is what takes the time
+                merged = OmegaConf.create(kept)
+            merged.merge_with(content)
         for keys, source in unfilled.items():
             raise ConfigError(f"{UNFILLED} was left to fill: give it a value in a later file or override", keys, source)
         return _plain(merged, finished=True)
