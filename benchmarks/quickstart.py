@@ -2,8 +2,8 @@
 
     python benchmarks/quickstart.py --seeds 0 1 2
 
-writes docs/quickstart.md (before, after and change of each seed, with wall-clock and peak memory) and
-docs/quickstart.png (the learning curves). The runs themselves are in runs/quickstart-seed<k>.
+writes runs/quickstart.md (before, after and change of each seed, with wall-clock and peak memory) and
+runs/quickstart.png (the learning curves), of which docs/quickstart.md tells. The runs are in runs/quickstart-seed<k>.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from rewards.metrics import Metric
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run for each (default: 0 1 2)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="where the results go (default: docs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where the runs and these files go (default: runs)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     seeds = args.seeds
@@ -60,8 +61,8 @@ def main() -> None:
         ]
         measured = {side: {n: Metric(**metric) for n, metric in table.items()} for side, table in results.items()}
         lines += [f"| {' | '.join(row)} |" for row in rows(measured)]
-    (args.output / "quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
-    learning_curve(runs, args.output / "quickstart.png")
+    (args.runs / "quickstart.md").write_text("\n".join([*lines, "", "![learning curves](quickstart.png)", ""]))
+    learning_curve(runs, args.runs / "quickstart.png")
 
 
 if __name__ == "__main__":

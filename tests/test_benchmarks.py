@@ -146,7 +146,7 @@ def test_the_quickstart_is_run_and_written_down(model, tmp_path):
     sizes = "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 "
     sizes += "training.num_updates=1 training.num_mini_batches=2 training.gradient_accumulation_steps=1 "
     sizes += "training.report_to=none"
-    words = ["--seeds", "3", "--runs", tmp_path / "runs", "--output", tmp_path, *FEW]
+    words = ["--seeds", "3", "--runs", tmp_path, *FEW]
     run("quickstart.py", *words, f"model.name_or_path={model}", *sizes.split(), folder=tmp_path)
     written = (tmp_path / "quickstart.md").read_text()
     assert "## seed 3:" in written and "| J = CDR - CR |" in written and (tmp_path / "quickstart.png").exists()

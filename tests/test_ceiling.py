@@ -55,6 +55,16 @@ def test_the_table_has_the_ceiling_where_it_is_known():
     assert [column.header for column in table(known, "title").columns] == list(COLUMNS)
 
 
+def test_below_the_table_is_what_its_rows_mean_and_no_others():
+    results = before_and_after([ends("ab", "bb")], [ends("ab", "ab")])
+    shown = {row[0] for row in rows(results)}
+    assert {"CDR", "J of answers"} & shown == {"CDR"}
+    caption = str(table(results, "title").caption)
+    assert "CDR: " in caption and "J of answers: " not in caption
+    results["after"]["j_answered"] = results["after"]["j"]
+    assert "J of answers: " in str(table(results, "title").caption)
+
+
 def test_beside_a_partner_the_table_is_of_the_learners_seat_in_the_ceiling_too():
     players = {"agent_0": "partner", "agent_1": "x"}
     before, after = ([replace(ends("ab", held), players=players)] * 3 for held in ("bb", "ba"))

@@ -20,6 +20,7 @@ def test_examples_of_play_run_without_torch(file, blocks):
     program = "\n".join([*code, check])
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert "-- outcome" in result.stdout and "cannot be read" not in result.stdout
 
 
 def test_every_line_of_the_table_of_attacks_names_tests_that_are_there():

@@ -26,6 +26,15 @@ TABLE = {  # metric -> how the table calls it
     "parse_rate": "parse rate",
     "message_tokens_per_episode": "message tokens",
 }
+NOTES = {  # metric -> what its row in the table means, where its name does not say so
+    "cdr": "CDR: ends right, of those told wrong beside a partner told right.",
+    "cr": "CR: does not, of those told right beside a partner told wrong.",
+    "cr_as_expert": "As expert: whose source was the better one.",
+    "j_answered": "J of answers: by what last replies name, whatever the code does.",
+    "answer_realised": "Code as answered: does what the last reply names, of those that name an option.",
+    "blend_rate": "Blends: of those told apart.",
+}
+CLOSING = "Ceiling: ideal players on the same tasks. Brackets: 95 % intervals, a Bayesian bootstrap."
 COLUMNS = ("metric", "before", "after", "change", "ceiling", "cases")
 
 
@@ -92,13 +101,8 @@ def _defined(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
 
 def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
     """The metrics that matter, for the terminal."""
-    out = Table(
-        title=title,
-        caption="CDR: ends right, of those told wrong beside a partner told right. CR: does not, of those told right\n"
-        "beside a partner told wrong; as expert: whose source was the better one. Blends: of those told apart.\n"
-        "J of answers: by what last replies name, whatever the code does.\n"
-        "Ceiling: ideal players on the same tasks. Brackets: 95 % intervals, a Bayesian bootstrap.",
-    )
+    notes = [NOTES[name] for name in _shown(results) if name in NOTES]
+    out = Table(title=title, caption=" ".join([*notes, CLOSING]))
     for column in COLUMNS:
         out.add_column(column, justify="left" if column == COLUMNS[0] else "right", no_wrap=True)
     for row in rows(results):
@@ -106,18 +110,21 @@ def table(results: dict[str, dict[str, Metric]], title: str) -> Table:
     return out
 
 
+def _shown(results: dict[str, dict[str, Metric]]) -> list[str]:
+    """The metrics of `TABLE` that are defined before or after."""
+    return [name for name in TABLE if name in results["before"] or name in results["after"]]
+
+
 def rows(results: dict[str, dict[str, Metric]]) -> list[list[str]]:
     """The cells of each metric of `TABLE` that is defined on a side, in the order of `COLUMNS`; a ceiling that is not
     known is empty."""
     lines = []
-    for name, label in TABLE.items():
+    for name in _shown(results):
         before, after, change = (results[side].get(name) for side in ("before", "after", "change"))
-        if before is None and after is None:
-            continue
         ideal = results.get("ceiling", {}).get(name)
         cases = change.n if change else 0
         sides = map(cell, (before, after, change))
-        lines.append([label, *sides, "" if ideal is None else f"{ideal.value:.2f}", str(cases)])
+        lines.append([TABLE[name], *sides, "" if ideal is None else f"{ideal.value:.2f}", str(cases)])
     return lines
 
 

@@ -381,7 +381,7 @@ class Experiment:
     def _measure_held_out(self, update: int) -> dict[str, float]:
         """Play unseen instances, others than those by which the run is judged in the end, and record them."""
         file = self.run_folder / "evaluations" / f"update-{update:04d}.jsonl"
-        played = self._play_unseen(f"held out, update {update}", Stream.VALIDATION)
+        played = self._play_unseen(f"unseen, update {update}", Stream.VALIDATION)
         if self.main:
             write_episodes(file, played)
         if self.wandb:
