@@ -253,9 +253,10 @@ def test_a_reason_without_a_full_stop_gets_one_before_what_to_do(monkeypatch, ca
     assert capsys.readouterr().err.endswith("met a sandbox fault. Then run it again.\n")
 
 
-def test_help_says_of_each_command_what_it_does(capsys):
+@pytest.mark.parametrize("argv", [["--help"], []])
+def test_help_says_of_each_command_what_it_does(argv, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        cli.main(argv)
     told = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +[A-Z][^;.]+$", told, re.MULTILINE) for name in entry.COMMANDS)
 

@@ -44,7 +44,11 @@ def test_a_configuration_cannot_be_changed():
         ("lora: {r: eight}", "mine.yaml: lora.r: 'eight' is refused: input should be a valid integer"),
         ("lora: {r: true}", "mine.yaml: lora.r: True is refused: input should be a valid integer"),
         ("lora: {r: 0}", "mine.yaml: lora.r: 0 is refused: input should be greater than or equal to 1"),
-        ("lora: 3", "mine.yaml: lora: 3 is refused"),
+        ("lora: 3", "mine.yaml: lora: 3 is refused: input should be keys"),
+        (
+            "rewards: {consensus: 0}",
+            "consensus: 0 is refused: input should be keys; the weight is rewards.consensus.weight",
+        ),
         ("lora: {upper_layers: .nan}", "mine.yaml: lora.upper_layers: nan is refused"),
         (
             "model: {dtype: float16}",

@@ -63,7 +63,7 @@ def run_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"marl-coop {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
-    name = parser.parse_args(argv[:1]).command
+    name = parser.parse_args(argv[:1] or ["--help"]).command
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, asked or not
     again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
     try:

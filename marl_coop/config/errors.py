@@ -76,11 +76,18 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
     if cause is not None:
         return ConfigError(str(cause), (*keys, *getattr(cause, "loc", ())))
-    of_keys = first["type"] in ("dict_type", "model_type", "dataclass_type")  # of a class that no user knows
-    problem = "input should be keys" if of_keys else first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] in ("dict_type", "model_type", "dataclass_type"):  # the message names a class that no user knows
+        return not_keys(first["input"], keys)
+    problem = first["msg"][0].lower() + first["msg"][1:]
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float | None):
         problem += "; YAML reads words such as on, no, null, 007 and 1e3 as something else: put it in quotes"
     return ConfigError(f"{reprlib.repr(first['input'])} is refused: {problem}", keys)
+
+
+def not_keys(value: Any, keys: Keys, source: str | None = None) -> ConfigError:
+    """What is wrong with a value in the place of keys; of a reward term its weight was meant."""
+    weight = f"; the weight is {dotted((*keys, 'weight'))}" if keys[-2:-1] == ("rewards",) else ""
+    return ConfigError(f"{reprlib.repr(value)} is refused: input should be keys{weight}", keys, source)
 
 
 def _fields(schema: Any) -> dict[str, Any]:

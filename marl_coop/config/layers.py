@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import alike
 from marl_coop.config.builders import laid_over, shared_keys
-from marl_coop.config.errors import ConfigError, Keys, contains, explain
+from marl_coop.config.errors import ConfigError, Keys, contains, explain, not_keys
 
 COMMAND_LINE = "command line"
 UNFILLED = "???"  # what a file leaves to later ones
@@ -181,7 +181,7 @@ def _with_other_terms(below: dict, above: dict, source: str) -> dict:
         return above
     named = {name: fields for name, fields in terms.items() if name != OTHERS}
     if not isinstance(terms[OTHERS], dict):
-        raise ConfigError(f"{terms[OTHERS]!r} is refused: input should be keys", ("rewards", OTHERS), source)
+        raise not_keys(terms[OTHERS], ("rewards", OTHERS), source)
     return above | {"rewards": dict.fromkeys(below["rewards"].keys() - named.keys(), terms[OTHERS]) | named}
 
 
