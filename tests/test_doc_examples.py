@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from marl_coop.config.schema import load_config
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,6 +23,15 @@ def test_examples_of_play_run_without_torch(file, blocks):
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "-- outcome" in result.stdout and "cannot be read" not in result.stdout
+
+
+@pytest.mark.parametrize("below", ["base.yaml", "quickstart.yaml"])
+def test_the_schedules_of_the_first_page_go_with_what_they_are_laid_over(below, tmp_path):
+    (block,) = re.findall(r"^```yaml\n(rewards:.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    file = tmp_path / "mine.yaml"
+    file.write_text(block)
+    stack = load_config([ROOT / "configs" / below, file]).reward_stack
+    assert set(stack.scheduled) == {"capitulation", "consensus", "communication"}
 
 
 def test_every_line_of_the_table_of_attacks_names_tests_that_are_there():

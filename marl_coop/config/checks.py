@@ -61,7 +61,7 @@ def _check_training(config: Config) -> None:
         check_length(said)
     with _at(config, "training", "engine"):
         if said.get("engine") == "vllm" and find_spec("vllm") is None:
-            raise ValueError("vLLM is not installed: pip install --editable '.[vllm]'")
+            raise ValueError("vLLM is not installed: docs/scaling.md says how, in an environment of its own")
     with _at(config, "training", "async_play"):
         muted = said.get("advantage") == "counterfactual"
         alone = config.reward_stack.plays_alone

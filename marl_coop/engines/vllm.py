@@ -53,7 +53,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     try:
         arguments = _vllm().EngineArgs
     except ImportError as error:
-        raise ValueError(f"vLLM is not there ({one_line(error)}): pip install --editable '.[vllm]'") from error
+        raise ValueError(f"vLLM is not there ({one_line(error)}): docs/scaling.md says how it is installed") from error
     known = {field.name for field in dataclasses.fields(arguments)} - OURS
     for name in options:
         if name in OURS:
