@@ -35,6 +35,18 @@ def key_of(variable: str) -> str | None:
     return os.environ.get(variable, "").strip() or None
 
 
+def sent_key(variable: str) -> str | None:
+    """`key_of`, for a header.
+
+    Raises:
+        ValueError: no header can have it; the message does not have it.
+    """
+    key = key_of(variable)
+    if key and not (key.isascii() and key.isprintable()):
+        raise ValueError(f"${variable} has a character that no key has: set it anew")
+    return key
+
+
 def keys_here() -> dict[str, str]:
     """The keys in the environment, by variables that are called so: those too long to stand in a text by chance."""
     called = (name for name in os.environ if re.search("(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE))

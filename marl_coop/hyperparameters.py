@@ -16,6 +16,8 @@ from envs.core.lookup import did_you_mean
 
 NUM_UPDATES, EPISODES_PER_UPDATE, NUM_MINI_BATCHES = 30, 32, 2  # where nothing else is said
 ENGINES = ("embedded", "vllm", "vllm_server")  # and any by its dotted path
+VLLM = ("vllm", "vllm_server")  # those that have a copy of the base
+VLLM_MIN_TEMPERATURE = 0.01  # vLLM rounds what is below up to it
 SERVER_OPTIONS = ("urls", "adapter_folder", "timeout_s")
 
 GROUP = 8  # plays of a task that are compared, as in TRL

@@ -19,6 +19,8 @@ from marl_coop.hyperparameters import (
     NUM_UPDATES,
     SCHEDULE_KEYWORDS,
     SERVER_OPTIONS,
+    VLLM,
+    VLLM_MIN_TEMPERATURE,
 )
 
 DAY_S = 86_400
@@ -65,6 +67,14 @@ def check_together(values: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"it must be false: {engine!r} sleeps while they learn; set training.engine to vllm_server"
             )
+        if values.get("async_play") and values.get("importance") == "recompute":
+            raise ValueError(
+                "it must be false: importance='recompute' corrects for rounding, and not for weights that are one "
+                "update old; 'truncated' and 'sampler' do"
+            )
+    with at_field("temperature"):
+        if engine in VLLM and (heat := values.get("temperature", 1.0)) < VLLM_MIN_TEMPERATURE:
+            raise ValueError(f"{heat:g} is too low: vLLM samples at {VLLM_MIN_TEMPERATURE:g} or more")
     with at_field("optim_args"):
         for pair in (values.get("optim_args") or "").split(","):
             if pair and "=" not in pair:

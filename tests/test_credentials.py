@@ -9,6 +9,9 @@ from train_py import ROOT, command, fork, make_place
 from marl_coop.config.errors import ConfigError
 from marl_coop.config.schema import load_config
 from marl_coop.credentials import key_of, masked
+from marl_coop.engines import EngineError
+from marl_coop.engines.vllm_server import Servers
+from marl_coop.rollout.endpoint import Endpoint, EndpointError
 from marl_coop.training_rules import check_engine_options, check_server_options
 
 MARL_COOP = [sys.executable, "-m", "marl_coop"]
@@ -54,6 +57,17 @@ def test_a_run_its_evaluation_its_export_and_its_page_have_no_key(told):
     for name, key in PLANTED.items():
         assert key not in said, name
         assert [file for file in files if key.encode() in file.read_bytes()] == [], name
+
+
+@pytest.mark.parametrize("key", ["ключ", "se\ncret", "naïve"])
+def test_a_key_that_no_header_can_have_is_one_line_without_the_key(monkeypatch, key):
+    monkeypatch.setenv("VLLM_API_KEY", key)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(EngineError, match=r"^\$VLLM_API_KEY has a character that no key has") as engine:
+        Servers(["http://a/v1"], 1.0)
+    with pytest.raises(EndpointError, match=r"^\$OPENAI_API_KEY has a character that no key has") as endpoint:
+        Endpoint("http://a/v1", "model", "", 1.0, {})
+    assert not any(key in str(caught.value) for caught in (engine, endpoint))
 
 
 @pytest.mark.parametrize("address", ["https://me:{key}@host/v1", "https://{key}@host/v1", "http://host/v1?key={key}"])

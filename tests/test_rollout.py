@@ -240,6 +240,10 @@ def test_no_more_chats_are_played_at_once_than_the_engine_has_memory_for(trainer
             assert one.traces[seat].ids == ahead.traces[seat].ids == other.traces[seat].ids
 
 
+def of_ids(reply, ids):
+    return replace(reply, ids=ids, logprobs=[-1.0] * len(ids))
+
+
 class Altered(Recorded):
     """An engine whose answers are changed on their way."""
 
@@ -262,6 +266,16 @@ class Altered(Recorded):
         (
             lambda done: [replace(one, logprobs=[math.nan] * len(one.ids)) for one in done],
             "gave a log-probability that is not finite for",
+        ),
+        (
+            lambda done: [of_ids(one, [5] * 99) for one in done],
+            "gave 99 ids, beyond the end, for .* [0-9]+ at most",
+        ),
+        (lambda done: [of_ids(one, [1, *one.ids]) for one in done], "gave [0-9]+ ids, beyond the end, for"),
+        (lambda done: [of_ids(one, [5]) for one in done], "gave 1 ids without an end for"),
+        (
+            lambda done: [replace(of_ids(one, [1]), finish_reason=FinishReason.LENGTH) for one in done],
+            "gave the reason 'length' for .* give 'stop' if the last id is a stop token",
         ),
     ],
 )

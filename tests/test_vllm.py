@@ -20,7 +20,7 @@ import torch
 from trained import Log
 
 from marl_coop.engines import EngineError, FinishReason, Request
-from marl_coop.engines.vllm import VLLMEngine, check_options
+from marl_coop.engines.vllm import VLLMEngine, check_options, check_team
 from marl_coop.engines.vllm_server import VLLMServerEngine
 from marl_coop.players import BASE
 from marl_coop.policy.loading import load_base
@@ -236,6 +236,14 @@ def test_an_engine_that_does_not_start_is_one_line(loaded):
     assert "\n" not in str(caught.value)
 
 
+def test_options_are_judged_before_it_starts(loaded):
+    policy, _ = loaded
+    assert check_team(policy, 8, SMALL) == 256
+    with pytest.raises(EngineError, match="vLLM would not start: .*gpu_memory_utilization") as caught:
+        check_team(policy, 8, SMALL | {"gpu_memory_utilization": "much"})
+    assert "\n" not in str(caught.value)
+
+
 def test_vllm_is_read_only_where_it_was_chosen():
     code = "import marl_coop.ppo.trainer, marl_coop.experiment.experiment, sys; sys.exit('vllm' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -251,4 +259,8 @@ def test_a_process_of_vllm_that_dies_is_one_line(colocated):
     colocated.submit(ask(chat=0, ids=[300], seed=1, max_tokens=200))
     with pytest.raises(EngineError, match="vLLM failed while sampling") as caught:
         colocated.collect()
+    assert "\n" not in str(caught.value)
+    colocated.reset_cache()
+    with pytest.raises(EngineError, match="vLLM took no request: ") as caught:
+        colocated.submit(ask(chat=0, ids=[300], seed=1))
     assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """The engine of vLLM servers, against servers of our own that speak as vLLM does."""
 
 import gc
+import socket
 
 import pytest
 import tiny
@@ -8,7 +9,7 @@ import torch
 from vllm_servers import A, B, ask, engine_of, known, requests
 
 from marl_coop.engines import EngineError, FinishReason
-from marl_coop.engines.vllm_server import VLLMServerEngine
+from marl_coop.engines.vllm_server import Servers, VLLMServerEngine
 from marl_coop.policy.loading import load_base
 
 
@@ -166,6 +167,64 @@ def test_a_chat_that_a_server_has_no_room_for_is_refused(policy, servers):
     engine.submit(ask(chat=0, ids=[3], seed=0))
     with pytest.raises(ValueError, match="the chat 0 was asked already"):
         engine.submit(ask(chat=0, ids=[3], seed=0))
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"token_ids": None}, r"\(choices.0.token_ids: Input should be a valid list\)"),
+        ({"token_ids": ["3"]}, r"\(choices.0.token_ids.0: Input should be a valid integer\)"),
+        ({"token_ids": [-3]}, r"\(choices.0.token_ids.0: Input should be greater than or equal to 0\)"),
+        ({"logprobs": None}, r"\(choices.0.logprobs: .*\)"),
+        ({"logprobs": {"token_logprobs": [None]}}, r"\(choices.0.logprobs.token_logprobs.0: .* valid number\)"),
+        ({"finish_reason": "abort"}, r"\(choices.0.finish_reason: Input should be 'stop' or 'length'\)"),
+    ],
+)
+def test_an_answer_that_is_no_completion_is_one_line_that_says_what_is_wrong_with_it(policy, servers, choice, told):
+    servers[0].behave(choice=choice)
+    said = f"^the vLLM server {servers[0].url} gave no completion with token ids and log-probabilities {told}"
+    with pytest.raises(EngineError, match=said) as caught:
+        engine_of(policy, servers[:1])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_the_base_does_not_have_is_one_line(policy, servers):
+    servers[0].behave(choice={"token_ids": [3, 10**6]})
+    with pytest.raises(EngineError, match=f"{servers[0].url} sampled token 1000000, and the base has [0-9]+: "):
+        engine_of(policy, servers[:1])
+
+
+def test_a_reply_of_another_length_than_asked_for_is_found_by_the_probe(policy, servers):
+    servers[0].behave(choice={"token_ids": [3], "logprobs": {"token_logprobs": [-1.0]}})
+    with pytest.raises(EngineError, match=f"^the vLLM server {servers[0].url} gave 1 ids without an end for"):
+        engine_of(policy, servers[:1])
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(401, r"Its key is to be in the environment: \$VLLM_API_KEY"), (503, "Its own log says more")],
+)
+def test_a_status_that_is_an_error_is_one_line_with_the_remedy(policy, servers, status, remedy):
+    servers[0].behave(status=status)
+    with pytest.raises(EngineError, match=f"{servers[0].url} gave {status}: .*{remedy}$") as caught:
+        engine_of(policy, servers[:1])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_silent_for_too_long_is_one_line_that_names_the_key():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(EngineError, match=rf"{url} was silent for 0.2 s. .* training.engine_options.timeout_s be"):
+            Servers([url], 0.2).positions()
+
+
+@pytest.mark.parametrize("place", ["file", "~nobody-of-that-name/adapters"])
+def test_a_folder_for_adapters_that_cannot_be_one_is_one_line(policy, servers, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match=f"^adapters cannot be published in '{place}': ") as caught:
+        VLLMServerEngine(policy, [servers[0].url], adapter_folder=place)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_does_not_answer_is_one_line(policy):

@@ -7,6 +7,8 @@ It says "ready" once it listens. `GET /seen` tells what it was asked. `POST /beh
     hold           replies to a prompt that begins with this token take a while
     positions      tokens that a chat may have
     fixed          it takes no adapters
+    status         of its answer, in the place of a completion
+    choice         fields of a completion, in the place of its own
 
 `POST /end` ends it.
 """
@@ -81,6 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         for own, other in wrong.get("serves", {}).items():
             if f"-{own}-" in body["model"]:
                 name = next(known for known in self.server.adapters if f"-{other}-" in known)
+        if "status" in wrong:
+            return self.answer(wrong["status"], {"error": {"message": "no"}})
+        assert {body[f"{kind}_penalty"] for kind in ("presence", "frequency")} == {0.0}
         assert (body["top_p"], body["top_k"], body["min_p"], body["ignore_eos"]) == (1.0, -1, 0.0, True)
         with self.server.lock:
             request = Request(
@@ -96,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.engine.reset_cache()
         logprobs = {"token_logprobs": reply.logprobs}
         choice = {"token_ids": reply.ids, "logprobs": logprobs, "finish_reason": reply.finish_reason}
-        return self.answer(200, {"choices": [choice]})
+        return self.answer(200, {"choices": [choice | wrong.get("choice", {})]})
 
     def answer(self, status, content):
         text = json.dumps(content).encode()

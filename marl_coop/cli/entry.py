@@ -79,7 +79,8 @@ def run_command(argv: Sequence[str]) -> int:
         _say(f"error: {error}")
         return 2
     except (EndpointError, EngineError, CheckpointError, LostProcessError, SandboxError, TrainingError) as error:
-        _say(" ".join([f"error: {error}".rstrip(".") + ".", *getattr(error, "__notes__", [again])]))
+        said = f"error: {error}".rstrip(".")
+        _say(" ".join([said if said.endswith("?") else f"{said}.", *getattr(error, "__notes__", [again])]))
         return 1
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # of a path that was given: the library's own are short

@@ -17,7 +17,7 @@ from marl_coop.config import policies
 from marl_coop.config.errors import Keys
 from marl_coop.config.schema import Config
 from marl_coop.config.trial import try_rewards
-from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, VLLM
 from marl_coop.training_rules import check_length, check_shares, check_together, plays_of_task, updates_of
 
 ATTENTIONS = (  # ours, and those of transformers that need no code from elsewhere
@@ -99,6 +99,11 @@ def _check_model(config: Config) -> None:
     with _at(config, "model", "end_of_turn"):
         if section.end_of_turn == "":
             raise ValueError("'' is refused: give a token, or null")
+    with _at(config, "model", "load_in_4bit"):
+        if section.load_in_4bit and (engine := config.training.get("engine")) in VLLM:
+            raise ValueError(f"it must be false: {engine!r} would sample from the plain base; use the embedded engine")
+        if section.load_in_4bit and config.training.get("shard_base"):
+            raise ValueError("it must be false: training.shard_base shares out plain weights")
     with _at(config, "model", "name_or_path"):
         found = find_base(section.name_or_path)
         if isinstance(found, Path) and not (found / "config.json").is_file():

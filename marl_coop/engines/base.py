@@ -12,6 +12,7 @@ samples depends on the requests and the weights, never on their order or on who 
 Axes in names: T positions of a chat, H hidden size.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,6 +66,30 @@ class Generation:
 
 class EngineError(RuntimeError):
     """An engine that fails, or samples from something else than what is trained; one line."""
+
+
+def check_reply(request: Request, reply: Generation, who: str) -> None:
+    """See that a reply is what its request asked for.
+
+    Raises:
+        EngineError: it is not; the message begins with `who` gave it.
+    """
+    ids, most = reply.ids, request.max_tokens
+    stops, stopped = [i in request.stop_ids for i in ids], reply.finish_reason is FinishReason.STOP
+    end = f"ids up to a stop token of the request, and {most} at most"
+    if len(ids) != len(reply.logprobs) or not ids:
+        wrong, want = f"{len(ids)} ids and {len(reply.logprobs)} logprobs", "one logprob for each id, and one id"
+    elif not all(map(math.isfinite, reply.logprobs)):
+        wrong, want = "a log-probability that is not finite", "numbers"
+    elif len(ids) > most or any(stops[:-1]):
+        wrong, want = f"{len(ids)} ids, beyond the end,", end
+    elif len(ids) < most and not stops[-1]:
+        wrong, want = f"{len(ids)} ids without an end", end
+    elif stops[-1] != stopped:
+        wrong, want = f"the reason {str(reply.finish_reason)!r}", "'stop' if the last id is a stop token, else 'length'"
+    else:
+        return
+    raise EngineError(f"{who} gave {wrong} for {request.chat!r}; give {want}")
 
 
 class Engine(Protocol):

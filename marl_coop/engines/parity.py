@@ -9,14 +9,14 @@ another base, at another temperature or with a distribution that is cut off is f
 Axes in names: N sampled tokens of one adapter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from marl_coop.engines.base import Engine, EngineError, Generation, Request
+from marl_coop.engines.base import Engine, EngineError, Generation, Request, check_reply
 from marl_coop.engines.selftest import score_chats
 from marl_coop.players import BASE
 from marl_coop.policy.team import TeamPolicy
@@ -40,7 +40,7 @@ def check_parity(engine: Engine, policy: TeamPolicy, adapters: Sequence[str], co
     Raises:
         EngineError: one does not; the message says which adapter, and what it looks like instead.
     """
-    for copy, replies in zip(copies, _ask(engine, policy, adapters, len(copies)), strict=True):
+    for copy, replies in zip(copies, _ask(engine, policy, adapters, copies), strict=True):
         _judge(copy, replies, adapters)
 
 
@@ -67,20 +67,26 @@ def _judge(
 
 
 def _ask(
-    engine: Engine, policy: TeamPolicy, adapters: Sequence[str], copies: int
+    engine: Engine, policy: TeamPolicy, adapters: Sequence[str], copies: Sequence[str]
 ) -> list[dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]]:
     """Of each copy, for each adapter and the base, its log-probabilities (N,) and those of the trainer under each."""
     rng, everyone = np.random.default_rng(0), (BASE, *adapters)
     vocabulary = policy.config.get_text_config().vocab_size
     prompts = rng.integers(vocabulary, size=(PROMPTS, PROMPT_TOKENS)).tolist()
-    for adapter, (i, ids), copy in product(everyone, enumerate(prompts), range(copies)):
+    asked: dict[Hashable, tuple[Request, str]] = {}
+    for adapter, (i, ids), (copy, who) in product(everyone, enumerate(prompts), enumerate(copies)):
         sampling = {"max_tokens": TOKENS, "temperature": TEMPERATURE, "stop_ids": frozenset(), "seed": i}
-        engine.submit(Request(chat=("probe", adapter, i, copy), ids=ids, adapter=adapter, **sampling))
-    done: dict[object, Generation] = {}
-    while len(done) < len(everyone) * len(prompts) * copies:
-        done |= {generation.chat: generation for generation in engine.collect()}
-    found: list[dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]] = [{} for _ in range(copies)]
-    for adapter, copy in product(everyone, range(copies)):
+        request = Request(chat=("probe", adapter, i, copy), ids=ids, adapter=adapter, **sampling)
+        engine.submit(request)
+        asked[request.chat] = request, who
+    done: dict[Hashable, Generation] = {}
+    while len(done) < len(asked):
+        for reply in engine.collect():
+            request, who = asked[reply.chat]
+            check_reply(request, reply, who)
+            done[reply.chat] = reply
+    found: list[dict[str | None, tuple[Tensor, dict[str | None, Tensor]]]] = [{} for _ in copies]
+    for adapter, copy in product(everyone, range(len(copies))):
         replies = [(ids, done["probe", adapter, i, copy]) for i, ids in enumerate(prompts)]
         chats = [([*ids, *g.ids], list(enumerate(g.logprobs, start=len(ids)))) for ids, g in replies]
         scored = {scorer: score_chats(policy, [(scorer, *chat) for chat in chats], TEMPERATURE) for scorer in everyone}

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,12 @@ class PublishedAdapters:
 
     def __init__(self, policy: TeamPolicy, parent: Path | None = None, prefix: str = ""):
         self.policy, self.prefix = policy, prefix
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        folder, holder = held_folder(parent)
+        try:
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
+            folder, holder = held_folder(parent)
+        except OSError as error:
+            raise _cannot_publish(parent or tempfile.gettempdir(), error) from error
         self.folder = folder.resolve()
         weakref.finalize(self, give_back, self.folder, holder)
         os.chmod(self.folder, 0o755)  # a server may run as another user
@@ -86,8 +90,7 @@ class PublishedAdapters:
         try:
             yield self.folder / ".unfinished"
         except (OSError, SafetensorError) as error:
-            where = str(self.folder.parent)
-            raise EngineError(f"adapters cannot be published in {where!r}: {one_line(error)}") from error
+            raise _cannot_publish(self.folder.parent, error) from error
 
     def _publish(self, unfinished: Path, adapter: str) -> Path:
         content = hashlib.sha256((unfinished / WEIGHTS).read_bytes()).hexdigest()[:16]
@@ -95,3 +98,7 @@ class PublishedAdapters:
         folder = self.folder / f"{self.prefix}{name}-{content}"
         move_into_place(unfinished, folder)
         return folder
+
+
+def _cannot_publish(parent: str | Path, error: Exception) -> EngineError:
+    return EngineError(f"adapters cannot be published in {str(parent)!r}: {one_line(error)}")

@@ -14,9 +14,8 @@ from typing import Any
 from marl_coop.engines.base import EngineError, Generation, Request
 from marl_coop.engines.parity import check_parity
 from marl_coop.engines.published import PublishedAdapters
+from marl_coop.hyperparameters import VLLM_MIN_TEMPERATURE
 from marl_coop.policy.team import TeamPolicy
-
-MIN_TEMPERATURE = 0.01  # vLLM rounds what is below up to it
 
 
 class ServedEngine(ABC):
@@ -76,8 +75,9 @@ class ServedEngine(ABC):
                 f"submit: the chat {request.chat!r} may come to {longest} tokens, and the engine has {most} positions: "
                 "fewer rounds, shorter replies, a model with more, or a larger max_model_len"
             )
-        if request.temperature < MIN_TEMPERATURE:
-            raise ValueError(f"submit: the temperature is {request.temperature}; vLLM has none below {MIN_TEMPERATURE}")
+        if request.temperature < VLLM_MIN_TEMPERATURE:
+            said = f"submit: the temperature is {request.temperature}; vLLM has none below {VLLM_MIN_TEMPERATURE}"
+            raise ValueError(said)
         self._start(request, self._served[request.adapter].name, self._version)
         self._asked.add(request.chat)
 
@@ -119,6 +119,8 @@ def sampling_parameters(request: Request) -> dict[str, Any]:
         "top_k": -1,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,  # as the other two penalties, that of a server's model where nothing is said
+        "frequency_penalty": 0.0,
         "seed": request.seed,
         "stop_token_ids": sorted(request.stop_ids),
         "ignore_eos": True,  # what ends a reply is in the request

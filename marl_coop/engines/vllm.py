@@ -76,30 +76,11 @@ class VLLMEngine(ServedEngine):
 
     def __init__(self, policy: TeamPolicy, max_rows: int, options: Mapping[str, Any]):
         super().__init__(policy, PublishedAdapters(policy))
-        # the base is one, and the copies that a reference or a replay wants are made later
-        adapters = {BASE, *policy.all_adapters, *map(reference_name, policy.adapters)}
-        self._sleeps = _vllm("platforms").current_platform.is_sleep_mode_available()
-        self._asleep = False
-        ours = {
-            "model": policy.base.name_or_path,
-            "dtype": str(policy.dtype).removeprefix("torch."),
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",  # and not the model's, which may cut off
-            "logprobs_mode": "processed_logprobs",
-            "max_num_seqs": max_rows,
-            "enable_sleep_mode": self._sleeps,
-            "enable_lora": True,
-            "max_loras": len(adapters),
-            "max_cpu_loras": 3 * len(adapters),  # new ones are read before old ones go
-            "max_lora_rank": _rank_for(policy),
-        }
+        self._sleeps, self._asleep = _can_sleep(), False
         before = psutil.Process().children()
-        try:
-            with _one_device(policy.device):
-                arguments = _vllm().EngineArgs(**DEFAULTS | dict(options) | ours)
-                self._llm = _vllm().LLMEngine.from_engine_args(arguments, enable_multiprocessing=True)
-        except Exception as error:  # of any kind, and vLLM has said more before
-            raise EngineError(f"vLLM did not start: {one_line(error)}") from error
+        with _failing("did not start"), _one_device(policy.device):
+            arguments = _arguments(policy, max_rows, options)
+            self._llm = _vllm().LLMEngine.from_engine_args(arguments, enable_multiprocessing=True)
         started = [process for process in psutil.Process().children() if process not in before]
         told = self._llm.engine_core.outputs_queue
         threading.Thread(target=_tell_of_death, args=[started, told], daemon=True).start()
@@ -116,16 +97,15 @@ class VLLMEngine(ServedEngine):
         parameters = _vllm().SamplingParams(**sampling_parameters(request), detokenize=False, output_kind=whole)
         number = str(next(self._numbers))
         prompt = {"prompt_token_ids": request.ids}
-        self._llm.add_request(number, prompt, parameters, lora_request=self._loras[name])
+        with _failing("took no request"):
+            self._llm.add_request(number, prompt, parameters, lora_request=self._loras[name])
         self._running[number] = request.chat, version
 
     def _wait(self) -> list[Generation]:
         done: list[Generation] = []
         while not done:
-            try:
+            with _failing("failed while sampling"):
                 outputs: list[Any] = self._llm.step()
-            except Exception as error:  # of any kind: its process may be gone
-                raise EngineError(f"vLLM failed while sampling: {one_line(error) or type(error).__name__}") from error
             done = [self._generation(output) for output in outputs if output.finished]
         return done
 
@@ -144,7 +124,8 @@ class VLLMEngine(ServedEngine):
         )
 
     def _drop(self) -> None:
-        self._llm.abort_request([*self._running])
+        with _failing("did not drop its requests"):
+            self._llm.abort_request([*self._running])
         self._running = {}
 
     def _load(self, new: Mapping[str, Path], old: Mapping[str, Path]) -> None:
@@ -157,15 +138,61 @@ class VLLMEngine(ServedEngine):
 
     def submit(self, request: Request) -> None:
         if self._asleep:
-            self._llm.wake_up()
+            with _failing("did not wake up"):
+                self._llm.wake_up()
             self._asleep = False
         super().submit(request)
 
     def sleep(self) -> None:
         super().sleep()
         if self._sleeps and not self._asleep:
-            self._llm.sleep(level=1)
+            with _failing("did not go to sleep"):
+                self._llm.sleep(level=1)
             self._asleep, self._ready = True, False
+
+
+def check_team(policy: TeamPolicy, max_rows: int, options: Mapping[str, Any]) -> int:
+    """See, without starting it, that vLLM takes a team with these options; returns the tokens that a chat may have.
+
+    Raises:
+        EngineError: it does not.
+    """
+    with _failing("would not start"), _one_device(policy.device):
+        return _arguments(policy, max_rows, options).create_engine_config().model_config.max_model_len
+
+
+def _arguments(policy: TeamPolicy, max_rows: int, options: Mapping[str, Any]) -> Any:
+    # the base is one, and the copies that a reference or a replay wants are made later
+    adapters = {BASE, *policy.all_adapters, *map(reference_name, policy.adapters)}
+    ours = {
+        "model": policy.base.name_or_path,
+        "dtype": str(policy.dtype).removeprefix("torch."),
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # and not the model's, which may cut off
+        "logprobs_mode": "processed_logprobs",
+        "max_num_seqs": max_rows,
+        "enable_sleep_mode": _can_sleep(),
+        "enable_lora": True,
+        "max_loras": len(adapters),
+        "max_cpu_loras": 3 * len(adapters),  # new ones are read before old ones go
+        "max_lora_rank": _rank_for(policy),
+    }
+    return _vllm().EngineArgs(**DEFAULTS | dict(options) | ours)
+
+
+def _can_sleep() -> bool:
+    return _vllm("platforms").current_platform.is_sleep_mode_available()
+
+
+@contextmanager
+def _failing(how: str) -> Iterator[None]:
+    """Makes an EngineError of whatever vLLM raises, of any kind: its process may be gone. It has said more before."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(f"vLLM {how}: {one_line(error) or type(error).__name__}") from error
 
 
 def _vllm(module: str = "") -> Any:

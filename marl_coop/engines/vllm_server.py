@@ -15,22 +15,43 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from envs.core.tokens import one_line
-from marl_coop.credentials import key_of, masked
+from marl_coop.credentials import masked, sent_key
 from marl_coop.engines.base import EngineError, FinishReason, Generation, Request
 from marl_coop.engines.published import PublishedAdapters
 from marl_coop.engines.served import ServedEngine, sampling_parameters
+from marl_coop.policy.loading import vocabulary
 from marl_coop.policy.team import TeamPolicy
 
 CONNECT_S = 10.0
 KEY = "VLLM_API_KEY"
-IS_IT = "Is that its address, up to /v1?"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Logprobs(_Part):
+    token_logprobs: list[float]
+
+
+class _Choice(_Part):
+    token_ids: list[Annotated[int, Field(ge=0)]]
+    logprobs: _Logprobs
+    finish_reason: Literal["stop", "length"]
+
+
+class _Completion(_Part):
+    """What is read of a server's answer."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
 
 
 class VLLMServerEngine(ServedEngine):
@@ -44,7 +65,7 @@ class VLLMServerEngine(ServedEngine):
         timeout_s: seconds that a server may be silent over one reply.
 
     Raises:
-        EngineError: a server does not answer.
+        EngineError: a server does not answer, or the folder cannot be used.
     """
 
     def __init__(
@@ -52,7 +73,10 @@ class VLLMServerEngine(ServedEngine):
     ):
         # all processes of a run know an adapter by one name, and no other run does
         (run,) = broadcast_object_list([secrets.token_hex(4)])
-        parent = None if adapter_folder is None else Path(adapter_folder).expanduser()
+        try:
+            parent = None if adapter_folder is None else Path(adapter_folder).expanduser()
+        except RuntimeError as error:  # of a user who is not there
+            raise EngineError(f"adapters cannot be published in {adapter_folder!r}: {one_line(error)}") from error
         super().__init__(policy, PublishedAdapters(policy, parent, prefix=f"{run}-"))
         self._servers = Servers(urls, timeout_s)
         if PartialState().is_main_process:  # the others may still be at play when one of them fails
@@ -85,17 +109,22 @@ class VLLMServerEngine(ServedEngine):
 
     def _generation(self, answer: dict[str, Any], chat: Hashable, url: str, version: int) -> Generation:
         try:
-            (choice,) = answer["choices"]
-            return Generation(
-                chat=chat,
-                ids=choice["token_ids"],
-                logprobs=choice["logprobs"]["token_logprobs"],
-                finish_reason=FinishReason(choice["finish_reason"]),
-                version=version,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            problem = f"no completion with token ids and log-probabilities ({type(error).__name__}: {error})"
-            raise EngineError(f"the vLLM server {url} gave {problem}. Is it vLLM?") from error
+            (choice,) = _Completion.model_validate(answer).choices
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            problem = f"no completion with token ids and log-probabilities ({place}: {one_line(first['msg'])})"
+            raise EngineError(f"the vLLM server {url} gave {problem}. Is it vLLM, of a tested release?") from error
+        known = vocabulary(self.policy.base)
+        if (token := max(choice.token_ids, default=0)) >= known:
+            raise EngineError(f"the vLLM server {url} sampled token {token}, and the base has {known}: it has another")
+        return Generation(
+            chat=chat,
+            ids=choice.token_ids,
+            logprobs=choice.logprobs.token_logprobs,
+            finish_reason=FinishReason(choice.finish_reason),
+            version=version,
+        )
 
     def _drop(self) -> None:
         for reply in self._replies:
@@ -117,12 +146,19 @@ class Servers:
     Args:
         urls: base addresses.
         timeout_s: seconds that a server may be silent over one answer.
+
+    Raises:
+        EngineError: their key is none.
     """
 
     def __init__(self, urls: Sequence[str], timeout_s: float):
         self.urls = [url.rstrip("/") for url in urls]
-        key = key_of(KEY)
+        try:
+            key = sent_key(KEY)
+        except ValueError as error:
+            raise EngineError(str(error)) from error
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout_s = timeout_s
         self._client = httpx.AsyncClient(
             headers=self.headers,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
@@ -169,7 +205,8 @@ class Servers:
 
     async def _models(self, url: str) -> list[dict[str, Any]]:
         answer = await self._json(self._client.get(f"{url}/models"), url)
-        return answer["data"] if isinstance(answer.get("data"), list) else []
+        found = answer.get("data")
+        return [model for model in found if isinstance(model, dict)] if isinstance(found, list) else []
 
     async def _load(self, url: str, name: str, folder: Path) -> None:
         response = await self._request(url, "load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
@@ -186,9 +223,7 @@ class Servers:
     async def _json(self, sent: Coroutine[Any, Any, httpx.Response], url: str) -> dict[str, Any]:
         response = await self._answered(sent, url)
         if not response.is_success:
-            lost = response.status_code == 404 and "does not exist" in response.text
-            ask = "Was it started again, or has another process of this run ended?" if lost else IS_IT
-            raise EngineError(f"the vLLM server {url} gave {_said(response)}. {ask}")
+            raise EngineError(f"the vLLM server {url} gave {_said(response)}. {_remedy(response)}")
         try:
             answer = response.json()
         except ValueError as error:
@@ -198,6 +233,9 @@ class Servers:
     async def _answered(self, sent: Coroutine[Any, Any, httpx.Response], url: str) -> httpx.Response:
         try:
             return await sent
+        except httpx.ReadTimeout as error:
+            silent = f"the vLLM server {url} was silent for {self._timeout_s:g} s"
+            raise EngineError(f"{silent}. Does it run, or must training.engine_options.timeout_s be more?") from error
         except httpx.HTTPError as error:
             said = masked(f"{type(error).__name__}: {one_line(error)}".removesuffix(": "), KEY)
             raise EngineError(f"the vLLM server {url} does not answer ({said}). Does it run?") from error
@@ -228,6 +266,18 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def _stop(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
     """Close the connections and then the loop that they belong to."""
     loop.create_task(client.aclose()).add_done_callback(lambda _: loop.stop())
+
+
+def _remedy(response: httpx.Response) -> str:
+    match response.status_code:
+        case 401 | 403:
+            return f"Its key is to be in the environment: ${KEY}"
+        case 404 if "does not exist" in response.text:
+            return "Was it started again, or has another process of this run ended?"
+        case 404 | 405:
+            return "Is that its address, up to /v1?"
+        case _:
+            return "Its own log says more"
 
 
 def _said(response: httpx.Response) -> str:

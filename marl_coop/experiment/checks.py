@@ -20,8 +20,9 @@ from marl_coop import training_rules
 from marl_coop.config import policies
 from marl_coop.config.errors import ConfigError, Keys
 from marl_coop.config.schema import Config
-from marl_coop.engines import EngineError, selftest, vllm_server
+from marl_coop.engines import EngineError, selftest, vllm, vllm_server
 from marl_coop.experiment import setup
+from marl_coop.hyperparameters import VLLM
 from marl_coop.policy.adapters import check_adapter, digest
 from marl_coop.policy.compat import get_reporting_integration_callbacks
 from marl_coop.ppo.config import MultiAgentPPOConfig
@@ -66,11 +67,12 @@ def checks_of_start(
     return {
         "confinement of code that a model writes": partial(check_confinement, config, games),
         "optimiser, schedule, trackers": partial(try_training, config, args),
-        "servers of the engine": partial(check_engine, config, args),
+        "servers of the engine": partial(check_servers, config, args),
         "endpoints that play": partial(check_endpoints, config, args),
         "saved adapters to start from": partial(setup.starting_points, config, base),
         "frozen adapters": partial(check_frozen, config, base, args),
         "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
+        "play by the engine": partial(check_engine, config, args, base, longest),
     }
 
 
@@ -123,7 +125,7 @@ def try_training(config: Config, args: MultiAgentPPOConfig) -> None:
         raise config.error(keys, f"{config.training.get(keys[1])!r} is refused: {one_line(error)}") from error
 
 
-def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:
+def check_servers(config: Config, args: MultiAgentPPOConfig) -> None:
     """Refuse servers that do not answer, before a warm-up is made for them.
 
     Raises:
@@ -134,6 +136,35 @@ def check_engine(config: Config, args: MultiAgentPPOConfig) -> None:
             vllm_server.Servers(args.engine_options["urls"], vllm_server.CONNECT_S).positions()
         except EngineError as error:
             raise config.error(("training", "engine_options"), str(error)) from error
+
+
+def check_engine(config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int) -> None:
+    """Refuse vLLM that cannot play this team, before a warm-up is made for it: servers sample a few tokens from new
+    adapters, and vLLM in process judges what it would be started with. `base` comes back without any.
+
+    Raises:
+        ConfigError: it cannot, or a chat of `longest` tokens has no room there.
+    """
+    if args.engine not in VLLM:
+        return
+    keys: Keys = ("training", "engine_options")
+    with torch.random.fork_rng():
+        policy = setup.make_policy(config, base, args).to(args.device)
+    try:
+        if args.engine == "vllm":
+            most = vllm.check_team(policy, args.max_rows, args.engine_options)
+        else:
+            engine = vllm_server.VLLMServerEngine(policy, **args.engine_options)
+            engine.load_adapters(0)
+            PartialState().wait_for_everyone()  # servers forget the team with the first one's engine
+            most = engine.max_positions
+    except EngineError as error:
+        raise config.error(keys, str(error)) from error
+    finally:
+        policy.unload()
+    if longest > most:
+        problem = f"a chat may come to {longest} tokens, and vLLM has {most} positions"
+        raise config.error(keys, f"{problem}: a larger max_model_len, fewer rounds or shorter replies")
 
 
 def check_endpoints(config: Config, args: MultiAgentPPOConfig) -> None:

@@ -195,7 +195,8 @@ class Experiment:
             LostProcessError: another of its own processes has ended.
         """
         hear_stops()
-        self.check_model()
+        with naming_lost_processes():
+            self.check_model()
         try:
             with ExitStack() as stack, naming_lost_processes():
                 self._begin(stack)
@@ -217,10 +218,10 @@ class Experiment:
 
     def check_model(self) -> None:
         """See by a few chats that the model carries the adapters, and is sampled from and trained as its own forward
-        means, that the servers of its engine answer, and that saved adapters to start from are there and fit.
+        means, that vLLM plays it where that is the engine, and that saved adapters to start from are there and fit.
 
         Raises:
-            ConfigError: it is not; the message says what differs. A server does not.
+            ConfigError: it is not; the message says what differs.
         """
         for check in checks.checks_of_start(self.config, self.args, self.base, self.longest_chat).values():
             check()

@@ -16,7 +16,7 @@ from envs.core.lookup import find
 from envs.core.tokens import one_line
 from marl_coop.engines import Engine, vllm, vllm_server
 from marl_coop.engines.embedded import EmbeddedEngine
-from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES, WITHOUT_EFFECT
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE, NUM_MINI_BATCHES, NUM_UPDATES, VLLM, WITHOUT_EFFECT
 from marl_coop.policy.compat import TrainingConfig, keep_to_one_gpu, limit_waiting
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo import launch
@@ -201,7 +201,7 @@ class MultiAgentPPOConfig(TrainingConfig):
         if refused := refused_together(vars(self)):
             raise ValueError("training.{}: {}".format(*refused))
         if self.importance is None:
-            self.importance = "truncated" if self.engine in ("vllm", "vllm_server") else "sampler"
+            self.importance = "truncated" if self.engine in VLLM else "sampler"
         choices = {
             "advantage": ("gae", "counterfactual", "group"),
             "scale_rewards": ("none", "group", "batch"),

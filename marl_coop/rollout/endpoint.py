@@ -10,7 +10,7 @@ from envs.core.env import CoopEnv
 from envs.core.episode import Phase
 from envs.core.task import Seat
 from envs.core.tokens import first_tokens, message_tokens, one_line
-from marl_coop.credentials import key_of, masked
+from marl_coop.credentials import masked, sent_key
 from marl_coop.engines import FinishReason
 
 KEY = "OPENAI_API_KEY"
@@ -61,7 +61,10 @@ class Endpoint:
             raise EndpointError("an endpoint needs the openai client: pip install --editable '.[endpoint]'") from error
         self.url, self.model, self.name = url, model, model
         self.system, self.temperature, self.max_tokens = system, temperature, max_tokens
-        key = key_of(KEY) or "none"  # the client wants one, and local servers read none
+        try:
+            key = sent_key(KEY) or "none"  # the client wants one, and local servers read none
+        except ValueError as error:
+            raise EndpointError(str(error)) from error
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT_S, max_retries=retries)
 
     def reply(self, env: CoopEnv, seat: Seat) -> str:

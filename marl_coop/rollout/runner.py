@@ -18,6 +18,7 @@ from envs.core.seeds import stable_seed
 from envs.core.task import Seat
 from envs.core.tokens import written
 from marl_coop.engines import Engine, EngineError, FinishReason, Generation, Request
+from marl_coop.engines.base import check_reply
 from marl_coop.players import Mix, Player, Sampled, player_name
 from marl_coop.profiling import phase
 from marl_coop.rollout.chat import Chat
@@ -148,7 +149,7 @@ class _Session:
         self.engine, self.slots = engine, slots
         self._environments = ThreadPoolExecutor(ENVIRONMENT_THREADS)
         self._endpoints = ThreadPoolExecutor(ENDPOINT_THREADS)
-        self._asked: dict[Hashable, tuple[_EpisodeSlot, Seat]] = {}
+        self._asked: dict[Hashable, tuple[_EpisodeSlot, Seat, Request]] = {}
         self._answering: dict[Future[Answer], tuple[_EpisodeSlot, Seat]] = {}
         self._ending: dict[Future[None], _EpisodeSlot] = {}  # steps after which nothing more is asked
         self._stepping = {self._environments.submit(slot.prepare): slot for slot in slots}
@@ -165,7 +166,7 @@ class _Session:
                 wait(self._stepping)
             elif self._asked:
                 for generation in self._collect():
-                    slot, seat = self._asked.pop(generation.chat)
+                    slot, seat, _ = self._asked.pop(generation.chat)
                     slot.take_sample(seat, generation)
                     self._step_if_ready(slot)
             else:
@@ -196,11 +197,8 @@ class _Session:
         if strange := next((chat for chat in chats if chat not in self._asked or chats.count(chat) > 1), None):
             raise EngineError(f"{place} gave a reply of {strange!r} that nobody waits for; give each once")
         for one in done:
-            if len(one.ids) != len(one.logprobs) or not one.ids:
-                counts = f"{len(one.ids)} ids and {len(one.logprobs)} logprobs"
-                raise EngineError(f"{place} gave {counts} for {one.chat!r}; give one logprob for each id, and one id")
-            if not all(map(math.isfinite, one.logprobs)):
-                raise EngineError(f"{place} gave a log-probability that is not finite for {one.chat!r}")
+            *_, request = self._asked[one.chat]
+            check_reply(request, one, place)
         return done
 
     def close(self) -> None:
@@ -220,7 +218,7 @@ class _Session:
                 self._answering[self._endpoints.submit(player.answer, slot.env, seat, slot.seed(seat))] = slot, seat
             else:
                 request = slot.request(seat)
-                self._asked[request.chat] = slot, seat
+                self._asked[request.chat] = slot, seat, request
                 self.engine.submit(request)
         self._step_if_ready(slot)
 
