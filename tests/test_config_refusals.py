@@ -24,6 +24,9 @@ def test_what_is_said_of_all_other_terms_must_be_keys(tmp_path):
     [
         ("studies/terms.yaml", "an ablation: marl-coop ablate .*terms.yaml runs it"),
         ("batteries/quick.yaml", "a battery: marl-coop eval RUN --battery .*quick.yaml plays it"),
+        ("accelerate/ddp.yaml", "a launch file: accelerate launch --config_file .*ddp.yaml train.py --config MINE"),
+        ("sweeps/learning_rate.yaml", "a sweep: wandb sweep .*learning_rate.yaml begins it"),
+        ("prices/example.yaml", "prices: marl-coop ledger RUN --prices .*example.yaml reckons by them"),
     ],
 )
 def test_a_file_of_another_command_is_told_by_what_runs_it(file, what):
@@ -104,6 +107,7 @@ def test_a_configuration_cannot_be_changed():
         ),
         ("training: {lr: '???'}", "mine.yaml: training.lr: ??? was left to fill: give it a value in a later file"),
         ("seed: ${nothing}", "mine.yaml: seed: Interpolation key 'nothing' not found"),
+        ("lora: {target_modules: [q_proj, '${x}']}", "mine.yaml: lora.target_modules.1: Interpolation key 'x' not"),
         ("seed: 1\nseed: 2", "mine.yaml: not valid YAML: line 2: found duplicate key seed"),
         ("seed: [1", "mine.yaml: not valid YAML: line 2: "),
         ("- seed", "mine.yaml: must hold `key: value` lines, not a list"),

@@ -1,6 +1,7 @@
 """`marl-coop doctor`: what it finds is what would stop a run, and its memory is what a run takes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -16,7 +17,7 @@ from envs.core.episode import Phase
 from marl_coop import cli
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import doctor, memory, setup
-from marl_coop.experiment.machine import State, check_versions
+from marl_coop.experiment.machine import Check, State, _check_disk, check_versions
 from marl_coop.policy.footprint import Footprint, LiveBytes, footprint
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.rollout import limits
@@ -54,13 +55,30 @@ def counted(monkeypatch):
     monkeypatch.setattr(memory, "sizes_of", lambda *_, **__: SIZES)
 
 
-def memory_of(*overrides, gpus=0, gpu_memory=None):
-    """What the doctor says of the memory of a tiny model, by name."""
+def memory_of(*overrides, gpus=0, gpu_memory=None, refused=()):
+    """What the doctor says of the memory of a tiny model, by name, after some checks have failed."""
     config = load_config([], ["training.report_to=none", "training.use_cpu=true", *overrides])
-    found = doctor.Examined(config, args=setup.training_arguments(config), base=tiny.base_model(64))
+    failures = [Check(name, State.FAILURE, "") for name in refused]
+    found = doctor.Examined(config, failures, args=setup.training_arguments(config), base=tiny.base_model(64))
     found.lengths = limits.Lengths(told=8, turns={Phase.FINAL: 1}, replies={}, heard=0)
     found.args.limit_replies(dict.fromkeys(Phase, 8))
     return {check.name: check for check in doctor.check_memory(found, gpus, gpu_memory)}
+
+
+def test_a_run_that_keeps_to_the_cpu_has_main_memory_although_a_gpu_is_here(counted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert memory_of()["memory, learning"].found.endswith("of main memory")
+
+
+def test_a_budget_below_two_chats_is_kept_where_one_fits(counted, monkeypatch):
+    monkeypatch.setattr(memory, "largest_micro_batch", lambda sizes, work, *_: work.chat)
+    assert memory_of("training.micro_batch_tokens=40")["largest micro-batch"].state is State.OK  # of chats of 32
+    assert memory_of("training.micro_batch_tokens=64")["largest micro-batch"].state is State.WARNING
+
+
+def test_memory_is_counted_whatever_fails_beside_the_model(counted):
+    assert "memory, learning" in memory_of(refused=["servers of the engine", "folder of the run"])
+    assert memory_of(refused=["frozen adapters"]).keys() == {"memory"}
 
 
 def test_a_size_of_a_gpu_alone_means_one_gpu(counted):
@@ -118,6 +136,49 @@ def test_without_a_model_the_doctor_says_what_it_could_not_try(tmp_path, capsys)
     said = capsys.readouterr().out
     assert "there is no folder" in said
     assert said.count("not tried") >= 3
+
+
+def states(place, *more):
+    """What the doctor finds of a configuration, by the name of each check."""
+    return {check.name: check.state for check in doctor.examine(load_config([], words(place, *more)[3:])).checks}
+
+
+def test_without_a_model_all_is_tried_that_needs_none(tmp_path):
+    engine = ["training.engine=vllm_server", "training.engine_options.urls=[http://localhost:1/v1]"]
+    found = states(tmp_path, *engine)
+    assert found["servers of the engine"] is State.FAILURE
+    assert found["optimiser, schedule, trackers"] is found["folder of the run"] is State.OK
+    assert found["endpoints that play"] is State.UNTRIED
+
+
+def test_a_check_that_cannot_be_made_keeps_its_line(tmp_path, monkeypatch):
+    names = states(tmp_path).keys()
+    monkeypatch.setattr(setup, "training_arguments", refuse)
+    found = states(tmp_path)
+    assert found.keys() == names and found["optimiser, schedule, trackers"] is State.UNTRIED
+
+
+def refuse(config):
+    raise config.error(("training",), "refused")
+
+
+def test_what_train_refuses_of_a_new_run_the_doctor_does(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").touch()
+    found = states(tmp_path / "nowhere", f"output_dir={tmp_path / 'run'}")
+    assert found["folder of the run"] is State.FAILURE
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    values = "values that fit each other, reward terms"
+    assert states(tmp_path)[values] is State.OK
+    assert states(tmp_path, "evaluation.best=success")[values] is State.FAILURE
+
+
+def test_the_disk_of_a_folder_that_nobody_can_write_is_a_failure(monkeypatch):
+    for place in ("~nobody-of-that-name/x", "/proc/x"):
+        with monkeypatch.context() as patch:
+            patch.chdir("/proc" if place.startswith("~") else "/")
+            assert _check_disk("disk of the output", Path(place)).state is State.FAILURE
 
 
 def test_a_release_outside_its_range_is_a_warning_and_one_that_is_missing_a_failure():

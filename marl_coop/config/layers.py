@@ -22,6 +22,9 @@ UNFILLED = "???"  # what a file leaves to later ones
 OF_OTHERS = {  # a key that no experiment has -> what a file with it is
     "arms": "an ablation: marl-coop ablate {} runs it",
     "conditions": "a battery: marl-coop eval RUN --battery {} plays it",
+    "compute_environment": "a launch file: accelerate launch --config_file {} train.py --config MINE starts one",
+    "parameters": "a sweep: wandb sweep {} begins it",
+    "currency": "prices: marl-coop ledger RUN --prices {} reckons by them",
 }
 OTHERS = "*"  # in the section `rewards`: every term that a file does not name
 
@@ -59,7 +62,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
             raise ConfigError(f"{UNFILLED} was left to fill: give it a value in a later file or override", keys, source)
         return _plain(merged, finished=True)
     except OmegaConfBaseException as error:
-        keys = tuple(str(error.full_key or "").split("."))
+        keys = tuple(re.split(r"[.\[]", str(error.full_key or "").replace("]", "")))  # of a list: `command[7]`
         raise ConfigError(str(error).splitlines()[0], keys, source_of(keys, layers)) from error
 
 

@@ -31,6 +31,8 @@ from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import step_of
 from marl_coop.runs.rundir import RunError
 
+FROZEN = "frozen adapters"
+OWN_FORWARD = "sampling and learning by the model's own forward"
 KEYS: dict[str | int, Keys] = {  # by the argument of the self-test that is to be another
     "adapters": ("policies",),
     "lora": ("lora", "target_modules"),
@@ -63,15 +65,28 @@ def checks_of_start(
     config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
 ) -> dict[str, Callable[[], object]]:
     """What a run tries before it writes anything, by name; each raises ConfigError where the run cannot be."""
+    return checks_without_model(config, args) | checks_of_model(config, args, base, longest)
+
+
+def checks_without_model(config: Config, args: MultiAgentPPOConfig) -> dict[str, Callable[[], object]]:
+    """Those of `checks_of_start` for which no model need be there."""
     games = [make.cls for make in (config.make_env, config.make_evaluation_env, *config.levels)]
     return {
         "confinement of code that a model writes": partial(check_confinement, config, games),
         "optimiser, schedule, trackers": partial(try_training, config, args),
         "servers of the engine": partial(check_servers, config, args),
+    }
+
+
+def checks_of_model(
+    config: Config, args: MultiAgentPPOConfig, base: PreTrainedModel, longest: int
+) -> dict[str, Callable[[], object]]:
+    """The others of `checks_of_start`: what plays beside the model, or is loaded into it, and the model itself."""
+    return {
         "endpoints that play": partial(check_endpoints, config, args),
         "saved adapters to start from": partial(setup.starting_points, config, base),
-        "frozen adapters": partial(check_frozen, config, base, args),
-        "sampling and learning by the model's own forward": partial(check_model, config, base, args.device, longest),
+        FROZEN: partial(check_frozen, config, base, args),
+        OWN_FORWARD: lambda: check_model(config, base, args.device, longest),
         "play by the engine": partial(check_engine, config, args, base, longest),
     }
 

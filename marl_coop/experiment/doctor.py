@@ -8,14 +8,15 @@ import psutil
 import torch
 
 from envs.core.tokens import one_line
-from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import vllm
 from marl_coop.experiment import checks, memory, setup
-from marl_coop.experiment.machine import GIB, Check, State, failed
+from marl_coop.experiment.machine import GIB, Check, State
+from marl_coop.experiment.start import check_folder, check_values
 from marl_coop.ppo.config import ENGINES
 
+COUNTED = (checks.FROZEN, checks.OWN_FORWARD)  # without which no memory can be counted
 CONTEXT_GIB = 0.6  # that CUDA and its libraries take of a device
 
 
@@ -48,10 +49,13 @@ class Examined:
 def examine(config: Config) -> Examined:
     """Do all that the start of a run does with a configuration, one after the other; `train --dry-run` has the same."""
     found = Examined(config)
-    found.attempt("values that fit each other, reward terms", lambda: check_config(config))
+    found.attempt("values that fit each other, reward terms", lambda: check_values(config))
+    found.attempt("folder of the run", lambda: check_folder(config))
     found.args = found.attempt("training arguments", lambda: setup.training_arguments(config))
     args = found.args
     found.attempt("shares of the processes", lambda: checks.check_shares(config, args), args)
+    for name, check in checks.checks_without_model(config, args).items():
+        found.attempt(name, check, args)
     environments = found.attempt("environments", lambda: setup.make_environments(config))
     found.env = environments and environments[0]
     loaded = found.attempt("model and tokenizer", lambda: setup.load_model(config), args)
@@ -63,7 +67,7 @@ def examine(config: Config) -> Examined:
         "longest chat against positions", lambda: setup.settle_limits(config, args, base, tokenizer), chat
     )
     longest = found.lengths.chat(args.max_tokens) if found.lengths else 0
-    for name, check in checks.checks_of_start(config, args, base, longest).items() if args else ():
+    for name, check in checks.checks_of_model(config, args, base, longest).items():
         found.attempt(name, check, found.lengths)
     return found
 
@@ -78,11 +82,12 @@ def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterat
         gpus: how many there are to be; 0: what is here, a GPU or the CPU.
         gpu_memory: GiB of each; None: of the first one here.
     """
-    if found.lengths is None or failed(found.checks):
-        yield Check("memory", State.UNTRIED, "the model cannot be used: see above")
+    unusable = [check.name for check in found.checks if check.state is not State.OK and check.name in COUNTED]
+    if found.lengths is None or unusable:
+        yield Check("memory", State.UNTRIED, "the model, or an adapter, cannot be used: see above")
         return
     config, args, model = found.config, found.args, found.base.config
-    here = torch.cuda.device_count()
+    here = 0 if args.use_cpu else torch.cuda.device_count()
     on_gpu = bool(gpus or gpu_memory or here)
     if on_gpu and gpu_memory is None and not here:
         yield Check("memory", State.UNTRIED, "no GPU is here to ask", "--gpu-memory GIB")
@@ -107,7 +112,7 @@ def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterat
         remedy = "" if fits else REMEDIES[phase.name]
         yield Check(f"memory, {phase.name}", State.OK if fits else State.WARNING, said, remedy)
     most = memory.largest_micro_batch(sizes, work, capacity, processes, args.shard_base and processes > 1)
-    fits = most >= args.micro_batch_tokens
+    fits = most >= work.micro * work.chat
     said = f"{most} tokens fit; training.micro_batch_tokens is {args.micro_batch_tokens}, a chat {work.chat} at most"
     remedy = "" if fits else f"training.micro_batch_tokens={most}" if most else "a smaller model, or shorter chats"
     yield Check("largest micro-batch", State.OK if fits else State.WARNING, said, remedy)
@@ -118,7 +123,7 @@ def check_memory(found: Examined, gpus: int, gpu_memory: float | None) -> Iterat
 REMEDIES = {
     "loading": "a smaller model, or model.load_in_4bit=true",
     "warm-up": "a smaller warmup.micro_batch_size",
-    "play": "fewer training.episodes_per_update or evaluation.batch_size, or training.engine=vllm_server",
+    "play": "a smaller training.max_rows, fewer training.episodes_per_update, or training.engine=vllm_server",
     "play beside vLLM": "a smaller training.engine_options.gpu_memory_utilization, or training.engine=vllm_server",
     "reference": "a smaller training.micro_batch_tokens",
     "learning": "a smaller training.micro_batch_tokens, or training.gradient_checkpointing=true",
@@ -135,7 +140,7 @@ def _whole(on_gpu: bool, gpu_memory: float | None) -> float:
 def _capacity(on_gpu: bool, gpu_memory: float | None, base: Any) -> float:
     """Bytes that a run may take: of a GPU but for what CUDA takes, else of main memory, where the base is by now."""
     if on_gpu:
-        return _whole(on_gpu, gpu_memory) - CONTEXT_GIB * GIB
+        return max(0.0, _whole(on_gpu, gpu_memory) - CONTEXT_GIB * GIB)
     return psutil.virtual_memory().available + base.get_memory_footprint()
 
 

