@@ -9,14 +9,17 @@ spent waiting for servers. The gain is at most (playing + learning) / the longer
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
+from support.fresh import in_fresh_process
+
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.config.schema import load_config
 
 
@@ -56,8 +59,8 @@ def measure(files: Sequence[Path], overrides: Sequence[str]) -> Seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE", help="as for train.py")
-    parser.add_argument("--updates", type=int, default=6, help="of each run (default: 6)")
-    parser.add_argument("--repeats", type=int, default=3, help="of both ways in turn (default: 3)")
+    parser.add_argument("--updates", type=count, default=6, help="of each run (default: 6)")
+    parser.add_argument("--repeats", type=count, default=3, help="of both ways in turn (default: 3)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     usual = ["training.engine=vllm_server", "warmup.steps=0", f"training.num_updates={args.updates}"]
@@ -66,9 +69,7 @@ def main() -> None:
     for _ in range(args.repeats):
         found: list[Seconds] = []
         for ahead in ("false", "true"):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                words = [*usual, f"training.async_play={ahead}"]
-                found.append(pool.submit(measure, args.config, words).result())
+            found.append(in_fresh_process(measure, args.config, [*usual, f"training.async_play={ahead}"]))
         in_turn, one_ahead = found
         parts = f"{in_turn.waiting:.2f} | {in_turn.update - in_turn.waiting:.2f}"
         gain = in_turn.update / one_ahead.update
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -6,11 +6,14 @@ prints tokens per second of a forward pass over chats and of decoding one token 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 
 import torch
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.config.schema import Config
 from marl_coop.experiment import setup
 from marl_coop.policy.allocator import keep_freed_memory
@@ -52,9 +55,9 @@ class Chats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=Config().model.name_or_path, help="a folder or name (default: %(default)s)")
-    parser.add_argument("--chats", type=int, default=64, help="in a batch (default: 64)")
-    parser.add_argument("--tokens", type=int, default=160, help="of each chat (default: 160)")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
+    parser.add_argument("--chats", type=count, default=64, help="in a batch (default: 64)")
+    parser.add_argument("--tokens", type=count, default=160, help="of each chat (default: 160)")
+    parser.add_argument("--repeats", type=count, default=5, help="of each measurement (default: 5)")
     args = parser.parse_args()
     keep_freed_memory()
     model, _ = load_base(args.model, setup.dtype_of(Config()))
@@ -75,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

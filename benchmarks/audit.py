@@ -6,10 +6,13 @@ writes docs/audit.md: what every exploit earns under each preset, on each enviro
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import envs
 from envs.scripted.honest import IDEAL
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.config.schema import load_config
 from marl_coop.evaluation.audit import MODES, Audited, audit, play_exploits
 from rewards import RewardStack
@@ -91,7 +94,7 @@ were written before it: log2(entries) bits, with the entry that is paid for.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=400, help="tasks per policy (default: 400)")
+    parser.add_argument("--episodes", type=count, default=400, help="tasks per policy (default: 400)")
     parser.add_argument("--output", type=Path, default=Path("docs/audit.md"), help="default: docs/audit.md")
     args = parser.parse_args()
     episodes = args.episodes
@@ -126,4 +129,4 @@ def cell(audited: Audited) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -38,6 +38,7 @@ from envs.repository.git import Repository
 from envs.repository.merge import MergePolicy, merge_trees
 from envs.scripted.cooperbench import Gold
 from envs.scripted.play import play
+from marl_coop.cli import run_script
 
 DOCS = Path("docs/cooperbench.md")
 START, END = "<!-- figures -->\n", "<!-- end of figures -->"
@@ -321,4 +322,4 @@ def report(done: Done) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -12,6 +12,7 @@ episodes on the same tasks, to which every file's paired difference is given.
 import argparse
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from envs.cooperbench.evaluation import Evaluator
 from envs.cooperbench.tasks import built_by, name_of
 from envs.cooperbench.venvs import Cache
 from envs.core.episode import Episode
+from marl_coop.cli import run_script
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import compare, measure
 
@@ -107,4 +109,4 @@ def row(*cells: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

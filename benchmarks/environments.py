@@ -8,12 +8,15 @@ second with merge and tests, the first time and again, when caches know the verd
 """
 
 import argparse
+import sys
 import time
 
 import envs
 from envs.core.episode import Episode
 from envs.scripted.play import play, replay
 from envs.scripted.registry import find_partner
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 
 
 def recorded(env: envs.CoopEnv, episodes: int) -> list[Episode]:
@@ -33,18 +36,18 @@ def unfinished(env: envs.CoopEnv, episode: Episode) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=60, help="of each environment (default: 60)")
-    count = parser.parse_args().episodes
+    parser.add_argument("--episodes", type=count, default=60, help="of each environment (default: 60)")
+    number = parser.parse_args().episodes
     print(f"{'environment':16} {'steps/s':>8} {'of it reset':>12} {'episodes/s':>11} {'again':>8}")
     for env_class in envs.ENVIRONMENTS:
         env = env_class()
         start = time.perf_counter()
-        episodes = recorded(env, count)
-        first = count / (time.perf_counter() - start)
+        episodes = recorded(env, number)
+        first = number / (time.perf_counter() - start)
         start = time.perf_counter()
         for episode in episodes:
             replay(env, episode)
-        again = count / (time.perf_counter() - start)
+        again = number / (time.perf_counter() - start)
         start = time.perf_counter()
         played = [unfinished(env, episode) for episode in episodes]
         seconds = time.perf_counter() - start
@@ -53,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -10,10 +10,12 @@ training, which claims nothing. Seeds that are missing are named, and what rests
 """
 
 import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from envs.core.episode import Episode
+from marl_coop.cli import run_script
 from marl_coop.evaluation.comparison import read_evaluated
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import METRICS, Estimate, Metric, across_seeds, compare, of_players, rates
@@ -131,4 +133,4 @@ def _decided(claim: str, found: Estimate | Metric) -> Sequence[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -9,10 +9,13 @@ what both rely on, and signatures that disagree. Then the metrics of forecasts o
 """
 
 import argparse
+import sys
 
 from envs.core.episode import Episode, Phase
 from envs.paired_features.env import PairedFeatures
 from envs.paired_features.templates import FAMILIES
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from rewards.metrics import measure
 
 METRICS = ("precision", "recall", "lead_rounds")
@@ -42,7 +45,7 @@ def harmed(episode: Episode) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=12, help="packages of each kind (default: 12)")
+    parser.add_argument("--seeds", type=count, default=12, help="packages of each kind (default: 12)")
     seeds = range(parser.parse_args().seeds)
     print("| kind | seats know of each other | conflict | harm | success | both rely on | signatures |")
     print("|---|---|---|---|---|---|---|")
@@ -69,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

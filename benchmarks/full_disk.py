@@ -17,6 +17,8 @@ from pathlib import Path
 
 from resume import progress, results_of, start
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.runs.checkpoints import all_checkpoints, whole_checkpoints
 
 SIZE = 256 * 2**20  # bytes of the disk
@@ -31,7 +33,7 @@ FULL = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fills", type=int, default=8, help="runs on a disk that fills up (default: 8)")
+    parser.add_argument("--fills", type=count, default=8, help="runs on a disk that fills up (default: 8)")
     parser.add_argument(
         "--disk", type=Path, default=Path("runs/full_disk"), help="where the disk is put (default: runs/full_disk)"
     )
@@ -98,4 +100,4 @@ def ended(run: Path, log: Path, overrides: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

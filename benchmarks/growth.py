@@ -11,14 +11,20 @@ is the memory after the third update and after the last one.
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
+from support.fresh import in_fresh_process
+
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
+from marl_coop.config.checks import check_config
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
 from marl_coop.config.schema import Config, load_config
 
 EPISODES, SEATS, UPDATES, ADAPTERS = "training.episodes_per_update", "env.agents", "training.num_updates", "adapters"
@@ -45,13 +51,25 @@ class Point:
 
 
 def configuration(sizes: Mapping[str, int], overrides: Sequence[str]) -> Config:
-    """An update or more on the design review; `ADAPTERS` are shared by the seats in turn, 0: one for each."""
+    """An update or more on the design review; `ADAPTERS` are shared by the seats in turn, 0: one for each.
+
+    Raises:
+        ConfigError: no run can be so, or the overrides have other sizes.
+    """
     seats, adapters = sizes[SEATS], sizes[ADAPTERS]
+    if adapters > seats:
+        raise ConfigError(f"{adapters} adapters are too many: there are {seats} seats", source=COMMAND_LINE)
     policies = ", ".join(f"agent_{i}: policy_{i % (adapters or seats)}" for i in range(seats))
     words = ["env.name=DesignReview", f"policies={{{policies}}}", "warmup.steps=0", "training.report_to=none"]
     words += ["model.attn_implementation=grouped", "lora.upper_layers=0.34", "training.kl_coef=0.1"]
     words += [f"{key}={value}" for key, value in sizes.items() if key != ADAPTERS]
-    return load_config([], [*words, *overrides])
+    config = load_config([], [*words, *overrides])
+    for key, value in sizes.items():
+        section, _, field = key.partition(".")
+        if field and getattr(config, section)[field] != value:
+            raise ConfigError(f"it is {value} by --axes, --values and --episodes: leave it out", (section, field))
+    check_config(config)
+    return config
 
 
 def measure(sizes: Mapping[str, int], overrides: Sequence[str]) -> Point:
@@ -96,24 +114,26 @@ def line(axis: str, value: int, point: Point) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axes", nargs="+", choices=AXES, default=[*AXES], help="what to grow (default: all)")
-    parser.add_argument("--values", type=int, nargs="+", help="in place of the usual ones")
-    parser.add_argument("--episodes", type=int, default=8, help="of an update, where others grow (default: 8)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--values", type=count, nargs="+", help="in place of the usual ones")
+    parser.add_argument("--episodes", type=count, default=8, help="of an update, where others grow (default: 8)")
+    parser.add_argument("--threads", type=count, default=1, help="(default: 1)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)  # read by torch in the processes
     start = {EPISODES: args.episodes, SEATS: 2, ADAPTERS: 0, UPDATES: 1}
+    points = [
+        (axis, value, start | ({SEATS: 4} if axis == "adapters" else {}) | {AXES[axis][0]: value})
+        for axis in args.axes
+        for value in args.values or AXES[axis][1]
+    ]
+    for _, _, sizes in points:
+        configuration(sizes, args.overrides)  # which refuses what is wrong before anything is measured
     print(
         "| grows | to | tokens | CPU s | ms/token | GiB, loaded | peak | update 3, last |", f"{'|---' * 8}|", sep="\n"
     )
-    for axis in args.axes:
-        key, values = AXES[axis]
-        for value in args.values or values:
-            seats = {SEATS: 4} if axis == "adapters" else {}
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                point = pool.submit(measure, start | seats | {key: value}, args.overrides).result()
-            print(line(axis, value, point), flush=True)
+    for axis, value, sizes in points:
+        print(line(axis, value, in_fresh_process(measure, sizes, args.overrides)), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

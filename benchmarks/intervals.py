@@ -11,6 +11,7 @@ a range in each repeat, because the coverage of a single proportion jumps with i
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ import numpy as np
 from rich import print
 from rich.table import Table
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from rewards.metrics import METRICS
 from rewards.metrics.bayesian_bootstrap import interval
 from rewards.metrics.deference import j
@@ -174,7 +177,7 @@ def coverage(case: Case, episodes: int, repeats: int, seed: int = 0) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2000, help="samples of each case and size")
+    parser.add_argument("--repeats", type=count, default=2000, help="samples of each case and size")
     repeats = parser.parse_args().repeats
     table = Table("statistic", "truth", *(f"{size} episodes" for size in SIZES))
     for case in CASES:
@@ -184,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -6,7 +6,9 @@ Models have the shapes of Qwen2.5 and no weights; how long chats are is measured
 """
 
 import argparse
+import sys
 
+from marl_coop.cli import run_script
 from marl_coop.cli.arguments import add_configuration, set_environment
 from marl_coop.config.schema import Config, load_config
 
@@ -74,4 +76,4 @@ def told(launch) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -8,6 +8,7 @@ memory that Linux saw while it ran, and by how much the estimate is off.
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from marl_coop.cli import run_script
 from marl_coop.cli.arguments import add_configuration, set_environment
 from marl_coop.config.schema import load_config
 
@@ -48,6 +50,7 @@ def main() -> None:
     set_environment()
     with tempfile.TemporaryDirectory() as folder:
         sizes = ["training.num_updates=1", "training.report_to=none", f"output_dir={folder}/run"]
+        sizes += ["evaluation.every=0", "evaluation.batch_size=1"]  # none is played here
         compare(load_config(args.config, [*args.overrides, *sizes]), folder)
 
 
@@ -84,4 +87,4 @@ def compare(config: Any, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

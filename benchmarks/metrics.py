@@ -5,6 +5,7 @@ python benchmarks/metrics.py --episodes 400
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import envs
 from envs.core.episode import Episode
 from envs.scripted.exploits import IDEAL
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.evaluation.audit import play_exploits
 from rewards.metrics import METRICS, Metric, compare, measure
 
@@ -95,7 +98,7 @@ def row(policy: str, ideal: Sequence[Episode], played: Sequence[Episode]) -> str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=400, help="tasks that each policy plays (default: 400)")
+    parser.add_argument("--episodes", type=count, default=400, help="tasks that each policy plays (default: 400)")
     parser.add_argument("--output", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
     args = parser.parse_args()
     played = play_exploits(envs.DesignReview(**ENVIRONMENT), args.episodes)
@@ -107,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

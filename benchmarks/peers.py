@@ -21,17 +21,21 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from contenders.common import Job, Played, Result
+from contenders.common import Job, Played, Result, configuration
+from support.fresh import in_fresh_process
+
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
+from marl_coop.hyperparameters import EPISODES_PER_UPDATE
 
 PLAY, UPDATE, WHOLE = "play", "update", "whole"
 OURS = "ours"
@@ -46,8 +50,7 @@ COMPARED = {  # contender -> what of it is compared
 
 def in_process(module: str, job: Job, function: str = "run", **options: Any) -> Any:
     """What a contender returns, from a fresh process: its peak memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_call, module, function, job, options).result()
+    return in_fresh_process(_call, module, function, job, options)
 
 
 def _call(module: str, function: str, job: Job, options: dict[str, Any]) -> Any:
@@ -131,11 +134,14 @@ def print_comparison(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="of all contenders in turn (default: 3)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each (default: %(default)s)")
-    parser.add_argument("--single", type=int, default=2, help="episodes played one prompt in a call (default: 2)")
+    parser.add_argument("--repeats", type=count, default=3, help="of all contenders in turn (default: 3)")
+    parser.add_argument("--threads", type=count, default=os.cpu_count() or 1, help="of each (default: %(default)s)")
+    parser.add_argument("--single", type=count, default=2, help="episodes played one prompt in a call (default: 2)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of configs/quickstart.yaml, as for train.py")
     args = parser.parse_intermixed_args()
+    episodes = configuration(args.overrides).training.get("episodes_per_update", EPISODES_PER_UPDATE)
+    if args.single > episodes:
+        parser.error(f"argument --single: {args.single} is more than the {episodes} episodes of an update")
     os.environ["OMP_NUM_THREADS"] = str(args.threads)  # read by torch in the processes
     with tempfile.TemporaryDirectory() as folder:
         job = Job(tuple(args.overrides), args.threads, Path(folder))
@@ -163,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from marl_coop.cli import run_script
 from marl_coop.evaluation.evaluate import COLUMNS, rows
 from marl_coop.evaluation.report import learning_curve
 from rewards.metrics import Metric
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -9,12 +9,14 @@ how many quote the partner's if that was said, and how many answer what they the
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from envs.core.episode import Episode, Phase
 from envs.core.posterior import named_option
+from marl_coop.cli import run_script
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import Rate, measure
 from rewards.metrics.rate import bounded, share
@@ -90,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -4,10 +4,13 @@ python benchmarks/ranking.py
 """
 
 import argparse
+import sys
 
 import numpy as np
 
 from envs.moon_survival import MoonSurvival, ranks, score
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 
 NOISES = ((3.0, 3.0), (1.0, 2.0), (1.0, 4.0), (0.5, 6.0))  # of the expert, of the others
 
@@ -22,7 +25,7 @@ def scores(env: MoonSurvival, seed: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=300, help="for each line (default: 300)")
+    parser.add_argument("--tasks", type=count, default=300, help="for each line (default: 300)")
     tasks = parser.parse_args().tasks
     errors = []
     print("| noise of the expert, of the others | seats | follow the expert | average |\n|---|---|---|---|")
@@ -37,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -25,6 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
+
 SMALL = (
     "warmup.steps=2 warmup.batch_size=4 evaluation.episodes=4 training.episodes_per_update=4 training.num_updates=4 "
     "training.save_updates=1 training.num_ppo_epochs=2 training.gradient_accumulation_steps=1 training.report_to=none"
@@ -67,7 +70,7 @@ with profiling.profiling():
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="runs that are stopped once (default: 20)")
+    parser.add_argument("--kills", type=count, default=20, help="runs that are stopped once (default: 20)")
     parser.add_argument(
         "--signal", choices=("KILL", "INT", "TERM"), default="KILL", help="that stops them (default: KILL)"
     )
@@ -157,4 +160,4 @@ def results_of(run: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -28,6 +28,8 @@ import psutil
 from envs import sandbox
 from envs.paired_functions import PairedFunctions
 from envs.sandbox import Part, forks, run_expressions, run_in_tree
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 
 
 def run(number: int) -> None:
@@ -140,10 +142,10 @@ def leaks(runs: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="small runs in a repeat (default: 200)")
-    parser.add_argument("--episodes", type=int, default=60, help="episodes in a repeat (default: 60)")
-    parser.add_argument("--repeats", type=int, default=7, help="of which the best counts (default: 7)")
-    parser.add_argument("--leaks", type=int, metavar="RUNS", help="look for what so many runs leave over, and stop")
+    parser.add_argument("--runs", type=count, default=200, help="small runs in a repeat (default: 200)")
+    parser.add_argument("--episodes", type=count, default=60, help="episodes in a repeat (default: 60)")
+    parser.add_argument("--repeats", type=count, default=7, help="of which the best counts (default: 7)")
+    parser.add_argument("--leaks", type=count, metavar="RUNS", help="look for what so many runs leave over, and stop")
     args = parser.parse_args()
     runs, episodes, repeats = args.runs, args.episodes, args.repeats
     print(sandbox.describe())
@@ -170,4 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -7,6 +7,7 @@ prints milliseconds of CPU time per episode, the median of five repeats: `score`
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ from envs.core.task import Seat
 from envs.scripted.base import Partner, line
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from rewards import TERMS, RewardStack
 from rewards.metrics import METRICS, measure, rates
 
@@ -61,16 +64,16 @@ def milliseconds(work: Callable[[Sequence[Episode]], object], episodes: Sequence
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=200, help="of each environment (default: 200)")
-    count = parser.parse_args().episodes
+    parser.add_argument("--episodes", type=count, default=200, help="of each environment (default: 200)")
+    number = parser.parse_args().episodes
     stack = RewardStack.from_config({term.name: {} for term in TERMS})
     works = (lambda episodes: [stack.score(episode) for episode in episodes]), rates, measure
     table = Table("ms per episode", f"score, {len(TERMS)} terms", f"rates, {len(METRICS)} metrics", "measure")
     for env_class in envs.ENVIRONMENTS:
-        episodes = recorded(env_class, count)
+        episodes = recorded(env_class, number)
         table.add_row(env_class.__name__, *(f"{milliseconds(work, episodes):.2f}" for work in works))
     print(table)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

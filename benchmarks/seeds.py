@@ -9,9 +9,12 @@ each family by themselves.
 """
 
 import argparse
+import sys
 
 import numpy as np
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from rewards.metrics.across_seeds import iqm, resampled, weights
 from rewards.metrics.bayesian_bootstrap import LEVELS, RESAMPLES
 from rewards.metrics.rate import of_rates
@@ -23,7 +26,7 @@ RATE = of_rates(np.positive)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiments", type=int, default=300, help="simulated for each row (default: 300)")
+    parser.add_argument("--experiments", type=count, default=300, help="simulated for each row (default: 300)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     print("| tasks, families | seeds | across_seeds: held, mean value | over families, as rliable: held, mean value |")
@@ -61,4 +64,4 @@ def _holds(resamples_E: np.ndarray) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

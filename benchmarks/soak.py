@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import psutil
 
+from marl_coop.cli import run_script
+from marl_coop.cli.arguments import count
 from marl_coop.runs.checkpoints import CRITICS
 
 SMALL = (
@@ -37,8 +39,8 @@ class Sample(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2000, help="of the run (default: 2000)")
-    parser.add_argument("--every", type=int, default=5, help="updates between two looks")
+    parser.add_argument("--updates", type=count, default=2000, help="of the run (default: 2000)")
+    parser.add_argument("--every", type=count, default=5, help="updates between two looks")
     parser.add_argument("--run", type=Path, default=Path("runs/soak"), help="the run's folder")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
@@ -104,4 +106,4 @@ def report(samples: Sequence[Sample]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

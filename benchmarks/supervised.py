@@ -14,6 +14,7 @@ One adapter is made for all seats. Its chats are as many as the configuration's 
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
@@ -29,6 +30,7 @@ from envs.core.seeds import Stream, task_seed
 from envs.core.task import Decision, Seat
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
+from marl_coop.cli import run_script
 from marl_coop.cli.arguments import add_configuration, set_environment
 from marl_coop.config.schema import load_config
 
@@ -149,4 +151,4 @@ def teach(method: str, config: Any, output: Path, learning_rate: float | None) -
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

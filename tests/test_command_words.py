@@ -41,8 +41,8 @@ def test_folders_above_a_written_file_are_made(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--gpus", "two"], "'two' is no number of GPUs: give 1 or more"),
-        (["--gpus", "0"], "'0' is no number of GPUs: give 1 or more"),
+        (["--gpus", "two"], "'two' is no number of them: give 1 or more"),
+        (["--gpus", "0"], "'0' is no number of them: give 1 or more"),
         (["--gpu-memory", "24G"], "'24G' is no size: give GiB, such as 24"),
         (["--gpu-memory", "nan"], "'nan' is no size: give GiB, such as 24"),
     ],

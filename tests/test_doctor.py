@@ -26,7 +26,9 @@ SIZES = Footprint(
     base=1000, layers=800, layer=100, trained=10, cache_row=5, prefix_row=1, feed=40, score_row=6, score=3,
     learn_row=20, learn=9, warm_row=30, warm=11,
 )  # fmt: skip
-WORK = memory.Work(chat=64, told=32, written=16, chats=8, batch=4, learned=6, warm=2, micro=3, adapters=2, copies=2)
+WORK = memory.Work(
+    chat=64, told=32, written=16, chats=8, batch=4, learned=6, warm=2, scored=4, micro=3, adapters=2, copies=2
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +196,7 @@ def test_phases_add_up_what_is_alive_in_them():
     assert total["loading"] == 1000
     assert total["warm-up"] == 1000 + 5 * (1 + 1 + 2) + 11 + 2 * 30
     assert total["play"] == 1000 + 20 + 20 + 8 * 1 + 4 * 5 + max(40, 4 * 5)
-    assert total["reference"] == 1000 + 20 + 20 + 6 + 3 + 3 * 6
+    assert total["reference"] == 1000 + 20 + 20 + 6 + 3 + 4 * 6
     assert total["learning"] == 1000 + 20 + 30 + 6 + 9 + 3 * 20
     shared = {phase.name: phase.total for phase in memory.phases(SIZES, WORK, processes=4, shared=True)}
     assert total["learning"] - shared["learning"] == 800 - (800 / 4 + 2 * 100) + 6  # who shares keeps no prefix
@@ -219,6 +221,8 @@ def test_the_work_of_one_process_has_its_share_of_an_update_and_its_own_batch_of
 
     sizes = ["training.episodes_per_update=64", "evaluation.episodes=240", "evaluation.batch_size=48"]
     assert [(of.learned, of.chats) for of in (work(1, *sizes), work(8, *sizes))] == [(128, 128), (16, 60)]
+    few = ["training.episodes_per_update=8", "training.num_mini_batches=2", "training.micro_batch_tokens=1000000"]
+    assert [(of.scored, of.micro) for of in (work(1, *few), work(2, *few))] == [(16, 8), (8, 4)]
     assert [work(1).copies, work(1, "rewards.solo_gain={weight: 0.5}").copies] == [0, 2]
     tiny.team(tiny.base_model(64), r=2).save(place / "saved")
     assert work(1, f"policies.agent_1=frozen:{place / 'saved' / 'agent_0'}").frozen == sum(

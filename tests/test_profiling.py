@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -96,6 +97,17 @@ def test_the_report_of_an_update_has_its_shares_and_the_time_that_is_left(tmp_pa
     assert [column.header for column in table.columns] == ["phase", "seconds", "share", "times", "tokens/s"]
     shares = [float(share.split()[0]) for share in table.columns[2].cells]
     assert sum(shares) == pytest.approx(100, abs=0.5) and shares == sorted(shares, reverse=True)
+
+
+def test_an_update_that_is_cut_short_is_left_too():
+    said = []
+    report = PhaseReport(Profile(itertools.count(step=10).__next__), steps_per_update=2, say=said.append)
+    for done in (2, 3):
+        report.on_log(None, SimpleNamespace(max_steps=3, global_step=done), None, {"update": 1})
+    assert said == [
+        "update 1, 10.0 s: other 100 %; 10 s and an evaluation left",
+        "update 1, 10.0 s: other 100 %; 0 s and an evaluation left",
+    ]
 
 
 def test_a_resumed_run_which_has_not_evaluated_says_that_an_evaluation_is_left(tmp_path):

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from envs.core.seeds import Stream, stable_seed, task_seed
-from marl_coop.config.schema import load_config
+from marl_coop.config.checks import check_config
+from marl_coop.config.errors import ConfigError
+from marl_coop.config.layers import COMMAND_LINE
+from marl_coop.config.schema import Config, load_config
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.rollout.trajectory import Rollout
 
 UPDATE = 0  # the one that is played
+AGENTS = {"agent_0": "agent_0", "agent_1": "agent_1"}
+COMPARABLE = {"engine": "embedded", "advantage": "gae", "num_generations": None, "num_ppo_epochs": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,25 @@ class Stopwatch:
         return self.wall, self.cpu
 
 
+def configuration(overrides: Sequence[str]) -> Config:
+    """That of the quickstart with some overrides.
+
+    Raises:
+        ConfigError: no run can be so, or not every contender would do the same work.
+    """
+    root = Path(__file__).parents[2]
+    config = load_config([root / "configs/quickstart.yaml"], [*overrides, "training.report_to=none"])
+    for key, usual in COMPARABLE.items():
+        if (said := config.training.get(key, usual)) != usual:
+            problem = f"{said!r} is refused: contenders are compared on {usual!r} alone, which the others do too"
+            raise config.error(("training", key), problem)
+    if config.policies != AGENTS or config.reward_stack.plays_alone or config.curriculum:
+        problem = "contenders are compared on two seats with an adapter each: no mixes, replays or curriculum"
+        raise ConfigError(problem, source=COMMAND_LINE)
+    check_config(config)
+    return config
+
+
 def load_experiment(job: Job):
     """The experiment of the quickstart with the job's overrides; torch has the job's threads."""
     import torch
@@ -130,9 +154,7 @@ def load_experiment(job: Job):
     from marl_coop.experiment.experiment import Experiment
 
     torch.set_num_threads(job.threads)
-    root = Path(__file__).parents[2]
-    config = load_config([root / "configs/quickstart.yaml"], [*job.overrides, "training.report_to=none"])
-    return Experiment(config)
+    return Experiment(configuration(job.overrides))
 
 
 def play_first(runner: RolloutRunner, seed: int, episodes: int) -> list[Rollout]:

@@ -42,17 +42,20 @@ def run(job: Job) -> Result:
                 tokens = sum(turn.stop - turn.start for row in mine for turn in row.trace.turns)
                 for rows in micro_batches(mine, args.micro_batch_tokens):
                     batch = collate(rows, pad, device)
-                    model.set_adapter(f"{agent}-start")
-                    with torch.no_grad():
-                        reference_N = logprobs_of(model, batch, args.temperature)
+                    reference_N = None
+                    if args.kl_coef:
+                        model.set_adapter(f"{agent}-start")
+                        with torch.no_grad():
+                            reference_N = logprobs_of(model, batch, args.temperature)
                     model.set_adapter(agent)
                     logprobs_N = logprobs_of(model, batch, args.temperature)
                     advantages_J = torch.cat([a for row in rows if (a := row.advantages_K) is not None])
                     policy_N, _ = losses.policy_loss(
                         logprobs_N, batch.sampler_logprobs_N, advantages_J[batch.turn_N], args.clip_low, args.clip_high
                     )
-                    kl_N = losses.k3_kl(logprobs_N, reference_N)
-                    ((policy_N + args.kl_coef * kl_N).sum() / tokens).backward()
+                    if reference_N is not None:
+                        policy_N = policy_N + args.kl_coef * losses.k3_kl(logprobs_N, reference_N)
+                    (policy_N.sum() / tokens).backward()
             torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()

@@ -5,6 +5,7 @@ so are the lengths of replies, which decide over the time.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from transformers import LogitsProcessor, StoppingCriteria
 from contenders.common import Job, Played, Result, Stopwatch, load_experiment, peak_gib, play_first
 from marl_coop.engines import FinishReason, Generation, Request
 from marl_coop.experiment import setup
-from marl_coop.policy.loading import load_base
 from marl_coop.rollout.runner import RolloutRunner
 
 
@@ -112,12 +112,12 @@ class GenerateEngine:
 
 
 def load_peft(job: Job, adapters: Sequence[str], name: str | None = None):
-    """The base with the adapters that ours began with; `name` renames a single one."""
-    experiment = load_experiment(job)
-    section = experiment.config.model
-    base, _ = load_base(section.name_or_path, section.dtype)  # attention is the model's own default
+    """The base with the adapters that ours began with; `name` renames a single one. Attention is the model's own
+    default."""
+    experiment = load_experiment(replace(job, overrides=(*job.overrides, "model.attn_implementation=null")))
     first, *others = adapters
-    model = PeftModel.from_pretrained(base, str(job.folder / first), adapter_name=name or first, is_trainable=True)
+    model: Any = experiment.base  # the only one, as ours has no other
+    model = PeftModel.from_pretrained(model, str(job.folder / first), adapter_name=name or first, is_trainable=True)
     for adapter in others:
         model.load_adapter(str(job.folder / adapter), adapter, is_trainable=True)
     return experiment, model

@@ -36,6 +36,13 @@ def add_output(parser: argparse.ArgumentParser, kind: Literal["FILE", "DIR"], he
     parser.add_argument("--output", type=lambda word: Path(os.path.expanduser(word)), metavar=kind, help=help)
 
 
+def count(word: str) -> int:
+    """The value of an argument that counts something: 1 or more."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of them: give 1 or more")
+    return int(word)
+
+
 def check_output(place: Path | None, kind: Literal["FILE", "DIR"]) -> None:
     """Say whether what `--output` names could be written, before there is anything to write.
 

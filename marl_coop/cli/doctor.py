@@ -7,7 +7,7 @@ from contextlib import suppress
 from rich.table import Table
 from rich.text import Text
 
-from marl_coop.cli.arguments import add_configuration, find_modules_beside, set_environment
+from marl_coop.cli.arguments import add_configuration, count, find_modules_beside, set_environment
 from marl_coop.cli.terminal import wide_console
 from marl_coop.config.schema import load_config
 
@@ -44,17 +44,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Say what stands in the way of a run: sandbox, git, versions, the model's own tests, memory.",
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--gpus", type=_count, default=0, metavar="N", help="choose a launch file for so many GPUs")
+    parser.add_argument("--gpus", type=count, default=0, metavar="N", help="choose a launch file for so many GPUs")
     parser.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="of each; without it, that of the GPU here")
     args = parser.parse_intermixed_args(argv)
     find_modules_beside(args.config)
     return args
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of GPUs: give 1 or more")
-    return int(word)
 
 
 def _gib(word: str) -> float:

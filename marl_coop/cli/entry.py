@@ -66,8 +66,17 @@ def run_command(argv: Sequence[str]) -> int:
     name = parser.parse_args(argv[:1] or ["--help"]).command
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, asked or not
     again = "Then the same command goes on." if name in ("eval", "ablate") else "Then run it again."
+    return told_in_one_line(lambda: COMMANDS[name](argv[1:]), again)
+
+
+def told_in_one_line(work: Callable[[], int], again: str = "Then run it again.") -> int:
+    """The exit code of some work, or that of what stops it, which is one line on stderr.
+
+    Args:
+        again: what the line ends with where no run says how to go on.
+    """
     try:
-        code = COMMANDS[name](argv[1:])
+        code = work()
         sys.stdout.flush()
         return code
     except BrokenPipeError as error:  # `| head`: what was asked for has been read, but a run is to go on some day

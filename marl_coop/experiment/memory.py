@@ -42,9 +42,9 @@ class Work:
     """What a run plays and learns: chats of `chat` tokens, of which `told` are read at once and `written` sampled.
 
     `chats` are played by one process for an update or a batch of an evaluation, `batch` of them at once, and `learned`
-    are of one update; `warm` are in one micro-batch of the warm-up, 0 where there is none, and `micro` in one of
-    learning. `adapters` are trained, and beside them lie `copies` of some, frozen: references and past selves; and
-    `frozen` weights of adapters on disk.
+    are of one update; `warm` are in one micro-batch of the warm-up, 0 where there is none, `scored` in one of the
+    reference and `micro` in one of learning, where a part of a minibatch is all that there is. `adapters` are trained,
+    and beside them lie `copies` of some, frozen: references and past selves; and `frozen` weights of adapters on disk.
 
     `engine` is that of `training.engine`, and `beside` the bytes that another process of it takes of the device while
     it plays.
@@ -57,6 +57,7 @@ class Work:
     batch: int
     learned: int
     warm: int
+    scored: int
     micro: int
     adapters: int
     copies: int
@@ -93,6 +94,8 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
     chat = padded_width(lengths.chat(limits))
     seats = sum(not policies.is_scripted(policy) for policy in config.policies.values())
     learned = -(-args.episodes_per_update // processes)
+    step = -(-learned // (args.num_mini_batches * args.gradient_accumulation_steps))
+    at_once = max(1, args.micro_batch_tokens // chat)
     evaluated = min(config.evaluation.batch_size, -(-config.evaluation.episodes // processes))
     chats = max(learned, evaluated) * seats
     warms = config.warmup.steps > 0 and config.lora.start_from is None
@@ -106,7 +109,8 @@ def work_of(config: Config, args: MultiAgentPPOConfig, lengths: Lengths, process
         batch=min(max(1, args.max_rows // max(1, seats)) * seats, chats),
         learned=learned * seats,
         warm=config.warmup.micro_batch_size if warms else 0,
-        micro=max(1, args.micro_batch_tokens // chat),
+        scored=min(at_once, learned * seats),
+        micro=min(at_once, step * seats),
         adapters=adapters,
         copies=references + args.past_limit * len(policies.past(config.policies)),
         frozen=sum(map(weights_in, policies.frozen(config.policies).values())),
@@ -166,7 +170,7 @@ def phases(sizes: Footprint, work: Work, processes: int = 1, shared: bool = Fals
     elif work.beside:
         found.append(PhaseMemory("play beside vLLM", sizes.base + adapters + moments, work.beside))
     held = resident + adapters + moments + prefixes
-    found.append(PhaseMemory("reference", held, sizes.score + work.micro * sizes.score_row))
+    found.append(PhaseMemory("reference", held, sizes.score + work.scored * sizes.score_row))
     held = resident + adapters + learner + prefixes
     found.append(PhaseMemory("learning", held, sizes.learn + work.micro * sizes.learn_row))
     return found

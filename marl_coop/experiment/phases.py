@@ -55,7 +55,7 @@ class PhaseReport(TrainerCallback):
             return
         totals = self._take()
         self._updates.append(sum(total.seconds for total in totals.values()))
-        updates = (state.max_steps - state.global_step) // self._steps
+        updates = -((state.global_step - state.max_steps) // self._steps)  # the last may be cut short by max_steps
         left_s = updates * sum(self._updates) / len(self._updates)
         left = in_words(left_s + (self._evaluation_s or 0.0)) + ("" if self._evaluation_s else " and an evaluation")
         self.say(f"update {logs['update']}, {self._updates[-1]:.1f} s: {shares(totals)}; {left} left")
