@@ -14,6 +14,7 @@ from train_py import ROOT, make_place
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from envs.core.episode import Phase
+from envs.repository.git import need_git
 from marl_coop import cli
 from marl_coop.config.schema import load_config
 from marl_coop.experiment import doctor, memory, setup
@@ -174,6 +175,23 @@ def test_what_train_refuses_of_a_new_run_the_doctor_does(tmp_path):
     values = "values that fit each other, reward terms"
     assert states(tmp_path)[values] is State.OK
     assert states(tmp_path, "evaluation.best=success")[values] is State.FAILURE
+
+
+def test_a_game_that_merges_without_git_is_a_line(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    need_git.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = states(tmp_path, "env.name=PairedFeatures")
+    assert found["values that fit each other, reward terms"] is found["environments"] is State.FAILURE
+
+
+def test_a_command_that_plays_a_game_that_merges_without_git_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    need_git.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = ["--config", str(ROOT / "configs/examples/paired_features.yaml"), "--episodes", "2"]
+    assert cli.main(["audit", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: git was not found on PATH; this environment merges with git.")
 
 
 def test_the_disk_of_a_folder_that_nobody_can_write_is_a_failure(monkeypatch):

@@ -84,7 +84,7 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
     ## Arguments
     The fields of `PairedFeaturesConfig`.
     With `scaffold` the first turn of work gives the seat's whole part, as one builds it who knows the partner's, with a
-    gap for the option. Raises RuntimeError where there is no git of 2.38 or newer.
+    gap for the option. Raises NoGitError where there is no git of 2.38 or newer.
 
     ## Example
     >>> env = PairedFeatures(forecast=True)

@@ -80,7 +80,7 @@ class BranchEnv(CoopEnv[B]):
     forecast, what is left.
     `env.acting` are the seats whose turn it is. A seat that waits sees "", and what is new waits for it.
 
-    The arguments are the fields of `BranchConfig`. Raises RuntimeError where there is no git of 2.38 or newer.
+    The arguments are the fields of `BranchConfig`. Raises NoGitError where there is no git of 2.38 or newer.
     """
 
     GRAMMAR: ClassVar[str] = GRAMMAR

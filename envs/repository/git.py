@@ -37,6 +37,10 @@ class GitError(RuntimeError):
     """git refused; the message has the command and what it said. That a disk is full is an OSError instead."""
 
 
+class NoGitError(RuntimeError):
+    """git is not there, or too old; the message says what to install."""
+
+
 class PatchError(ValueError):
     """A patch does not apply to a tree; the message has what git said."""
 
@@ -216,14 +220,14 @@ def need_git() -> None:
     """See that git is there and new enough.
 
     Raises:
-        RuntimeError: it is not; the message has the version.
+        NoGitError: it is not; the message has the version.
     """
     if shutil.which("git") is None:
-        raise RuntimeError("git was not found on PATH; this environment merges with git. Install git 2.38 or newer.")
+        raise NoGitError("git was not found on PATH; this environment merges with git. Install git 2.38 or newer.")
     version = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     found = re.search(r"(\d+)\.(\d+)", version)
     if found is None or tuple(map(int, found.groups())) < _OLDEST:
-        raise RuntimeError(f"git is {version!r}; this environment needs git 2.38 or newer.")
+        raise NoGitError(f"git is {version!r}; this environment needs git 2.38 or newer.")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,9 +1,9 @@
 """All commands: finds the one that is asked for, and makes one line of whatever stops it.
 
-A configuration or a run's folder that cannot be used is one line on stderr and exit code 2; an endpoint that gives no
-reply, an engine or a sandbox that fails, a process that is lost, faults beyond `training.max_fault_rate`, a full disk,
-or a run whose output nobody reads any longer is one line and exit code 1. Of several processes that a launcher has
-started, the first says the line.
+A configuration or a run's folder that cannot be used, or no git for a game that merges, is one line on stderr and exit
+code 2; an endpoint that gives no reply, an engine or a sandbox that fails, a process that is lost, faults beyond
+`training.max_fault_rate`, a full disk, or a run whose output nobody reads any longer is one line and exit code 1. Of
+several processes that a launcher has started, the first says the line.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from envs.repository.git import NoGitError
 from envs.sandbox import SandboxError
 from marl_coop import __version__
 from marl_coop.cli.ablate import ablate
@@ -84,7 +85,7 @@ def told_in_one_line(work: Callable[[], int], again: str = "Then run it again.")
         if hasattr(error, "__notes__"):
             _say(" ".join([f"error: {error}.", *error.__notes__]))
         return 1
-    except (ConfigError, RunError) as error:
+    except (ConfigError, RunError, NoGitError) as error:
         _say(f"error: {error}")
         return 2
     except (EndpointError, EngineError, CheckpointError, LostProcessError, SandboxError, TrainingError) as error:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from envs.core.seeds import Stream, task_seed
+from envs.repository.git import NoGitError
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
 from marl_coop.config.schema import Config
@@ -21,7 +22,7 @@ def try_rewards(config: Config) -> None:
         return
     try:
         env = config.make_env()
-    except ValueError as error:  # a data set that is not there
+    except (ValueError, NoGitError) as error:  # a data set that is not there
         raise config.error(("env",), str(error)) from error
     seats = enumerate(env.seats)
     players = {seat: Demonstrator(np.random.default_rng(i)) for i, seat in seats}

@@ -14,7 +14,7 @@ import torch
 from packaging.requirements import Requirement
 
 from envs.core.tokens import one_line
-from envs.repository.git import need_git
+from envs.repository.git import NoGitError, need_git
 from envs.sandbox import executor, tree
 from envs.sandbox.tiers import LAYERS, SandboxError
 from marl_coop.config.schema import Config
@@ -77,7 +77,7 @@ def _check_sandbox() -> Iterator[Check]:
 def _check_git() -> Check:
     try:
         need_git()
-    except RuntimeError as error:  # which games without a repository do without
+    except NoGitError as error:  # which games without a repository do without
         return Check("git", State.WARNING, one_line(error), "install git 2.38 or newer")
     said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout
     return Check("git", State.OK, one_line(said.removeprefix("git version ").strip()))

@@ -18,6 +18,7 @@ from envs import CoopEnv
 from envs.core.curriculum import Curriculum
 from envs.core.fields import ArgumentError
 from envs.core.lookup import nearest
+from envs.repository.git import NoGitError
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker
 from marl_coop.config.errors import Keys, dotted
@@ -104,7 +105,7 @@ def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
     """The environments that are trained on, without a curriculum, and evaluated on.
 
     Raises:
-        ConfigError: one cannot be made: a data set is not there; or a level has a system message of its own.
+        ConfigError: one cannot be made: a data set is not there, or no git; or a level has a system message of its own.
     """
     keys: tuple[str | int, ...] = ("env",)
     try:
@@ -115,7 +116,7 @@ def make_environments(config: Config) -> tuple[CoopEnv, CoopEnv]:
             if (said := make().system_prompt) != env.system_prompt:
                 raise ValueError(f"its system message is {said!r}, and in `env` it is {env.system_prompt!r}: give one")
         return env, evaluation_env
-    except ValueError as error:
+    except (ValueError, NoGitError) as error:
         raise config.error(keys, str(error)) from error
 
 
