@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=count, default=3, help="of both ways in turn (default: 3)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     args = parser.parse_intermixed_args()
+    if args.updates < 2:
+        parser.error("argument --updates: give 2 or more, as the first does not count")
     usual = ["training.engine=vllm_server", "warmup.steps=0", f"training.num_updates={args.updates}"]
     usual += ["training.report_to=none", *args.overrides]
     print("| in turn, s | one ahead, s | gain | playing, s | learning, s |", f"{'|---' * 5}|", sep="\n")

@@ -24,6 +24,7 @@ from envs.cooperbench.tasks import built_by, name_of
 from envs.cooperbench.venvs import Cache
 from envs.core.episode import Episode
 from marl_coop.cli import run_script
+from marl_coop.cli.arguments import existing
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import compare, measure
 
@@ -33,12 +34,12 @@ _DEFINED = re.compile(r"^\+(\w+) *=", re.MULTILINE)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", help="files of episodes")
+    parser.add_argument("files", type=existing, nargs="+", help="files of episodes")
     parser.add_argument("--dataset", required=True, help="folder of the official dataset")
     parser.add_argument("--cache", type=Path, required=True, help="folder of what is made once")
     parser.add_argument("--repositories", type=Path, help="folder of upstream repositories (default: cloned)")
     parser.add_argument("--official", type=Path, help="an interpreter that has the cooperbench package")
-    parser.add_argument("--against", type=Path, help="a file of episodes on the same tasks")
+    parser.add_argument("--against", type=existing, help="a file of episodes on the same tasks")
     args = parser.parse_args()
     dataset = Dataset(args.dataset)
     sources = (

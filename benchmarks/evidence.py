@@ -16,6 +16,7 @@ from pathlib import Path
 
 from envs.core.episode import Episode
 from marl_coop.cli import run_script
+from marl_coop.cli.arguments import existing
 from marl_coop.evaluation.comparison import read_evaluated
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import METRICS, Estimate, Metric, across_seeds, compare, of_players, rates
@@ -46,8 +47,8 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ablation", type=Path, help="folder of the ablation")
-    parser.add_argument("evaluations", type=Path, nargs="*", help="folders of `marl-coop eval`, one per seed")
+    parser.add_argument("ablation", type=existing, help="folder of the ablation")
+    parser.add_argument("evaluations", type=existing, nargs="*", help="folders of `marl-coop eval`, one per seed")
     args = parser.parse_args()
     runs = [Run(file.parent) for file in sorted(args.ablation.glob("runs/*/seed-*/results.json"))]
     arms = {arm: [run for run in runs if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)}

@@ -11,12 +11,12 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from envs.core.episode import Episode, Phase
 from envs.core.posterior import named_option
 from marl_coop.cli import run_script
+from marl_coop.cli.arguments import existing
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import Rate, measure
 from rewards.metrics.rate import bounded, share
@@ -83,10 +83,11 @@ def follows_quote(episode: Episode) -> Rate:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", help="episodes of pairs, such as after.jsonl of a run")
+    parser.add_argument("files", type=existing, nargs="+", help="episodes of pairs, such as after.jsonl of a run")
+    files = parser.parse_args().files
     columns = {rate.__name__: bounded(rate) for rate in (quotes_own, quotes_theirs, follows_quote)}
     print(f"| episodes | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for file in parser.parse_args().files:
+    for file in files:
         found = measure(read_episodes(file), columns)
         print(f"| {file} | {' | '.join(f'{found[name]} of {found[name].n}' for name in columns)} |")
 

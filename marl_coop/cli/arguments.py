@@ -43,6 +43,13 @@ def count(word: str) -> int:
     return int(word)
 
 
+def existing(word: str) -> Path:
+    """The value of an argument that names a file or a folder to read."""
+    if not (place := Path(os.path.expanduser(word))).exists():
+        raise argparse.ArgumentTypeError(f"{word!r} is not there: give what was written before")
+    return place
+
+
 def check_output(place: Path | None, kind: Literal["FILE", "DIR"]) -> None:
     """Say whether what `--output` names could be written, before there is anything to write.
 
