@@ -63,7 +63,8 @@ class RolloutRunner:
             raise ValueError(f"policies are for {sorted(policies)}; name one for each of the seats {sorted(seats)}.")
 
     def play(self, task_seeds: Sequence[int], sampling_seed: int) -> list[Rollout]:
-        """One episode per task seed. The same arguments and weights give the same episodes, in any batch.
+        """One episode per task seed. The same arguments and weights give the same episodes, in any order and, but for
+        rounding, in any batch.
 
         A seed that comes again is another play of the task, with the same players and other random numbers.
         """
