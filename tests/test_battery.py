@@ -88,9 +88,13 @@ def test_every_battery_is_planned_for_every_kind_of_environment_and_leaves_nothi
     assert ("scripted:ideal", "unseen") in {(match.who, match.condition) for match in plan.matches}
 
 
-def test_the_battery_of_the_evidence_can_be_played_whole_by_two_of_its_runs():
-    file = ROOT / "configs/studies/evidence/battery.yaml"
-    study = [ROOT / f"configs/{name}.yaml" for name in ("quickstart", "presets/balanced", "studies/evidence/common")]
+@pytest.mark.parametrize(
+    ("battery", "common"),
+    [("evidence/battery", ["studies/evidence/common"]), ("numeric/battery", []), ("numeric/questions", [])],
+)
+def test_the_batteries_of_the_evidence_can_be_played_whole_by_two_of_their_runs(battery, common):
+    file = ROOT / f"configs/studies/{battery}.yaml"
+    study = [ROOT / f"configs/{name}.yaml" for name in ("quickstart", "presets/balanced", *common)]
     teams = [find_team("base"), find_team("scripted:oracle")]  # of two, each has the other to play with
     plan = make_plan(read_as(file, Battery), teams, load_config(study), str(file))
     assert not plan.unplayed
