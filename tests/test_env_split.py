@@ -12,12 +12,13 @@ import envs
 from envs.core.env import SEATS
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
 from envs.families.base import HELD_OUT_SOURCES, TRAINING_SOURCES, Sources
+from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
 OTHER = ("accelerate", "batteries", "prices", "studies", "sweeps")  # files of another kind
 PLAYED = [path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHER]
-CONFIGS = sorted(path for path in PLAYED if path.name != "battery.yaml")
+CONFIGS = sorted(path for path in PLAYED if "conditions" not in read_file(path))  # which batteries have
 HELD_OUT_NAMES = {family.name for family in HELD_OUT}
 
 
