@@ -96,10 +96,7 @@ class GenerateEngine:
         if given != replies:
             raise RuntimeError("generate gave other tokens than the ones that it had to choose from")
         self.tokens += sum(map(len, replies))
-        return [
-            Generation(chat=r.chat, ids=ids, logprobs=logprobs, finish_reason=FinishReason.STOP, version=0)
-            for r, (ids, logprobs) in zip(requests, known, strict=True)
-        ]
+        return [_as_played(*one) for one in zip(requests, known, strict=True)]
 
     def load_adapters(self, version: int) -> None:
         """The model's are the ones."""
@@ -109,6 +106,12 @@ class GenerateEngine:
 
     def sleep(self) -> None:
         """`generate` keeps nothing."""
+
+
+def _as_played(request: Request, played: tuple[list[int], list[float]]) -> Generation:
+    ids, logprobs = played
+    ended = FinishReason.STOP if ids[-1] in request.stop_ids else FinishReason.LENGTH
+    return Generation(chat=request.chat, ids=ids, logprobs=logprobs, finish_reason=ended, version=0)
 
 
 def load_peft(job: Job, adapters: Sequence[str], name: str | None = None):
