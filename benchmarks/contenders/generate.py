@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from contenders.common import Job, Played, Result, Stopwatch, load_experiment, peak_gib, play_first
-from marl_coop.engines import FinishReason, Generation, Request
+from marl_coop.engines import Generation, Request
 from marl_coop.experiment import setup
 from marl_coop.rollout.runner import RolloutRunner
 
@@ -96,7 +96,10 @@ class GenerateEngine:
         if given != replies:
             raise RuntimeError("generate gave other tokens than the ones that it had to choose from")
         self.tokens += sum(map(len, replies))
-        return [_as_played(*one) for one in zip(requests, known, strict=True)]
+        return [
+            Generation(chat=r.chat, ids=ids, logprobs=logprobs, finish_reason=r.ending(ids), version=0)
+            for r, (ids, logprobs) in zip(requests, known, strict=True)
+        ]
 
     def load_adapters(self, version: int) -> None:
         """The model's are the ones."""
@@ -106,12 +109,6 @@ class GenerateEngine:
 
     def sleep(self) -> None:
         """`generate` keeps nothing."""
-
-
-def _as_played(request: Request, played: tuple[list[int], list[float]]) -> Generation:
-    ids, logprobs = played
-    ended = FinishReason.STOP if ids[-1] in request.stop_ids else FinishReason.LENGTH
-    return Generation(chat=request.chat, ids=ids, logprobs=logprobs, finish_reason=ended, version=0)
 
 
 def load_peft(job: Job, adapters: Sequence[str], name: str | None = None):

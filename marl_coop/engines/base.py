@@ -13,7 +13,7 @@ Axes in names: T positions of a chat, H hidden size.
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +43,10 @@ class Request:
     temperature: float
     stop_ids: frozenset[int]
     seed: int
+
+    def ending(self, ids: Sequence[int]) -> FinishReason:
+        """Why a reply of these ids ends, one or more."""
+        return FinishReason.STOP if ids[-1] in self.stop_ids else FinishReason.LENGTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,7 @@ def check_reply(request: Request, reply: Generation, who: str) -> None:
         EngineError: it is not; the message begins with `who` gave it.
     """
     ids, most = reply.ids, request.max_tokens
-    stops, stopped = [i in request.stop_ids for i in ids], reply.finish_reason is FinishReason.STOP
+    stops = [i in request.stop_ids for i in ids]
     end = f"ids up to a stop token of the request, and {most} at most"
     if len(ids) != len(reply.logprobs) or not ids:
         wrong, want = f"{len(ids)} ids and {len(reply.logprobs)} logprobs", "one logprob for each id, and one id"
@@ -85,7 +89,7 @@ def check_reply(request: Request, reply: Generation, who: str) -> None:
         wrong, want = f"{len(ids)} ids, beyond the end,", end
     elif len(ids) < most and not stops[-1]:
         wrong, want = f"{len(ids)} ids without an end", end
-    elif stops[-1] != stopped:
+    elif reply.finish_reason is not request.ending(ids):
         wrong, want = f"the reason {str(reply.finish_reason)!r}", "'stop' if the last id is a stop token, else 'length'"
     else:
         return

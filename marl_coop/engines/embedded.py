@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl_coop.engines import EngineError, FinishReason, Generation, Request
+from marl_coop.engines import EngineError, Generation, Request
 from marl_coop.policy import sharding
 from marl_coop.policy.compat import SlotCache, attention_mask
 from marl_coop.policy.routed_lora import spans_of, unchanging_adapters
@@ -149,7 +149,7 @@ class _Batch:
                 chat=request.chat,
                 ids=ids,
                 logprobs=logprobs,
-                finish_reason=FinishReason.STOP if ids[-1] in request.stop_ids else FinishReason.LENGTH,
+                finish_reason=request.ending(ids),
                 version=version,
                 prefix_hidden_TH=torch.cat([piece for _, piece in prefix]) if prefix else None,
             )
