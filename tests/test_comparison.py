@@ -201,6 +201,15 @@ def test_several_seeds_speak_of_methods_if_there_are_enough(ideal, silent, seeds
     assert row.improvement is not None and row.improvement[0] > 0.5 and row.seeds == seeds
 
 
+def test_the_metric_of_each_seed_stands_beside_that_of_the_method(ideal, silent):
+    seeds = [evaluated("a", seed, side) for seed, side in enumerate((silent, mixed(5), mixed(9)))]
+    (found,) = compare_methods([*seeds, evaluated("b", 0, ideal)], "b")
+    rows = {(row.method, row.than): row for row in found.rows if row.metric == "success"}
+    expected = [measure(side)["success"].value for side in (silent, mixed(5), mixed(9))]
+    assert list(rows["a", None].of_seeds) == expected and len(set(expected)) == 3
+    assert rows["a", "b"].of_seeds == ()
+
+
 def test_what_cannot_be_told_apart_is_said(ideal):
     (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, mixed(3))])
     assert summary(found, "success") == "not told apart from a by success: b"
@@ -316,6 +325,7 @@ def test_runs_of_one_recorded_name_are_seeds_of_one_method(tmp_path, capsys, ide
     with (tmp_path / "out/comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(content["rows"])
+    assert [len(row["of_seeds"].split()) for row in rows] == [0 if row["than"] else 2 for row in rows]
     assert {row["verdict"] for row in rows if row["than"] == "a"} <= {"higher", "lower", "not told apart"}
     assert (tmp_path / "out/comparison-after_training.png").stat().st_size > 1000
 

@@ -32,7 +32,7 @@ WITH_ACTS = [PairedFunctions(rounds=2, acts=True), DesignReview(decisions=3, rou
 
 
 def episodes(env, partner, count):
-    return [play(env, {seat: partner for seat in SEATS}, seed) for seed in range(count)]
+    return [play(env, dict.fromkeys(env.seats, partner), seed) for seed in range(count)]
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS, ids=str)
@@ -190,6 +190,35 @@ def test_a_demonstrator_shows_every_choice_equally_often():
             final = episode.final(seat, decision.id).option
             kinds[{decision.belief[seat]: "own", decision.belief[other]: "partner"}.get(final, "blend")] += 1
     assert all(abs(kinds[kind] / 1200 - 1 / 3) < 0.04 for kind in ("own", "partner", "blend")), kinds
+
+
+def test_in_a_team_a_demonstrator_brings_to_mind_the_sources_that_it_was_told_of_and_no_others():
+    env = DesignReview(agents=4, confidences=False)
+    told = Counter()
+    for episode in episodes(env, Demonstrator(np.random.default_rng(6)), 60):
+        (decision,) = episode.task.decisions
+        messages = {turn.agent: turn.message for turn in episode.turns if turn.phase is Phase.TALK}
+        for turn in (turn for turn in episode.turns if turn.phase is Phase.FINAL):
+            line = turn.reply.splitlines()[0]
+            for partner in set(messages) - {turn.agent}:
+                named = f"{partner} is {decision.quality(partner)}: {decision.belief[partner]}." in line
+                bare = messages[partner] in (decision.belief[partner], f"I have {decision.belief[partner]}.")
+                assert named != bare, (line, messages)
+                told[named] += 1
+            assert ("Theirs" in line, line.count(" is ")) == (False, 1 + sum(p in line for p in messages))
+    assert min(told.values()) > 150  # of 720
+
+
+def test_in_a_team_a_demonstrator_ends_as_often_on_what_others_claim_as_on_its_own():
+    env = DesignReview(agents=4, cells={"both_right": 0, "both_wrong": 0})
+    kinds = Counter()
+    for episode in episodes(env, Demonstrator(np.random.default_rng(7)), 200):
+        (decision,) = episode.task.decisions
+        for seat in episode.seats:
+            final = episode.final(seat, decision.id).option
+            own = final == decision.belief[seat]
+            kinds["own" if own else "other" if final in decision.belief.values() else "blend"] += 1
+    assert all(abs(kinds[kind] / 800 - 1 / 3) < 0.05 for kind in ("own", "other", "blend")), kinds
 
 
 def test_a_demonstrators_code_realises_the_option_that_it_answers():

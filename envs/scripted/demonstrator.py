@@ -19,8 +19,10 @@ class Demonstrator(Scripted):
 
     The prior stance is its own belief; the final option is its own, the partner's or the blend (where there is one)
     with equal chance, and its code realises that option. Before it answers for good it says what each source says and
-    how good it is: whoever is to weigh the sources must first bring them to mind. Where acts are on, half of its
-    messages are one, of a random kind, and what it expects of the partner is as random as what it does.
+    how good it is: whoever is to weigh the sources must first bring them to mind. In a pair one source is better, so
+    the own one tells of the other; in a larger team it names those partners whose message told how good theirs is.
+    Where acts are on, half of its messages are one, of a random kind, and what it expects of the partner is as random
+    as what it does.
     """
 
     TEMPLATES = (
@@ -29,6 +31,8 @@ class Demonstrator(Scripted):
         "I got {option} from {source}.",
         "My source, {source}, says {option}.",
     )
+    IN_A_TEAM = ("{option} {quality}",)
+    """Further ways to word a message where there are several partners, who cannot tell how good the source is."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -45,21 +49,29 @@ class Demonstrator(Scripted):
         return "\n".join([*(self._sources(env, seat, decision) for decision in env.task.decisions), reply])
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        """`Mine is doubtful: 61. Theirs is reliable: 57.` Of two sources that are no estimates, one is the better."""
-        heard, partners = named_option(env.heard(seat), decision), [other for other in env.seats if other != seat]
+        """`Mine is doubtful: 61. Theirs is reliable: 57.`, and in a team `agent_2 is reliable: 57.`"""
         said = [f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."]
-        if heard is not None and len(partners) == 1 and not decision.is_estimate:
-            said.append(f"Theirs is {decision.quality(*partners)}: {heard}.")
+        pair = len(env.seats) == 2
+        for partner, claim in env.claims(seat, decision).items():
+            known = not decision.is_estimate if pair else claim.quality or self._names_source(env, partner, decision)
+            if known:
+                said.append(f"{'Theirs' if pair else partner} is {decision.quality(partner)}: {claim.option}.")
         return " ".join(said)
+
+    def _names_source(self, env: CoopEnv, seat: Seat, decision: Decision) -> bool:
+        """Whether what a seat has said names its source, by which others can tell how good it is."""
+        source = _source(env, seat, decision)
+        return source is not None and any(source in turn.message for turn in env.turns if turn.agent == seat)
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         option = decision.told(seat)
-        source = re.search(r"Your source, ([^,]+), \w+ " + re.escape(option), env.task.briefs[seat])
-        template = self.TEMPLATES[self.rng.integers(len(self.TEMPLATES))]
-        text = template.format(option=option, source=source[1] if source else "my source")
+        templates = self.TEMPLATES if len(env.seats) == 2 else self.TEMPLATES + self.IN_A_TEAM
+        text = templates[self.rng.integers(len(templates))].format(
+            option=option, source=_source(env, seat, decision) or "my source", quality=decision.quality(seat)
+        )
         return self._act(env, seat, decision, text) if env.config.acts and self.rng.integers(2) else text
 
     def _act(self, env: CoopEnv, seat: Seat, decision: Decision, text: str) -> str:
@@ -73,9 +85,17 @@ class Demonstrator(Scripted):
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         own = decision.belief[seat]
-        choices = (own, named_option(env.heard(seat), decision) or own, *decision.blends[:1])
+        heard = [claim.option for claim in env.claims(seat, decision).values()]
+        other = next((option for option in heard if option != own), own)
+        choices = (own, other, *decision.blends[:1])
         option = choices[self.rng.integers(len(choices))]
         return option, self.prior(env, seat, decision)[1]
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return self.decide(env, seat, decision)
+
+
+def _source(env: CoopEnv, seat: Seat, decision: Decision) -> str | None:
+    """What the brief of a seat calls its source of a decision; None where it names none."""
+    named = re.search(r"Your source, ([^,]+), \w+ " + re.escape(decision.told(seat)), env.task.briefs[seat])
+    return named[1] if named else None

@@ -59,7 +59,8 @@ class ComparedRow:
 
     `improvement` is the probability that a run of the method is better than one of the reference, in [0, 1], with its
     interval; None where seeds are not compared, or where it is not said whether more is better. `n` is the number of
-    cases of one run, None over several.
+    cases of one run, None over several. `of_seeds` is the metric of each run, in the order of `Comparison.seeds`; it is
+    empty of a difference, and where seeds are not compared.
     """
 
     condition: str
@@ -72,6 +73,7 @@ class ComparedRow:
     seeds: int
     n: int | None = None
     improvement: tuple[float, float, float] | None = None
+    of_seeds: tuple[float, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -318,6 +320,7 @@ def _rows_of_methods(
                             metric=metric,
                             **asdict(estimate),
                             improvement=(better.value, better.low, better.high) if than and better else None,
+                            of_seeds=() if than else scores.of_seeds,
                         )
                     )
     return rows

@@ -98,7 +98,7 @@ def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str
     with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*(field.name for field in fields(ComparedRow)), "verdict"])
         writer.writeheader()
-        writer.writerows(row for plain in rows for row in plain)
+        writer.writerows(row | {"of_seeds": " ".join(map(str, row["of_seeds"]))} for plain in rows for row in plain)
     for one in comparisons:
         plot(one, folder / _plot_of(one.condition), plotted)
 
@@ -120,7 +120,8 @@ def _plain(row: ComparedRow) -> dict:
 
 
 def plot(comparison: Comparison, file: Path, shown: Sequence[str] = PLOTTED) -> None:
-    """Draw each method with its interval, grey where it cannot be told apart from the reference, which is black."""
+    """Draw each method with its interval, grey where it cannot be told apart from the reference, which is black, and
+    each of its seeds as a small dot."""
     values = {(row.method, row.metric): row for row in comparison.rows if row.than is None}
     verdicts = {(row.method, row.metric): row.verdict for row in comparison.rows if row.than is not None}
     metrics = [metric for metric in shown if any(metric == known for _, known in values)]
@@ -136,6 +137,7 @@ def plot(comparison: Comparison, file: Path, shown: Sequence[str] = PLOTTED) -> 
             color = REFERENCE if told is None else NOT_TOLD_APART if told == "not told apart" else TOLD_APART
             if row.low is not None and row.high is not None:
                 axis.plot([row.low, row.high], [place, place], "-", color=color, linewidth=2)
+            axis.plot(row.of_seeds, [place + 0.25] * len(row.of_seeds), ".", color=color, alpha=0.6, markersize=4)
             axis.plot(row.value, place, "o", color=color, fillstyle="none" if color == NOT_TOLD_APART else "full")
         if (bar := values.get((comparison.reference, metric))) is not None:
             axis.axvline(bar.value, color=REFERENCE, linewidth=0.6, linestyle=":")

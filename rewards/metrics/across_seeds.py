@@ -48,9 +48,11 @@ class MethodScores:
     """A metric of a method, its difference to the reference, and the probability of improvement over that, in [0, 1].
 
     The last two are None of the reference itself, `improvement` also where it is not said whether more is better.
+    `of_seeds` are the scores of the runs, in their order.
     """
 
     score: Estimate
+    of_seeds: tuple[float, ...]
     difference: Estimate | None
     improvement: Estimate | None
 
@@ -150,8 +152,9 @@ def _scores(
     for name, side in sides.items():
         seeds = len(methods[name])
         score = _estimate(*(iqm(*scores) for scores in side), seeds=seeds)
+        of_seeds = tuple(map(float, side[0][0]))
         if name == reference:
-            yield name, MethodScores(score=score, difference=None, improvement=None)
+            yield name, MethodScores(score=score, of_seeds=of_seeds, difference=None, improvement=None)
             continue
         pairs = list(zip(side, sides[reference], strict=True))
         seeds = min(seeds, len(methods[reference]))
@@ -163,7 +166,7 @@ def _scores(
                 for (mine, mine_weights), (other, other_weights) in pairs
             )
             better = _estimate(*wins, seeds=seeds)
-        yield name, MethodScores(score=score, difference=difference, improvement=better)
+        yield name, MethodScores(score=score, of_seeds=of_seeds, difference=difference, improvement=better)
 
 
 def _estimate(score: np.ndarray, resamples_E: np.ndarray, *, seeds: int) -> Estimate:
