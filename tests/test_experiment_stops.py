@@ -103,6 +103,23 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line_and_each_update_is_reco
     assert read_episodes(run / "before.jsonl") == read_episodes(whole / "before.jsonl")
 
 
+def test_a_run_that_has_ended_is_left_as_it_is_and_one_that_was_not_judged_is_judged(place, whole):
+    run = shutil.copytree(whole, place / "ended")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    out, errors = go_on(place, "ended").communicate(timeout=900)
+    assert out.splitlines() == [
+        f"{str(run)!r} has ended, and results.json says what came of it: nothing is left to do; a larger "
+        "training.num_updates trains it further, and marl-coop eval plays it again"
+    ], errors[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    found = (run / "results.json").read_text()
+    (run / "results.json").unlink()  # as where it was killed in its last evaluation
+    process = go_on(place, "ended")
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-2000:]
+    assert (run / "results.json").read_text() == found
+
+
 def test_a_run_begins_by_removing_what_killed_ones_left_where_temporary_files_go(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / f"{PREFIX}of-a-killed-one").mkdir()

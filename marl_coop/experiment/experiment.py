@@ -183,8 +183,8 @@ class Experiment:
     # --------------------------------------------------------------------------------------------------- a run
 
     def run(self, profile: bool = False) -> None:
-        """The whole of it. Ctrl-C, SIGTERM and SIGHUP stop it with exit code 130 and one line that says how to go on;
-        an error has that line as a note.
+        """The whole of it, or one line where the run has ended. Ctrl-C, SIGTERM and SIGHUP stop it with exit code 130
+        and one line that says how to go on; an error has that line as a note.
 
         Args:
             profile: print where the time of each update went, and that of the whole.
@@ -194,6 +194,12 @@ class Experiment:
             RunError: another process runs it, or its folder cannot be made.
             LostProcessError: another of its own processes has ended.
         """
+        if self.folder is not None and self._trained and (self.folder / "results.json").is_file():
+            self.console.print(
+                f"{str(self.folder)!r} has ended, and results.json says what came of it: nothing is left to do; a "
+                "larger training.num_updates trains it further, and marl-coop eval plays it again"
+            )
+            return
         hear_stops()
         with naming_lost_processes():
             self.check_model()
@@ -215,6 +221,11 @@ class Experiment:
             then = rundir.going_on(self.folder)
             error.add_note(f"{then[0].upper()}{then[1:]}.")
             raise
+
+    @property
+    def _trained(self) -> bool:
+        """Whether it goes on from a checkpoint after which no update is left."""
+        return self.checkpoint is not None and step_of(self.checkpoint) >= self.args.max_steps
 
     def check_model(self) -> None:
         """See by a few chats that the model carries the adapters, and is sampled from and trained as its own forward
@@ -253,8 +264,7 @@ class Experiment:
         if self.main:
             done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
             forget_played_after(folder, done)
-            ended = self.checkpoint is not None and step_of(self.checkpoint) >= self.args.max_steps
-            superseded = () if ended else set_end_aside(folder)
+            superseded = () if self._trained else set_end_aside(folder)
             for line in chain(superseded, set_later_aside(folder, self.checkpoint) if self.checkpoint else ()):
                 self.console.print(line)
 
@@ -404,7 +414,6 @@ class Experiment:
         folder, learners = self.run_folder, self.policy.adapters
         run = f"{self.name}, seed {self.config.seed}"
         outcome = RunOutcome.of(run, self.evaluation_env, learners, before, after)
-        outcome.write(folder / "results.json")
         self.console.print(outcome.table)
         for text in outcome.alarms(folder / "metrics.jsonl"):
             self.console.print(f"alarm: {text}")
@@ -412,6 +421,9 @@ class Experiment:
         about = self._about(f"On {outcome.episodes} unseen instances, the same before and after.", start)
         write_cards(folder, about, learners, start["command"], COLUMNS, outcome.rows)
         write_cards_of_best(folder, self.evaluation_env, about, learners, start["command"])
+        outcome.write(
+            folder / "results.json"
+        )  # after all else that the folder is to have: it says that the run has ended
         for tracker in filter(None, [self.wandb, self.tensorboard]):
             tracker.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
