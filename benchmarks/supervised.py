@@ -3,14 +3,15 @@ taught by supervision.
 
     python benchmarks/supervised.py imitation --config configs/quickstart.yaml seed=0 --output runs/imitation-0
     python benchmarks/supervised.py preferences --config configs/quickstart.yaml seed=0 --output runs/preferences-0
-    marl-coop eval frozen:runs/imitation-0 --quick --config configs/quickstart.yaml
+    marl-coop eval runs/imitation-0 runs/preferences-0 --quick
 
     imitation      TRL's SFTTrainer on all that ideal players write
     preferences    TRL's DPOTrainer on last replies: the ideal one against the one that takes the other's option. Where
                    claims differ one seat is to resist and one to accept, so both are taught equally
                    (persuasion-balanced training, arXiv 2410.14596)
 
-One adapter is made for all seats. Its chats are as many as the configuration's updates play; a pair counts as two.
+One adapter, `team`, is made for all seats, in the folder of a run that is called after the method. Its chats are as
+many as the configuration's updates play; a pair counts as two.
 """
 
 import argparse
@@ -33,6 +34,9 @@ from envs.scripted.play import play
 from marl_coop.cli import run_script
 from marl_coop.cli.arguments import add_configuration, set_environment
 from marl_coop.config.schema import load_config
+from marl_coop.runs import rundir
+
+TEAM = "team"  # the adapter
 
 
 class Ideal(Demonstrator):
@@ -87,18 +91,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=("imitation", "preferences"))
     add_configuration(parser)
-    parser.add_argument("--output", type=Path, required=True, help="the folder of the adapter")
+    parser.add_argument("--output", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--learning-rate", type=float, help="default: 1e-3 of imitation, 5e-4 of preferences")
     args = parser.parse_intermixed_args()
     set_environment()
-    config = load_config(args.config, args.overrides)
+    seats = load_config(args.config, args.overrides).make_env().possible_agents
+    shared = f"policies={{{', '.join(f'{seat}: {TEAM}' for seat in seats)}}}"
+    config = load_config(args.config, [f"name={args.method}", *args.overrides, shared])
     if args.output.exists():
         raise SystemExit(f"error: {args.output} exists already; give --output another name")
     print(f"written: {args.output}, taught by {teach(args.method, config, args.output, args.learning_rate)} chats")
 
 
 def teach(method: str, config: Any, output: Path, learning_rate: float | None) -> int:
-    """Teach an adapter and write it; the number of chats that it was taught by."""
+    """Teach the adapter and write the folder of its run; the number of chats that it was taught by."""
     from datasets import Dataset
     from peft import PeftModel
     from transformers import set_seed
@@ -146,7 +152,12 @@ def teach(method: str, config: Any, output: Path, learning_rate: float | None) -
             pairs = Dataset.from_list(list(islice(preferences(played, chat), total // 2)))
             trainer = DPOTrainer(model, None, DPOConfig(**options), train_dataset=pairs, processing_class=tokenizer)
         trainer.train()
-        model.save_pretrained(str(output), selected_adapters=["default"])
+        model.save_pretrained(scratch, selected_adapters=["default"])
+        policy = setup.make_shapes(config, model.unload(), arguments)
+        policy.load_adapter(TEAM, Path(scratch))
+    output.mkdir(parents=True)
+    rundir.record_start(output, config.name, config.to_yaml(), config.seed, config.folders, (TEAM,))
+    policy.save(output)
     return total
 
 

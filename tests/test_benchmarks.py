@@ -17,6 +17,7 @@ from envs.cooperbench.env import CooperBench
 from envs.core.env import SEATS
 from envs.scripted.cooperbench import Gold
 from envs.scripted.play import play
+from marl_coop.experiment.teams import find_team
 from marl_coop.runs import records
 
 pytestmark = pytest.mark.slow
@@ -174,7 +175,7 @@ def test_the_page_of_metrics_has_a_line_for_each_metric_and_policy(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["imitation", "preferences"])
-def test_what_is_taught_by_supervision_is_an_adapter_that_can_be_evaluated(model, tmp_path, method):
+def test_what_is_taught_by_supervision_is_a_seed_of_its_method_that_can_be_evaluated(model, tmp_path, method):
     sizes = "warmup.steps=2 warmup.batch_size=4 training.episodes_per_update=4 training.num_updates=1 "
     words = [*sizes.split(), "training.num_mini_batches=2", *FEW, f"model.name_or_path={model}"]
     quickstart = ROOT / "configs/quickstart.yaml"
@@ -183,6 +184,8 @@ def test_what_is_taught_by_supervision_is_an_adapter_that_can_be_evaluated(model
     )
     assert said.splitlines()[-1] == f"written: {tmp_path / 'taught'}, taught by 8 chats"
     (warm_up,) = tmp_path.glob("cache/warmup-*")
-    taught, warm = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "taught", warm_up))
+    taught, warm = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "taught/team", warm_up))
     assert taught.keys() == warm.keys()
     assert any((taught[name] != warm[name]).any() for name in warm)
+    team = find_team(str(tmp_path / "taught"))
+    assert team.trained == (method, 0) and set(team.policies) == {f"frozen:{tmp_path / 'taught/team'}"}
