@@ -330,6 +330,19 @@ def test_runs_of_one_recorded_name_are_seeds_of_one_method(tmp_path, capsys, ide
     assert (tmp_path / "out/comparison-after_training.png").stat().st_size > 1000
 
 
+def test_a_comparison_is_by_the_metrics_that_are_named(tmp_path, capsys, ideal, silent):
+    places = [run(tmp_path / name, name, 0, side) for name, side in (("a", silent), ("b", ideal))]
+    words = ["compare", *places, "--output", str(tmp_path / "out"), "--metrics", "gap_to_expert", "resistance"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "gap_to_expert" in out and "success" not in out
+    (content,) = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert {row["metric"] for row in content["rows"]} == {"gap_to_expert", "resistance"}
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compare", *places, "--metrics", "gap_to_expret"])
+    assert "there is no metric 'gap_to_expret'. Did you mean 'gap_to_expert'?" in capsys.readouterr().err
+
+
 def test_no_interval_is_broken_into_lines(tmp_path, capsys, monkeypatch, ideal, silent):
     monkeypatch.setenv("COLUMNS", "40")
     places = [

@@ -4,9 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from envs.core.lookup import did_you_mean
 from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.cli.terminal import wide_console
-from marl_coop.evaluation.comparison import compare_methods, passed_over, read_evaluated
+from marl_coop.evaluation.comparison import COMPARED, compare_methods, passed_over, read_evaluated
+from rewards.metrics import METRICS
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -22,20 +24,34 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
     )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        type=_metric,
+        metavar="NAME",
+        help="what to compare by, of docs/metrics.md (default: success, utility, j, cdr, cr, message tokens; files "
+        "have more)",
+    )
     add_output(parser, "DIR", "write JSON, CSV and plots there too")
     args = parser.parse_args(argv)
     check_output(args.output, "DIR")
     evaluated = [one for place in args.places for one in read_evaluated(place)]
-    comparisons = compare_methods(evaluated, args.reference)
-    from marl_coop.evaluation.comparison_tables import tables, write  # load matplotlib
+    comparisons = compare_methods(evaluated, args.reference, args.metrics or COMPARED)
+    from marl_coop.evaluation.comparison_tables import PLOTTED, SHOWN, tables, write  # load matplotlib
 
     console = wide_console()
     for comparison in comparisons:
-        for table in tables(comparison):
+        for table in tables(comparison, args.metrics or tuple(SHOWN)):
             console.print(table)
     for line in passed_over(evaluated, comparisons):
         console.print(line, style="yellow")
     if args.output:
-        write(comparisons, args.output)
+        write(comparisons, args.output, args.metrics or PLOTTED)
         console.print(f"written: {args.output}")
     return 0
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise argparse.ArgumentTypeError(f"there is no metric {name!r}.{did_you_mean(name, tuple(METRICS))}")
+    return name
