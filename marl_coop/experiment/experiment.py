@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
@@ -41,6 +41,7 @@ from marl_coop.experiment.outcome import RunOutcome, write_cards, write_cards_of
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_before, recorded_config
 from marl_coop.experiment.start import check_start
+from marl_coop.experiment.trackers import OURS, Trackers
 from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
@@ -57,10 +58,6 @@ from marl_coop.runs.records import Credit, write_episodes
 from marl_coop.stops import STOPPED, hear_stops
 from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, of_players, rates
-
-if TYPE_CHECKING:
-    from marl_coop.experiment.tensorboard import TensorBoardRun
-    from marl_coop.experiment.tracking import WandbRun
 
 
 class Experiment:
@@ -95,8 +92,7 @@ class Experiment:
         self.name = config.title if folder is None else rundir.recorded(folder)["name"]
         self.checkpoint: Path | None = None  # where a resumed run goes on
         self._found: list[Path] = []  # its checkpoints when that was chosen
-        self.wandb: WandbRun | None = None  # while it runs
-        self.tensorboard: TensorBoardRun | None = None  # while it runs
+        self.trackers = Trackers()  # none until it runs
         self.phases: PhaseReport | None = None
         self.args = setup.training_arguments(config)
         self.main = self.args.process_index == 0
@@ -255,37 +251,16 @@ class Experiment:
             others = checks.of_other_runs(self.config)
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners, others)
         self.console.print(f"run directory: {folder}")
-        trackers = set(self.args.report_to or ())
-        self.args.report_to = sorted(trackers - {"wandb", "tensorboard"})  # ours, in the place of those of transformers
-        if "wandb" in trackers and self.main:
-            self.wandb = stack.enter_context(self._open_wandb())
-        if "tensorboard" in trackers and self.main:
-            self.tensorboard = stack.enter_context(self._open_tensorboard())
+        names = set(self.args.report_to or ())
+        self.args.report_to = sorted(names - OURS)
         if self.main:
             done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
+            say = self.console.print
+            self.trackers = Trackers.of_run(stack, names, folder, self.config, self.args, done=done, say=say)
             forget_played_after(folder, done)
             superseded = () if self._trained else set_end_aside(folder)
             for line in chain(superseded, set_later_aside(folder, self.checkpoint) if self.checkpoint else ()):
                 self.console.print(line)
-
-    def _open_wandb(self) -> "WandbRun":
-        from marl_coop.experiment.tracking import WandbRun  # loads wandb, which takes a second
-
-        return WandbRun(
-            self.run_folder,
-            run_id=rundir.run_id(self.run_folder),
-            name=str(self.args.run_name),
-            group=self.name,
-            config=self.config.model_dump(mode="json") | {"training": self.args.to_dict()},
-            say=self.console.print,
-        )
-
-    def _open_tensorboard(self) -> "TensorBoardRun":
-        from marl_coop.experiment.tensorboard import TensorBoardRun  # loads tensorboard, which takes a second
-
-        steps = self.args.steps_per_update
-        done = step_of(self.checkpoint) // steps if self.checkpoint else 0
-        return TensorBoardRun(self.run_folder, self.config.to_yaml(), -(-self.args.max_steps // steps), done)
 
     @phase(WARM_UP, whole=True)
     def warm_up(self) -> None:
@@ -337,8 +312,7 @@ class Experiment:
         episodes = self.evaluate(label)
         if self.main:
             write_episodes(self.run_folder / f"{label}.jsonl", episodes)
-        if self.wandb:
-            self.wandb.transcripts(label, episodes)
+        self.trackers.transcripts(label, episodes)
         return episodes
 
     def make_trainer(self, engine: Engine, **options: Any) -> MultiAgentPPOTrainer:
@@ -365,7 +339,8 @@ class Experiment:
             callbacks=[
                 MetricsFile(folder / "metrics.jsonl", self.console.print),
                 AlarmBell(folder / "alarms.jsonl", folder / "metrics.jsonl", self.console.print),
-                *filter(None, [self.wandb, self.tensorboard, self.phases]),
+                *self.trackers.callbacks,
+                *filter(None, [self.phases]),
             ],
             on_rollouts=self._record_rollouts,
         )
@@ -395,8 +370,7 @@ class Experiment:
         played = self._play_unseen(f"unseen, update {update}", Stream.VALIDATION)
         if self.main:
             write_episodes(file, played)
-        if self.wandb:
-            self.wandb.transcripts("held_out", played, update)
+        self.trackers.transcripts("held_out", played, update)
         metrics = {name: metric for name, metric in of_players(self.policy.adapters).items() if name in HEADLINES}
         return {name: rate for name, rate in rates(played, metrics).items() if rate is not None}
 
@@ -421,11 +395,8 @@ class Experiment:
         about = self._about(f"On {outcome.episodes} unseen instances, the same before and after.", start)
         write_cards(folder, about, learners, start["command"], COLUMNS, outcome.rows)
         write_cards_of_best(folder, self.evaluation_env, about, learners, start["command"])
-        outcome.write(
-            folder / "results.json"
-        )  # after all else that the folder is to have: it says that the run has ended
-        for tracker in filter(None, [self.wandb, self.tensorboard]):
-            tracker.report(outcome.values, COLUMNS, outcome.rows)
+        outcome.write(folder / "results.json")  # the last of the folder's files: it says that the run has ended
+        self.trackers.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
 
