@@ -13,7 +13,7 @@ from envs.core.hidden_tests import HiddenSuite
 from envs.core.lookup import find
 from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
+from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
 from envs.families.base import FunctionFamily, alone, claim, pointer, shown, topics
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
@@ -22,7 +22,10 @@ from envs.source.provenance import provenance
 class PairedFunctionsConfig(FamilyConfig, frozen=True):
     FAMILIES: ClassVar[tuple[FunctionFamily, ...]] = (*TRAINING, *HELD_OUT)
     HELD_OUT: ClassVar[tuple[str, ...]] = tuple(family.name for family in HELD_OUT)
-    FURTHER: ClassVar[Mapping[str, tuple[FunctionFamily, ...]]] = {"held_out_contracts": HELD_OUT_CONTRACTS}
+    FURTHER: ClassVar[Mapping[str, tuple[FunctionFamily, ...]]] = {
+        "held_out_contracts": HELD_OUT_CONTRACTS,
+        "held_out_copied": HELD_OUT_COPIED,
+    }
 
     agents: Annotated[int, Field(ge=1, le=2)] = 2
     """Number of seats; one alone writes both functions."""
@@ -60,7 +63,8 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
     ## Families
     For training: offset, separator, scale, index_base, timeout, padding, key, day_format, error_type, schema, unit,
     decimals, signature, attribute, capacity, drift. Held out, with sources of their own: signing, page_size,
-    return_type, row_size. Estimates are capacity, drift and row_size. `docs/families.md` has a table.
+    return_type, row_size, and in no split but "held_out_copied" buckets. Estimates are capacity, drift and
+    row_size. `docs/families.md` has a table.
 
     ## Example
     >>> env = PairedFunctions(families=["offset"])

@@ -35,7 +35,7 @@ from envs.design_review import DesignReviewConfig
             "PairedFunctions",
             {"families": "ofset"},
             "families is 'ofset'; it must be a list of at least one name, or one of train, held_out, all, "
-            "held_out_contracts. Did you mean [offset]?",
+            "held_out_contracts, held_out_copied. Did you mean [offset]?",
         ),
         ("PairedFunctions", {"cells": 5}, "cells is 5; it should be"),
         ("PairedFunctions", {"system_prompt": ""}, "system_prompt is ''; it should have at least 1 character"),

@@ -20,14 +20,16 @@ from envs.core.episode import Phase
 from envs.core.prompts import GAP
 from envs.core.task import Task
 from envs.design_review import DesignReview
+from envs.families import HELD_OUT_COPIED
 from envs.paired_functions import PairedFunctions
 from envs.sandbox import Part, run_expressions, same
 from marl_coop.config.schema import load_config
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = [family.name for family in PairedFunctions.Config.FAMILIES]
-ESTIMATES = [family.name for family in PairedFunctions.Config.FAMILIES if family.kind == "estimate"]
-NUMBERS = [family.name for family in PairedFunctions.Config.FAMILIES if family.kind == "numeric"]
+EVERY = (*PairedFunctions.Config.FAMILIES, *HELD_OUT_COPIED)
+FAMILIES = [family.name for family in EVERY]
+ESTIMATES = [family.name for family in EVERY if family.kind == "estimate"]
+NUMBERS = [family.name for family in EVERY if family.kind == "numeric"]
 ALL_FAMILIES = [(PairedFunctions, name) for name in FAMILIES]
 ALL_FAMILIES += [(DesignReview, family.name) for family in DesignReview.Config.FAMILIES]
 
@@ -295,7 +297,7 @@ def test_numeric_tolerance_accepts_the_truth_alone_and_the_pool_but_not_the_mean
 
 def test_every_family_is_drawn_and_one_can_be_chosen():
     env = PairedFunctions(families="all")
-    assert {env.make_task(seed).family for seed in range(400)} == set(FAMILIES)
+    assert {env.make_task(seed).family for seed in range(400)} == {family.name for family in env.families}
     assert {PairedFunctions(families=["key"]).make_task(seed).family for seed in range(20)} == {"key"}
 
 

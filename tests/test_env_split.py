@@ -10,7 +10,7 @@ import pytest
 
 import envs
 from envs.core.env import SEATS
-from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, TRAINING
+from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
 from envs.families.base import HELD_OUT_SOURCES, TRAINING_SOURCES, Sources
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
@@ -20,6 +20,7 @@ OTHER = ("accelerate", "batteries", "prices", "studies", "sweeps")  # files of a
 PLAYED = [path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHER]
 CONFIGS = sorted(path for path in PLAYED if "conditions" not in read_file(path))  # which batteries have
 HELD_OUT_NAMES = {family.name for family in HELD_OUT}
+NEVER_TRAINED = (*HELD_OUT, *HELD_OUT_COPIED)
 
 
 def test_sixteen_families_train_and_four_are_held_out_one_of_each_kind():
@@ -39,6 +40,15 @@ def test_families_can_be_named_by_split():
     assert names(families="held_out") == HELD_OUT_NAMES
     assert names(families="all") == names() | HELD_OUT_NAMES
     assert names(families=["row_size"]) == {"row_size"}
+    assert names(families="held_out_copied") == names(families=["buckets"]) == {"buckets"}
+
+
+def test_a_held_out_contract_whose_code_is_copied_ends_where_its_gap_does():
+    (family,) = HELD_OUT_COPIED
+    assert [family.source(part, "___") for part in (0, 1)] == [
+        "def bucket(k): return k % ___",
+        "def rounds(k): return k // ___",
+    ]
 
 
 def words(sources: Sources) -> set[str]:
@@ -74,7 +84,7 @@ def hits(env: envs.PairedFunctions, odds: dict[str, float]) -> float:
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("family", [family.name for family in HELD_OUT if family.kind != "estimate"])
+@pytest.mark.parametrize("family", [family.name for family in NEVER_TRAINED if family.kind != "estimate"])
 def test_words_learned_in_training_pick_the_right_seat_of_a_training_contract_and_of_no_held_out_one(family):
     one_right = {"cells": {"both_right": 0, "one_right": 1, "both_wrong": 0}}
     trained = [f.name for f in TRAINING if f.kind != "estimate"]
@@ -85,7 +95,7 @@ def test_words_learned_in_training_pick_the_right_seat_of_a_training_contract_an
     assert hits(older, odds) > 0.8, "what was held out before were the contracts alone"
 
 
-@pytest.mark.parametrize("family", [family.name for family in HELD_OUT if family.kind in ("numeric", "estimate")])
+@pytest.mark.parametrize("family", [family.name for family in NEVER_TRAINED if family.kind in ("numeric", "estimate")])
 def test_a_held_out_family_repeats_the_numbers_of_no_training_family(family):
     def gaps(name: str, seed: int) -> list[float]:
         numbers = sorted(float(o) for o in envs.PairedFunctions(families=[name]).make_task(seed).decisions[0].options)
@@ -123,7 +133,7 @@ def test_no_configuration_trains_on_a_held_out_family(file):
         pytest.skip("its tasks are drawn from no family")
     env = config.make_env()
     played = [*getattr(env, "families", ()), *getattr(env, "contracts", ())]
-    assert played and not {family.name for family in played} & HELD_OUT_NAMES
+    assert played and not {family.name for family in played} & {family.name for family in NEVER_TRAINED}
 
 
 def test_the_table_in_the_docs_has_every_family_its_kind_its_split_and_real_options():
@@ -133,11 +143,11 @@ def test_the_table_in_the_docs_has_every_family_its_kind_its_split_and_real_opti
         if line.startswith("| `") and not line.startswith("| `env.")
     ]
     table = {row[0]: row for row in rows}
-    for family in (*TRAINING, *HELD_OUT):
+    for family in (*TRAINING, *NEVER_TRAINED):
         _, contract, kind, split, functions, options = table[family.name]
         assert (contract, kind) == (family.contract, family.kind)
-        assert split == ("held out" if family in HELD_OUT else "train")
+        assert split == ("held out" if family in HELD_OUT else "copied" if family in HELD_OUT_COPIED else "train")
         assert functions == "`, `".join(family.signatures)
         decision = envs.PairedFunctions(families=[family.name]).make_task(0).decisions[0]
         assert options == "`, `".join(decision.options)
-    assert len(rows) == len(table) == len(TRAINING) + len(HELD_OUT)
+    assert len(rows) == len(table) == len(TRAINING) + len(NEVER_TRAINED)

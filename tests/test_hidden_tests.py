@@ -10,7 +10,7 @@ from envs.core.config import MAX_DISTRACTORS
 from envs.core.env import SEATS
 from envs.core.episode import AMBIGUOUS, Episode
 from envs.core.hidden_tests import HiddenSuite
-from envs.families import HELD_OUT, TRAINING
+from envs.families import HELD_OUT, HELD_OUT_COPIED, TRAINING
 from envs.families.base import FunctionFamily
 from envs.paired_features import generator
 from envs.paired_features.env import PairedFeatures
@@ -18,7 +18,7 @@ from envs.paired_functions import PairedFunctions
 from envs.sandbox import same, verdicts
 from envs.sandbox.expressions import take_apart
 
-FAMILIES = {family.name: family for family in (*TRAINING, *HELD_OUT)}
+FAMILIES = {family.name: family for family in (*TRAINING, *HELD_OUT, *HELD_OUT_COPIED)}
 
 
 def played(env: PairedFunctions, work: dict[str, str], held: dict[str, str] | None = None) -> Episode:

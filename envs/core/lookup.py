@@ -70,7 +70,8 @@ def choose(
         choice: "train" (those that are not held out), "held_out", "all", a word of `further`, or names or dotted paths.
         held_out: names of those that are only for evaluation.
         argument, kind: what the argument and one of the things are called, for the message.
-        further: lists of things that are not `known` by their names, by the word that chooses them.
+        further: lists of things that are in no split, by the word that chooses them; a name that is `known` is not one
+            of these, any other of theirs can be named.
 
     Raises:
         ValueError: nothing is chosen, or a name that does not exist.
@@ -88,7 +89,8 @@ def choose(
             f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(words)}.{hint} "
             f"Held out here: {', '.join(held_out) or 'none'}."
         )
-    return tuple(find(name, named, kind=kind) for name in names)
+    others = {thing.name: thing for things in further.values() for thing in things}
+    return tuple(find(name, others | named, kind=kind) for name in names)
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:

@@ -30,8 +30,8 @@ class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
     agents: Annotated[int, Field(ge=1, le=2)] = 2
     """Number of seats; one alone builds both features on one branch."""
     contracts: str | Sequence[str] = "train"
-    """What `families` are to `PairedFunctions`: "train", "held_out", "held_out_contracts", "all", or names or dotted
-    paths."""
+    """What `families` are to `PairedFunctions`: "train", "held_out", "held_out_contracts", "held_out_copied", "all", or
+    names or dotted paths."""
 
     @classmethod
     def choose_contracts(cls, contracts: str | Sequence[str]) -> tuple[FunctionFamily, ...]:
