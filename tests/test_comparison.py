@@ -210,6 +210,14 @@ def test_the_metric_of_each_seed_stands_beside_that_of_the_method(ideal, silent)
     assert rows["a", "b"].of_seeds == ()
 
 
+def test_an_interval_does_not_depend_on_who_else_is_compared(ideal, silent):
+    sides = {"a": [silent, mixed(5)], "b": [ideal, mixed(9)], "c": [mixed(5), mixed(9)]}
+    runs = {name: [by_task(side) for side in of_method] for name, of_method in sides.items()}
+    alone = across_seeds({name: runs[name] for name in "ab"}, "a", {"success": METRICS["success"]})["success"]["b"]
+    beside = across_seeds({name: runs[name] for name in "cba"}, "a", {"success": METRICS["success"]})["success"]["b"]
+    assert alone == beside
+
+
 def test_what_cannot_be_told_apart_is_said(ideal):
     (found,) = compare_methods([evaluated("a", 0, ideal), evaluated("b", 0, mixed(3))])
     assert summary(found, "success") == "not told apart from a by success: b"

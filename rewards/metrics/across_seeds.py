@@ -71,13 +71,14 @@ def across_seeds(
     runs = [run for of_method in methods.values() for run in of_method]
     if any(run.keys() != runs[0].keys() for run in runs):
         raise ValueError("the runs must hold the same tasks")
+    names = [(method, number) for method, of_method in methods.items() for number in range(len(of_method))]
     found = {}
     for name, statistic in metrics.items():
         tasks = [t for t in sorted(runs[0]) if name == FAULTS or not any(faulted(run[t]) for run in runs)]
         sums_RUK = _side_by_side([sums_of(statistic, [[run[task]] for task in tasks]) for run in runs])
         values_R = statistic.formula.value(sums_RUK.sum(axis=1)) if sums_RUK.size else np.array([np.nan])
         if not np.isnan(values_R).any():
-            resamples_ER = resampled(statistic.formula, sums_RUK)
+            resamples_ER = resampled(statistic.formula, sums_RUK, names)
             found[name] = dict(_scores(methods, reference, values_R, resamples_ER, direction=statistic.direction))
     return found
 
@@ -114,23 +115,28 @@ def improvement(
     return (wins_RR * shares_RR).sum(axis=(-2, -1)) / shares_RR.sum(axis=(-2, -1))
 
 
-def resampled(formula: Formula, sums_RUK: np.ndarray) -> np.ndarray:
-    """[resample, run]: the score of each run, its tasks weighed the same in all runs."""
+def resampled(formula: Formula, sums_RUK: np.ndarray, names: Sequence[tuple[str, int]]) -> np.ndarray:
+    """[resample, run]: the score of each run, its tasks weighed the same in all runs.
+
+    Args:
+        names: of each run, its method and its number there; what is drawn for a run depends on these alone.
+    """
     runs, units, _ = sums_RUK.shape
-    totals_REK = weights(units, 0, 0) @ sums_RUK
-    for run in range(runs):
+    totals_REK = weights(units, "tasks") @ sums_RUK
+    for run, (method, number) in enumerate(names):
         prior_PK = formula.prior(sums_RUK[run][sums_RUK[run].any(axis=1)])
         if len(prior_PK):
-            rng = np.random.default_rng((2, run))
+            rng = np.random.default_rng((number, *method.encode()))
             totals_REK[run] += rng.standard_gamma(0.5, (RESAMPLES, len(prior_PK))) @ prior_PK
     found = [formula.of_resamples(sums_RUK[run].sum(axis=0))(totals_REK[run]) for run in range(runs)]
     return np.stack(found, axis=-1)
 
 
 @lru_cache(maxsize=64)  # metrics of the same tasks share them
-def weights(units: int, level: int, number: int) -> np.ndarray:
-    """[resample, unit], as in `bayesian_bootstrap`; fixed for what is weighed: level and number tell it apart."""
-    return np.random.default_rng((level, number, units)).standard_gamma(units / (units + 2), (RESAMPLES, units))
+def weights(units: int, name: str) -> np.ndarray:
+    """[resample, unit], as in `bayesian_bootstrap`; fixed for what is weighed, by its name: whoever else is compared, a
+    method's interval is the same."""
+    return np.random.default_rng((units, *name.encode())).standard_gamma(units / (units + 2), (RESAMPLES, units))
 
 
 def _side_by_side(sums_UK: Sequence[np.ndarray]) -> np.ndarray:
@@ -144,10 +150,10 @@ def _scores(
 ) -> Iterator[tuple[str, MethodScores]]:
     """Each method with its scores. What is made of scores and weights is made of those seen, then of the resamples."""
     sides, start = {}, 0
-    for number, (name, runs) in enumerate(methods.items()):
+    for name, runs in methods.items():
         part = slice(start, start := start + len(runs))
         seen = values_R[part], np.ones(len(runs))
-        drawn = resamples_ER[:, part], weights(len(runs), 1, number)
+        drawn = resamples_ER[:, part], weights(len(runs), f"runs of {name}")
         sides[name] = seen, drawn
     for name, side in sides.items():
         seeds = len(methods[name])
