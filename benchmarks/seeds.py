@@ -44,7 +44,8 @@ def _experiment(seeds: int, tasks: int, families: int, rng: np.random.Generator)
     luck_R1, ease_U = SEED_SD * rng.normal(size=(seeds, 1)), SPREAD * rng.uniform(-1, 1, tasks)
     solved_RU = (rng.random((seeds, tasks)) < TRUTH + luck_R1 + ease_U).astype(float)
     sums_RUK = np.stack([solved_RU, np.ones_like(solved_RU)], axis=-1)
-    ours_E = iqm(resampled(RATE, sums_RUK), weights(seeds, 1, 0))
+    runs = [("ours", number) for number in range(seeds)]
+    ours_E = iqm(resampled(RATE, sums_RUK, runs), weights(seeds, "runs of ours"))
     of_family = np.arange(tasks) % families
     scores_RF = np.stack([solved_RU[:, of_family == family].mean(axis=1) for family in range(families)], axis=1)
     drawn = rng.integers(seeds, size=(RESAMPLES, seeds, families))
