@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="default: 1e-3 of imitation, 5e-4 of preferences")
     args = parser.parse_intermixed_args()
     set_environment()
-    seats = load_config(args.config, args.overrides).make_env().possible_agents
+    seats = load_config(args.config, args.overrides).policies
     shared = f"policies={{{', '.join(f'{seat}: {TEAM}' for seat in seats)}}}"
     config = load_config(args.config, [f"name={args.method}", *args.overrides, shared])
     if args.output.exists():

@@ -89,8 +89,8 @@ def choose(
             f"{argument} is {choice!r}; it must be a list of at least one name, or one of {', '.join(words)}.{hint} "
             f"Held out here: {', '.join(held_out) or 'none'}."
         )
-    others = {thing.name: thing for things in further.values() for thing in things}
-    return tuple(find(name, others | named, kind=kind) for name in names)
+    every = {thing.name: thing for things in further.values() for thing in things} | named
+    return tuple(find(name, every, kind=kind) for name in names)
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:

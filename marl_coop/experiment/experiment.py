@@ -256,7 +256,7 @@ class Experiment:
         if self.main:
             done = step_of(self.checkpoint) // self.args.steps_per_update if self.checkpoint else 0
             say = self.console.print
-            self.trackers = Trackers.of_run(stack, names, folder, self.config, self.args, done=done, say=say)
+            self.trackers = Trackers.of_run(stack, names, folder, self.name, self.config, self.args, done=done, say=say)
             forget_played_after(folder, done)
             superseded = () if self._trained else set_end_aside(folder)
             for line in chain(superseded, set_later_aside(folder, self.checkpoint) if self.checkpoint else ()):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from transformers import TrainerCallback
-
 from envs.core.episode import Episode
 from marl_coop.config.schema import Config
 from marl_coop.ppo.config import MultiAgentPPOConfig
@@ -33,6 +31,7 @@ class Trackers:
         stack: ExitStack,
         names: set[str],
         folder: Path,
+        name: str,
         config: Config,
         args: MultiAgentPPOConfig,
         *,
@@ -43,6 +42,7 @@ class Trackers:
 
         Args:
             folder: the run's.
+            name: what the run is called, with which others of that name it belongs together.
             done: updates that were made before this start.
             say: takes the one line that says what went wrong.
         """
@@ -55,7 +55,7 @@ class Trackers:
                     folder,
                     run_id=rundir.run_id(folder),
                     name=str(args.run_name),
-                    group=rundir.recorded(folder)["name"],
+                    group=name,
                     config=config.model_dump(mode="json") | {"training": args.to_dict()},
                     say=say,
                 )
@@ -68,8 +68,8 @@ class Trackers:
         return cls(wandb, tensorboard)
 
     @property
-    def callbacks(self) -> list[TrainerCallback]:
-        """What the trainer tells each of them by."""
+    def callbacks(self) -> "list[WandbRun | TensorBoardRun]":
+        """Those that there are, which the trainer tells of every update."""
         return [tracker for tracker in (self.wandb, self.tensorboard) if tracker is not None]
 
     def transcripts(self, label: str, episodes: Sequence[Episode], update: int | None = None) -> None:
@@ -79,5 +79,5 @@ class Trackers:
 
     def report(self, results: Mapping[str, Mapping[str, float | None]], columns: Sequence[str], rows: Sequence) -> None:
         """Hand over what came of the run: the values, and the table that it prints."""
-        for tracker in filter(None, [self.wandb, self.tensorboard]):
+        for tracker in self.callbacks:
             tracker.report(results, columns, rows)
