@@ -77,10 +77,12 @@ def test_four_processes_of_two_machines_do_what_one_does_and_queued_again_the_jo
     assert {path.suffixes[0] for path in (place / "two/episodes").iterdir()} == {".0", ".1", ".2", ".3"}
     (by_one,), (by_four,) = (repeatable(read_metrics(place / run / "metrics.jsonl")) for run in ("alone", "two"))
     assert by_four == pytest.approx(by_one, rel=1e-3, abs=1e-3)
-    starts = json.loads((place / "two/run.json").read_text())["starts"]
-    again = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert len(json.loads((place / "two/run.json").read_text())["starts"]) == len(starts) + 1
+    (place / "two/results.json").unlink()  # as if it had been stopped before it had ended
+    for starts in (2, 2):  # a run that has ended is not started again
+        again = sbatch(place, "train.sbatch", str(place / "two"), *words, **job)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert len(json.loads((place / "two/run.json").read_text())["starts"]) == starts
+        assert (place / "two/results.json").is_file()
 
 
 @pytest.mark.slow
