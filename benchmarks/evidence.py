@@ -17,7 +17,7 @@ from pathlib import Path
 from envs.core.episode import Episode
 from marl_coop.cli import run_script
 from marl_coop.cli.arguments import existing
-from marl_coop.evaluation.comparison import read_evaluated
+from marl_coop.evaluation.evaluated import read_evaluated
 from marl_coop.runs.records import read_episodes
 from rewards.metrics import METRICS, Estimate, Metric, across_seeds, compare, of_players, rates
 

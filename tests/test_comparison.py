@@ -13,15 +13,9 @@ from envs.design_review import DesignReview
 from envs.scripted.play import play
 from envs.scripted.registry import find_partner
 from marl_coop import cli
-from marl_coop.evaluation.comparison import (
-    AFTER_TRAINING,
-    Evaluated,
-    compare_methods,
-    passed_over,
-    read_evaluated,
-    speaks_of,
-)
+from marl_coop.evaluation.comparison import compare_methods, passed_over, speaks_of
 from marl_coop.evaluation.comparison_tables import SHOWN, summary, write
+from marl_coop.evaluation.evaluated import AFTER_TRAINING, Evaluated, read_evaluated
 from marl_coop.runs import rundir
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError

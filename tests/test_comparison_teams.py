@@ -8,7 +8,7 @@ from pathlib import Path
 from marl_coop import cli
 from marl_coop.config.battery import Battery
 from marl_coop.config.schema import load_config
-from marl_coop.evaluation.comparison import read_evaluated
+from marl_coop.evaluation.evaluated import read_evaluated
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment.battery import play_battery
 from marl_coop.experiment.plan import make_plan

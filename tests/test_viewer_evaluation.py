@@ -8,7 +8,7 @@ import viewed
 import yaml
 
 from marl_coop.cli import main
-from marl_coop.evaluation.comparison import read_evaluated
+from marl_coop.evaluation.evaluated import read_evaluated
 from marl_coop.experiment import battery as batteries
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import record_start

@@ -7,7 +7,9 @@ from pathlib import Path
 from envs.core.lookup import did_you_mean
 from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.cli.terminal import wide_console
-from marl_coop.evaluation.comparison import COMPARED, compare_methods, passed_over, read_evaluated
+from marl_coop.evaluation.comparison import COMPARED, compare_methods, passed_over
+from marl_coop.evaluation.conditions import compare_conditions
+from marl_coop.evaluation.evaluated import read_evaluated
 from rewards.metrics import METRICS
 
 
@@ -25,6 +27,12 @@ def compare(argv: Sequence[str]) -> int:
         "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
     )
     parser.add_argument(
+        "--conditions",
+        action="store_true",
+        help="compare the conditions of evaluations in the place of methods: each minus the one that its battery says "
+        "it is against, of each method over its seeds",
+    )
+    parser.add_argument(
         "--metrics",
         nargs="+",
         type=_metric,
@@ -32,9 +40,13 @@ def compare(argv: Sequence[str]) -> int:
         help="what to compare by, of docs/metrics.md (default: success, utility, j, cdr, cr, message tokens; files "
         "have more)",
     )
-    add_output(parser, "DIR", "write JSON, CSV and plots there too")
+    add_output(parser, "DIR", "write JSON, CSV and, of methods, plots there too")
     args = parser.parse_args(argv)
     check_output(args.output, "DIR")
+    if args.conditions:
+        if args.reference:
+            parser.error("--reference names a method, and --conditions compares none: a battery says what is against")
+        return _compare_conditions(args.places, args.metrics, args.output)
     evaluated = [one for place in args.places for one in read_evaluated(place)]
     comparisons = compare_methods(evaluated, args.reference, args.metrics or COMPARED)
     from marl_coop.evaluation.comparison_tables import PLOTTED, SHOWN, tables, write  # load matplotlib
@@ -48,6 +60,19 @@ def compare(argv: Sequence[str]) -> int:
     if args.output:
         write(comparisons, args.output, args.metrics or PLOTTED)
         console.print(f"written: {args.output}")
+    return 0
+
+
+def _compare_conditions(places: Sequence[Path], metrics: Sequence[str] | None, output: Path | None) -> int:
+    changes = compare_conditions(places, metrics or COMPARED)
+    from marl_coop.evaluation.comparison_tables import SHOWN, tables_of_changes, write_changes  # load matplotlib
+
+    console = wide_console()
+    for table in tables_of_changes(changes, metrics or tuple(SHOWN)):
+        console.print(table)
+    if output:
+        write_changes(changes, output)
+        console.print(f"written: {output}")
     return 0
 
 

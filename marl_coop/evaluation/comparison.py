@@ -5,23 +5,18 @@ alone, a difference speaks of that checkpoint, and is paired by task (`rewards.m
 of methods (`rewards.metrics.across_seeds`).
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from envs.core.episode import Episode
 from envs.core.task import Seat
-from marl_coop.evaluation.results import Kept, Results, Trained, read_results
+from marl_coop.evaluation.evaluated import Evaluated
 from marl_coop.evaluation.seating import Seating
-from marl_coop.runs import rundir
-from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import HEADLINES, across_seeds, compare, measure, of_seats, seats_of
 from rewards.metrics.rate import Statistic
 
-AFTER_TRAINING = "after training"  # the condition of a run's own evaluation
 ENOUGH_SEEDS = 5  # for a claim about a method
 COMPARED = (*HEADLINES, "kairos_utility", "resistance", "kairos_f1")
 BESIDE_PARTNERS: Seating[None] = Seating((None,), partner=(None,))
@@ -30,27 +25,11 @@ OF_ONE_SEAT = of_seats(lambda episode: BESIDE_PARTNERS.judged(episode.seats, epi
 Verdict = Literal["higher", "lower", "not told apart"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """What one team did in one condition.
-
-    Attributes:
-        place: where it comes from, for errors.
-        method: the recorded name of its run or, of a team that was not trained, its own.
-        seed: of the training; None where there was none.
-        condition: of a battery, or `AFTER_TRAINING`.
-        episodes: by the id of their task; each task once.
-        beside_partners: the team had one seat of each episode.
-        learners: the adapters that a run trains, whose seats are judged; none: all seats are.
-    """
-
-    place: str
-    method: str
-    seed: int | None
-    condition: str
-    episodes: Mapping[str, Episode]
-    beside_partners: bool = False
-    learners: tuple[str, ...] = ()
+def verdict(low: float | None, high: float | None) -> Verdict:
+    """What a difference says: its interval is above 0, below 0, or neither."""
+    if low is not None and low > 0:
+        return "higher"
+    return "lower" if high is not None and high < 0 else "not told apart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +56,7 @@ class ComparedRow:
 
     @property
     def verdict(self) -> Verdict:
-        """What a difference says: its interval is above 0, below 0, or neither."""
-        if self.low is not None and self.low > 0:
-            return "higher"
-        return "lower" if self.high is not None and self.high < 0 else "not told apart"
+        return verdict(self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,70 +74,6 @@ class Comparison:
     of_methods: bool
     alike: bool = True
     rows: Sequence[ComparedRow]
-
-
-def read_evaluated(folder: Path) -> list[Evaluated]:
-    """What lies in a run's folder, or in that of an evaluation (`marl_coop.evaluation.results`).
-
-    Raises:
-        RunError: it is neither, or it has no evaluation to compare.
-    """
-    if (folder / "run.json").is_file():
-        return [_run(folder)]
-    try:
-        results, kept = read_results(folder)
-    except RunError as error:
-        raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
-                       "that lists episodes") from error  # fmt: skip
-    if results.trained is None:
-        raise RunError(
-            f"{str(folder)!r} does not say which of its teams are seeds of one method: an older version wrote it; the "
-            "same marl-coop eval writes it anew"
-        )
-    return [_team(folder, one, results, results.trained.get(one.who)) for one in kept]
-
-
-def _run(folder: Path) -> Evaluated:
-    if not (folder / "after.jsonl").is_file():
-        raise RunError(
-            f"{str(folder)!r} has not been evaluated after training; let it finish: marl-coop train --resume "
-            f"{shlex.quote(str(folder))}"
-        )
-    record = rundir.recorded(folder)
-    return Evaluated(
-        place=str(folder),
-        method=record["name"],
-        seed=record["starts"][-1]["seed"],
-        condition=AFTER_TRAINING,
-        episodes=_by_task(folder / "after.jsonl"),
-        learners=rundir.learners(folder),
-    )
-
-
-def _team(folder: Path, kept: Kept, results: Results, trained: Trained | None) -> Evaluated:
-    """A team of an evaluation; one that was a run, or a checkpoint of one, has the name and the seed of it."""
-    return Evaluated(
-        place=f"{kept.who} in {folder}",
-        method=trained.method if trained else kept.who,
-        seed=trained.seed if trained else None,
-        condition=kept.condition,
-        episodes=_by_task(folder / kept.file, results.conditions[kept.condition]["episodes"]),
-        beside_partners=kept.judged == "one",
-    )
-
-
-def _by_task(file: Path, count: int | None = None) -> dict[str, Episode]:
-    """The episodes of a file, or the first `count` of them."""
-    try:
-        episodes = read_episodes(file)[:count]
-    except OSError as error:
-        raise RunError(f"{str(file)!r} cannot be read as episodes: {error}") from error
-    if not episodes:
-        raise RunError(f"{str(file)!r} has no episodes to compare")
-    found = {episode.task.id: episode for episode in episodes}
-    if len(found) < len(episodes):
-        raise RunError(f"{str(file)!r} has a task more than once, so runs cannot be paired by it")
-    return found
 
 
 def compare_methods(

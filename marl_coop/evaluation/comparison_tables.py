@@ -10,7 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from marl_coop.evaluation.comparison import ComparedRow, Comparison, speaks_of
+from marl_coop.evaluation.comparison import ENOUGH_SEEDS, ComparedRow, Comparison, speaks_of
+from marl_coop.evaluation.conditions import ChangedMetric
 from marl_coop.runs.files import write_whole
 from rewards.metrics import METRICS, Metric
 
@@ -52,6 +53,48 @@ def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Itera
             told = row.verdict if row.verdict != "not told apart" else "no"
             out.add_row(_name(metric), row.method, _value(row), _improvement(row), told, end_section=row is rows[-1])
     yield out
+
+
+def tables_of_changes(changes: Sequence[ChangedMetric], shown: Sequence[str] = tuple(SHOWN)) -> Iterator[Table]:
+    """A table of each method: what each condition changes in its metrics."""
+    for method in dict.fromkeys(change.sides.method for change in changes):
+        mine = [change for change in changes if change.sides.method == method]
+        few = "" if all(len(change.seeds) >= ENOUGH_SEEDS for change in mine) else "Too few seeds for a claim. "
+        note = (
+            f"{few}Interquartile means over seeds of what changes in each; intervals for other seeds and other tasks."
+        )
+        out = Table(title=f"{method}: {mine[0].tasks} tasks", title_justify="left", caption=note)
+        for column in ("metric", "condition", "minus"):
+            out.add_column(column, overflow="fold")
+        for column in ("seeds", "difference", "of seeds", "told apart"):
+            out.add_column(column, justify="right", no_wrap=True)
+        for metric in shown:
+            rows = [change for change in mine if change.metric == metric]
+            for row in rows:
+                told = row.verdict if row.verdict != "not told apart" else "no"
+                difference = str(Metric(row.value, row.low, row.high, 0))
+                of_seeds = " ".join(f"{value:.2f}" for value in row.of_seeds)
+                seeds = "none" if row.seeds == [None] else str(len(row.seeds))
+                cells = (row.sides.condition, row.sides.than, seeds, difference, of_seeds, told)
+                out.add_row(_name(metric), *cells, end_section=row is rows[-1])
+        yield out
+
+
+def write_changes(changes: Sequence[ChangedMetric], folder: Path) -> None:
+    """Write `conditions.json` and `conditions.csv`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        change.sides._asdict()
+        | {name: value for name, value in asdict(change).items() if name != "sides"}
+        | {"verdict": change.verdict}
+        for change in changes
+    ]
+    write_whole(folder / "conditions.json", json.dumps(rows, indent=1) + "\n")
+    with (folder / "conditions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(row | {name: " ".join(map(str, row[name])) for name in ("seeds", "of_seeds")})
 
 
 def _name(metric: str) -> str:

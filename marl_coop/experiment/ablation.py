@@ -23,7 +23,8 @@ from marl_coop.config.checks import check_config
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.layers import COMMAND_LINE, leaves, override_of
 from marl_coop.config.schema import Config, Evaluation, load_config
-from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods, read_evaluated
+from marl_coop.evaluation.comparison import COMPARED, Comparison, compare_methods
+from marl_coop.evaluation.evaluated import read_evaluated
 from marl_coop.experiment import checks, setup
 from marl_coop.experiment.arm_run import ArmRun
 from marl_coop.runs import rundir

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from marl_coop.runs.checkpoints import has_ended
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRun:
@@ -23,7 +25,7 @@ class ArmRun:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "results.json").is_file()
+        return has_ended(self.folder)
 
     def command(self) -> list[str]:
         """The words that begin the run or, where it has begun, go on with it."""

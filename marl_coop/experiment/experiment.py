@@ -51,7 +51,7 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, set_end_aside, set_later_aside, step_of, writing
+from marl_coop.runs.checkpoints import all_checkpoints, has_ended, set_end_aside, set_later_aside, step_of, writing
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
@@ -190,7 +190,7 @@ class Experiment:
             RunError: another process runs it, or its folder cannot be made.
             LostProcessError: another of its own processes has ended.
         """
-        if self.folder is not None and self._trained and (self.folder / "results.json").is_file():
+        if self.folder is not None and self._trained and has_ended(self.folder):
             self.console.print(
                 f"{str(self.folder)!r} has ended, and results.json says what came of it: nothing is left to do; a "
                 "larger training.num_updates trains it further, and marl-coop eval plays it again"

@@ -55,6 +55,11 @@ def whole_checkpoints(folder: Path) -> list[Path]:
     return [path for path in all_checkpoints(folder) if flaw(path) is None]
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether the run said what came of it, which it does last."""
+    return (folder / END[-1]).is_file()
+
+
 def best_checkpoint(folder: Path) -> Best | None:
     """The best checkpoint of a run by its `best.json`; None: no evaluation while it trained gave a value.
 

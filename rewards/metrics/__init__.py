@@ -14,11 +14,12 @@ of both, unless they say otherwise.
 partner, give either of them `of_seats` or `of_players`. A rate net of a placebo is a comparison too:
 `compare(placebo, played)["cr"]`, where the partners of `placebo` talk without content; so is what changes when the
 expert is revealed, a partner is a stranger, or one is an adversary. `coordination` compares a team with solo runs and
-`prices` says what the tokens cost; `across_seeds` compares methods of which several seeds were trained. Episodes with a
-sandbox fault count in `sandbox_fault_rate` alone.
+`prices` says what the tokens cost; `across_seeds` compares methods of which several seeds were trained, and
+`change_across_seeds` two conditions that each of these seeds played. Episodes with a sandbox fault count in
+`sandbox_fault_rate` alone.
 """
 
-from rewards.metrics.across_seeds import Estimate, MethodScores, across_seeds
+from rewards.metrics.across_seeds import Change, Estimate, MethodScores, across_seeds, change_across_seeds
 from rewards.metrics.deference import Conflict, Flip, conflicts, flip_matrix, flips
 from rewards.metrics.intervals import cases, compare, coordination, measure, rates
 from rewards.metrics.rate import Metric, Rate
@@ -30,6 +31,7 @@ __all__ = [
     "METRICS",
     "NAMES",
     "SEATWISE",
+    "Change",
     "Conflict",
     "Estimate",
     "Flip",
@@ -38,6 +40,7 @@ __all__ = [
     "Rate",
     "across_seeds",
     "cases",
+    "change_across_seeds",
     "compare",
     "conflicts",
     "coordination",
