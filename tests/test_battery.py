@@ -90,7 +90,12 @@ def test_every_battery_is_planned_for_every_kind_of_environment_and_leaves_nothi
 
 @pytest.mark.parametrize(
     ("battery", "common"),
-    [("evidence/battery", ["studies/evidence/common"]), ("numeric/battery", []), ("numeric/questions", [])],
+    [
+        ("evidence/battery", ["studies/evidence/common"]),
+        ("numeric/battery", []),
+        ("numeric/questions", []),
+        ("teams/battery", ["studies/teams/run"]),
+    ],
 )
 def test_the_batteries_of_the_evidence_can_be_played_whole_by_two_of_their_runs(battery, common):
     file = ROOT / f"configs/studies/{battery}.yaml"
