@@ -17,12 +17,12 @@ from envs.scripted.handover import NoteTaker
 class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
-    The prior stance is its own belief; the final option is its own, the partner's or the blend (where there is one)
-    with equal chance, and its code realises that option. Before it answers for good it says what each source says and
-    how good it is: whoever is to weigh the sources must first bring them to mind. In a pair one source is better, so
-    the own one tells of the other; in a larger team it names those partners whose message told how good theirs is.
-    Where acts are on, half of its messages are one, of a random kind, and what it expects of the partner is as random
-    as what it does.
+    The prior stance is its own belief; the final option is its own, that of the partner whose source it brings to mind
+    or the blend (where there is one) with equal chance, and its code realises that option. Before it answers for good
+    it says what each source says and how good it is: whoever is to weigh the sources must first bring them to mind. In
+    a pair one source is better, so the own one tells of the other; in a larger team it names one partner, the first
+    whose message told of a reliable source, else the first that told of its source at all. Where acts are on, half of
+    its messages are one, of a random kind, and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -50,13 +50,21 @@ class Demonstrator(Scripted):
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         """`Mine is doubtful: 61. Theirs is reliable: 57.`, and in a team `agent_2 is reliable: 57.`"""
-        said = [f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."]
-        pair = len(env.seats) == 2
-        for partner, claim in env.claims(seat, decision).items():
-            known = not decision.is_estimate if pair else claim.quality or self._names_source(env, partner, decision)
-            if known:
-                said.append(f"{'Theirs' if pair else partner} is {decision.quality(partner)}: {claim.option}.")
-        return " ".join(said)
+        said = f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."
+        partner = self._source_heard(env, seat, decision)
+        if partner is None:
+            return said
+        claim = env.claims(seat, decision)[partner]
+        name = "Theirs" if len(env.seats) == 2 else partner
+        return f"{said} {name} is {decision.quality(partner)}: {claim.option}."
+
+    def _source_heard(self, env: CoopEnv, seat: Seat, decision: Decision) -> Seat | None:
+        """The partner whose source is brought to mind; None where nobody told of one."""
+        claims = env.claims(seat, decision)
+        if len(env.seats) == 2:
+            return None if decision.is_estimate else next(iter(claims), None)
+        told = [p for p, claim in claims.items() if claim.quality or self._names_source(env, p, decision)]
+        return next((p for p in told if decision.cue[p] == "strong"), next(iter(told), None))
 
     def _names_source(self, env: CoopEnv, seat: Seat, decision: Decision) -> bool:
         """Whether what a seat has said names its source, by which others can tell how good it is."""
@@ -84,9 +92,10 @@ class Demonstrator(Scripted):
         return line(env, kind.capitalize(), decision, option)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        own = decision.belief[seat]
-        heard = [claim.option for claim in env.claims(seat, decision).values()]
-        other = next((option for option in heard if option != own), own)
+        own, claims = decision.belief[seat], env.claims(seat, decision)
+        told = self._source_heard(env, seat, decision)
+        heard = [claims[told]] if told else claims.values()
+        other = next((claim.option for claim in heard if claim.option != own), own)
         choices = (own, other, *decision.blends[:1])
         option = choices[self.rng.integers(len(choices))]
         return option, self.prior(env, seat, decision)[1]
