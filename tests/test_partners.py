@@ -204,7 +204,7 @@ def test_in_a_team_a_demonstrator_brings_to_mind_the_first_reliable_source_that_
             told = [seat for seat in messages if seat != turn.agent and messages[seat] not in bare[seat]]
             told.sort(key=lambda seat: decision.quality(seat) != "reliable")  # which keeps the order otherwise
             own = f"Mine is {decision.quality(turn.agent)}: {decision.belief[turn.agent]}."
-            theirs = [f"{seat} is {decision.quality(seat)}: {decision.belief[seat]}." for seat in told[:1]]
+            theirs = [f"Theirs is {decision.quality(seat)}: {decision.belief[seat]}." for seat in told[:1]]
             assert turn.reply.splitlines()[0] == " ".join([own, *theirs])
             found[decision.quality(told[0]) if told else None] += 1
     assert found["reliable"] > 80 and found["doubtful"] > 80 and found[None] > 3  # of 240

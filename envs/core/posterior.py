@@ -50,8 +50,10 @@ def _first_option(message: str, name: str, options: tuple[str, ...]) -> str | No
 @lru_cache(maxsize=8192)
 def _quality_of(option: str, messages: tuple[str, ...]) -> str:
     words = "|".join([*QUALITY.values(), r"\+- [1-9][0-9]*"])
-    match = re.search(rf"(?<!\w){re.escape(option)} ({words})", " ".join(messages), re.IGNORECASE)
-    return match[1].lower() if match else ""
+    named = re.escape(option)
+    either = rf"(?<!\w){named} ({words})|(?<!\w)({words}): {named}(?!\w)"
+    match = re.search(either, " ".join(messages), re.IGNORECASE)
+    return (match[1] or match[2]).lower() if match else ""
 
 
 def claims(view: View, decision: Decision) -> dict[Seat, Claim]:

@@ -20,9 +20,10 @@ class Demonstrator(Scripted):
     The prior stance is its own belief; the final option is its own, that of the partner whose source it brings to mind
     or the blend (where there is one) with equal chance, and its code realises that option. Before it answers for good
     it says what each source says and how good it is: whoever is to weigh the sources must first bring them to mind. In
-    a pair one source is better, so the own one tells of the other; in a larger team it names one partner, the first
-    whose message told of a reliable source, else the first that told of its source at all. Where acts are on, half of
-    its messages are one, of a random kind, and what it expects of the partner is as random as what it does.
+    a pair one source is better, so the own one tells of the other; in a larger team half of the messages tell how good
+    the source is, in the word that the last reply has for it, and of the partners it brings to mind the first with a
+    reliable source, else the first who told of any. Where acts are on, half of its messages are one, of a random kind,
+    and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -31,8 +32,8 @@ class Demonstrator(Scripted):
         "I got {option} from {source}.",
         "My source, {source}, says {option}.",
     )
-    IN_A_TEAM = ("{option} {quality}",)
-    """Further ways to word a message where there are several partners, who cannot tell how good the source is."""
+    IN_A_TEAM = (*TEMPLATES[:2], "{quality}: {option}", "My source is {quality}: {option}.")
+    """Where there are several partners, who cannot tell how good the source is."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -49,34 +50,28 @@ class Demonstrator(Scripted):
         return "\n".join([*(self._sources(env, seat, decision) for decision in env.task.decisions), reply])
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        """`Mine is doubtful: 61. Theirs is reliable: 57.`, and in a team `agent_2 is reliable: 57.`"""
+        """`Mine is doubtful: 61. Theirs is reliable: 57.`"""
         said = f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."
         partner = self._source_heard(env, seat, decision)
         if partner is None:
             return said
         claim = env.claims(seat, decision)[partner]
-        name = "Theirs" if len(env.seats) == 2 else partner
-        return f"{said} {name} is {decision.quality(partner)}: {claim.option}."
+        return f"{said} Theirs is {decision.quality(partner)}: {claim.option}."
 
     def _source_heard(self, env: CoopEnv, seat: Seat, decision: Decision) -> Seat | None:
         """The partner whose source is brought to mind; None where nobody told of one."""
         claims = env.claims(seat, decision)
         if len(env.seats) == 2:
             return None if decision.is_estimate else next(iter(claims), None)
-        told = [p for p, claim in claims.items() if claim.quality or self._names_source(env, p, decision)]
+        told = [p for p, claim in claims.items() if claim.quality]
         return next((p for p in told if decision.cue[p] == "strong"), next(iter(told), None))
-
-    def _names_source(self, env: CoopEnv, seat: Seat, decision: Decision) -> bool:
-        """Whether what a seat has said names its source, by which others can tell how good it is."""
-        source = _source(env, seat, decision)
-        return source is not None and any(source in turn.message for turn in env.turns if turn.agent == seat)
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         option = decision.told(seat)
-        templates = self.TEMPLATES if len(env.seats) == 2 else self.TEMPLATES + self.IN_A_TEAM
+        templates = self.TEMPLATES if len(env.seats) == 2 else self.IN_A_TEAM
         text = templates[self.rng.integers(len(templates))].format(
             option=option, source=_source(env, seat, decision) or "my source", quality=decision.quality(seat)
         )
