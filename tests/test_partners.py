@@ -193,6 +193,28 @@ def test_a_demonstrator_shows_every_choice_equally_often():
     assert all(abs(kinds[kind] / 1200 - 1 / 3) < 0.04 for kind in ("own", "partner", "blend")), kinds
 
 
+@pytest.mark.parametrize(
+    ("text", "quality"),
+    [
+        ("{} reliable", "reliable"),
+        ("Reliable: {}.", "reliable"),
+        ("My source is doubtful: {}.", "doubtful"),
+        ("I have {}.", ""),
+        ("unreliable: {}", ""),
+        ("reliable: {}s", ""),
+    ],
+)
+def test_how_good_a_source_is_may_be_said_before_what_it_claims_or_after(text, quality):
+    env = DesignReview(families=["error_style"])
+    env.reset(seed=0)
+    (decision,) = env.task.decisions
+    option = decision.belief["agent_1"]
+    for reply in (f"Answer: {option} (80%)", text.format(option)):
+        env.step(dict.fromkeys(SEATS, reply))
+    claims = env.claims("agent_0", decision)
+    assert claims == ({} if text.endswith("s") else {"agent_1": (option, quality)})
+
+
 def test_in_a_team_a_demonstrator_brings_to_mind_the_first_reliable_source_that_it_was_told_of_else_the_first():
     env = DesignReview(agents=4, confidences=False)
     found = Counter()
