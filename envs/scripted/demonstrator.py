@@ -20,10 +20,10 @@ class Demonstrator(Scripted):
     The prior stance is its own belief; the final option is its own, that of the partner whose source it brings to mind
     or the blend (where there is one) with equal chance, and its code realises that option. Before it answers for good
     it says what each source says and how good it is: whoever is to weigh the sources must first bring them to mind. In
-    a pair one source is better, so the own one tells of the other; in a larger team half of the messages tell how good
-    the source is, in the word that the last reply has for it, and of the partners it brings to mind the first with a
-    reliable source, else the first who told of any. Where acts are on, half of its messages are one, of a random kind,
-    and what it expects of the partner is as random as what it does.
+    a pair one source is better, so the own one tells of the other; in a larger team each message tells how good the
+    source is, in the word that the last reply has for it, and of the partners it brings to mind the first with a
+    reliable source, else the first of all. Where acts are on, half of its messages are one, of a random kind, and what
+    it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -32,8 +32,8 @@ class Demonstrator(Scripted):
         "I got {option} from {source}.",
         "My source, {source}, says {option}.",
     )
-    IN_A_TEAM = (*TEMPLATES[:2], "{quality}: {option}", "My source is {quality}: {option}.")
-    """Where there are several partners, who cannot tell how good the source is."""
+    IN_A_TEAM = ("{quality}: {option}", "My source is {quality}: {option}.")
+    """Where there are several partners, who cannot tell how good the source is unless they are told."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
