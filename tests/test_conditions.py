@@ -152,6 +152,8 @@ def test_what_cannot_be_compared_is_told(played, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["compare", str(played), "--conditions", "--reference", "mine"])
     assert "a battery says what is against" in capsys.readouterr().err
+    assert cli.main(["compare", str(played.parent / "seed-3"), "--conditions"]) == 2
+    assert "seed-3' has no results.json of an evaluation" in capsys.readouterr().err
     alone = evaluate(tmp_path, conditions=[{"name": "plain"}], seeds=(3,))
     assert cli.main(["compare", str(alone), "--conditions"]) == 2
     assert "no condition of these evaluations is `against` another" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envs.core.episode import Episode
-from marl_coop.evaluation.results import Kept, Results, Trained, read_results
+from marl_coop.evaluation.results import RESULTS, Kept, Results, Trained, read_results
 from marl_coop.runs import rundir
 from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
@@ -45,6 +45,11 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     """
     if (folder / "run.json").is_file():
         return [_run(folder)]
+    if not (folder / RESULTS).is_file():
+        raise RunError(
+            f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json that lists "
+            "episodes"
+        )
     return list(read_evaluation(folder)[1].values())
 
 
@@ -54,11 +59,7 @@ def read_evaluation(folder: Path) -> tuple[Results, dict[tuple[str, str], Evalua
     Raises:
         RunError: the folder is none, or of a version that did not say what was trained.
     """
-    try:
-        results, kept = read_results(folder)
-    except RunError as error:
-        raise RunError(f"{str(folder)!r} is neither a run nor an evaluation: it has no run.json, and no results.json "
-                       "that lists episodes") from error  # fmt: skip
+    results, kept = read_results(folder)
     if results.trained is None:
         raise RunError(
             f"{str(folder)!r} does not say which of its teams are seeds of one method: an older version wrote it; the "
