@@ -14,7 +14,7 @@ from envs.core.design import draw_expert
 from envs.core.env import SEATS, CoopEnv
 from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.prompts import Nouns
-from envs.core.task import Decision, Numeric, Seat, Task
+from envs.core.task import QUALITY, Decision, Numeric, Seat, Task
 from envs.families.base import pointer, shown
 
 # From the most to the least useful, as NASA's crew equipment research section ranked them for the exercise of
@@ -198,8 +198,11 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
         cue = {seat: "strong" if seat == expert else "weak" for seat in readers}
         hidden = self.config.expert == "hidden"
         lists = {s: self._list("unknown" if hidden else cue[s], names, told[s], rng) for s in readers}
+        middle = [str(round(mean)) for mean in np.mean([told[s] for s in readers], axis=0)]
+        read = []
         if len(self.seats) == 1:  # it believes the list that sounds reliable
             (alone,) = self.seats
+            read = [(QUALITY[cue[s]], told[s]) for s in readers]
             told, noise, cue = {alone: told[expert]}, {alone: noise[expert]}, {alone: "strong"}
             lists, expert = {alone: " ".join(lists.values())}, alone
         options = tuple(map(str, range(1, self.config.items + 1)))
@@ -212,8 +215,9 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
                     belief={seat: str(told[seat][i]) for seat in self.seats},
                     expert=expert,
                     cue=cue,
-                    blends=(str(round(np.mean([told[seat][i] for seat in self.seats]))),),
+                    blends=(middle[i],),
                     numeric=Numeric(truth=float(key[i]), tolerance=0.5, sigma=noise),
+                    read=tuple((str(order[i]), quality) for quality, order in read),
                 ),
                 self.config.expert,
             )

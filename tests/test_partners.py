@@ -12,6 +12,8 @@ from envs.core.episode import ActKind, Outcome, Phase, StopReason
 from envs.core.posterior import named_option
 from envs.core.task import Decision, Task
 from envs.design_review import DesignReview
+from envs.moon_survival import MoonSurvival
+from envs.paired_features.env import PairedFeatures
 from envs.paired_functions import PairedFunctions
 from envs.scripted.base import Calibrated, promised
 from envs.scripted.demonstrator import Demonstrator
@@ -213,6 +215,36 @@ def test_how_good_a_source_is_may_be_said_before_what_it_claims_or_after(text, q
         env.step(dict.fromkeys(SEATS, reply))
     claims = env.claims("agent_0", decision)
     assert claims == ({} if text.endswith("s") else {"agent_1": (option, quality)})
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        PairedFunctions(agents=1),
+        PairedFeatures(agents=1, order="simultaneous", scaffold=True),
+        DesignReview(agents=1),
+        MoonSurvival(agents=1, items=4),
+    ],
+    ids=lambda env: type(env).__name__,
+)
+def test_a_demonstrator_alone_brings_both_sources_to_mind_and_chooses_either_as_often(env):
+    chosen, last = Counter(), Counter()
+    for episode in episodes(env, Demonstrator(np.random.default_rng(8)), 120):
+        (seat,) = episode.seats
+        final = next(turn for turn in episode.turns if turn.phase is Phase.FINAL)
+        assert "Your reliable source" not in final.observation  # which would be the choice
+        for decision, line in zip(episode.task.decisions, final.reply.splitlines(), strict=False):
+            (one, good), (other, bad) = decision.read
+            assert line == f"The first is {good}: {one}. The second is {bad}: {other}."
+            if decision.is_estimate:
+                continue
+            assert {good, bad} == {"reliable", "doubtful"} and decision.belief[seat] in (one, other)
+            if one != other:
+                chosen[episode.prior(seat, decision.id).option == decision.belief[seat]] += 1
+                option = episode.final(seat, decision.id).option
+                last["best" if option == decision.belief[seat] else "other" if option in (one, other) else "blend"] += 1
+    assert abs(chosen[True] / chosen.total() - 0.5) < 0.15, chosen
+    assert last["best"] < 0.5 * last.total() and last["other"] > 0.2 * last.total(), last
 
 
 def test_in_a_team_a_demonstrator_tells_how_good_its_source_is_and_brings_to_mind_the_reliable_one_of_its_partners():

@@ -42,6 +42,8 @@ class Decision:
     brief says, `expert` the seat that the cues point to and `cue` what each seat was told of its own source ("strong",
     "weak" or, where that is hidden, "unknown"). `revealed` is the seat that every brief names as the one with the
     reliable source, which need not be so; None: they name none. Briefs are private, so no seat reads another's belief.
+    `read` is what each source of a brief claims that has those of a pair, and how good it is, in their order; its seat,
+    which is alone, believes the one that sounds reliable.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Decision:
     weight: float = 1.0
     revealed: Seat | None = None
     distractors: tuple[str, ...] = ()
+    read: tuple[tuple[str, str], ...] = ()
 
     def utility_of(self, option: str | None) -> float:
         """Worth in [0, 1] of an answer; 0 for no answer and for an option that does not exist."""

@@ -272,7 +272,8 @@ def alone(decision: Decision, seat: Seat) -> Decision:
             pool = np.average([float(claimed) for claimed in decision.belief.values()], weights=weights)
             belief = min(decision.options, key=lambda option: abs(float(option) - pool))
         numeric = replace(numeric, sigma={seat: numeric.sigma[decision.expert]})
-    return replace(decision, belief={seat: belief}, expert=seat, cue={seat: "strong"}, numeric=numeric)
+    read = tuple((claimed, decision.quality(other)) for other, claimed in decision.belief.items())
+    return replace(decision, belief={seat: belief}, expert=seat, cue={seat: "strong"}, numeric=numeric, read=read)
 
 
 def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:

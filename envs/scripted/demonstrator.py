@@ -17,13 +17,13 @@ from envs.scripted.handover import NoteTaker
 class Demonstrator(Scripted):
     """Teaches the format and not the choice: what it settles on, how sure it is and how it words things are random.
 
-    The prior stance is its own belief; the final option is its own, that of the partner whose source it brings to mind
-    or the blend (where there is one) with equal chance, and its code realises that option. Before it answers for good
-    it says what each source says and how good it is: whoever is to weigh the sources must first bring them to mind. In
-    a pair one source is better, so the own one tells of the other; in a larger team each message tells how good the
-    source is, in the word that the last reply has for it, and of the partners it brings to mind the first with a
-    reliable source, else the first of all. Where acts are on, half of its messages are one, of a random kind, and what
-    it expects of the partner is as random as what it does.
+    The prior stance is its own belief, of a seat alone either of the two that it read; the final option is its own,
+    that of the partner whose source it brings to mind or the blend (where there is one) with equal chance, and its code
+    realises that option. Before it answers for good it says what each source says and how good it is: whoever is to
+    weigh the sources must first bring them to mind. In a pair one source is better, so the own one tells of the other;
+    in a larger team each message tells how good the source is, in the word that the last reply has for it, and of the
+    partners it brings to mind the first with a reliable source, else the first of all. Where acts are on, half of its
+    messages are one, of a random kind, and what it expects of the partner is as random as what it does.
     """
 
     TEMPLATES = (
@@ -50,7 +50,10 @@ class Demonstrator(Scripted):
         return "\n".join([*(self._sources(env, seat, decision) for decision in env.task.decisions), reply])
 
     def _sources(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
-        """`Mine is doubtful: 61. Theirs is reliable: 57.`"""
+        """`Mine is doubtful: 61. Theirs is reliable: 57.`, and of a seat alone `The first is doubtful: 61. ...`"""
+        if decision.read:
+            places = zip(("The first", "The second"), decision.read, strict=True)
+            return " ".join(f"{place} is {quality}: {option}." for place, (option, quality) in places)
         said = f"Mine is {decision.quality(seat)}: {decision.belief[seat]}."
         partner = self._source_heard(env, seat, decision)
         if partner is None:
@@ -67,7 +70,9 @@ class Demonstrator(Scripted):
         return next((p for p in told if decision.cue[p] == "strong"), next(iter(told), None))
 
     def prior(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        return decision.belief[seat], float(self.rng.integers(5, 11)) / 10
+        read = decision.read
+        option = read[self.rng.integers(len(read))][0] if read else decision.belief[seat]
+        return option, float(self.rng.integers(5, 11)) / 10
 
     def message(self, env: CoopEnv, seat: Seat, decision: Decision) -> str:
         option = decision.told(seat)
@@ -87,6 +92,9 @@ class Demonstrator(Scripted):
         return line(env, kind.capitalize(), decision, option)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
+        if decision.read:
+            choices = (*(option for option, _ in decision.read), *decision.blends[:1])
+            return choices[self.rng.integers(len(choices))], self.prior(env, seat, decision)[1]
         own, claims = decision.belief[seat], env.claims(seat, decision)
         told = self._source_heard(env, seat, decision)
         heard = [claims[told]] if told else claims.values()
