@@ -76,20 +76,21 @@ def test_sides_with_other_tasks_are_refused():
 # --------------------------------------------------------------------------------------------------------- the command
 
 
-def evaluate(folder: Path, conditions=CONDITIONS, seeds=SEEDS) -> Path:
-    """An evaluation of seeds of a method, each of which is played by a scripted partner: nobody loads a model here."""
+def evaluate(folder: Path, conditions=CONDITIONS, seeds=SEEDS, recorded: int | None = None) -> Path:
+    """An evaluation of seeds of a method, each of which is played by a scripted partner: nobody loads a model here.
+    `recorded` is what its run says to be the seed, where that is not the one in its folder's name."""
     config = load_config([ROOT / "configs/examples/design_review.yaml"])
     teams = []
     for seed in seeds:
         run = folder / f"seed-{seed}"
         run.mkdir(parents=True)
-        rundir.record_start(run, "mine", config.to_yaml(), seed)
+        rundir.record_start(run, "mine", config.to_yaml(), seed if recorded is None else recorded)
         (run / CRITICS).touch()
         for seat in config.make_env().seats:
             (run / seat).mkdir()
             (run / seat / "adapter_config.json").touch()
         teams.append(find_team(str(run)))
-    battery = Battery.model_validate({"episodes": TASKS, "floor": None, "ceiling": None, "conditions": conditions})
+    battery = Battery.model_validate({"episodes": TASKS, "floor": None, "conditions": conditions})
     plan = make_plan(battery, teams, config, "battery.yaml")
     play_battery(replace(plan, matches=[scripted(match) for match in plan.matches]), folder / "out")
     return folder / "out"
@@ -157,6 +158,14 @@ def test_what_cannot_be_compared_is_told(played, tmp_path, capsys):
     alone = evaluate(tmp_path, conditions=[{"name": "plain"}], seeds=(3,))
     assert cli.main(["compare", str(alone), "--conditions"]) == 2
     assert "no condition of these evaluations is `against` another" in capsys.readouterr().err
-    again = evaluate(tmp_path / "again", conditions=CONDITIONS[:2], seeds=(5,))
+    again = evaluate(tmp_path / "again", conditions=CONDITIONS[:2], seeds=(3,), recorded=5)
     assert cli.main(["compare", str(played), str(again), "--conditions"]) == 2
-    assert "hidden of 'mine', seed 5, is in" in capsys.readouterr().err
+    assert "out' are both 'mine' with seed 5 in plain; leave one out" in capsys.readouterr().err
+
+
+def test_each_seed_may_be_in_an_evaluation_of_its_own_where_a_team_that_is_in_all_counts_once(tmp_path):
+    folders = [str(evaluate(tmp_path / str(seed), seeds=(seed,))) for seed in SEEDS]
+    assert cli.main(["compare", *folders, "--conditions", "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "conditions.json").read_text())
+    seeds = {(row["method"], row["condition"]): row["seeds"] for row in rows}
+    assert seeds["mine", "hidden"] == [*SEEDS] and seeds["scripted:ideal", "hidden"] == [None]

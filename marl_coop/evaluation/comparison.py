@@ -6,10 +6,9 @@ of methods (`rewards.metrics.across_seeds`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from envs.core.episode import Episode
 from envs.core.task import Seat
 from marl_coop.evaluation.evaluated import Evaluated
 from marl_coop.evaluation.seating import Seating
@@ -134,16 +133,11 @@ def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     found: dict[tuple, Evaluated] = {}
     for one in evaluated:
         other = found.setdefault((one.condition, one.method, one.seed), one)
-        if _nameless(other) != _nameless(one):
+        if not one.is_like(other):
             _check_same_tasks(other, one)
             seed = "" if one.seed is None else f" with seed {one.seed}"
             raise RunError(f"{other.place!r} and {one.place!r} are both {one.method!r}{seed}; leave one out")
     return list(found.values())
-
-
-def _nameless(evaluated: Evaluated) -> dict[str, Episode]:
-    """Its episodes without the names of who played, which are those of folders."""
-    return {task: replace(episode, players={}) for task, episode in evaluated.episodes.items()}
 
 
 def _comparison(

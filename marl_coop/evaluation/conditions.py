@@ -4,7 +4,8 @@ Where one seat alone is judged on either side, beside a partner, it is judged on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from marl_coop.evaluation.evaluated import Evaluated, read_evaluation
 from marl_coop.evaluation.results import Results
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import METRICS, change_across_seeds
+from rewards.metrics.across_seeds import Plays
 
 
 class Sides(NamedTuple):
@@ -52,12 +54,21 @@ class ChangedMetric:
 
 @dataclass(slots=True)
 class _Played:
-    """What one seed played of each task on either side; beside several partners, more than once."""
+    """What one seed did on either side: on the first beside each of its partners in a cross play, else once."""
 
-    place: Path
-    before: Mapping[str, list[Episode]]
-    after: dict[str, list[Episode]] = field(default_factory=dict)
-    one_seat: bool = False
+    after: dict[tuple, Evaluated]
+    before: Evaluated
+
+    @property
+    def one_seat(self) -> bool:
+        return any(one.beside_partners for one in (self.before, *self.after.values()))
+
+    def plays(self) -> tuple[Plays, Plays]:
+        """By task, what was played before and after."""
+        after: dict[str, list[Episode]] = {}
+        for task, episode in chain.from_iterable(one.episodes.items() for one in self.after.values()):
+            after.setdefault(task, []).append(episode)
+        return {task: [episode] for task, episode in self.before.episodes.items()}, after
 
 
 def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARED) -> list[ChangedMetric]:
@@ -67,12 +78,12 @@ def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARE
     taken together.
 
     Args:
-        folders: of evaluations; each seed of a method is in one of them.
+        folders: of evaluations. A team that is in several, as a floor is, counts once.
         metrics: names of those to compare by; one that is not defined of every seed on both sides is left out.
 
     Raises:
-        RunError: a folder is no evaluation, no condition is against another, a seed is in two folders, or seeds did not
-            play the same tasks.
+        RunError: a folder is no evaluation, no condition is against another, a seed did other things in two folders, or
+            seeds did not play the same tasks.
     """
     found: dict[Sides, dict[int | None, _Played]] = {}
     for folder in folders:
@@ -99,35 +110,34 @@ def _collect(
     )
     for first, second in pairs:
         mine, other = played[first], played[second]
-        sides = Sides(mine.method, _named(mine, results), other.method, _named(other, results))
-        by_seed = found.setdefault(sides, {})
-        before = {task: [episode] for task, episode in other.episodes.items()}
-        one = by_seed.setdefault(mine.seed, _Played(folder, before))
-        if one.place != folder:
-            what = f"{sides.condition} of {mine.method!r}, seed {mine.seed}"
-            raise RunError(f"{what}, is in {str(one.place)!r} and in {str(folder)!r}: leave one out")
-        one.one_seat |= mine.beside_partners or other.beside_partners
-        for task, episode in mine.episodes.items():
-            one.after.setdefault(task, []).append(episode)
+        condition, partner = _partner(mine, results)
+        sides = Sides(mine.method, condition, other.method, other.condition)
+        one = found.setdefault(sides, {}).setdefault(mine.seed, _Played({}, other))
+        for known, again in ((one.before, other), (one.after.setdefault(partner, mine), mine)):
+            if not again.is_like(known):
+                seed = "" if again.seed is None else f" with seed {again.seed}"
+                what = f"{again.method!r}{seed} in {again.condition}"
+                raise RunError(f"{known.place!r} and {again.place!r} are both {what}; leave one out")
 
 
-def _named(one: Evaluated, results: Results) -> str:
-    """The condition, that of a cross play with the partner's method in the place of its folder."""
+def _partner(one: Evaluated, results: Results) -> tuple[str, tuple]:
+    """The condition and, of a cross play, who sat beside it: its method is named in the place of its folder."""
     name, _, partner = one.condition.partition(":")
     trained = (results.trained or {}).get(partner)
-    return f"{name}:{trained.method}" if trained else one.condition
+    return (f"{name}:{trained.method}", trained) if trained else (one.condition, ())
 
 
 def _changes(sides: Sides, by_seed: Mapping[int | None, _Played], metrics: Sequence[str]) -> list[ChangedMetric]:
     seeds = sorted(by_seed, key=lambda seed: (seed is not None, seed))
     played = [by_seed[seed] for seed in seeds]
     known = OF_ONE_SEAT if any(one.one_seat for one in played) else METRICS
-    before, after = [one.before for one in played], [one.after for one in played]
     try:
+        before, after = zip(*(one.plays() for one in played), strict=True)
         changes = change_across_seeds(before, after, {name: known[name] for name in metrics})
     except ValueError as error:
-        places = ", ".join(dict.fromkeys(repr(str(one.place)) for one in played))
-        raise RunError(f"{sides.condition} and {sides.than} of {sides.method!r} in {places}: {error}") from error
+        places = ", ".join(repr(one.before.place) for one in played)
+        what = f"{sides.condition} and {sides.than} of {sides.method!r}"
+        raise RunError(f"{what} were not played on the same tasks by all of {places}: leave some out") from error
     return [
         ChangedMetric(
             sides=sides,
@@ -137,7 +147,7 @@ def _changes(sides: Sides, by_seed: Mapping[int | None, _Played], metrics: Seque
             high=change.difference.high,
             seeds=seeds,
             of_seeds=change.of_seeds,
-            tasks=len(before[0]),
+            tasks=len(played[0].before.episodes),
         )
         for metric, change in changes.items()
     ]

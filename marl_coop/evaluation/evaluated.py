@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs.core.episode import Episode
@@ -35,6 +35,14 @@ class Evaluated:
     episodes: Mapping[str, Episode]
     beside_partners: bool = False
     learners: tuple[str, ...] = ()
+
+    def is_like(self, other: "Evaluated") -> bool:
+        """Whether both did the same: the names of who played are left aside, as they are those of folders."""
+        return self is other or _nameless(self) == _nameless(other)
+
+
+def _nameless(evaluated: Evaluated) -> dict[str, Episode]:
+    return {task: replace(episode, players={}) for task, episode in evaluated.episodes.items()}
 
 
 def read_evaluated(folder: Path) -> list[Evaluated]:
