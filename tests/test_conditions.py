@@ -111,7 +111,7 @@ def played(tmp_path_factory) -> Path:
 def test_each_condition_minus_the_one_that_it_is_against_over_the_seeds_of_a_method(played, tmp_path, capsys):
     assert cli.main(["compare", str(played), "--conditions", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert f"mine: {TASKS} tasks" in out and "Too few seeds" in out
+    assert "mine\n" in out and "Too few seeds" in out
     rows = json.loads((tmp_path / "conditions.json").read_text())
     found = {(row["condition"], row["than_condition"], row["metric"]): row for row in rows if row["method"] == "mine"}
     assert {key[:2] for key in found} == {("hidden", "plain"), ("cross_play:mine", "plain"), ("plain", "prompt")}
@@ -154,13 +154,28 @@ def test_what_cannot_be_compared_is_told(played, tmp_path, capsys):
         cli.main(["compare", str(played), "--conditions", "--reference", "mine"])
     assert "a battery says what is against" in capsys.readouterr().err
     assert cli.main(["compare", str(played.parent / "seed-3"), "--conditions"]) == 2
-    assert "seed-3' has no results.json of an evaluation" in capsys.readouterr().err
+    assert "seed-3 is a run, which has no conditions: give the evaluation" in capsys.readouterr().err
+    assert cli.main(["compare", str(played), "--conditions", "--metrics", "textual_conflict_rate"]) == 2
+    assert "nothing to compare: textual_conflict_rate has no case on both sides" in capsys.readouterr().err
     alone = evaluate(tmp_path, conditions=[{"name": "plain"}], seeds=(3,))
     assert cli.main(["compare", str(alone), "--conditions"]) == 2
     assert "no condition of these evaluations is `against` another" in capsys.readouterr().err
     again = evaluate(tmp_path / "again", conditions=CONDITIONS[:2], seeds=(3,), recorded=5)
     assert cli.main(["compare", str(played), str(again), "--conditions"]) == 2
     assert "out' are both 'mine' with seed 5 in plain; leave one out" in capsys.readouterr().err
+
+
+def test_conditions_of_one_name_with_other_tasks_are_not_taken_together(played, tmp_path, capsys):
+    changed = [{"name": "plain", "env": {"expert": "revealed"}}, CONDITIONS[1]]
+    other = evaluate(tmp_path, conditions=changed, seeds=(9,))
+    assert cli.main(["compare", str(played), str(other), "--conditions"]) == 2
+    assert "has another content in the second" in capsys.readouterr().err
+
+
+def test_a_metric_that_has_no_case_on_a_side_is_told(tmp_path, capsys):
+    conditions = [{"name": "plain"}, {"name": "alone", "env": {"agents": 1}, "against": "plain"}]
+    assert cli.main(["compare", str(evaluate(tmp_path, conditions=conditions, seeds=(3,))), "--conditions"]) == 0
+    assert "no case on both sides of every seed: j, cdr, cr of mine, alone minus plain" in capsys.readouterr().out
 
 
 def test_each_seed_may_be_in_an_evaluation_of_its_own_where_a_team_that_is_in_all_counts_once(tmp_path):

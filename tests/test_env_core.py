@@ -146,6 +146,19 @@ def test_the_scaffold_repeats_what_the_brief_said_and_gives_the_code_with_a_gap(
         assert code.replace("___", decision.best) == env.reference_work(seat, decision.best)
 
 
+def test_in_a_team_the_scaffold_repeats_the_own_source_before_a_message_too_and_to_a_pair_it_does_not():
+    for agents in (2, 4):
+        env = DesignReview(agents=agents, scaffold=True)
+        env.reset(seed=1)
+        (decision,) = env.task.decisions
+        said = dict.fromkeys(env.seats, f"Answer: {decision.best} (80%)")
+        before_talk, *_ = env.step(said)
+        before_last, *_ = env.step(dict.fromkeys(env.seats, "PASS"))
+        for seat in env.seats:
+            own = f"Your {decision.quality(seat)} source: {decision.belief[seat]}"
+            assert (own in before_talk[seat]) == (agents == 4) and own in before_last[seat]
+
+
 def test_no_confidence_is_asked_for_where_none_is_wanted():
     env = DesignReview(confidences=False)
     observations, _ = env.reset(seed=0)

@@ -75,9 +75,10 @@ class DesignConfig(EnvConfig, frozen=True):
     cue_reliability: Share = 0.95
     """Probability that the reliable source is the right one where exactly one seat is right."""
     scaffold: bool = False
-    """Before the final answer, repeat what the seat's own source claims and how good it is, and give the seat's
-    function with a gap for the option. It adds nothing about which option is right; a small model then need not look
-    back. Makes the task easier."""
+    """Before the final answer, and in a team of more than two before a message, repeat what the seat's own source
+    claims and say how good that is, in one word for all that a brief may call it; and give the seat's function with a
+    gap for the option. Which option is right it does not tell; a small model then need not look back, nor read what a
+    source is called. Makes the task easier."""
 
 
 class ExpertConfig(EnvConfig, frozen=True):

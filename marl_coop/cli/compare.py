@@ -21,7 +21,11 @@ def compare(argv: Sequence[str]) -> int:
         "seeds of one method. Intervals are of 95 %.",
     )
     parser.add_argument(
-        "places", nargs="+", type=Path, metavar="FOLDER", help="of a finished run, or of an evaluation (marl-coop eval)"
+        "places",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="of a finished run, or of an evaluation (marl-coop eval); with --conditions, of evaluations alone",
     )
     parser.add_argument(
         "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
@@ -65,11 +69,18 @@ def compare(argv: Sequence[str]) -> int:
 
 def _compare_conditions(places: Sequence[Path], metrics: Sequence[str] | None, output: Path | None) -> int:
     changes = compare_conditions(places, metrics or COMPARED)
-    from marl_coop.evaluation.comparison_tables import SHOWN, tables_of_changes, write_changes  # load matplotlib
+    from marl_coop.evaluation.comparison_tables import (
+        SHOWN,
+        tables_of_changes,
+        undefined,
+        write_changes,
+    )  # load matplotlib
 
     console = wide_console()
     for table in tables_of_changes(changes, metrics or tuple(SHOWN)):
         console.print(table)
+    for line in undefined(changes, metrics or tuple(SHOWN)):
+        console.print(line, style="yellow")
     if output:
         write_changes(changes, output)
         console.print(f"written: {output}")

@@ -134,7 +134,7 @@ def _each_once(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     for one in evaluated:
         other = found.setdefault((one.condition, one.method, one.seed), one)
         if not one.is_like(other):
-            _check_same_tasks(other, one)
+            check_same_tasks(other, one)
             seed = "" if one.seed is None else f" with seed {one.seed}"
             raise RunError(f"{other.place!r} and {one.place!r} are both {one.method!r}{seed}; leave one out")
     return list(found.values())
@@ -145,7 +145,7 @@ def _comparison(
 ) -> Comparison:
     everyone = [one for of_method in methods.values() for one in of_method]
     for other in everyone[1:]:
-        _check_same_tasks(everyone[0], other)
+        check_same_tasks(everyone[0], other)
     of_methods = any(len(runs) > 1 for runs in methods.values())
     judged, alike = _judged(everyone)
     known = OF_ONE_SEAT if everyone[0].beside_partners else of_seats(lambda episode: judged[episode.task.id])
@@ -172,7 +172,7 @@ def _judged(everyone: Sequence[Evaluated]) -> tuple[dict[str, list[Seat]], bool]
     return found, alike
 
 
-def _check_same_tasks(one: Evaluated, other: Evaluated) -> None:
+def check_same_tasks(one: Evaluated, other: Evaluated) -> None:
     """Raises RunError where two teams did not have the same tasks, or the same seats to judge."""
     names, mine, theirs = f"{one.place!r} and {other.place!r}", one.episodes, other.episodes
     if mine.keys() != theirs.keys():

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from marl_coop.evaluation.comparison import ENOUGH_SEEDS, ComparedRow, Comparison, speaks_of
-from marl_coop.evaluation.conditions import ChangedMetric
+from marl_coop.evaluation.comparison import ENOUGH_SEEDS, ComparedRow, Comparison, speaks_of, verdict
+from marl_coop.evaluation.conditions import ConditionChange
 from marl_coop.runs.files import write_whole
 from rewards.metrics import METRICS, Metric
 
@@ -55,7 +55,7 @@ def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Itera
     yield out
 
 
-def tables_of_changes(changes: Sequence[ChangedMetric], shown: Sequence[str] = tuple(SHOWN)) -> Iterator[Table]:
+def tables_of_changes(changes: Sequence[ConditionChange], shown: Sequence[str] = tuple(SHOWN)) -> Iterator[Table]:
     """A table of each method: what each condition changes in its metrics."""
     for method in dict.fromkeys(change.sides.method for change in changes):
         mine = [change for change in changes if change.sides.method == method]
@@ -63,31 +63,49 @@ def tables_of_changes(changes: Sequence[ChangedMetric], shown: Sequence[str] = t
         note = (
             f"{few}Interquartile means over seeds of what changes in each; intervals for other seeds and other tasks."
         )
-        out = Table(title=f"{method}: {mine[0].tasks} tasks", title_justify="left", caption=note)
+        out = Table(title=method, title_justify="left", caption=note)
         for column in ("metric", "condition", "minus"):
             out.add_column(column, overflow="fold")
-        for column in ("seeds", "difference", "of seeds", "told apart"):
+        for column in ("seeds", "tasks", "difference", "of seeds", "told apart"):
             out.add_column(column, justify="right", no_wrap=True)
         for metric in shown:
-            rows = [change for change in mine if change.metric == metric]
+            rows = [change for change in mine if metric in change.metrics]
             for row in rows:
-                told = row.verdict if row.verdict != "not told apart" else "no"
-                difference = str(Metric(row.value, row.low, row.high, 0))
-                of_seeds = " ".join(f"{value:.2f}" for value in row.of_seeds)
+                difference, of_seeds = row.metrics[metric].difference, row.metrics[metric].of_seeds
+                told = verdict(difference.low, difference.high)
                 seeds = "none" if row.seeds == [None] else str(len(row.seeds))
-                cells = (row.sides.condition, row.sides.than, seeds, difference, of_seeds, told)
-                out.add_row(_name(metric), *cells, end_section=row is rows[-1])
+                out.add_row(
+                    _name(metric),
+                    row.sides.condition,
+                    row.sides.than,
+                    seeds,
+                    str(row.tasks),
+                    str(Metric(difference.value, difference.low, difference.high, 0)),
+                    " ".join(f"{value:.2f}" for value in of_seeds),
+                    told if told != "not told apart" else "no",
+                    end_section=row is rows[-1],
+                )
         yield out
 
 
-def write_changes(changes: Sequence[ChangedMetric], folder: Path) -> None:
+def undefined(changes: Sequence[ConditionChange], shown: Sequence[str] = tuple(SHOWN)) -> Iterator[str]:
+    """A line of each change that has no value in some of the metrics."""
+    for change in changes:
+        if names := [name for name in change.undefined if name in shown]:
+            sides = f"{change.sides.method}, {change.sides.condition} minus {change.sides.than}"
+            yield f"no case on both sides of every seed: {', '.join(names)} of {sides}"
+
+
+def write_changes(changes: Sequence[ConditionChange], folder: Path) -> None:
     """Write `conditions.json` and `conditions.csv`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         change.sides._asdict()
-        | {name: value for name, value in asdict(change).items() if name != "sides"}
-        | {"verdict": change.verdict}
+        | {"metric": metric, "tasks": change.tasks, "seeds": list(change.seeds)}
+        | {end: getattr(found.difference, end) for end in ("value", "low", "high")}
+        | {"of_seeds": found.of_seeds, "verdict": verdict(found.difference.low, found.difference.high)}
         for change in changes
+        for metric, found in change.metrics.items()
     ]
     write_whole(folder / "conditions.json", json.dumps(rows, indent=1) + "\n")
     with (folder / "conditions.csv").open("w", encoding="utf-8", newline="") as file:

@@ -3,18 +3,19 @@
 Where one seat alone is judged on either side, beside a partner, it is judged on both. Loads no torch.
 """
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from envs.core.episode import Episode
-from marl_coop.evaluation.comparison import COMPARED, OF_ONE_SEAT, Verdict, verdict
+from marl_coop.evaluation.comparison import COMPARED, OF_ONE_SEAT, check_same_tasks
 from marl_coop.evaluation.evaluated import Evaluated, read_evaluation
 from marl_coop.evaluation.results import Results
 from marl_coop.runs.rundir import RunError
-from rewards.metrics import METRICS, change_across_seeds
+from rewards.metrics import METRICS, Change, change_across_seeds
 from rewards.metrics.across_seeds import Plays
 
 
@@ -34,22 +35,21 @@ class Sides(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangedMetric:
-    """A metric of the first side minus that of the second: the interquartile mean over seeds with its 95 % interval,
-    for other seeds and other tasks, and the difference of each seed in the order of `seeds`."""
+class ConditionChange:
+    """The first side minus the second.
+
+    Attributes:
+        seeds: those of the first side, in order; [None] where it was not trained.
+        tasks: how many were played on either side.
+        metrics: by name, over seeds.
+        undefined: those that were asked for and have no case on a side of some seed.
+    """
 
     sides: Sides
-    metric: str
-    value: float
-    low: float
-    high: float
     seeds: Sequence[int | None]
-    of_seeds: Sequence[float]
     tasks: int
-
-    @property
-    def verdict(self) -> Verdict:
-        return verdict(self.low, self.high)
+    metrics: Mapping[str, Change]
+    undefined: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class _Played:
         return {task: [episode] for task, episode in self.before.episodes.items()}, after
 
 
-def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARED) -> list[ChangedMetric]:
+def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARED) -> list[ConditionChange]:
     """Every difference of two conditions that evaluations list, over the seeds of its methods.
 
     The partners of a cross play count as one where they are seeds of one method: a seed's play beside all of them is
@@ -79,7 +79,7 @@ def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARE
 
     Args:
         folders: of evaluations. A team that is in several, as a floor is, counts once.
-        metrics: names of those to compare by; one that is not defined of every seed on both sides is left out.
+        metrics: names of those to compare by.
 
     Raises:
         RunError: a folder is no evaluation, no condition is against another, a seed did other things in two folders, or
@@ -87,13 +87,21 @@ def compare_conditions(folders: Sequence[Path], metrics: Sequence[str] = COMPARE
     """
     found: dict[Sides, dict[int | None, _Played]] = {}
     for folder in folders:
+        if (folder / "run.json").is_file():
+            where = shlex.quote(str(folder))
+            raise RunError(
+                f"{where} is a run, which has no conditions: give the evaluation that marl-coop eval {where} made"
+            )
         _collect(folder, *read_evaluation(folder), found)
     if not found:
         raise RunError(
             "nothing to compare: no condition of these evaluations is `against` another; say in the battery which is "
             "(docs/battery.md)"
         )
-    return [row for sides, by_seed in found.items() for row in _changes(sides, by_seed, metrics)]
+    changes = [_change(sides, by_seed, metrics) for sides, by_seed in found.items()]
+    if not any(change.metrics for change in changes):
+        raise RunError(f"nothing to compare: {', '.join(metrics)} has no case on both sides of every seed")
+    return changes
 
 
 def _collect(
@@ -127,27 +135,28 @@ def _partner(one: Evaluated, results: Results) -> tuple[str, tuple]:
     return (f"{name}:{trained.method}", trained) if trained else (one.condition, ())
 
 
-def _changes(sides: Sides, by_seed: Mapping[int | None, _Played], metrics: Sequence[str]) -> list[ChangedMetric]:
+def _change(sides: Sides, by_seed: Mapping[int | None, _Played], metrics: Sequence[str]) -> ConditionChange:
     seeds = sorted(by_seed, key=lambda seed: (seed is not None, seed))
     played = [by_seed[seed] for seed in seeds]
+    _check_same(one.before for one in played)
+    _check_same(after for one in played for after in one.after.values())
     known = OF_ONE_SEAT if any(one.one_seat for one in played) else METRICS
     try:
         before, after = zip(*(one.plays() for one in played), strict=True)
-        changes = change_across_seeds(before, after, {name: known[name] for name in metrics})
+        found = change_across_seeds(before, after, {name: known[name] for name in metrics})
     except ValueError as error:
-        places = ", ".join(repr(one.before.place) for one in played)
-        what = f"{sides.condition} and {sides.than} of {sides.method!r}"
-        raise RunError(f"{what} were not played on the same tasks by all of {places}: leave some out") from error
-    return [
-        ChangedMetric(
-            sides=sides,
-            metric=metric,
-            value=change.difference.value,
-            low=change.difference.low,
-            high=change.difference.high,
-            seeds=seeds,
-            of_seeds=change.of_seeds,
-            tasks=len(played[0].before.episodes),
-        )
-        for metric, change in changes.items()
-    ]
+        raise RunError(f"{sides.condition} and {sides.than} of {sides.method!r} have not the same tasks") from error
+    return ConditionChange(
+        sides=sides,
+        seeds=seeds,
+        tasks=len(played[0].before.episodes),
+        metrics=found,
+        undefined=[name for name in metrics if name not in found],
+    )
+
+
+def _check_same(side: Iterable[Evaluated]) -> None:
+    """Raises RunError where not all seeds had the same tasks on a side."""
+    first, *others = side
+    for other in others:
+        check_same_tasks(first, other)
