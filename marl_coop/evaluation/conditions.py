@@ -123,6 +123,7 @@ def _collect(
         one = found.setdefault(sides, {}).setdefault(mine.seed, _Played({}, other))
         for known, again in ((one.before, other), (one.after.setdefault(partner, mine), mine)):
             if not again.is_like(known):
+                check_same_tasks(known, again)
                 seed = "" if again.seed is None else f" with seed {again.seed}"
                 what = f"{again.method!r}{seed} in {again.condition}"
                 raise RunError(f"{known.place!r} and {again.place!r} are both {what}; leave one out")
