@@ -326,15 +326,10 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
 
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partners just said, where they could talk, and what to do now."""
-        sources = prompts.sources(self.view(seat)) if self._recalls else []
+        telling = self.phase is Phase.TALK and len(self.seats) > 2  # several partners cannot infer it
+        recalled = self.scaffold and (self.phase is Phase.FINAL or telling)
+        sources = prompts.sources(self.view(seat)) if recalled else []
         return "\n".join([*self._told(seat, turns), *sources, self._ask(seat)])
-
-    @property
-    def _recalls(self) -> bool:
-        """Whether the scaffold repeats the own source: before a last reply, though not to a seat alone, which just read
-        two; and in a team before a message, as several partners cannot infer it."""
-        last, several = self.phase is Phase.FINAL and len(self.seats) > 1, len(self.seats) > 2
-        return self.scaffold and (last or (several and self.phase is Phase.TALK))
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:
         """The lines on what came to the seat in the last step."""

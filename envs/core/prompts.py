@@ -97,7 +97,10 @@ def _head(view: View, nouns: Nouns, word: str) -> str:
 
 
 def sources(view: View) -> list[str]:
-    """What the seat was told of each decision and how good its source is, as the scaffold repeats it."""
+    """What the seat was told of each decision and how good its source is, as the scaffold repeats it; nothing for one
+    seat alone, which has read two sources and chooses between them."""
+    if len(view.seats) == 1:
+        return []
     seat = view.seat
     return [
         f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"

@@ -92,16 +92,17 @@ class Demonstrator(Scripted):
         return line(env, kind.capitalize(), decision, option)
 
     def decide(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
-        if decision.read:
-            choices = (*(option for option, _ in decision.read), *decision.blends[:1])
-            return choices[self.rng.integers(len(choices))], self.prior(env, seat, decision)[1]
+        claimed = [option for option, _ in decision.read] or self._claimed(env, seat, decision)
+        choices = (*claimed, *decision.blends[:1])
+        option = choices[self.rng.integers(len(choices))]
+        return option, self.prior(env, seat, decision)[1]
+
+    def _claimed(self, env: CoopEnv, seat: Seat, decision: Decision) -> list[str]:
+        """The own option and that of the source which was heard, the own again where both are the same."""
         own, claims = decision.belief[seat], env.claims(seat, decision)
         told = self._source_heard(env, seat, decision)
         heard = [claims[told]] if told else claims.values()
-        other = next((claim.option for claim in heard if claim.option != own), own)
-        choices = (own, other, *decision.blends[:1])
-        option = choices[self.rng.integers(len(choices))]
-        return option, self.prior(env, seat, decision)[1]
+        return [own, next((claim.option for claim in heard if claim.option != own), own)]
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return self.decide(env, seat, decision)

@@ -3,14 +3,16 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from marl_coop.evaluation.comparison import ENOUGH_SEEDS, ComparedRow, Comparison, speaks_of, verdict
+from marl_coop.evaluation.comparison import ENOUGH_SEEDS, ComparedRow, Comparison, Verdict, speaks_of, verdict
 from marl_coop.evaluation.conditions import ConditionChange
 from marl_coop.runs.files import write_whole
 from rewards.metrics import METRICS, Metric
@@ -50,7 +52,7 @@ def tables(comparison: Comparison, shown: Sequence[str] = tuple(SHOWN)) -> Itera
     for metric in columns:
         rows = [row for (_, known), row in differences.items() if known == metric]
         for row in rows:
-            told = row.verdict if row.verdict != "not told apart" else "no"
+            told = _told_apart(row.verdict)
             out.add_row(_name(metric), row.method, _value(row), _improvement(row), told, end_section=row is rows[-1])
     yield out
 
@@ -72,7 +74,6 @@ def tables_of_changes(changes: Sequence[ConditionChange], shown: Sequence[str] =
             rows = [change for change in mine if metric in change.metrics]
             for row in rows:
                 difference, of_seeds = row.metrics[metric].difference, row.metrics[metric].of_seeds
-                told = verdict(difference.low, difference.high)
                 seeds = "none" if row.seeds == [None] else str(len(row.seeds))
                 out.add_row(
                     _name(metric),
@@ -82,7 +83,7 @@ def tables_of_changes(changes: Sequence[ConditionChange], shown: Sequence[str] =
                     str(row.tasks),
                     str(Metric(difference.value, difference.low, difference.high, 0)),
                     " ".join(f"{value:.2f}" for value in of_seeds),
-                    told if told != "not told apart" else "no",
+                    _told_apart(verdict(difference.low, difference.high)),
                     end_section=row is rows[-1],
                 )
         yield out
@@ -108,11 +109,21 @@ def write_changes(changes: Sequence[ConditionChange], folder: Path) -> None:
         for metric, found in change.metrics.items()
     ]
     write_whole(folder / "conditions.json", json.dumps(rows, indent=1) + "\n")
-    with (folder / "conditions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+    _write_csv(folder / "conditions.csv", list(rows[0]), rows)
+
+
+def _write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table in which the numbers of a list stand beside each other in one cell."""
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, columns)
         writer.writeheader()
         for row in rows:
-            writer.writerow(row | {name: " ".join(map(str, row[name])) for name in ("seeds", "of_seeds")})
+            cells = {name: " ".join(map(str, cell)) for name, cell in row.items() if isinstance(cell, list | tuple)}
+            writer.writerow({**row, **cells})
+
+
+def _told_apart(said: Verdict) -> str:
+    return "no" if said == "not told apart" else said
 
 
 def _name(metric: str) -> str:
@@ -156,10 +167,8 @@ def write(comparisons: Sequence[Comparison], folder: Path, plotted: Sequence[str
         asdict(one) | {"speaks_of": speaks_of(one), "rows": plain} for one, plain in zip(comparisons, rows, strict=True)
     ]
     write_whole(folder / "comparison.json", json.dumps(content, indent=1) + "\n")
-    with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*(field.name for field in fields(ComparedRow)), "verdict"])
-        writer.writeheader()
-        writer.writerows(row | {"of_seeds": " ".join(map(str, row["of_seeds"]))} for plain in rows for row in plain)
+    columns = [*(field.name for field in fields(ComparedRow)), "verdict"]
+    _write_csv(folder / "comparison.csv", columns, chain.from_iterable(rows))
     for one in comparisons:
         plot(one, folder / _plot_of(one.condition), plotted)
 

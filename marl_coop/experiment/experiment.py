@@ -51,7 +51,15 @@ from marl_coop.ppo.trainer import MultiAgentPPOTrainer
 from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
-from marl_coop.runs.checkpoints import all_checkpoints, has_ended, set_end_aside, set_later_aside, step_of, writing
+from marl_coop.runs.checkpoints import (
+    RESULTS,
+    all_checkpoints,
+    has_ended,
+    set_end_aside,
+    set_later_aside,
+    step_of,
+    writing,
+)
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
 from marl_coop.runs.records import Credit, write_episodes
@@ -395,7 +403,7 @@ class Experiment:
         about = self._about(f"On {outcome.episodes} unseen instances, the same before and after.", start)
         write_cards(folder, about, learners, start["command"], COLUMNS, outcome.rows)
         write_cards_of_best(folder, self.evaluation_env, about, learners, start["command"])
-        outcome.write(folder / "results.json")  # the last of the folder's files: it says that the run has ended
+        outcome.write(folder / RESULTS)  # the last of the folder's files: it says that the run has ended
         self.trackers.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")

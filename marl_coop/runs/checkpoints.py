@@ -25,7 +25,8 @@ ASIDE, MANIFEST = ".unfinished", "manifest.json"
 BEST = "best.json"  # in the folder of a run: which checkpoint had the best evaluation while it trained
 CRITICS = "critics.safetensors"  # of a whole policy: it is written last
 NEEDED = (CRITICS, "trainer_state.json", "optimizer.pt", "scheduler.pt")  # without which a run would go on otherwise
-END = (CRITICS, "after.jsonl", "results.json")  # of a run: what it comes to where it ends
+RESULTS = "results.json"  # in the folder of a run: what came of it, which it writes last
+END = (CRITICS, "after.jsonl", RESULTS)  # of a run: what it comes to where it ends
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, a quota and a limit of the shell say
 
 
@@ -56,8 +57,8 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether the run said what came of it, which it does last."""
-    return (folder / END[-1]).is_file()
+    """Whether the run said what came of it."""
+    return (folder / RESULTS).is_file()
 
 
 def best_checkpoint(folder: Path) -> Best | None:
