@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, alone, claim, pointer, shown, topics
+from envs.families.base import ReviewFamily, alone, claim, draw_source, pointer, shown, topics
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
@@ -100,11 +101,13 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
             for family, right in zip(families, rights, strict=True)
         )
         change = f"{prompts.team(len(self.seats))} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
-        briefs = {}
-        for seat in self.seats:
-            told = (seat,) if len(self.seats) > 1 else readers
-            on_each = (self._lines_on(f, d, told, rng) for f, d in zip(families, decisions, strict=True))
-            briefs[seat] = "\n".join([change, *on_each])
+        reads = {seat: (seat,) for seat in self.seats} if len(self.seats) > 1 else dict.fromkeys(self.seats, readers)
+        drawn = {(s, d.id): draw_source(d, s, rng) for told in reads.values() for d in decisions for s in told}
+        decisions = tuple(replace(d, source={s: drawn[s, d.id] for s in readers}) for d in decisions)
+        briefs = {
+            seat: "\n".join([change, *(self._lines_on(f, d, told) for f, d in zip(families, decisions, strict=True))])
+            for seat, told in reads.items()
+        }
         if len(self.seats) == 1:
             decisions = tuple(alone(decision, *self.seats) for decision in decisions)
         name = "+".join(family.name for family in families)
@@ -119,13 +122,11 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
             cell={seat: all(d.is_right(d.belief[seat]) for d in decisions) for seat in self.seats},
         )
 
-    def _lines_on(
-        self, family: ReviewFamily, decision: Decision, told: Sequence[Seat], rng: np.random.Generator
-    ) -> str:
+    def _lines_on(self, family: ReviewFamily, decision: Decision, told: Sequence[Seat]) -> str:
         """The lines of a brief on one decision, with what the seats `told` are told of it."""
         title = f"{decision.id}: " if self.config.decisions > 1 else ""
         question = f"{title}{family.question} Options: {', '.join(decision.options)}."
-        claims = (f"{claim(decision, seat, rng)}: {family.reasons[decision.belief[seat]]}." for seat in told)
+        claims = (f"{claim(decision, seat)}: {family.reasons[decision.belief[seat]]}." for seat in told)
         return "\n".join([question, *claims]) + "".join(pointer(decision, seat) for seat in told)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:

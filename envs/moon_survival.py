@@ -55,6 +55,11 @@ def ranks(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
     return tuple(int(rank) for rank in np.argsort(np.argsort(values, kind="stable")) + 1)
 
 
+def _listed(source: str, names: Sequence[str], told: Sequence[int]) -> str:
+    """What a brief says of a source's ranking."""
+    return f"Your source, {source}, says {', '.join(f'{name} {rank}' for name, rank in zip(names, told, strict=True))}."
+
+
 def score(ranking: Sequence[int], key: Sequence[int]) -> float:
     """1 - sum |r_i - k_i| / floor(n^2 / 2), in [0, 1]: 1 is the key, 0 the key upside down.
 
@@ -197,14 +202,15 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
         expert = readers[draw_expert(tuple(i == quiet for i in range(len(readers))), self.config.cue_reliability, rng)]
         cue = {seat: "strong" if seat == expert else "weak" for seat in readers}
         hidden = self.config.expert == "hidden"
-        lists = {s: self._list("unknown" if hidden else cue[s], names, told[s], rng) for s in readers}
+        source = {s: str(rng.choice(SOURCES["unknown" if hidden else cue[s]])) for s in readers}
+        lists = {s: _listed(source[s], names, told[s]) for s in readers}
         middle = [str(round(mean)) for mean in np.mean([told[s] for s in readers], axis=0)]
         read = []
         if len(self.seats) == 1:  # it believes the list that sounds reliable
             (alone,) = self.seats
             read = [(QUALITY[cue[s]], told[s]) for s in readers]
             told, noise, cue = {alone: told[expert]}, {alone: noise[expert]}, {alone: "strong"}
-            lists, expert = {alone: " ".join(lists.values())}, alone
+            lists, expert, source = {alone: " ".join(lists.values())}, alone, {}
         options = tuple(map(str, range(1, self.config.items + 1)))
         decisions = tuple(
             shown(
@@ -215,6 +221,7 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
                     belief={seat: str(told[seat][i]) for seat in self.seats},
                     expert=expert,
                     cue=cue,
+                    source=source,
                     blends=(middle[i],),
                     numeric=Numeric(truth=float(key[i]), tolerance=0.5, sigma=noise),
                     read=tuple((str(order[i]), quality) for quality, order in read),
@@ -235,10 +242,6 @@ class MoonSurvival(CoopEnv[MoonSurvivalConfig]):
             cell={seat: told[seat] == key for seat in self.seats},
             topics=self.config.items,
         )
-
-    def _list(self, cue: str, names: Sequence[str], told: Sequence[int], rng: np.random.Generator) -> str:
-        ranked = ", ".join(f"{name} {rank}" for name, rank in zip(names, told, strict=True))
-        return f"Your source, {rng.choice(SOURCES[cue])}, says {ranked}."
 
     def pools(self, decision: Decision) -> bool:
         return True

@@ -1,6 +1,7 @@
 """Two halves of one module: each seat writes one of two functions that must share a contract."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from envs.core.lookup import find
 from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.base import FunctionFamily, alone, claim, pointer, shown, topics
+from envs.families.base import FunctionFamily, alone, claim, draw_source, pointer, shown, topics
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
@@ -113,7 +114,8 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             }
             for seat, parts in writes.items()
         }
-        claims = {seat: f"{claim(decision, seat, rng, family.sources)}.{pointer(decision, seat)}" for seat in part_of}
+        decision = replace(decision, source={s: draw_source(decision, s, rng, family.sources) for s in part_of})
+        claims = {seat: f"{claim(decision, seat)}.{pointer(decision, seat)}" for seat in part_of}
         options = f"Options: {', '.join(decision.options)}."
         briefs = {
             seat: f"You write {family.signatures[part]}: {family.glosses[part]}. Your partner writes "

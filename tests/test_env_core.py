@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import envs
 from envs import ENVIRONMENTS, make, sandbox
+from envs.core import prompts
 from envs.core.env import SEATS
 from envs.core.episode import Episode, ParseError, Phase, StopReason
 from envs.core.spaces import UnicodeText
@@ -144,6 +145,33 @@ def test_the_scaffold_repeats_what_the_brief_said_and_gives_the_code_with_a_gap(
         assert recalled == f"Your {quality[decision.cue[seat]]} source: {decision.belief[seat]}"
         code = act.removeprefix("Answer again, then fill in: ")
         assert code.replace("___", decision.best) == env.reference_work(seat, decision.best)
+
+
+@pytest.mark.parametrize("family", ["offset", "page_size", "capacity"])  # the last is an estimate
+def test_the_named_scaffold_repeats_the_source_by_the_name_of_the_brief_and_the_gap_alone_repeats_none(family):
+    for scaffold in ("named", "gap"):
+        env = PairedFunctions(families=[family], scaffold=scaffold)
+        env.reset(seed=4)
+        (decision,) = env.task.decisions
+        for _ in range(2):
+            observations, *_ = env.step(both("Hello."))
+        for seat in SEATS:
+            name, told = re.search("Your source, (.+), (?:says|measured) (.+)[.]", env.task.briefs[seat]).groups()
+            assert told == decision.told(seat)
+            heard, *recalled, act = observations[seat].split("\n")
+            assert heard == "Partner: Hello."
+            assert recalled == ([f"Your source, {name}: {told}"] if scaffold == "named" else [])
+            assert prompts.GAP in act and not re.search("reliable|doubtful", observations[seat])
+
+
+def test_the_named_scaffold_repeats_a_claim_whose_brief_names_no_source():
+    env = PairedFunctions(families=["offset"], scaffold="named")
+    env.reset(seed=4)
+    task = replace(env.task, decisions=(replace(env.task.decisions[0], source={}),))
+    env.reset(options={"task": task})
+    for _ in range(2):
+        observations, *_ = env.step(both("Hello."))
+    assert f"\nYour source: {task.decisions[0].belief['agent_0']}\n" in observations["agent_0"]
 
 
 def test_in_a_team_the_scaffold_repeats_the_own_source_before_a_message_too_and_to_a_pair_it_does_not():

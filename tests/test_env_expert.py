@@ -24,8 +24,11 @@ def tasks(name, count=24, **options):
 def test_what_is_told_of_the_expert_changes_the_briefs_and_nothing_else(name):
     for expert in ("hidden", "revealed", "falsely_revealed"):
         for cued, other in zip(tasks(name), tasks(name, expert=expert), strict=True):
-            same = [replace(d, cue=c.cue, revealed=None) for d, c in zip(other.decisions, cued.decisions, strict=True)]
-            assert replace(other, briefs=cued.briefs, decisions=tuple(same)) == cued
+            decisions = tuple(
+                replace(d, cue=c.cue, source=c.source, revealed=None)
+                for d, c in zip(other.decisions, cued.decisions, strict=True)
+            )
+            assert replace(other, briefs=cued.briefs, decisions=decisions) == cued
 
 
 @pytest.mark.parametrize("name", CUED)

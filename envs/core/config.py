@@ -74,11 +74,13 @@ class DesignConfig(EnvConfig, frozen=True):
     """Weights of `both_right`, `one_right` and `both_wrong`."""
     cue_reliability: Share = 0.95
     """Probability that the reliable source is the right one where exactly one seat is right."""
-    scaffold: bool = False
-    """Before the final answer, and in a team of more than two before a message, repeat what the seat's own source
-    claims and say how good that is, in one word for all that a brief may call it; and give the seat's function with a
-    gap for the option. Which option is right it does not tell; a small model then need not look back, nor read what a
-    source is called. Makes the task easier."""
+    scaffold: Literal[False, "gap", "named", True] = False
+    """Help that makes a task easier for a small model, and does not tell which option is right.
+
+    "gap" gives the seat's function with a gap for the option, for the final answer. "named" repeats besides what the
+    seat's own source claims, by the name that the brief has for it, before the final answer and in a team of more than
+    two before a message; the seat need not look back. True repeats it with how good the source is, in one word for all
+    that a brief may call it; the seat need not read what a source is called."""
 
 
 class ExpertConfig(EnvConfig, frozen=True):

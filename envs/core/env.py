@@ -260,8 +260,8 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
         return self.config.system_prompt or prompts.system(self.WORK, len(self.seats))
 
     @property
-    def scaffold(self) -> bool:
-        """Whether seats are reminded of their sources; only where the 2x2 design says who is right."""
+    def scaffold(self) -> bool | str:
+        """How seats are helped (`envs.core.config.DesignConfig`); not at all where no 2x2 design says who is right."""
         return isinstance(self.config, DesignConfig) and self.config.scaffold
 
     def view(self, seat: Seat) -> View:
@@ -327,8 +327,7 @@ class CoopEnv(Configured[C], ParallelEnv[Seat, str, str]):
     def _news(self, seat: Seat, turns: Mapping[Seat, Turn]) -> str:
         """The next observation: what the partners just said, where they could talk, and what to do now."""
         telling = self.phase is Phase.TALK and len(self.seats) > 2  # several partners cannot infer it
-        recalled = self.scaffold and (self.phase is Phase.FINAL or telling)
-        sources = prompts.sources(self.view(seat)) if recalled else []
+        sources = prompts.sources(self.view(seat), self.scaffold) if telling or self.phase is Phase.FINAL else []
         return "\n".join([*self._told(seat, turns), *sources, self._ask(seat)])
 
     def _told(self, seat: Seat, turns: Mapping[Seat, Turn]) -> list[str]:

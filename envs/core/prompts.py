@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from envs.core.episode import Phase
-from envs.core.task import Seat
+from envs.core.task import Decision, Seat
 from envs.core.view import View
 
 GAP = "___"  # in the place of an option
@@ -96,16 +96,20 @@ def _head(view: View, nouns: Nouns, word: str) -> str:
     return word if len(view.decisions) == 1 else f"{word} <{nouns.decision}>"
 
 
-def sources(view: View) -> list[str]:
-    """What the seat was told of each decision and how good its source is, as the scaffold repeats it; nothing for one
-    seat alone, which has read two sources and chooses between them."""
-    if len(view.seats) == 1:
+def sources(view: View, scaffold: bool | str) -> list[str]:
+    """What the seat was told of each decision and by what source, as a scaffold repeats it: rated in a word (True),
+    "named" as in the brief, or not at all; nothing for one seat alone, which has read two sources and chooses."""
+    if len(view.seats) == 1 or scaffold in (False, "gap"):
         return []
-    seat = view.seat
-    return [
-        f"Your source: {d.told(seat)}" if d.is_estimate else f"Your {d.quality(seat)} source: {d.belief[seat]}"
-        for d in view.decisions
-    ]
+    return [_source(decision, view.seat, named=scaffold == "named") for decision in view.decisions]
+
+
+def _source(decision: Decision, seat: Seat, *, named: bool) -> str:
+    if named and seat in decision.source:
+        return f"Your source, {decision.source[seat]}: {decision.told(seat)}"
+    if named or decision.is_estimate:
+        return f"Your source: {decision.told(seat)}"
+    return f"Your {decision.quality(seat)} source: {decision.belief[seat]}"
 
 
 def told(said: Iterable[tuple[Seat, str]], agents: int) -> list[str]:

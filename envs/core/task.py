@@ -42,6 +42,7 @@ class Decision:
     brief says, `expert` the seat that the cues point to and `cue` what each seat was told of its own source ("strong",
     "weak" or, where that is hidden, "unknown"). `revealed` is the seat that every brief names as the one with the
     reliable source, which need not be so; None: they name none. Briefs are private, so no seat reads another's belief.
+    `source` is what a brief calls its source, where it has a name.
     `read` is what each source of a brief claims that has those of a pair, and how good it is, in their order; its seat,
     which is alone, believes the one that sounds reliable.
     """
@@ -56,6 +57,7 @@ class Decision:
     numeric: Numeric | None = None
     weight: float = 1.0
     revealed: Seat | None = None
+    source: Mapping[Seat, str] = field(default_factory=dict)
     distractors: tuple[str, ...] = ()
     read: tuple[tuple[str, str], ...] = ()
 

@@ -273,19 +273,25 @@ def alone(decision: Decision, seat: Seat) -> Decision:
             belief = min(decision.options, key=lambda option: abs(float(option) - pool))
         numeric = replace(numeric, sigma={seat: numeric.sigma[decision.expert]})
     read = tuple((claimed, decision.quality(other)) for other, claimed in decision.belief.items())
-    return replace(decision, belief={seat: belief}, expert=seat, cue={seat: "strong"}, numeric=numeric, read=read)
+    cue = {seat: "strong"}
+    return replace(decision, belief={seat: belief}, expert=seat, cue=cue, source={}, numeric=numeric, read=read)
 
 
-def claim(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
-    """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17`.
-
-    Of an estimate it tells the standard error, and the source's name says nothing about how good it is:
-    `Your source, the night trace, measured 140 +- 8`. Nor does the name where the cue is hidden.
-    """
+def draw_source(
+    decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES
+) -> str:
+    """A name for the seat's source: `the signed spec`. That of an estimate says nothing about how good it is, nor does
+    the name where the cue is hidden."""
     kinds = {"strong": sources.strong, "weak": sources.weak, "unknown": sources.measured}
     names = sources.measured if decision.is_estimate else kinds[decision.cue[seat]]
+    return names[rng.integers(len(names))]
+
+
+def claim(decision: Decision, seat: Seat) -> str:
+    """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17` or,
+    with the standard error of an estimate, `Your source, the night trace, measured 140 +- 8`."""
     verb = "measured" if decision.is_estimate else "says"
-    return f"Your source, {names[rng.integers(len(names))]}, {verb} {decision.told(seat)}"
+    return f"Your source, {decision.source[seat]}, {verb} {decision.told(seat)}"
 
 
 def topics(decisions: Sequence[Decision]) -> int:

@@ -220,6 +220,6 @@ class BranchEnv(CoopEnv[B]):
         foreseen = [describe(self._forecasts[-1])] if self.config.forecast and self._forecasts else []
         desk = self._desks[seat]
         settling = self.phase is Phase.FINAL or desk.turns_left == self.config.rounds
-        recalled = prompts.sources(self.view(seat)) if self.scaffold and settling else []
+        recalled = prompts.sources(self.view(seat), self.scaffold) if settling else []
         news = "\n".join([*desk.take_news(), *foreseen])
         return "\n".join([*brief, *([clipped(news)] if news else []), *recalled, self._ask(seat)])

@@ -1,7 +1,5 @@
 """The partner whose replies the warm-up learns from."""
 
-import re
-
 import numpy as np
 
 from envs.core.env import CoopEnv
@@ -78,7 +76,7 @@ class Demonstrator(Scripted):
         option = decision.told(seat)
         templates = self.TEMPLATES if len(env.seats) == 2 else self.IN_A_TEAM
         text = templates[self.rng.integers(len(templates))].format(
-            option=option, source=_source(env, seat, decision) or "my source", quality=decision.quality(seat)
+            option=option, source=decision.source.get(seat, "my source"), quality=decision.quality(seat)
         )
         return self._act(env, seat, decision, text) if env.config.acts and self.rng.integers(2) else text
 
@@ -106,9 +104,3 @@ class Demonstrator(Scripted):
 
     def expect(self, env: CoopEnv, seat: Seat, decision: Decision) -> tuple[str, float]:
         return self.decide(env, seat, decision)
-
-
-def _source(env: CoopEnv, seat: Seat, decision: Decision) -> str | None:
-    """What the brief of a seat calls its source of a decision; None where it names none."""
-    named = re.search(r"Your source, ([^,]+), \w+ " + re.escape(decision.told(seat)), env.task.briefs[seat])
-    return named[1] if named else None
