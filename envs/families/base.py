@@ -277,9 +277,7 @@ def alone(decision: Decision, seat: Seat) -> Decision:
     return replace(decision, belief={seat: belief}, expert=seat, cue=cue, source={}, numeric=numeric, read=read)
 
 
-def draw_source(
-    decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES
-) -> str:
+def draw_source(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
     """A name for the seat's source: `the signed spec`. That of an estimate says nothing about how good it is, nor does
     the name where the cue is hidden."""
     kinds = {"strong": sources.strong, "weak": sources.weak, "unknown": sources.measured}
