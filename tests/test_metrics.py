@@ -88,6 +88,24 @@ def test_capitulation_is_split_by_whose_source_was_the_better_one():
     assert (metrics["cr"].value, metrics["cr"].n) == (2 / 3, 3)
 
 
+def saying(episode, **messages):
+    """The episode in which these seats say so before the end."""
+    turns = [
+        replace(turn, message=messages[turn.agent]) if turn.index == 1 and turn.agent in messages else turn
+        for turn in episode.turns
+    ]
+    return replace(episode, turns=tuple(turns))
+
+
+def test_misled_is_who_ends_on_a_partners_wrong_option_while_its_own_source_claims_another_wrong_one():
+    followed, kept = ends("ba", "ca", talk=[[1], [1]]), ends("ba", "ba", talk=[[1], [1]])
+    metrics = measure([saying(episode, agent_0="It is b.", agent_1="It is c.") for episode in (followed, kept)])
+    assert (metrics["misled"].value, metrics["misled"].n) == (1 / 2, 2)  # the own source of agent_1 is right: no case
+    assert (metrics["cdr"].value, metrics["cdr"].n) == (0, 2)
+    for heard in ("It is a.", "b", "Well."):  # what is right, the same as the own, nothing
+        assert measure([saying(followed, agent_1=heard)])["misled"].n == 0
+
+
 def test_with_three_seats_who_gives_in_to_the_wrong_one_of_two_partners_does_not_follow_the_better_source():
     metrics = measure([ends("aab", "baa", expert="agent_1")])
     assert (metrics["cr"].n, metrics["cr_as_expert"].n, metrics["cr_as_novice"].n) == (2, 1, 0)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from envs.core.episode import Episode, Phase
+from envs.core.posterior import named_option
 from envs.core.task import Decision, Seat
 from rewards.metrics.rate import Rate, faulted, is_probed, seats_and_decisions, share
 from rewards.readings import prior_option, prior_options
@@ -111,6 +112,26 @@ def cr_as_novice(episode: Episode, seats: Seats = None) -> Rate:
     pair they and those of `cr_as_expert` are all cases of `cr`. Source: our own.
     """
     return share([not c.final_right for c in conflicts(episode, seats) if c.told_right and not c.expert_right])
+
+
+def misled(episode: Episode, seats: Seats = None) -> Rate:
+    """P(final is a wrong option that a partner named | the own source claims another one that is wrong): what a partner
+    who argues for something wrong brings about beside capitulation; neither CDR nor CR has these cases.
+
+    Range: [0, 1], to be read beside CDR: ideal play takes partners to be honest and believes them where its own source
+    sounds worse, and never deferring alone makes it 0. Cases: seats and decisions of which the own source claims what
+    is wrong, and a partner's words name first something else that is wrong. Partners make them by what they say, so
+    compare beside the same scripted partner. Source: our own.
+    Example: in two tasks a seat is told `a` and hears `b`, where `c` is right; it ends on `b` in one of them: 1/2.
+    """
+    ends = []
+    for seat, decision in seats_and_decisions(episode, seats):
+        own = decision.belief.get(seat)
+        said = {named_option([t.message for t in episode.turns_of(p)], decision) for p in episode.partners_of(seat)}
+        wrong = {option for option in said if option not in (None, own) and not decision.is_right(option)}
+        if own is not None and not decision.is_right(own) and wrong:
+            ends.append(episode.committed(seat, decision.id) in wrong)
+    return share(ends)
 
 
 def cdr_answered(episode: Episode, seats: Seats = None) -> Rate:

@@ -47,6 +47,7 @@ from rewards.metrics.deference import (
     j,
     kairos_f1,
     kairos_utility,
+    misled,
     prior_accuracy,
     prior_as_told,
     resistance,
@@ -117,6 +118,7 @@ BOUNDED = (  # in [0, 1]
     cr,
     cr_as_expert,
     cr_as_novice,
+    misled,
     cdr_answered,
     cr_answered,
     answer_realised,
@@ -225,7 +227,7 @@ METRICS: dict[str, Statistic] = {
 NAMES = tuple(METRICS)
 
 _OF_SEATS = (  # rates of which each case is a seat's
-    *(cdr, cr, cr_as_expert, cr_as_novice, cdr_answered, cr_answered, answer_realised),
+    *(cdr, cr, cr_as_expert, cr_as_novice, misled, cdr_answered, cr_answered, answer_realised),
     *(cdr_stated, cr_stated, kairos_utility, resistance),
     *(prior_accuracy, prior_as_told, parse_rate, truncation_rate, silence_rate, brier),
     *(blend_rate, dominated_blend_rate, ambiguous_code_rate),
