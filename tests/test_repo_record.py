@@ -86,12 +86,16 @@ def test_padding_goes_into_the_branch_and_does_not_survive():
         assert padded.outcome.utility == lean.outcome.utility == 1
 
 
-def test_the_scaffold_gives_the_work_with_a_gap():
-    env, seen = started(families=["append"], contracts=["offset"], scaffold=True)
+@pytest.mark.parametrize("scaffold", [True, "named", "gap"])
+def test_the_scaffold_gives_the_work_with_a_gap_and_repeats_the_source_as_far_as_it_is_to(scaffold):
+    env, seen = started(families=["append"], contracts=["offset"], scaffold=scaffold)
+    (decision,) = env.task.decisions
     for seat in SEATS:
         text = seen[seat].partition("Your work with a gap:\n")[2].rpartition("\n")[0]
         assert text.replace("___", "17") == env.reference_work(seat, "17")
-        assert f"source: {env.task.decisions[0].belief[seat]}" in seen[seat]
+        own = decision.belief[seat]
+        recalled = {True: f"Your {decision.quality(seat)} source: {own}", "named": f", {decision.source[seat]}: {own}"}
+        assert [repeated in seen[seat] for repeated in recalled.values()] == [scaffold == kind for kind in recalled]
 
 
 def test_every_reward_term_scores_the_episode():
