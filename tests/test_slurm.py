@@ -89,7 +89,8 @@ def test_four_processes_of_two_machines_do_what_one_does_and_queued_again_the_jo
 @pytest.mark.parametrize("gpus", ["0,1,2,3", "4,5,6,7", "0,1,2,3,4"])
 def test_half_of_the_gpus_serve_and_the_others_learn(tmp_path, gpus):
     note = '#!/bin/bash\necho "$(basename "$0") $CUDA_VISIBLE_DEVICES $*" >> "$NOTES"\n'
-    programs = {"vllm": f"{note}exec sleep 60\n", "accelerate": note, "curl": "#!/bin/bash\n", "python": PYTHON}
+    up = '#!/bin/bash\n[ "$(grep -c ^vllm "$NOTES")" = 2 ]\n'  # both servers have begun
+    programs = {"vllm": f"{note}exec sleep 60\n", "accelerate": note, "curl": up, "python": PYTHON}
     job = {
         "PATH": put(tmp_path / "bin", **programs),
         "SLURM_GPUS_ON_NODE": str(1 + gpus.count(",")),
