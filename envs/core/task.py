@@ -42,7 +42,7 @@ class Decision:
     brief says, `expert` the seat that the cues point to and `cue` what each seat was told of its own source ("strong",
     "weak" or, where that is hidden, "unknown"). `revealed` is the seat that every brief names as the one with the
     reliable source, which need not be so; None: they name none. Briefs are private, so no seat reads another's belief.
-    `source` is what a brief calls its source, where it has a name.
+    `source` is what the brief of each seat calls its source, where that has a name.
     `read` is what each source of a brief claims that has those of a pair, and how good it is, in their order; its seat,
     which is alone, believes the one that sounds reliable.
     """
