@@ -1,7 +1,6 @@
 """Two halves of one module: each seat writes one of two functions that must share a contract."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from envs.core.lookup import find
 from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.base import FunctionFamily, alone, claim, draw_source, pointer, shown, topics
+from envs.families.base import FunctionFamily, alone, claim, pointer, shown, sourced, topics
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
@@ -114,7 +113,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             }
             for seat, parts in writes.items()
         }
-        decision = replace(decision, source={s: draw_source(decision, s, rng, family.sources) for s in part_of})
+        decision = sourced(decision, rng, family.sources)
         claims = {seat: f"{claim(decision, seat)}.{pointer(decision, seat)}" for seat in part_of}
         options = f"Options: {', '.join(decision.options)}."
         briefs = {

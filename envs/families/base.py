@@ -285,6 +285,11 @@ def draw_source(decision: Decision, seat: Seat, rng: np.random.Generator, source
     return names[rng.integers(len(names))]
 
 
+def sourced(decision: Decision, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> Decision:
+    """The decision with a name for the source of every seat (`draw_source`)."""
+    return replace(decision, source={seat: draw_source(decision, seat, rng, sources) for seat in decision.cue})
+
+
 def claim(decision: Decision, seat: Seat) -> str:
     """What the seat's own source says of a decision, without the full stop: `Your source, the signed spec, says 17` or,
     with the standard error of an estimate, `Your source, the night trace, measured 140 +- 8`."""

@@ -1,13 +1,12 @@
 """From a package, a contract and a seed to a task: who builds which feature, what each is told, what is tested."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from envs.core.task import BOTH, Decision, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families.base import FunctionFamily, alone, claim, draw_source, pointer, topics
+from envs.families.base import FunctionFamily, alone, claim, pointer, sourced, topics
 from envs.paired_features.templates.base import Draft, RepoFamily
 from envs.repository.actions import edits
 from envs.repository.tree_tests import bound
@@ -34,7 +33,7 @@ def make(
     one, two, three = (int(n) for n in 1 + rng.permutation(9)[:3])
     draft = draft_of(place, contract, seed)
     names = {contract.function(part): draft.features[part].binding for part in range(2)}
-    decision = replace(decision, source={s: draw_source(decision, s, rng, contract.sources) for s in readers})
+    decision = sourced(decision, rng, contract.sources)
     claims = {s: f"{claim(decision, s)}.{pointer(decision, s)}" for s in readers}
     briefs, probes, tests = {}, {}, []
     for seat, parts in builds.items():
