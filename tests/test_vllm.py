@@ -253,10 +253,13 @@ def test_a_process_of_vllm_that_dies_is_one_line(colocated):
     """The last test: it ends the engine."""
     colocated.load_adapters(10)
     tiny.sample(colocated, [ask(chat=0, ids=[300], seed=1)])
-    for child in psutil.Process().children(recursive=True):
-        if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()):
-            child.kill()
+    children = psutil.Process().children(recursive=True)
+    cores = [child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()])]
+    for core in cores:
+        core.suspend()  # so that it dies with a request that it has not answered
     colocated.submit(ask(chat=0, ids=[300], seed=1, max_tokens=200))
+    for core in cores:
+        core.kill()
     with pytest.raises(EngineError, match="vLLM failed while sampling") as caught:
         colocated.collect()
     assert "\n" not in str(caught.value)

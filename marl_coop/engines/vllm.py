@@ -40,6 +40,8 @@ OURS = {  # options of vLLM that follow from the team, or without which log-prob
     "pipeline_parallel_size",
 }  # fmt: skip
 
+ENDED = "its process has ended"
+
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Check the options of the engine, without starting it.
@@ -82,8 +84,9 @@ class VLLMEngine(ServedEngine):
             arguments = _arguments(policy, max_rows, options)
             self._llm = _vllm().LLMEngine.from_engine_args(arguments, enable_multiprocessing=True)
         started = [process for process in psutil.Process().children() if process not in before]
+        self._ended = threading.Event()
         told = self._llm.engine_core.outputs_queue
-        threading.Thread(target=_tell_of_death, args=[started, told], daemon=True).start()
+        threading.Thread(target=_tell_of_death, args=[started, self._ended, told], daemon=True).start()
         self._numbers = itertools.count(1)
         self._loras: dict[str, Any] = {}  # name -> vLLM's LoRARequest
         self._running: dict[str, tuple[Hashable, int]] = {}  # request id -> chat and version
@@ -97,14 +100,14 @@ class VLLMEngine(ServedEngine):
         parameters = _vllm().SamplingParams(**sampling_parameters(request), detokenize=False, output_kind=whole)
         number = str(next(self._numbers))
         prompt = {"prompt_token_ids": request.ids}
-        with _failing("took no request"):
+        with self._asking("took no request"):
             self._llm.add_request(number, prompt, parameters, lora_request=self._loras[name])
         self._running[number] = request.chat, version
 
     def _wait(self) -> list[Generation]:
         done: list[Generation] = []
         while not done:
-            with _failing("failed while sampling"):
+            with self._asking("failed while sampling"):
                 outputs: list[Any] = self._llm.step()
             done = [self._generation(output) for output in outputs if output.finished]
         return done
@@ -123,6 +126,14 @@ class VLLMEngine(ServedEngine):
             version=version,
         )
 
+    @contextmanager
+    def _asking(self, how: str) -> Iterator[None]:
+        """Asks only a process that has not ended: vLLM may not know yet, and would wait for an answer for ever."""
+        with _failing(how):
+            if self._ended.is_set():
+                raise RuntimeError(ENDED)
+            yield
+
     def _drop(self) -> None:
         with _failing("did not drop its requests"):
             self._llm.abort_request([*self._running])
@@ -138,7 +149,7 @@ class VLLMEngine(ServedEngine):
 
     def submit(self, request: Request) -> None:
         if self._asleep:
-            with _failing("did not wake up"):
+            with self._asking("did not wake up"):
                 self._llm.wake_up()
             self._asleep = False
         super().submit(request)
@@ -146,7 +157,7 @@ class VLLMEngine(ServedEngine):
     def sleep(self) -> None:
         super().sleep()
         if self._sleeps and not self._asleep:
-            with _failing("did not go to sleep"):
+            with self._asking("did not go to sleep"):
                 self._llm.sleep(level=1)
             self._asleep, self._ready = True, False
 
@@ -203,9 +214,14 @@ def _vllm(module: str = "") -> Any:
     return import_module(f"vllm.{module}".removesuffix("."))
 
 
-def _tell_of_death(processes: list[psutil.Process], outputs: queue.Queue) -> None:
+def _tell_of_death(processes: list[psutil.Process], ended: threading.Event, outputs: queue.Queue) -> None:
     """Put an error where vLLM waits for what its process has sampled: 0.32 waits for ever if that was killed."""
-    psutil.wait_procs(processes, callback=lambda process: outputs.put(RuntimeError("its process has ended")))
+
+    def tell(_: psutil.Process) -> None:
+        ended.set()
+        outputs.put(RuntimeError(ENDED))
+
+    psutil.wait_procs(processes, callback=tell)
 
 
 def _rank_for(policy: TeamPolicy) -> int:
