@@ -19,13 +19,11 @@ from transformers import set_seed
 from envs.core.episode import Episode
 from envs.core.seeds import Stream
 from envs.sandbox.scratch import remove_abandoned
-from marl_coop.bases import is_folder
 from marl_coop.config import policies
 from marl_coop.config.checks import check_config
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine
 from marl_coop.evaluation.evaluate import COLUMNS, evaluate
-from marl_coop.evaluation.report import learning_curve
 from marl_coop.experiment import checks, setup
 from marl_coop.experiment.callbacks import (
     AlarmBell,
@@ -37,12 +35,12 @@ from marl_coop.experiment.callbacks import (
 )
 from marl_coop.experiment.console import run_console
 from marl_coop.experiment.libraries import quiet_libraries
-from marl_coop.experiment.outcome import RunOutcome, write_cards, write_cards_of_best
+from marl_coop.experiment.outcome import RunOutcome, about_run
 from marl_coop.experiment.phases import EVALUATION, WARM_UP, PhaseReport
 from marl_coop.experiment.recorded import recorded_before, recorded_config
+from marl_coop.experiment.recorder import RunRecorder
 from marl_coop.experiment.start import check_start
 from marl_coop.experiment.trackers import OURS, Trackers
-from marl_coop.export.card import About
 from marl_coop.policy.allocator import keep_freed_memory
 from marl_coop.policy.team import TeamPolicy
 from marl_coop.ppo.experience import reads_start
@@ -52,7 +50,6 @@ from marl_coop.profiling import phase, profiling
 from marl_coop.rollout.runner import RolloutRunner
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import (
-    RESULTS,
     all_checkpoints,
     has_ended,
     set_end_aside,
@@ -62,9 +59,7 @@ from marl_coop.runs.checkpoints import (
 )
 from marl_coop.runs.lock import held
 from marl_coop.runs.played import forget_played_after
-from marl_coop.runs.records import Credit, write_episodes
 from marl_coop.stops import STOPPED, hear_stops
-from rewards import RewardBreakdown
 from rewards.metrics import HEADLINES, of_players, rates
 
 
@@ -166,6 +161,10 @@ class Experiment:
         if self.folder is None:
             raise RuntimeError("the run has not begun and has no folder yet: call run()")
         return self.folder
+
+    @property
+    def _recorder(self) -> RunRecorder:
+        return RunRecorder(self.run_folder, self.args.process_index)
 
     @cached_property
     def policy(self) -> TeamPolicy:
@@ -318,8 +317,7 @@ class Experiment:
 
     def _play_and_record(self, label: str) -> list[Episode]:
         episodes = self.evaluate(label)
-        if self.main:
-            write_episodes(self.run_folder / f"{label}.jsonl", episodes)
+        self._recorder.judged(label, episodes)
         self.trackers.transcripts(label, episodes)
         return episodes
 
@@ -350,7 +348,7 @@ class Experiment:
                 *self.trackers.callbacks,
                 *filter(None, [self.phases]),
             ],
-            on_rollouts=self._record_rollouts,
+            on_rollouts=self._recorder.rollouts,
         )
         show_progress(trainer, UpdateProgress(self.args.steps_per_update))
         if curriculum:
@@ -362,32 +360,19 @@ class Experiment:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         except BaseException:
             with suppress(OSError):  # it is what stopped the run that is told
-                self._draw_curve()  # which a run that was stopped has too
+                self._recorder.curve()  # which a run that was stopped has too
             raise
-        self._draw_curve()
+        self._recorder.curve()
         with writing("the adapters", folder):
             trainer.save_model()
 
-    def _draw_curve(self) -> None:
-        if self.main:
-            learning_curve([self.run_folder], self.run_folder / "learning_curve.png")
-
     def _measure_held_out(self, update: int) -> dict[str, float]:
         """Play unseen instances, others than those by which the run is judged in the end, and record them."""
-        file = self.run_folder / "evaluations" / f"update-{update:04d}.jsonl"
         played = self._play_unseen(f"unseen, update {update}", Stream.VALIDATION)
-        if self.main:
-            write_episodes(file, played)
+        self._recorder.held_out(update, played)
         self.trackers.transcripts("held_out", played, update)
         metrics = {name: metric for name, metric in of_players(self.policy.adapters).items() if name in HEADLINES}
         return {name: rate for name, rate in rates(played, metrics).items() if rate is not None}
-
-    def _record_rollouts(
-        self, update: int, episodes: list[Episode], breakdowns: list[RewardBreakdown], credits: list[Credit]
-    ) -> None:
-        """Keep what was played under the update's number in the metrics, which begins at 1."""
-        file = self.run_folder / "episodes" / f"update-{update + 1:04d}.{self.args.process_index}.jsonl"
-        write_episodes(file, episodes, breakdowns, credits)
 
     def report(self, before: Sequence[Episode], after: Sequence[Episode]) -> None:
         """Say what came of the run: in the table that it prints, `results.json`, model cards and the trackers."""
@@ -400,28 +385,11 @@ class Experiment:
         for text in outcome.alarms(folder / "metrics.jsonl"):
             self.console.print(f"alarm: {text}")
         start = rundir.recorded(folder)["starts"][0]
-        about = self._about(f"On {outcome.episodes} unseen instances, the same before and after.", start)
-        write_cards(folder, about, learners, start["command"], COLUMNS, outcome.rows)
-        write_cards_of_best(folder, self.evaluation_env, about, learners, start["command"])
-        outcome.write(folder / RESULTS)  # the last of the folder's files: it says that the run has ended
+        judged_on = f"On {outcome.episodes} unseen instances, the same before and after."
+        about = about_run(
+            self.name, self.config, str(self.base.config.name_or_path), self.chat.system, self.env, judged_on, start
+        )
+        self._recorder.outcome(outcome, self.evaluation_env, about, learners, start)
         self.trackers.report(outcome.values, COLUMNS, outcome.rows)
         self.console.print(f"run directory: {folder}")
         self.console.print(f"to look at it: marl-coop view {shlex.quote(str(folder))}")
-
-    def _about(self, judged_on: str, start: rundir.Start) -> About:
-        config, families = self.config, self.config.env.get("families")
-        return About(
-            run=self.name,
-            base=str(self.base.config.name_or_path),
-            local=is_folder(config.model.name_or_path),
-            dtype=config.model.dtype,
-            rank=config.lora.r,
-            environment=config.env["name"],
-            families=families if isinstance(families, str) else ", ".join(families or ()),
-            system=self.chat.system,
-            phases=[str(phase) for phase in self.env.config.phases],
-            seed=config.seed,
-            judged_on=judged_on,
-            commit=(start["git"] or {}).get("commit"),
-            processes=start.get("processes", 1),
-        )

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from envs.core.env import CoopEnv
 from envs.core.episode import Episode
+from marl_coop.bases import is_folder
+from marl_coop.config.schema import Config
 from marl_coop.evaluation.alarms import ringing, worsened
 from marl_coop.evaluation.ceiling import ceiling
 from marl_coop.evaluation.evaluate import TABLE, before_and_after, beside_ceiling, rows, table
@@ -19,6 +21,7 @@ from marl_coop.export.card import About, model_card
 from marl_coop.runs.checkpoints import best_checkpoint
 from marl_coop.runs.files import write_whole
 from marl_coop.runs.records import read_episodes, read_metrics
+from marl_coop.runs.rundir import Start
 from rewards.metrics import Metric, seats_of
 
 
@@ -77,6 +80,35 @@ class RunOutcome:
     def values(self) -> dict[str, dict[str, float | None]]:
         """The bare numbers, as trackers take them."""
         return {side: {name: metric.value for name, metric in found.items()} for side, found in self.results.items()}
+
+
+def about_run(name: str, config: Config, base: str, system: str, env: CoopEnv, judged_on: str, start: Start) -> About:
+    """What the cards of a run's adapters say of it.
+
+    Args:
+        name: what the run is called.
+        base: the base model, as its configuration names it.
+        system: the system message of its chats.
+        env: an environment as in training.
+        judged_on: a sentence that says on which instances it has its results.
+        start: the first of the run.
+    """
+    families = config.env.get("families")
+    return About(
+        run=name,
+        base=base,
+        local=is_folder(config.model.name_or_path),
+        dtype=config.model.dtype,
+        rank=config.lora.r,
+        environment=config.env["name"],
+        families=families if isinstance(families, str) else ", ".join(families or ()),
+        system=system,
+        phases=[str(phase) for phase in env.config.phases],
+        seed=config.seed,
+        judged_on=judged_on,
+        commit=(start["git"] or {}).get("commit"),
+        processes=start.get("processes", 1),
+    )
 
 
 def write_cards(
