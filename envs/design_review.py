@@ -15,11 +15,12 @@ from envs.core.episode import Outcome, StopReason, Turn
 from envs.core.fields import ArgumentError
 from envs.core.task import Decision, Seat, Task
 from envs.families.auth_scheme import AUTH_SCHEME
-from envs.families.base import ReviewFamily, alone, claim, draw_source, pointer, shown, topics
+from envs.families.base import ReviewFamily, alone, claim, pointer, shown, topics
 from envs.families.date_format import DATE_FORMAT
 from envs.families.error_style import ERROR_STYLE
 from envs.families.pagination import PAGINATION
 from envs.families.schema_version import SCHEMA_VERSION
+from envs.families.sources import SOURCES, draw_source
 
 MAX_DECISIONS = 3
 _SERVICES = ("orders", "billing", "search", "mail", "login", "stock", "media", "audit", "maps", "chat")
@@ -102,7 +103,8 @@ class DesignReview(CoopEnv[DesignReviewConfig]):
         )
         change = f"{prompts.team(len(self.seats))} review change {rng.integers(100, 1000)} of {rng.choice(_SERVICES)}."
         reads = {seat: (seat,) for seat in self.seats} if len(self.seats) > 1 else dict.fromkeys(self.seats, readers)
-        drawn = {(s, d.id): draw_source(d, s, rng) for told in reads.values() for d in decisions for s in told}
+        names = SOURCES[self.config.sources]
+        drawn = {(s, d.id): draw_source(d, s, rng, names) for told in reads.values() for d in decisions for s in told}
         decisions = tuple(replace(d, source={s: drawn[s, d.id] for s in readers}) for d in decisions)
         briefs = {
             seat: "\n".join([change, *(self._lines_on(f, d, told) for f, d in zip(families, decisions, strict=True))])

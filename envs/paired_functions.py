@@ -14,7 +14,8 @@ from envs.core.lookup import find
 from envs.core.task import BOTH, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.base import FunctionFamily, alone, claim, pointer, shown, sourced, topics
+from envs.families.base import FunctionFamily, alone, claim, pointer, shown, topics
+from envs.families.sources import sourced
 from envs.sandbox import Part, Status, run_expressions
 from envs.source.provenance import provenance
 
@@ -113,7 +114,7 @@ class PairedFunctions(CoopEnv[PairedFunctionsConfig]):
             }
             for seat, parts in writes.items()
         }
-        decision = sourced(decision, rng, family.sources)
+        decision = sourced(decision, rng, family.sources(self.config.sources))
         claims = {seat: f"{claim(decision, seat)}.{pointer(decision, seat)}" for seat in part_of}
         options = f"Options: {', '.join(decision.options)}."
         briefs = {

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import envs
 from envs.core.env import SEATS
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.base import HELD_OUT_SOURCES, TRAINING_SOURCES, Sources
+from envs.families.sources import HELD_OUT_SOURCES, SOURCES, TRAINING_SOURCES, WIDE_SOURCES, Sources
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
 
@@ -64,6 +65,43 @@ def test_no_source_of_training_lends_a_word_to_those_that_are_held_out():
         {phrase.partition(" ")[0] for phrase in side} for side in (HELD_OUT_SOURCES.strong, HELD_OUT_SOURCES.weak)
     ]
     assert not (starts[0] | starts[1]) & {"the", "a", "an"} and "our" in starts[0] & starts[1]
+
+
+def articles(phrases) -> Counter:
+    """How often names begin with the, a or an, or neither."""
+    starts = Counter(phrase.partition(" ")[0].replace("an", "a") for phrase in phrases)
+    return Counter({"the": starts["the"], "a": starts["a"], "none": len(phrases) - starts["the"] - starts["a"]})
+
+
+def test_wide_sources_are_those_of_training_and_more_share_no_word_with_the_held_out_and_no_article_tells_them_apart():
+    assert not words(WIDE_SOURCES) & words(HELD_OUT_SOURCES)
+    new = []
+    for side in ("strong", "weak"):
+        names, few = getattr(WIDE_SOURCES, side), getattr(TRAINING_SOURCES, side)
+        assert names[: len(few)] == few and len(set(names)) == 64
+        new.append(names[len(few) :])
+    assert not set(WIDE_SOURCES.strong) & set(WIDE_SOURCES.weak)
+    assert max((articles(new[0]) - articles(new[1])).values()) <= 2
+
+
+@pytest.mark.parametrize("environment", ["PairedFunctions", "PairedFeatures", "DesignReview"])
+@pytest.mark.parametrize("pool", SOURCES)
+def test_briefs_call_sources_by_the_names_that_are_chosen_and_are_else_the_same(environment, pool):
+    chosen, other = (envs.make(environment, sources=name) for name in (pool, "train"))
+    for seed in range(40):
+        task, same = chosen.make_task(seed), other.make_task(seed)
+        if not (decision := task.decisions[0]).is_estimate:
+            names = {"strong": SOURCES[pool].strong, "weak": SOURCES[pool].weak}
+            for seat, name in decision.source.items():
+                assert name in names[decision.cue[seat]] and f"Your source, {name}, says" in task.briefs[seat]
+        assert replace(decision, source={}) == replace(same.decisions[0], source={})
+
+
+def test_held_out_families_have_held_out_sources_whatever_is_chosen():
+    for pool in SOURCES:
+        env = envs.PairedFunctions(families=["page_size"], sources=pool)
+        known = {*HELD_OUT_SOURCES.strong, *HELD_OUT_SOURCES.weak}
+        assert all(set(env.make_task(seed).decisions[0].source.values()) <= known for seed in range(20))
 
 
 def learned(env: envs.PairedFunctions) -> dict[str, float]:

@@ -10,81 +10,8 @@ import numpy as np
 from envs.core.design import draw_expert
 from envs.core.task import Decision, Numeric, Seat
 from envs.core.tokens import message_tokens
+from envs.families.sources import SOURCES, Sources
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """What a brief may name as its source. The words of an estimate say nothing about how good it is."""
-
-    strong: tuple[str, ...]
-    weak: tuple[str, ...]
-    measured: tuple[str, ...]
-
-
-TRAINING_SOURCES = Sources(
-    strong=(
-        "the signed spec",
-        "the merged RFC",
-        "the release notes",
-        "the owner's test log",
-        "the API contract",
-        "the production config",
-        "the approved change request",
-        "the audited schema",
-    ),
-    weak=(
-        "an old draft",
-        "a stale wiki",
-        "a hallway chat",
-        "a vague memory",
-        "a first guess",
-        "an unsigned note",
-        "a forum post",
-        "a rumour",
-    ),
-    measured=(
-        "the load test",
-        "the night trace",
-        "the bench run",
-        "the field log",
-        "a staging probe",
-        "a sample count",
-        "a pilot run",
-        "a lab meter",
-    ),
-)
-HELD_OUT_SOURCES = Sources(  # no word of those in training, articles included, so what was learned there does not help
-    strong=(
-        "certified documentation",
-        "legally binding terms",
-        "our official handbook",
-        "verified records",
-        "peer-reviewed results",
-        "accredited inspection findings",
-        "sworn testimony",
-        "notarised minutes",
-    ),
-    weak=(
-        "office gossip",
-        "blurry handwriting",
-        "half-remembered advice",
-        "wild hunch",
-        "lunchtime banter",
-        "anonymous graffiti",
-        "unconfirmed speculation",
-        "our daydream",
-    ),
-    measured=(
-        "some sensor readings",
-        "quarterly telemetry",
-        "weekly benchmark",
-        "sampled packets",
-        "manual stopwatch",
-        "counter snapshots",
-        "profiler output",
-        "calibration data",
-    ),
-)
 SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
 TOPIC_TOKENS = 4  # words and symbols in which a topic can be told
 TOLERANCE = 0.1  # of that gap, so that the mean of the two claims is never right
@@ -149,9 +76,9 @@ class FunctionFamily(Family):
         """With `held_out` its sources and its numbers are none that training has."""
         self.held_out = held_out
 
-    @property
-    def sources(self) -> Sources:
-        return HELD_OUT_SOURCES if self.held_out else TRAINING_SOURCES
+    def sources(self, chosen: str) -> Sources:
+        """Names for the sources of its instances, where a configuration chooses some (`envs.families.sources`)."""
+        return SOURCES["held_out" if self.held_out else chosen]
 
     def stream(self, seed: int, shared: np.random.Generator) -> np.random.Generator:
         """What the instance of a seed is drawn from: `shared`, or where it is held out a generator of its own, as
@@ -275,19 +202,6 @@ def alone(decision: Decision, seat: Seat) -> Decision:
     read = tuple((claimed, decision.quality(other)) for other, claimed in decision.belief.items())
     cue = {seat: "strong"}
     return replace(decision, belief={seat: belief}, expert=seat, cue=cue, source={}, numeric=numeric, read=read)
-
-
-def draw_source(decision: Decision, seat: Seat, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> str:
-    """A name for the seat's source: `the signed spec`. That of an estimate says nothing about how good it is, nor does
-    the name where the cue is hidden."""
-    kinds = {"strong": sources.strong, "weak": sources.weak, "unknown": sources.measured}
-    names = sources.measured if decision.is_estimate else kinds[decision.cue[seat]]
-    return names[rng.integers(len(names))]
-
-
-def sourced(decision: Decision, rng: np.random.Generator, sources: Sources = TRAINING_SOURCES) -> Decision:
-    """The decision with a name for the source of every seat (`draw_source`)."""
-    return replace(decision, source={seat: draw_source(decision, seat, rng, sources) for seat in decision.cue})
 
 
 def claim(decision: Decision, seat: Seat) -> str:

@@ -119,7 +119,8 @@ class PairedFeatures(BranchEnv[PairedFeaturesConfig]):
         right = self.config.cells.at(seed)
         knobs = {"cue_reliability": self.config.cue_reliability, "distractors": self.config.distractors}
         decision = shown(contract.decide(right, SEATS, rng, **knobs), self.config.expert)
-        return generator.make(place, contract, decision, right, seed, self.seats, rng)
+        sources = contract.sources(self.config.sources)
+        return generator.make(place, contract, decision, right, seed, self.seats, rng, sources)
 
     def finish(self, turns: Mapping[Seat, Turn]) -> tuple[Outcome, StopReason]:
         return scoring.score_branches(

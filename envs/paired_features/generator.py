@@ -6,7 +6,8 @@ import numpy as np
 
 from envs.core.task import BOTH, Decision, HiddenTest, Seat, Task
 from envs.core.tokens import message_tokens
-from envs.families.base import FunctionFamily, alone, claim, pointer, sourced, topics
+from envs.families.base import FunctionFamily, alone, claim, pointer, topics
+from envs.families.sources import Sources, sourced
 from envs.paired_features.templates.base import Draft, RepoFamily
 from envs.repository.actions import edits
 from envs.repository.tree_tests import bound
@@ -20,12 +21,14 @@ def make(
     seed: int,
     seats: tuple[Seat, ...],
     rng: np.random.Generator,
+    sources: Sources,
 ) -> Task:
     """The task of a seed: `right` says which sources are right on the decision about the contract.
 
     Args:
         decision: of a pair.
         seats: of that pair, or one seat alone, which reads both briefs and builds both features.
+        sources: names for the sources of its briefs.
     """
     readers = tuple(decision.cue)
     part_of = dict(zip(readers, (int(part) for part in rng.permutation(2)), strict=True))
@@ -33,7 +36,7 @@ def make(
     one, two, three = (int(n) for n in 1 + rng.permutation(9)[:3])
     draft = draft_of(place, contract, seed)
     names = {contract.function(part): draft.features[part].binding for part in range(2)}
-    decision = sourced(decision, rng, contract.sources)
+    decision = sourced(decision, rng, sources)
     claims = {s: f"{claim(decision, s)}.{pointer(decision, s)}" for s in readers}
     briefs, probes, tests = {}, {}, []
     for seat, parts in builds.items():
