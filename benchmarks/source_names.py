@@ -4,7 +4,7 @@
     python benchmarks/source_names.py --model HuggingFaceTB/SmolLM2-360M-Instruct
 
 The hidden state behind "Your source, NAME, says 17. Mine is" is read by a logistic regression, one for each layer. It
-is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `train`, and asked of the
+is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `few`, and asked of the
 held-out ones, which share no word with them. What is printed is the share that it gets right, the mean of `--repeats`
 draws of the names; guessing makes 0.50. No agent is asked, and nothing is trained but the regression.
 """
@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from envs.families.sources import HELD_OUT_SOURCES, TRAINING_SOURCES, WIDE_SOURCES, Sources
+from envs.families.sources import FEW_SOURCES, HELD_OUT_SOURCES, WIDE_SOURCES, Sources
 from marl_coop.cli import run_script
 from marl_coop.cli.arguments import count
 from marl_coop.policy.loading import load_base
@@ -76,22 +76,22 @@ def main() -> None:
     args = parser.parse_args()
     base, tokenizer = load_base(args.model, "float32")
     base.eval()
-    train, wide, held_out = (
-        of_sources(base, tokenizer, sources) for sources in (TRAINING_SOURCES, WIDE_SOURCES, HELD_OUT_SOURCES)
+    few, wide, held_out = (
+        of_sources(base, tokenizer, sources) for sources in (FEW_SOURCES, WIDE_SOURCES, HELD_OUT_SOURCES)
     )
     rng = np.random.default_rng(0)
     drawn = {n: [[rng.permutation(NAMES[-1])[:n] for _ in wide] for _ in range(args.repeats)] for n in NAMES}
     table = Table(title="share of held-out names that are told right")
-    for column in ("layer", "8 of train", *(f"{n} of wide" for n in NAMES)):
+    for column in ("layer", "8 of few", *(f"{n} of wide" for n in NAMES)):
         table.add_column(column, justify="right")
-    for layer in range(args.every, train[0].shape[1], args.every):
+    for layer in range(args.every, few[0].shape[1], args.every):
         asked = held_out[0][:, layer], held_out[1][:, layer]
-        few = right((train[0][:, layer], train[1][:, layer]), asked)
+        from_few = right((few[0][:, layer], few[1][:, layer]), asked)
         more = [
             np.mean([right((wide[0][i, layer], wide[1][j, layer]), asked) for i, j in choices])
             for choices in drawn.values()
         ]
-        table.add_row(str(layer), f"{few:.2f}", *(f"{share:.2f}" for share in more))
+        table.add_row(str(layer), f"{from_few:.2f}", *(f"{share:.2f}" for share in more))
     Console().print(table)
 
 

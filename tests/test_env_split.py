@@ -11,8 +11,9 @@ import pytest
 
 import envs
 from envs.core.env import SEATS
+from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.sources import HELD_OUT_SOURCES, SOURCES, TRAINING_SOURCES, WIDE_SOURCES, Sources
+from envs.families.sources import FEW_SOURCES, HELD_OUT_SOURCES, SOURCES, WIDE_SOURCES, Sources
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
 
@@ -58,8 +59,8 @@ def words(sources: Sources) -> set[str]:
 
 
 def test_no_source_of_training_lends_a_word_to_those_that_are_held_out():
-    assert not words(TRAINING_SOURCES) & words(HELD_OUT_SOURCES)
-    for pair in product((TRAINING_SOURCES, HELD_OUT_SOURCES), repeat=2):
+    assert not words(FEW_SOURCES) & words(HELD_OUT_SOURCES)
+    for pair in product((FEW_SOURCES, HELD_OUT_SOURCES), repeat=2):
         assert not set(pair[0].strong) & set(pair[1].weak)
     starts = [
         {phrase.partition(" ")[0] for phrase in side} for side in (HELD_OUT_SOURCES.strong, HELD_OUT_SOURCES.weak)
@@ -67,27 +68,26 @@ def test_no_source_of_training_lends_a_word_to_those_that_are_held_out():
     assert not (starts[0] | starts[1]) & {"the", "a", "an"} and "our" in starts[0] & starts[1]
 
 
-def articles(phrases) -> Counter:
-    """How often names begin with the, a or an, or neither."""
-    starts = Counter(phrase.partition(" ")[0].replace("an", "a") for phrase in phrases)
-    return Counter({"the": starts["the"], "a": starts["a"], "none": len(phrases) - starts["the"] - starts["a"]})
+def article(phrase: str) -> str:
+    first = phrase.partition(" ")[0]
+    return {"an": "a", "a": "a", "the": "the"}.get(first, "none")
 
 
-def test_wide_sources_are_those_of_training_and_more_share_no_word_with_the_held_out_and_no_article_tells_them_apart():
+def test_wide_sources_are_the_few_and_more_of_which_neither_article_nor_length_tells_which_are_reliable():
     assert not words(WIDE_SOURCES) & words(HELD_OUT_SOURCES)
-    new = []
-    for side in ("strong", "weak"):
-        names, few = getattr(WIDE_SOURCES, side), getattr(TRAINING_SOURCES, side)
-        assert names[: len(few)] == few and len(set(names)) == 64
-        new.append(names[len(few) :])
-    assert not set(WIDE_SOURCES.strong) & set(WIDE_SOURCES.weak)
-    assert max((articles(new[0]) - articles(new[1])).values()) <= 2
+    sides = WIDE_SOURCES.strong, WIDE_SOURCES.weak
+    assert not set(sides[0]) & set(sides[1]) and [len(set(side)) for side in sides] == [64, 64]
+    assert all(side[:8] == few for side, few in zip(sides, (FEW_SOURCES.strong, FEW_SOURCES.weak), strict=True))
+    starts, lengths = ([[of(phrase) for phrase in side] for side in sides] for of in (article, message_tokens))
+    assert Counter(starts[0]) == Counter(starts[1]) == {"the": 24, "a": 24, "none": 16}
+    longer = np.sign(np.subtract.outer(*lengths))  # 0 on the mean: no length is more likely on either side
+    assert abs(longer.mean()) < 0.1
 
 
 @pytest.mark.parametrize("environment", ["PairedFunctions", "PairedFeatures", "DesignReview"])
 @pytest.mark.parametrize("pool", SOURCES)
 def test_briefs_call_sources_by_the_names_that_are_chosen_and_are_else_the_same(environment, pool):
-    chosen, other = (envs.make(environment, sources=name) for name in (pool, "train"))
+    chosen, other = (envs.make(environment, sources=name) for name in (pool, "few"))
     for seed in range(40):
         task, same = chosen.make_task(seed), other.make_task(seed)
         if not (decision := task.decisions[0]).is_estimate:
@@ -155,7 +155,7 @@ def test_the_older_split_keeps_the_instances_of_its_figures():
     assert tasks.keys() == HELD_OUT_NAMES
     for task in tasks.values():
         sources = [re.search("Your source, ([^,]+)", brief)[1] for brief in task.briefs.values()]
-        known = TRAINING_SOURCES
+        known = FEW_SOURCES
         assert set(sources) <= {*known.strong, *known.weak, *known.measured}
 
 

@@ -111,9 +111,10 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
-    sources: Literal["train", "wide", "held_out"] = "train"
-    """What briefs call sources. "train": eight names for reliable ones and eight for doubtful ones; "wide": 64 of each,
-    these among them; "held_out": eight of each, with no word of the others. Held-out families have these always."""
+    sources: Literal["few", "wide", "held_out"] = "few"
+    """What briefs call sources. "few": eight names for reliable ones and eight for doubtful ones, told apart by an
+    article alone; "wide": 64 of each, these among them, told apart by what they mean; "held_out": eight of each, with
+    no word of the others. Held-out families have these always."""
 
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
