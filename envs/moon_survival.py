@@ -39,9 +39,9 @@ NASA_KEY = (
 )
 TABLE_LISTS = 20_000
 LETTERS = "ABCDEFGHIJKLMNO"
-SOURCES = {
+SOURCES = {  # no article tells which are reliable
     "strong": ("the flight manual", "a crew surgeon", "the rescue handbook", "a lunar geologist"),
-    "weak": ("a comic", "an old film", "a pub quiz", "a passer-by"),
+    "weak": ("the comic", "an old film", "the pub quiz", "a passer-by"),
     "unknown": ("a crewmate", "a lecture", "a notebook", "an article"),
 }
 

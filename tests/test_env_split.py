@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs import moon_survival
 from envs.core.env import SEATS
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
@@ -82,6 +83,11 @@ def test_wide_sources_are_the_few_and_more_of_which_neither_article_nor_length_t
     assert Counter(starts[0]) == Counter(starts[1]) == {"the": 24, "a": 24, "none": 16}
     longer = np.sign(np.subtract.outer(*lengths))  # 0 on the mean: no length is more likely on either side
     assert abs(longer.mean()) < 0.1
+
+
+def test_no_article_tells_a_reliable_source_of_the_moon():
+    sides = [Counter(map(article, moon_survival.SOURCES[side])) for side in ("strong", "weak")]
+    assert sides[0] == sides[1]
 
 
 @pytest.mark.parametrize("environment", ["PairedFunctions", "PairedFeatures", "DesignReview"])
