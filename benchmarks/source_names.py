@@ -6,7 +6,8 @@
 The hidden state behind "Your source, NAME, says 17. Mine is" is read by a logistic regression, one for each layer. It
 is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `few`, and asked of the
 held-out ones, which share no word with them. What is printed is the share that it gets right, the mean of `--repeats`
-draws of the names; guessing makes 0.50. No agent is asked, and nothing is trained but the regression.
+draws of the names; guessing makes 0.50. "surface" is the same regression on what needs no model: how long a name is,
+how it ends. No agent is asked, and nothing is trained but the regression.
 """
 
 import argparse
@@ -37,6 +38,15 @@ def states(base, tokenizer, names: Sequence[str]) -> torch.Tensor:
             layers = base(**asked, output_hidden_states=True).hidden_states
             found.append(torch.stack([layer[0, -1] for layer in layers]))
     return torch.stack(found)
+
+
+def surface(names: Sequence[str]) -> torch.Tensor:
+    """What can be seen of names without knowing a word, (name, 6)."""
+    rows = [
+        [len(name), len(name.split()), name.endswith("s"), name.split()[0].endswith("ed"), "'" in name, "-" in name]
+        for name in names
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def of_sources(base, tokenizer, sources: Sources) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,14 +94,16 @@ def main() -> None:
     table = Table(title="share of held-out names that are told right")
     for column in ("layer", "8 of few", *(f"{n} of wide" for n in NAMES)):
         table.add_column(column, justify="right")
+    looks = [(surface(one.strong), surface(one.weak)) for one in (FEW_SOURCES, WIDE_SOURCES, HELD_OUT_SOURCES)]
+    rows = {"surface": looks}
     for layer in range(args.every, few[0].shape[1], args.every):
-        asked = held_out[0][:, layer], held_out[1][:, layer]
-        from_few = right((few[0][:, layer], few[1][:, layer]), asked)
-        more = [
-            np.mean([right((wide[0][i, layer], wide[1][j, layer]), asked) for i, j in choices])
-            for choices in drawn.values()
+        rows[str(layer)] = [(one[0][:, layer], one[1][:, layer]) for one in (few, wide, held_out)]
+    for row, (from_few, from_wide, asked) in rows.items():
+        shares = [right(from_few, asked)]
+        shares += [
+            np.mean([right((from_wide[0][i], from_wide[1][j]), asked) for i, j in of_n]) for of_n in drawn.values()
         ]
-        table.add_row(str(layer), f"{from_few:.2f}", *(f"{share:.2f}" for share in more))
+        table.add_row(row, *(f"{share:.2f}" for share in shares))
     Console().print(table)
 
 

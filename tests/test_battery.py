@@ -44,6 +44,8 @@ FILES = sorted((ROOT / "configs/batteries").glob("*.yaml"))
             "conditions:\n  - {name: a, env: {rouns: 0}}",
             "conditions.0.env.rouns: no environment has this argument; did",
         ),
+        ("conditions:\n  - {name: a, env: {sources: wyde}}", "conditions.0.env.sources: 'wyde' is refused"),
+        ("conditions:\n  - {name: a, env: {agents: 9}}", "conditions.0.env.agents: 9 is refused"),
         (
             "conditions:\n  - {name: a, partner: 'scripted:persuadr'}",
             "conditions.0.partner: There is no scripted partn",
@@ -107,7 +109,7 @@ def test_the_batteries_of_the_evidence_can_be_played_whole_by_two_of_their_runs(
 
 def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
     conditions = [
-        {"name": "crowd", "env": {"agents": 9}},
+        {"name": "crowd", "env": {"name": "PairedFunctions", "agents": 3}},
         {"name": "held_out", "env": {"families": "held_out"}},
         {"name": "merge", "env": {"policy": "union"}},
         {"name": "best", "best_of": 2},
@@ -116,7 +118,7 @@ def test_what_an_environment_cannot_play_is_told_with_the_reason(tmp_path):
     _, results = played(tmp_path, {"name": "unseen"}, *conditions)
     reasons = {one.condition: one.reason for one in results.unplayed}
     assert reasons.keys() == {"crowd", "held_out", "merge", "best", "alone"}
-    assert "env.agents: 9 is refused" in reasons["crowd"]
+    assert "env.agents: 3 is refused" in reasons["crowd"]
     assert "held_out" in reasons["held_out"]
     assert reasons["merge"] == "DesignReview: it has no 'policy'"
     assert reasons["best"].startswith("DesignReview has no tests that the seats can run")

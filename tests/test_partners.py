@@ -1,6 +1,7 @@
 """Scripted partners: they keep the grammar, know only what their seat knows, and the ideal one is the best."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from envs.core.episode import ActKind, Outcome, Phase, StopReason
 from envs.core.posterior import named_option
 from envs.core.task import Decision, Task
 from envs.design_review import DesignReview
+from envs.families import HELD_OUT, TRAINING
+from envs.families.sources import SOURCES
 from envs.paired_functions import PairedFunctions
 from envs.scripted.base import Calibrated, promised
 from envs.scripted.demonstrator import Demonstrator
@@ -211,6 +214,17 @@ def test_a_message_names_an_option_in_any_case_but_no_part_of_a_longer_word():
     assert named_option([], decision) is None
     (decision,) = DesignReview(families=["auth_scheme"]).make_task(0).decisions
     assert named_option([decision.options[0].upper()], decision) == decision.options[0]
+
+
+@pytest.mark.parametrize("family", [family.name for family in (*TRAINING, *HELD_OUT)])
+def test_no_name_of_a_source_is_taken_for_an_option_or_for_the_decision(family):
+    decision = PairedFunctions(families=[family]).make_task(0).decisions[0]
+    option = decision.best
+    for pool in SOURCES.values():
+        for name in (*pool.strong, *pool.weak, *pool.measured):
+            named = replace(decision, source=dict.fromkeys(decision.belief, name))
+            for said in (f"My source, {name}, says {option}.", f"I got {option} from {name}.", f"{option} in {name}"):
+                assert named_option([said], named) == option, said
 
 
 class Recipe(CoopEnv):

@@ -112,9 +112,10 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
     sources: Literal["few", "wide", "held_out"] = "few"
-    """What briefs call sources. "few": eight names for reliable ones and eight for doubtful ones, told apart by an
-    article alone; "wide": 64 of each, these among them, told apart by what they mean; "held_out": eight of each, with
-    no word of the others. Held-out families have these always."""
+    """What briefs call sources. "few": eight names for reliable and eight for doubtful ones, which an article tells
+    apart; "wide": 64 of each, these among them, which no article tells apart; "held_out": eight of each, with no word
+    of the others. Families that hold their names out have these always; estimates, and sources whose cue is hidden,
+    have names of their own."""
 
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:

@@ -28,14 +28,18 @@ def named_option(messages: Sequence[str], decision: Decision) -> str | None:
 
     The first word counts because it is the partner's own: what it says later may be an echo. A message that names the
     decision is read from there on, so `oxygen: 1 water: 2` names 2 for `water`; a name with a colon goes before one
-    without. Longer options are tried first, so a blend is not mistaken for its first half.
+    without. Longer options are tried first, so a blend is not mistaken for its first half. What a brief calls a source
+    names no option: `I got v3 from the audited schema` is v3.
     """
-    named = (_first_option(message, decision.id, decision.options) for message in messages)
+    sources = tuple(sorted(set(decision.source.values())))
+    named = (_first_option(message, decision.id, decision.options, sources) for message in messages)
     return next((option for option in named if option is not None), None)
 
 
 @lru_cache(maxsize=8192)  # a message is read again for every decision, by every partner and in every later turn
-def _first_option(message: str, name: str, options: tuple[str, ...]) -> str | None:
+def _first_option(message: str, name: str, options: tuple[str, ...], sources: tuple[str, ...]) -> str | None:
+    for source in sources:
+        message = re.sub(rf"\b{re.escape(source)}\b", "it", message, flags=re.I)
     headed = re.search(rf"\b{re.escape(name)}\s*:", message, re.I) or re.search(
         rf"\b{re.escape(name)}\b", message, re.I
     )

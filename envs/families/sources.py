@@ -91,7 +91,7 @@ WIDE_SOURCES = Sources(
         "the latest stable build",
         "an executive resolution",
         "matching checksums",
-        "the authoritative list",
+        "the authoritative roster",
         "a full regression suite",
         "the textbook definition",
         "a contractual guarantee",

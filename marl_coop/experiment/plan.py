@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from envs import ENVIRONMENTS, CoopEnv, find_environment
 from envs.core.lookup import find, nearest
@@ -193,14 +194,31 @@ def _each_once(teams: Sequence[Team]) -> list[Team]:
 
 def _check(setting: Condition, config: Config) -> None:
     """Raises ConfigError for a slip, and not for what this environment happens to lack: an argument that no environment
-    has, or a scripted partner that is not there."""
+    has, a value that none takes, or a scripted partner that is not there."""
     classes = (config.make_env.cls, *ENVIRONMENTS)
     known = {"name": None} | {field: None for cls in classes for field in cls.Config.model_fields}
     for key in setting.env:
         if key not in known:
             raise ConfigError(f"no environment has this argument; did you mean {nearest(key, known)!r}?", ("env", key))
+        _check_value(key, setting.env[key], [cls for cls in classes if key in cls.Config.model_fields])
     for key in ("team", "partner"):
         _check_scripted(getattr(setting, key), key)
+
+
+def _check_value(key: str, value: Any, classes: Sequence[type[CoopEnv]]) -> None:
+    """Raises ConfigError where all of some environments refuse the value of an argument that they have."""
+    refused: list[ConfigError] = []
+    for cls in classes:
+        try:
+            env_maker({"name": f"{cls.__module__}:{cls.__qualname__}", key: value}, ("env",))
+        except ConfigError as error:
+            if error.keys[:2] != ("env", key):
+                return
+            refused.append(error)
+        else:
+            return
+    if refused:
+        raise refused[0]
 
 
 def _check_scripted(who: str | None, key: str) -> None:
