@@ -67,9 +67,8 @@ def test_what_is_asked_of_a_feature_is_the_same_whichever_option_is_right(place)
         asked = set()
         for right in decision.options:
             other = replace(decision, utility={option: float(option == right) for option in decision.options})
-            task = generator.make(
-                env.families[0], contract, other, (True, False), seed, SEATS, np.random.default_rng(seed)
-            )
+            rng, sources = np.random.default_rng(seed), contract.sources("few")
+            task = generator.make(env.families[0], contract, other, (True, False), seed, SEATS, rng, sources)
             assert task.decisions[0].best == right
             suite = HiddenSuite(task)
             calls = {
