@@ -16,7 +16,7 @@ class Sources:
     measured: tuple[str, ...]
 
 
-FEW_SOURCES = Sources(  # an article tells them apart: a pair that sees no others learns nothing else of them
+FEW_SOURCES = Sources(  # an article is enough to tell which are reliable (docs/results/sources.md)
     strong=(
         "the signed spec",
         "the merged RFC",

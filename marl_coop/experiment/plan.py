@@ -195,7 +195,7 @@ def _each_once(teams: Sequence[Team]) -> list[Team]:
 def _check(setting: Condition, config: Config) -> None:
     """Raises ConfigError for a slip, and not for what this environment happens to lack: an argument that no environment
     has, a value that none takes, or a scripted partner that is not there."""
-    classes = (config.make_env.cls, *ENVIRONMENTS)
+    classes = list(dict.fromkeys((config.make_env.cls, *ENVIRONMENTS)))
     known = {"name": None} | {field: None for cls in classes for field in cls.Config.model_fields}
     for key in setting.env:
         if key not in known:
