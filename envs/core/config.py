@@ -111,11 +111,11 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
-    sources: Literal["few", "wide", "held_out"] = "few"
+    sources: Literal["few", "wide", "held_out", "matched"] = "few"
     """What briefs call sources. "few": eight names for reliable and eight for doubtful ones, which an article tells
-    apart; "wide": 64 of each, these among them, which no article tells apart; "held_out": eight of each, with no word
-    of the others. Families that hold their names out have these always; estimates, and sources whose cue is hidden,
-    have names of their own."""
+    apart; "wide": 64 of each, these among them, which no article tells apart. For evaluation, with no word of the
+    others: "held_out", eight of each, and "matched", 32 of each that look alike but for what they mean. Families that
+    hold their names out have one of these two; estimates, and sources whose cue is hidden, have names of their own."""
 
     @classmethod
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:

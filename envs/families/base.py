@@ -10,7 +10,7 @@ import numpy as np
 from envs.core.design import draw_expert
 from envs.core.task import Decision, Numeric, Seat
 from envs.core.tokens import message_tokens
-from envs.families.sources import SOURCES, Sources
+from envs.families.sources import SOURCES, TRAINED_ON, Sources
 
 SIGMA = {"strong": 0.3, "weak": 1.5}  # standard error of a source, as a share of the gap between the two claims
 TOPIC_TOKENS = 4  # words and symbols in which a topic can be told
@@ -78,7 +78,7 @@ class FunctionFamily(Family):
 
     def sources(self, chosen: str) -> Sources:
         """Names for the sources of its instances, where a configuration chooses some (`envs.families.sources`)."""
-        return SOURCES["held_out" if self.held_out else chosen]
+        return SOURCES["held_out" if self.held_out and chosen in TRAINED_ON else chosen]
 
     def stream(self, seed: int, shared: np.random.Generator) -> np.random.Generator:
         """What the instance of a seed is drawn from: `shared`, or where it is held out a generator of its own, as
