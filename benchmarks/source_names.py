@@ -5,9 +5,9 @@
 
 The hidden state behind "Your source, NAME, says 17. Mine is" is read by a logistic regression, one for each layer. It
 is fitted to `n` names of reliable and as many of doubtful sources, from `env.sources=wide` or `few`, and asked of those
-that `--asked` names, which share no word with them. What is printed is the share that it gets right, the mean of `--repeats`
-draws of the names; guessing makes 0.50. "surface" is the same regression on what needs no model: how long a name is,
-how it ends, how it is spelled. No agent is asked, and nothing is trained but the regression.
+that `--asked` names, which share no word with them. What is printed is the share that it gets right, the mean of
+`--repeats` draws of the names; guessing makes 0.50. "surface" is the same regression on what needs no model: how long
+a name is, how it ends, how it is spelled. No agent is asked, and nothing is trained but the regression.
 """
 
 import argparse
