@@ -84,6 +84,10 @@ def test_a_configuration_cannot_be_changed():
         ("env: {name: 'no_such_lab:Env'}", "mine.yaml: env.name: The environment 'no_such_lab:Env' cannot be imported"),
         ("env: {roundz: 3}", "mine.yaml: env.roundz: unknown key; did you mean 'rounds'?"),
         ("lora: {forecast: true}", "lora.forecast: unknown key; did you mean 'upper_layers'? Known: r, alpha,"),
+        ("sources: wide", "mine.yaml: sources: unknown key; did you mean 'env.sources'?"),
+        ("lora: {kl_coef: 0.1}", "lora.kl_coef: unknown key; did you mean 'training.kl_coef'?"),
+        ("env: {learning_rate: 1}", "did you mean 'training.learning_rate' or 'warmup.learning_rate'?"),
+        ("weight: 1", "weight: unknown key; did you mean 'evaluation'? Known: name,"),
         ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),
         ("env: {rounds: -1}", "mine.yaml: env.rounds: -1 is refused: input should be greater than or equal to 0"),
         (

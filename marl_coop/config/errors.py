@@ -27,6 +27,19 @@ class ConfigError(ValueError):
         super().__init__(": ".join(part for part in (source, dotted(keys), self.problem) if part))
 
 
+class UnknownKey(ConfigError):
+    """A key that its place does not have: `known` are those that it has, `places` where else one of its name is."""
+
+    def __init__(self, keys: Keys, known: Iterable[str], source: str | None = None, places: Iterable[str] = ()):
+        self.known = [*known]
+        if places:
+            hint = f"did you mean {' or '.join(map(repr, places))}?"
+        else:
+            listed = "" if alike(keys[-1], self.known) else f" Known: {', '.join(self.known)}."
+            hint = f"did you mean {nearest(keys[-1], self.known)!r}?{listed}"
+        super().__init__(f"unknown key; {hint}", keys, source)
+
+
 def dotted(keys: Keys) -> str:
     """Keys as one writes them in an override; a key that has dots of its own goes in brackets.
 
@@ -70,8 +83,7 @@ def explain(error: ValidationError, schema: type[BaseModel], data: Any, prefix: 
                 continue
             scheduled = key == "weight" and "schedule" in data  # of a reward term
             known = _fields(find_schedule(data["schedule"]) if scheduled else known[key])
-        listed = "" if alike(keys[-1], known) else f" Known: {', '.join(known)}."
-        return ConfigError(f"unknown key; did you mean {nearest(keys[-1], known)!r}?{listed}", keys)
+        return UnknownKey(keys, known)
     if first["type"] == "missing":
         return ConfigError(f"{first['loc'][-1]!r} must be given", keys)
     if cause is not None:

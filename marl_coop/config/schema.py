@@ -25,7 +25,7 @@ from pydantic import (
 from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
-from marl_coop.config.errors import ConfigError, Keys, check_folders, dotted, explain
+from marl_coop.config.errors import ConfigError, Keys, UnknownKey, check_folders, dotted, explain
 from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_configuration, source_of
 from marl_coop.config.title import make_title
 from marl_coop.credentials import keys_here
@@ -310,10 +310,15 @@ class Config(Section):
         return ConfigError(problem, keys, source_of(keys, self._layers))
 
 
-DEFAULTS = Config().model_dump() | {
-    "policies": {},
-    "env": {"name": Config().env["name"]},
-}  # whose keys depend on others
+_FILLED = Config().model_dump()
+DEFAULTS = _FILLED | {"policies": {}, "env": {"name": _FILLED["env"]["name"]}}  # their keys depend on others
+
+
+def _places(key: str | int) -> list[str]:
+    """Where a configuration has a key of this name, `training.learning_rate`; none where that is in many places."""
+    filled = leaves(_FILLED | {"training": dict.fromkeys(Hyperparameters.__annotations__)})
+    found = {dotted(keys[:depth]) for keys in filled for depth in range(1, len(keys) + 1) if keys[depth - 1] == key}
+    return sorted(found) if len(found) <= 3 else []
 
 
 def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -334,12 +339,11 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
                     problem = f"it has what ${variable} has, and the run's records would show it"
                     raise ConfigError(f"{problem}: read it where it is used", keys[:depth])
         config = Config.model_validate(values)
-    except ValidationError as error:
-        found = explain(error, Config, values)
-        raise ConfigError(found.problem, found.keys, source_of(found.keys, layers)) from error
-    except ConfigError as error:
-        raise (
-            error if error.source else ConfigError(error.problem, error.keys, source_of(error.keys, layers))
-        ) from error
+    except (ValidationError, ConfigError) as error:
+        found = explain(error, Config, values) if isinstance(error, ValidationError) else error
+        source = found.source or source_of(found.keys, layers)
+        if isinstance(found, UnknownKey):
+            raise UnknownKey(found.keys, found.known, source, _places(found.keys[-1])) from error
+        raise ConfigError(found.problem, found.keys, source) from error
     config._layers = tuple(layers)
     return config

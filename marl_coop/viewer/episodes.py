@@ -180,7 +180,7 @@ def _decision(episode: Episode, decision: Decision) -> Data:
         "seats": [
             {
                 "told": decision.told(seat) if seat in decision.belief else None,
-                "source": decision.quality(seat) if seat in decision.cue else "",
+                "source": _source(decision, seat),
                 "told_right": decision.is_right(decision.belief[seat]) if seat in decision.belief else None,
                 "before": _stance(episode.prior(seat, decision.id), episode),
                 "after": _stance(episode.final(seat, decision.id), episode),
@@ -191,6 +191,12 @@ def _decision(episode: Episode, decision: Decision) -> Data:
             for seat in episode.seats
         ],
     }
+
+
+def _source(decision: Decision, seat: Seat) -> str:
+    """How good the seat's source is, and what its brief calls it: `reliable, the signed spec`."""
+    quality = decision.quality(seat) if seat in decision.cue else ""
+    return ", ".join(filter(None, (quality, decision.source.get(seat))))
 
 
 def _stance(stance: Stance | None, episode: Episode) -> Data | None:
