@@ -5,16 +5,25 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from envs.design_review import DesignReview
+from envs.paired_functions import PairedFunctions
+from envs.scripted.play import play
+from envs.scripted.registry import find_partner
 from marl_coop import cli
 from marl_coop.config.battery import Battery
 from marl_coop.config.schema import load_config
-from marl_coop.evaluation.evaluated import read_evaluated
+from marl_coop.evaluation.comparison import compare_methods
+from marl_coop.evaluation.evaluated import Evaluated, read_evaluated
 from marl_coop.evaluation.seating import Seating
 from marl_coop.experiment.battery import play_battery
 from marl_coop.experiment.plan import make_plan
 from marl_coop.experiment.teams import find_team
 from marl_coop.runs import rundir
 from marl_coop.runs.checkpoints import CRITICS
+from marl_coop.runs.rundir import RunError
 
 ROOT = Path(__file__).parents[1]
 SILENT = Seating(("scripted:silent",))
@@ -72,3 +81,65 @@ def test_the_warm_up_of_each_experiment_is_a_seed_of_its_own(tmp_path, capsys):
         play_battery(replace(plan, matches=matches), tmp_path / f"seed-{seed}")
     assert cli.main(["compare", str(tmp_path / "seed-3"), str(tmp_path / "seed-5"), "--reference", "warm"]) == 0
     assert "too few seeds" in (out := " ".join(capsys.readouterr().out.lower().split())) and "warm (2)" in out
+
+
+def played(env, partner: str, method: str, seeds=range(16)) -> Evaluated:
+    episodes = [play(env, dict.fromkeys(env.seats, find_partner(partner, env)), seed) for seed in seeds]
+    by_task = {episode.task.id: episode for episode in episodes}
+    return Evaluated(place=method, method=method, seed=0, condition="x", episodes=by_task)
+
+
+@pytest.mark.parametrize("environment", [DesignReview, PairedFunctions])
+def test_one_agent_alone_is_compared_with_a_team_on_the_same_problems(environment):
+    team = played(environment(), "silent", "team")
+    alone = played(environment(agents=1), "ideal", "alone")
+    (found,) = compare_methods([team, alone], metrics=("success", "j"))
+    value = {(row.method, row.than): row.value for row in found.rows if row.metric == "success"}
+    by_hand = [np.mean([e.outcome.success for e in side.episodes.values()]) for side in (team, alone)]
+    assert by_hand[1] > by_hand[0]
+    assert [value["team", None], value["alone", None]] == pytest.approx(by_hand)
+    assert value["alone", "team"] == pytest.approx(by_hand[1] - by_hand[0])
+    of_j = {(row.method, row.than) for row in found.rows if row.metric == "j"}
+    assert of_j <= {("team", None)}, "one agent is in conflict with nobody"
+
+
+def test_one_agent_alone_is_not_compared_with_a_team_that_had_other_problems():
+    team, alone = played(DesignReview(), "ideal", "team"), played(DesignReview(agents=1), "ideal", "alone")
+    task, episode = next(iter(alone.episodes.items()))
+    (decision,) = episode.task.decisions
+    other = replace(episode.task, decisions=(replace(decision, options=(*decision.options, "another")),))
+    changed = replace(alone, episodes={**alone.episodes, task: replace(episode, task=other)})
+    for sides in ([team, changed], [changed, team]):
+        with pytest.raises(RunError, match=f"{task!r} has another content"):
+            compare_methods(sides)
+    with pytest.raises(RunError, match="has another content"):
+        compare_methods([alone, team, played(DesignReview(agents=3), "ideal", "three")])
+
+
+def test_tasks_are_the_same_where_older_records_do_not_say_what_sources_are_called():
+    def older(episode):
+        (decision,) = episode.task.decisions
+        return replace(episode, task=replace(episode.task, decisions=(replace(decision, source={}),)))
+
+    now, then = played(DesignReview(), "ideal", "now"), played(DesignReview(), "ideal", "then")
+    then = replace(then, episodes={task: older(episode) for task, episode in then.episodes.items()})
+    assert now.episodes != then.episodes
+    (found,) = compare_methods([now, then], metrics=("success",))
+    assert found.tasks == 16
+
+
+def test_of_several_methods_those_that_are_named_are_compared(tmp_path, capsys):
+    battery = tmp_path / "battery.yaml"
+    battery.write_text("episodes: 4\nfloor: scripted:silent\nconditions:\n  - {name: x}\n")
+    words = ["eval", "scripted:averager", "--battery", str(battery), "--config", "configs/examples/design_review.yaml"]
+    assert cli.main([*words, "--output", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    compare = ["compare", str(tmp_path / "out"), "--methods", "scripted:ideal"]
+    assert cli.main([*compare, "scripted:averager"]) == 0
+    out = capsys.readouterr().out
+    assert "scripted:ideal" in out and "scripted:averager" in out and "scripted:silent" not in out
+    assert cli.main([*compare, "scripted:avreager"]) == 2
+    assert "there is no method 'scripted:avreager'; there are scripted:averager, scripted" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*compare, "--conditions"])
+    assert "--methods names methods, and --conditions compares none" in capsys.readouterr().err

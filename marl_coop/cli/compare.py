@@ -7,7 +7,7 @@ from pathlib import Path
 from envs.core.lookup import did_you_mean
 from marl_coop.cli.arguments import add_output, check_output
 from marl_coop.cli.terminal import wide_console
-from marl_coop.evaluation.comparison import COMPARED, compare_methods, passed_over
+from marl_coop.evaluation.comparison import COMPARED, compare_methods, only, passed_over
 from marl_coop.evaluation.conditions import compare_conditions
 from marl_coop.evaluation.evaluated import read_evaluated
 from rewards.metrics import METRICS
@@ -31,6 +31,9 @@ def compare(argv: Sequence[str]) -> int:
         "--reference", metavar="METHOD", help="what the others are compared with (default: the first method)"
     )
     parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD", help="those to compare; the others of the folders are left out"
+    )
+    parser.add_argument(
         "--conditions",
         action="store_true",
         help="compare the conditions of evaluations in the place of methods: each minus the one that its battery says "
@@ -48,10 +51,15 @@ def compare(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     check_output(args.output, "DIR")
     if args.conditions:
-        if args.reference:
-            parser.error("--reference names a method, and --conditions compares none: a battery says what is against")
+        for option in ("reference", "methods"):
+            if getattr(args, option):
+                parser.error(
+                    f"--{option} names methods, and --conditions compares none: a battery says what is against"
+                )
         return _compare_conditions(args.places, args.metrics, args.output)
     evaluated = [one for place in args.places for one in read_evaluated(place)]
+    if args.methods:
+        evaluated = only(evaluated, args.methods)
     comparisons = compare_methods(evaluated, args.reference, args.metrics or COMPARED)
     from marl_coop.evaluation.comparison_tables import PLOTTED, SHOWN, tables, write  # load matplotlib
 

@@ -5,11 +5,11 @@ alone, a difference speaks of that checkpoint, and is paired by task (`rewards.m
 of methods (`rewards.metrics.across_seeds`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from envs.core.task import Seat
+from envs.core.task import Seat, Task
 from marl_coop.evaluation.evaluated import Evaluated
 from marl_coop.evaluation.seating import Seating
 from marl_coop.runs.rundir import RunError
@@ -99,14 +99,29 @@ def compare_methods(
                 "own when it is trained (name=NAME)"
             )
         raise RunError(f"nothing to compare: no condition in which two of {', '.join(known)} were evaluated")
-    if reference is not None and not any(reference in methods for methods in several.values()):
-        known = sorted({method for methods in several.values() for method in methods})
-        raise RunError(f"there is no method {reference!r}; there are {', '.join(known)}")
+    if reference is not None:
+        _check_known([reference], {method for methods in several.values() for method in methods})
     return [
         _comparison(name, methods, reference or next(iter(methods)), metrics)
         for name, methods in several.items()
         if reference is None or reference in methods
     ]
+
+
+def only(evaluated: Sequence[Evaluated], methods: Sequence[str]) -> list[Evaluated]:
+    """Those that are of some methods.
+
+    Raises:
+        RunError: there is nothing of one of them.
+    """
+    _check_known(methods, {one.method for one in evaluated})
+    return [one for one in evaluated if one.method in methods]
+
+
+def _check_known(methods: Sequence[str], known: Collection[str]) -> None:
+    for method in methods:
+        if method not in known:
+            raise RunError(f"there is no method {method!r}; there are {', '.join(sorted(known))}")
 
 
 def passed_over(evaluated: Sequence[Evaluated], comparisons: Sequence[Comparison]) -> list[str]:
@@ -144,8 +159,12 @@ def _comparison(
     condition: str, methods: Mapping[str, Sequence[Evaluated]], reference: str, names: Sequence[str]
 ) -> Comparison:
     everyone = [one for of_method in methods.values() for one in of_method]
-    for other in everyone[1:]:
-        check_same_tasks(everyone[0], other)
+    sizes = [side for side in ([one for one in everyone if one.alone is alone] for alone in (False, True)) if side]
+    for first, *others in sizes:
+        for other in others:
+            check_same_tasks(first, other)
+    if len(sizes) == 2:
+        check_same_problems(*(side[0] for side in sizes))
     of_methods = any(len(runs) > 1 for runs in methods.values())
     judged, alike = _judged(everyone)
     known = OF_ONE_SEAT if everyone[0].beside_partners else of_seats(lambda episode: judged[episode.task.id])
@@ -174,6 +193,28 @@ def _judged(everyone: Sequence[Evaluated]) -> tuple[dict[str, list[Seat]], bool]
 
 def check_same_tasks(one: Evaluated, other: Evaluated) -> None:
     """Raises RunError where two teams did not have the same tasks, or the same seats to judge."""
+    _check_same(one, other, _content)
+    if one.beside_partners != other.beside_partners:
+        names = f"{one.place!r} and {other.place!r}"
+        raise RunError(f"{names} had one seat and all seats of {one.condition!r}; they cannot be compared")
+
+
+def check_same_problems(team: Evaluated, alone: Evaluated) -> None:
+    """Raises RunError where one agent alone did not have to settle what a team had to: the agent's tasks are those of a
+    pair, with both briefs and both parts in one hand."""
+    _check_same(team, alone, _problem)
+
+
+def _content(task: Task) -> Task:
+    """All of a task but what its sources are called: the briefs say that, and older records say it nowhere else."""
+    return replace(task, decisions=tuple(replace(decision, source={}) for decision in task.decisions))
+
+
+def _problem(task: Task) -> tuple:
+    return task.family, task.seed, [(d.id, d.options, d.utility, d.blends, d.weight) for d in task.decisions]
+
+
+def _check_same(one: Evaluated, other: Evaluated, content: Callable[[Task], Any]) -> None:
     names, mine, theirs = f"{one.place!r} and {other.place!r}", one.episodes, other.episodes
     if mine.keys() != theirs.keys():
         both = len(mine.keys() & theirs.keys())
@@ -184,10 +225,8 @@ def check_same_tasks(one: Evaluated, other: Evaluated) -> None:
             "number and environment of evaluation"
         )
     for task in mine:
-        if mine[task].task != theirs[task].task:
+        if content(mine[task].task) != content(theirs[task].task):
             raise RunError(f"{names} were not evaluated on the same tasks: {task!r} has another content in the second")
-    if one.beside_partners != other.beside_partners:
-        raise RunError(f"{names} had one seat and all seats of {one.condition!r}; they cannot be compared")
 
 
 def _rows_of_checkpoints(

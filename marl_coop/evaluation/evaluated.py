@@ -36,6 +36,11 @@ class Evaluated:
     beside_partners: bool = False
     learners: tuple[str, ...] = ()
 
+    @property
+    def alone(self) -> bool:
+        """Whether it was one agent, with the whole of each task in its hands."""
+        return all(len(episode.seats) == 1 for episode in self.episodes.values())
+
     def is_like(self, other: "Evaluated") -> bool:
         """Whether both did the same: the names of who played are left aside, as they are those of folders."""
         return self is other or _nameless(self) == _nameless(other)
