@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from envs.core.lookup import alike
 from marl_coop.config.builders import laid_over, shared_keys
-from marl_coop.config.errors import ConfigError, Keys, contains, explain, not_keys
+from marl_coop.config.errors import ConfigError, Keys, contains, dotted, explain, not_keys
+from marl_coop.credentials import keys_here
 
 COMMAND_LINE = "command line"
 UNFILLED = "???"  # what a file leaves to later ones
@@ -230,6 +231,31 @@ def leaves(content: dict, prefix: Keys = ()) -> dict[Keys, Any]:
     for key, value in content.items():
         found |= leaves(value, (*prefix, key)) if isinstance(value, dict) and value else {(*prefix, key): value}
     return found
+
+
+def refuse_secrets(values: dict) -> None:
+    """Check that no key or value has what a variable of the environment keeps secret.
+
+    Raises:
+        ConfigError: one has.
+    """
+    secrets = keys_here()
+    for keys, value in leaves(values).items():
+        for depth, text in enumerate((*map(str, keys), str(value))):
+            if variable := next((name for name, secret in secrets.items() if secret in text), None):
+                problem = f"it has what ${variable} has, and the run's records would show it"
+                raise ConfigError(f"{problem}: read it where it is used", keys[:depth])
+
+
+def places_of(key: Any, content: dict) -> list[str]:
+    """Where there is a key of this name; none where it is in many places.
+
+    >>> places_of("r", {"lora": {"r": 8, "alpha": 16}})
+    ['lora.r']
+    """
+    keys = (found[:depth] for found in leaves(content) for depth in range(1, len(found) + 1) if found[depth - 1] == key)
+    places = sorted({dotted(found) for found in keys})
+    return places if len(places) <= 3 else []
 
 
 def source_of(keys: Keys, layers: Sequence[Layer]) -> str | None:

@@ -26,9 +26,18 @@ from envs.core.curriculum import Curriculum
 from marl_coop.config import policies
 from marl_coop.config.builders import EnvMaker, env_maker, laid_over, make_curriculum, make_term
 from marl_coop.config.errors import ConfigError, Keys, UnknownKey, check_folders, dotted, explain
-from marl_coop.config.layers import COMMAND_LINE, escaped, leaves, merge, parse_override, read_configuration, source_of
+from marl_coop.config.layers import (
+    COMMAND_LINE,
+    escaped,
+    leaves,
+    merge,
+    parse_override,
+    places_of,
+    read_configuration,
+    refuse_secrets,
+    source_of,
+)
 from marl_coop.config.title import make_title
-from marl_coop.credentials import keys_here
 from marl_coop.hyperparameters import ELSEWHERE, MOST_RANK, WITHOUT_EFFECT, Count, CountFrom0, Hyperparameters, Positive
 from marl_coop.training_rules import refused_together, refused_turns
 from rewards import TERMS, RewardStack
@@ -314,13 +323,6 @@ _FILLED = Config().model_dump()
 DEFAULTS = _FILLED | {"policies": {}, "env": {"name": _FILLED["env"]["name"]}}  # their keys depend on others
 
 
-def _places(key: str | int) -> list[str]:
-    """Where a configuration has a key of this name, `training.learning_rate`; none where that is in many places."""
-    filled = leaves(_FILLED | {"training": dict.fromkeys(Hyperparameters.__annotations__)})
-    found = {dotted(keys[:depth]) for keys in filled for depth in range(1, len(keys) + 1) if keys[depth - 1] == key}
-    return sorted(found) if len(found) <= 3 else []
-
-
 def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Merge files from left to right, then overrides such as `lora.r=8`, and check the result.
 
@@ -330,20 +332,19 @@ def load_config(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> C
     layers = [(str(file), read_configuration(Path(file))) for file in files]
     layers += [(COMMAND_LINE, parse_override(override)) for override in overrides]
     values: dict = {}
-    secrets = keys_here()
     try:
         values = merge(DEFAULTS, layers)
-        for keys, value in leaves(values).items():
-            for depth, text in enumerate((*map(str, keys), str(value))):
-                if variable := next((name for name, secret in secrets.items() if secret in text), None):
-                    problem = f"it has what ${variable} has, and the run's records would show it"
-                    raise ConfigError(f"{problem}: read it where it is used", keys[:depth])
+        refuse_secrets(values)
         config = Config.model_validate(values)
     except (ValidationError, ConfigError) as error:
         found = explain(error, Config, values) if isinstance(error, ValidationError) else error
         source = found.source or source_of(found.keys, layers)
         if isinstance(found, UnknownKey):
-            raise UnknownKey(found.keys, found.known, source, _places(found.keys[-1])) from error
+            *within, key = found.keys
+            known = _FILLED | {"training": dict.fromkeys(Hyperparameters.__annotations__)}
+            if "env" in within or leaves(values).get(("env", "name")) != _FILLED["env"]["name"]:
+                del known["env"]  # whose fields those of another environment are not
+            raise UnknownKey(found.keys, found.known, source, places_of(key, known)) from error
         raise ConfigError(found.problem, found.keys, source) from error
     config._layers = tuple(layers)
     return config
