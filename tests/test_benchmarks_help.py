@@ -39,7 +39,7 @@ def test_help_says_how_to_start_it_and_starts_nothing(script, tmp_path, monkeypa
         ("growth.py", "--axes rounds --episodes 3", "3 cannot be shared by 1 processes and 2 minibatches"),
         ("async_play.py", "--updates 1", "argument --updates: give 2 or more, as the first does not count"),
         ("evidence.py", "/nowhere", "argument ablation: '/nowhere' is not there"),
-        ("quotes.py", "/nowhere.jsonl", "argument files: '/nowhere.jsonl' is not there"),
+        ("quotes.py", "/nowhere.jsonl", "argument places: '/nowhere.jsonl' is not there"),
         ("growth.py", "--threads 0", "argument --threads: '0' is no number of them: give 1 or more"),
         ("peers.py", "--repeats 0", "argument --repeats: '0' is no number of them: give 1 or more"),
         ("peers.py", "--single 9 training.episodes_per_update=8", "--single: 9 is more than the 8 episodes"),

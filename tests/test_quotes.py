@@ -1,15 +1,18 @@
 """`benchmarks/quotes.py`: what a last reply quotes, and what is made of it."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import envs
-from benchmarks.quotes import Quoted, follows_quote, quoted, quotes_own, quotes_theirs
+from benchmarks.quotes import RATES, Quoted, main, quoted, rates_own
 from envs.core.episode import Phase
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
+from marl_coop.runs.records import write_episodes
+from marl_coop.runs.rundir import RunError
 from rewards.metrics import measure
 from rewards.metrics.rate import bounded
 
@@ -35,9 +38,8 @@ def ending(episode, *replies, answer):
 
 
 def test_demonstrations_quote_both_claims(episode):
-    rates = {rate.__name__: bounded(rate) for rate in (quotes_own, quotes_theirs, follows_quote)}
-    found = measure([episode], rates)
-    assert (found["quotes_own"].value, found["quotes_theirs"].value) == (1.0, 1.0)
+    found = measure([episode], {rate.__name__: bounded(rate) for rate in RATES})
+    assert {found[name].value for name in ("rates_own", "quotes_own", "quotes_theirs")} == {1.0}
     assert found["follows_quote"].n == 2
 
 
@@ -48,11 +50,45 @@ def test_a_seat_that_misquotes_its_partner_may_still_follow_its_quotes(episode):
     quote = f"Mine is {mine}: {decision.belief[own]}. Theirs is {decision.quality(theirs)}: 999."
     follows = decision.belief[own] if mine == better else "999"
     (first, _) = quoted(ending(episode, quote, f"Answer: {follows}", answer=follows))
-    assert first == Quoted(own=True, theirs=False, follows=True)
+    assert first == Quoted(rates=True, own=True, theirs=False, follows=True)
     (first, _) = quoted(ending(episode, quote, "Answer: 0", answer="0"))
-    assert first == Quoted(own=True, theirs=False, follows=False)
+    assert first == Quoted(rates=True, own=True, theirs=False, follows=False)
 
 
 def test_a_reply_that_quotes_nothing_follows_nothing(episode):
     (first, _) = quoted(ending(episode, "Answer: 1", answer="1"))
-    assert first == Quoted(own=False, theirs=False, follows=None)
+    assert first == Quoted(rates=None, own=False, theirs=False, follows=None)
+
+
+def test_a_seat_that_calls_its_source_the_other_word_rates_it_wrongly(episode):
+    (decision,) = episode.task.decisions
+    own, other = episode.seats
+    wrong = {"reliable": "doubtful", "doubtful": "reliable"}[decision.quality(own)]
+    changed = ending(episode, f"Mine is {wrong}: {decision.belief[own]}.", "Answer: 1", answer="1")
+    assert (rates_own(changed, [own]), rates_own(changed, [other])) == ((0.0, 1), (1.0, 1))
+
+
+def test_a_seat_that_is_told_what_its_partner_is_told_rates_its_source_and_that_is_all(episode):
+    (decision,) = episode.task.decisions
+    belief = dict.fromkeys(episode.seats, decision.belief[episode.seats[0]])
+    agreed = replace(episode, task=replace(episode.task, decisions=(replace(decision, belief=belief),)))
+    assert set(quoted(agreed)) == {Quoted(rates=True)}
+
+
+def test_episodes_of_a_file_are_told_by_seat(episode, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "played.jsonl"
+    write_episodes(file, [episode])
+    monkeypatch.setattr(sys, "argv", ["quotes.py", str(file)])
+    main()
+    first, second = capsys.readouterr().out.splitlines()[2:]
+    assert first.startswith(f"| {file} | agent_0 | 1.00 [") and second.startswith(f"| {file} | agent_1 | 1.00 [")
+
+
+def test_episodes_of_one_agent_alone_are_refused(tmp_path, monkeypatch):
+    env = envs.make("PairedFunctions", families=["offset"], agents=1)
+    (seat,) = env.possible_agents
+    file = tmp_path / "alone.jsonl"
+    write_episodes(file, [play(env, {seat: Demonstrator(np.random.default_rng(0))}, seed=0)])
+    monkeypatch.setattr(sys, "argv", ["quotes.py", str(file)])
+    with pytest.raises(RunError, match="alone.jsonl has episodes of 1 seats, and this is about pairs: leave it out"):
+        main()
