@@ -148,7 +148,8 @@ def states(place, *more):
 
 def test_without_a_model_all_is_tried_that_needs_none(tmp_path):
     engine = ["training.engine=vllm_server", "training.engine_options.urls=[http://localhost:1/v1]"]
-    found = states(tmp_path, *engine)
+    found = states(tmp_path, "env.sources=matched", *engine)
+    assert found["held-out tasks"] is State.WARNING
     assert found["servers of the engine"] is State.FAILURE
     assert found["optimiser, schedule, trackers"] is found["folder of the run"] is State.OK
     assert found["endpoints that play"] is State.UNTRIED

@@ -23,6 +23,7 @@ from envs.families.sources import (
     WIDE_SOURCES,
     Sources,
 )
+from marl_coop.config.checks import held_out_in_training
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
 
@@ -207,12 +208,27 @@ def test_an_environment_that_holds_out_nothing_says_so():
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_configuration_trains_on_a_held_out_family(file):
-    config = load_config([file])
-    if not {"families", "contracts"} & config.env.keys():
-        pytest.skip("its tasks are drawn from no family")
-    env = config.make_env()
-    played = [*getattr(env, "families", ()), *getattr(env, "contracts", ())]
-    assert played and not {family.name for family in played} & {family.name for family in NEVER_TRAINED}
+    assert held_out_in_training(load_config([file])) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        (["env.families=[offset,page_size]"], "families: page_size"),
+        (["env.families=held_out_copied"], "families: buckets"),
+        (["env.families=held_out_contracts"], "families: signing, families: page_size, families: return_type, fam"),
+        (["env.sources=matched"], "sources: matched"),
+        (["env.name=PairedFeatures", "env.contracts=[buckets]"], "contracts: buckets"),
+        (["env.name=DesignReview", "env.sources=held_out"], "sources: held_out"),
+        (["env.curriculum.levels=[{},{sources: matched},{families: all}]"], "sources: matched, families: signing"),
+        (["env.families=held_out", "env.curriculum.levels=[{families: train}]"], None),  # it plays the levels alone
+        (["evaluation.env={families: held_out, sources: matched}"], None),
+        (["env.name=Handover"], None),
+    ],
+)
+def test_a_configuration_that_trains_on_what_is_for_evaluation_alone_says_what_that_is(changes, kept):
+    said = held_out_in_training(load_config([ROOT / "configs/quickstart.yaml"], changes))
+    assert (said is None) if kept is None else f"for evaluation alone ({kept}" in said
 
 
 def test_the_table_in_the_docs_has_every_family_its_kind_its_split_and_real_options():

@@ -15,7 +15,7 @@ from train_py import ROOT, fork, go_on, start, wait_for
 from transformers import AutoModelForCausalLM
 
 from envs.sandbox.scratch import PREFIX
-from marl_coop.config.schema import load_config
+from marl_coop.config.schema import Config, load_config
 from marl_coop.experiment import checks
 from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs import rundir
@@ -123,10 +123,21 @@ def test_a_run_that_has_ended_is_left_as_it_is_and_one_that_was_not_judged_is_ju
 def test_a_run_begins_by_removing_what_killed_ones_left_where_temporary_files_go(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / f"{PREFIX}of-a-killed-one").mkdir()
-    args, console = SimpleNamespace(run_name="run", report_to=[]), SimpleNamespace(print=str)
-    begun = SimpleNamespace(folder=tmp_path / "run", main=False, args=args, console=console)
-    Experiment._begin(begun, ExitStack())
+    begin(tmp_path / "run", Config())
     assert list(tmp_path.iterdir()) == []
+
+
+def begin(folder, config):
+    """What a process other than the first says as a run begins."""
+    args, console = SimpleNamespace(run_name="run", report_to=[]), SimpleNamespace(print=(said := []).append)
+    run = SimpleNamespace(folder=folder, main=False, args=args, console=console, config=config)
+    Experiment._begin(run, ExitStack())
+    return said
+
+
+def test_a_run_on_what_is_for_evaluation_alone_says_so_as_it_begins(tmp_path):
+    said = begin(tmp_path / "run", Config(env={"name": "PairedFunctions", "families": ["page_size"]}))
+    assert "(families: page_size)" in said[1] and len(begin(tmp_path / "run", Config())) == 1
 
 
 def test_what_was_played_before_is_taken_for_the_tasks_of_the_run_alone(whole, tmp_path):

@@ -56,6 +56,11 @@ class EnvConfig(Fields, frozen=True):
         """The phases of an episode, one per step."""
         return (Phase.STANCE, *[Phase.TALK] * (self.rounds if self.agents > 1 else 0), Phase.FINAL)
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """What is chosen here though it is for evaluation alone, such as `families: page_size`; empty where nothing."""
+        return ()
+
     @model_validator(mode="after")
     def _a_word_for_each_reply(self) -> Self:
         replies = self.agents * len(self.phases)
@@ -121,6 +126,13 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     def choose_families(cls, families: str | Sequence[str]) -> tuple[Any, ...]:
         """The families of a choice. Raises ValueError where there is no such family, or none at all."""
         return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family", further=cls.FURTHER)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        kept = {*self.HELD_OUT, *(family.name for families in self.FURTHER.values() for family in families)}
+        families = (family.name for family in self.choose_families(self.families))
+        sources = [] if self.sources in ("few", "wide") else [f"sources: {self.sources}"]
+        return (*(f"families: {name}" for name in families if name in kept), *sources)
 
     @field_validator("families")
     @classmethod

@@ -40,6 +40,11 @@ class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
         held_out, further = functions.HELD_OUT, functions.FURTHER
         return choose(contracts, cls.CONTRACTS, held_out, argument="contracts", kind="contract", further=further)
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        functions = PairedFunctionsConfig(families=self.contracts).held_out
+        return (*super().held_out, *(name.replace("families", "contracts") for name in functions))
+
     @field_validator("contracts")
     @classmethod
     def _contracts_exist(cls, contracts: str | Sequence[str]) -> str | Sequence[str]:

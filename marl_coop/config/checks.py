@@ -38,6 +38,15 @@ def check_config(config: Config) -> None:
     _check_starting_points(config)
 
 
+def held_out_in_training(config: Config) -> str | None:
+    """A line for the user of a run that trains on what is for evaluation alone; None where it does not."""
+    played = config.levels or (config.make_env,)
+    chosen = dict.fromkeys(name for env in played for name in env.config.held_out)
+    if not chosen:
+        return None
+    return f"it trains on what is for evaluation alone ({', '.join(chosen)}): no figure on that is one of unseen tasks"
+
+
 @contextmanager
 def _at(config: Config, *keys: str) -> Iterator[None]:
     """Makes a ConfigError of a ValueError, for a value or one that the error leads to from there."""

@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from envs.core.tokens import one_line
+from marl_coop.config.checks import held_out_in_training
 from marl_coop.config.errors import ConfigError, dotted
 from marl_coop.config.schema import Config
 from marl_coop.engines import vllm
@@ -58,6 +59,8 @@ def examine(config: Config) -> Examined:
         found.attempt(name, check, args)
     environments = found.attempt("environments", lambda: setup.make_environments(config))
     found.env = environments and environments[0]
+    if held_out := held_out_in_training(config):
+        found.checks.append(Check("held-out tasks", State.WARNING, held_out, "docs/families.md"))
     loaded = found.attempt("model and tokenizer", lambda: setup.load_model(config), args)
     if loaded:
         found.base, found.tokenizer = loaded

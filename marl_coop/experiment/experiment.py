@@ -20,7 +20,7 @@ from envs.core.episode import Episode
 from envs.core.seeds import Stream
 from envs.sandbox.scratch import remove_abandoned
 from marl_coop.config import policies
-from marl_coop.config.checks import check_config
+from marl_coop.config.checks import check_config, held_out_in_training
 from marl_coop.config.schema import Config
 from marl_coop.engines import Engine
 from marl_coop.evaluation.evaluate import COLUMNS, evaluate
@@ -258,6 +258,8 @@ class Experiment:
             others = checks.of_other_runs(self.config)
             rundir.record_start(folder, self.name, self.config.to_yaml(), self.config.seed, modules, learners, others)
         self.console.print(f"run directory: {folder}")
+        if held_out := held_out_in_training(self.config):
+            self.console.print(f"note: {held_out}")
         names = set(self.args.report_to or ())
         self.args.report_to = sorted(names - OURS)
         if self.main:
