@@ -25,6 +25,8 @@ CALM = {
     "team/prior_as_told": 1.0,
     "team/j_cases": 40.0,
     "team/j_stated_cases": 40.0,
+    "by/agent_0/cdr": 0.6,
+    "by/agent_0/cr": 0.2,
     "agent_0/entropy": 0.04,
     "agent_0/approx_kl": 0.01,
     "agent_0/kl_to_reference": 0.1,
@@ -48,6 +50,8 @@ def test_nothing_rings_in_a_calm_history_or_in_none():
         ({"team__silence_rate": 0.6}, "silence"),
         ({"team__cdr": 0.97, "team__cr": 0.95}, "always deferring"),
         ({"team__cdr": 0.02, "team__cr": 0.05}, "always holding"),
+        ({"by__agent_0__cdr": 0.97, "by__agent_0__cr": 0.95}, "always deferring: agent_0"),
+        ({"by__agent_0__cdr": 0.02, "by__agent_0__cr": 0.05}, "always holding: agent_0"),
         ({"team__prior_accuracy": 0.3}, "sandbagging: prior_accuracy"),
         ({"team__prior_as_told": 0.8}, "sandbagging: prior_as_told"),
         ({"team__j_cases": 10.0, "team__j_stated_cases": 10.0}, "fewer cases of J"),
@@ -68,6 +72,8 @@ def test_an_alarm_rings_for_what_it_is_made_for_alone(late, name):
     [
         {"team__cdr": 0.97},  # deferring rightly
         {"team__cr": 0.05},  # holding rightly
+        {"by__agent_0__cdr": 0.97},
+        {"by__agent_0__cr": 0.05},
         {"team__success": 0.7},  # training up, held-out as it was
         {"eval__success": 0.3},  # both down, or noise
         {"team__prior_accuracy": 0.6},
@@ -78,28 +84,50 @@ def test_what_is_good_or_usual_rings_nothing(late):
     assert ringing(history(**late)) == {}
 
 
+def test_one_who_leads_beside_one_who_follows_is_no_team_that_chooses():
+    late = {"team__cdr": 0.5, "team__cr": 0.5, "by__agent_0__cdr": 0.03, "by__agent_0__cr": 0.05}
+    found = ringing(history(**late, by__agent_1__cdr=0.98, by__agent_1__cr=0.96, agent_1__entropy=0.04))
+    assert found == {
+        "always holding: agent_0": "agent_0 never gives in: CDR is 0.03 and CR 0.05, whoever is right",
+        "always deferring: agent_1": "agent_1 always gives in: CDR is 0.98 and CR 0.96, whoever is right",
+    }
+
+
+def test_what_all_seats_do_is_told_of_the_team_alone():
+    late = {"team__cdr": 0.97, "team__cr": 0.97, "by__agent_0__cdr": 0.97, "by__agent_0__cr": 0.97}
+    assert list(ringing(history(**late))) == ["always deferring"]
+
+
 def taking_turns(updates, late, turn=2):
     """Two adapters that learn for `turn` updates in turn, of which the second has other numbers in its last ones."""
     rows = []
     for update in range(updates):
         learner = f"agent_{update // turn % 2}"
-        own = {"entropy": 0.04, "approx_kl": 0.01, "kl_to_reference": 0.1}
+        own = {"entropy": 0.04, "approx_kl": 0.01, "kl_to_reference": 0.1, "cdr": 0.6, "cr": 0.2}
         own |= late if learner == "agent_1" and update >= updates - 2 * turn * WINDOW else {}
-        team = {key: value for key, value in CALM.items() if not key.startswith("agent_")}
-        rows.append(team | {f"{learner}/{name}": value for name, value in own.items()})
+        rates = {f"by/{learner}/{name}": own.pop(name) for name in ("cdr", "cr")}
+        team = {key: value for key, value in CALM.items() if "agent_" not in key}
+        rows.append(team | rates | {f"{learner}/{name}": value for name, value in own.items()})
     return rows
 
 
-@pytest.mark.parametrize("late", [{"entropy": 1.0}, {"approx_kl": 0.5}, {"kl_to_reference": 2.0}])
+@pytest.mark.parametrize(
+    ("late", "name"),
+    [
+        ({"entropy": 1.0}, "entropy of agent_1"),
+        ({"approx_kl": 0.5}, "approx_kl of agent_1"),
+        ({"kl_to_reference": 2.0}, "kl_to_reference of agent_1"),
+        ({"cdr": 0.0, "cr": 0.0}, "always holding: agent_1"),
+    ],
+)
 @pytest.mark.parametrize("turn", [1, 2, 4])
-def test_an_alarm_of_an_adapter_that_takes_turns_rings_on_while_the_other_learns(late, turn):
+def test_an_alarm_of_an_adapter_that_takes_turns_rings_on_while_the_other_learns(late, name, turn):
     rows, kept, rang = taking_turns(30 * turn, late, turn), [], []
     for update, record in enumerate(rows, start=1):
         kept = still_read([*kept, record])
         assert ringing(kept) == ringing(rows[:update])
         rang.append(bool(ringing(kept)))
-    (name,) = late
-    assert ringing(rows).keys() == {f"{name} of agent_1"}
+    assert ringing(rows).keys() == {name}
     assert rang == sorted(rang)  # it begins once, and does not end whenever the other learns
 
 

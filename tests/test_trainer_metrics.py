@@ -115,6 +115,26 @@ def test_rates_of_seats_beside_a_partner_are_those_of_the_learner(tmp_path):
     assert found["team/j_cases"] == min(len(told_right), sum(e.task.cell[B] and not e.task.cell[A] for e in played))
 
 
+def test_of_several_adapters_each_has_rates_of_its_own_where_it_learns(tmp_path):
+    played = []
+    options = {"episodes_per_update": 32, "alternate_updates": 1}
+    trainer = tiny.cue_trainer(tmp_path, on_rollouts=lambda update, episodes, *_: played.append(episodes), **options)
+    for update, learner, other in ((0, A, B), (1, B, A)):
+        trainer.play(update)
+        found = trainer.metrics.take()
+        told_right = [e for e in played[update] if e.task.cell[learner] and not e.task.cell[other]]
+        gave_in = [e for e in told_right if e.committed(learner, "colour") != e.task.decisions[0].best]
+        assert found[f"by/{learner}/cr"] == len(gave_in) / len(told_right)
+        assert found[f"by/{learner}/j"] == pytest.approx(found[f"by/{learner}/cdr"] - found[f"by/{learner}/cr"])
+        assert not {f"by/{other}/j", f"by/{other}/cdr", f"by/{other}/cr"} & found.keys()
+
+
+def test_one_adapter_in_all_seats_has_the_rates_of_the_team(tmp_path):
+    trainer = tiny.cue_trainer(tmp_path, policy=tiny_policy(adapters=[A]), policies={A: A, B: A})
+    trainer.play(0)
+    assert not any(name.startswith("by/") for name in trainer.metrics.take())
+
+
 def test_a_metric_of_tokens_weighs_micro_batches_by_their_tokens(tmp_path):
     """Of four micro-batches one has faults alone: it is no 0."""
     options = {"env": {"fault_every": 4}, "episodes_per_update": 4, "kl_coef": 0.1}

@@ -22,7 +22,8 @@ ENTROPY_LEFT = 0.1  # of the start's: nothing is explored any more (0.5)
 ENTROPY_RISE = 0.5  # nats above the start's: replies turn into noise (0.0)
 UPDATE_KL = 0.1  # nats per token within one update, ten times what PPO is usually held to (0.04)
 REFERENCE_KL = 1.0  # nats per token: what was taught before, such as the format, is being lost (0.12)
-OF_ADAPTERS = ("entropy", "approx_kl", "kl_to_reference")  # what is watched of each
+OF_ADAPTERS = ("entropy", "approx_kl", "kl_to_reference", "cdr", "cr")  # what is watched of each
+BY = "by/"  # before an adapter's name, in keys of its rates
 HELD_OUT = ("success", "j")
 HELD_OUT_FALL, TRAIN_RISE = 0.1, 0.05  # of one of these, since the best evaluation
 
@@ -95,14 +96,26 @@ def silence(rows: Rows) -> Iterator[tuple[str, str]]:
 
 
 def one_sided(rows: Rows) -> Iterator[tuple[str, str]]:
-    cdr, cr = _recent(rows, "team/cdr"), _recent(rows, "team/cr")
+    """Of the team, or else of an adapter: where one always leads and one always follows, the team does neither."""
+    of_team = [(name, f"seats {what}") for name, what in _one_sided(rows, "team")]
+    of_adapters = (
+        (f"{name}: {group.removeprefix(BY)}", f"{group.removeprefix(BY)} {what.replace('give', 'gives')}")
+        for group in _with(rows, "cdr")
+        if group.startswith(BY)
+        for name, what in _one_sided(rows, group)
+    )
+    yield from of_team or of_adapters
+
+
+def _one_sided(rows: Rows, group: str) -> Iterator[tuple[str, str]]:
+    cdr, cr = (_recent(_learned(rows, f"{group}/{name}"), f"{group}/{name}") for name in ("cdr", "cr"))
     if cdr is None or cr is None:
         return
     both = f"CDR is {cdr:.2f} and CR {cr:.2f}, whoever is right"
     if min(cdr, cr) > ALWAYS:
-        yield "always deferring", f"seats always give in: {both}"
+        yield "always deferring", f"always give in: {both}"
     if max(cdr, cr) < NEVER:
-        yield "always holding", f"seats never give in: {both}"
+        yield "always holding", f"never give in: {both}"
 
 
 def sandbagging(rows: Rows) -> Iterator[tuple[str, str]]:

@@ -295,6 +295,10 @@ class Collector:
         self._add_rates("detail", {name: rate for name, rate in found.items() if name not in HEADLINES})
         for name in ("j", "j_stated"):
             self.metrics.add(f"team/{name}_cases", cases(played, name, metrics))
+        if len(self.model.adapters) > 1:
+            for adapter in filter(self.learns, self.model.adapters):
+                own = of_players([adapter])
+                self._add_rates(f"by/{adapter}", rates(played, {name: own[name] for name in ("j", "cdr", "cr")}))
         partners = [set(map(partner_name, episode.players.values())) for episode in played]
         for other in sorted(set().union(*partners) - set(self.model.adapters)):
             beside = [episode for episode, there in zip(played, partners, strict=True) if other in there]
