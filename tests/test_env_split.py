@@ -191,7 +191,7 @@ def test_a_held_out_family_repeats_the_numbers_of_no_training_family(family):
 
 def test_the_older_split_keeps_the_instances_of_its_figures():
     """Of `row_size`, which then had the numbers of `capacity` of the same seed, and the sources of training."""
-    older = envs.PairedFunctions(families="held_out_contracts")
+    older = envs.PairedFunctions(families="held_out_contracts", sources="few")
     assert older.families == HELD_OUT_CONTRACTS
     tasks = {task.family: task for task in map(older.make_task, range(40))}
     assert tasks.keys() == HELD_OUT_NAMES

@@ -116,7 +116,7 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
     distractors: Annotated[int, Field(ge=0, le=MAX_DISTRACTORS)] = MAX_DISTRACTORS
     """Wrong options beside the four that an instance is made of: the blends that the third plain option has with the
     others. With both the list tells nothing of what the partner claims; with fewer it does."""
-    sources: Literal["few", "wide", "held_out", "matched"] = "few"
+    sources: Literal["few", "wide", "held_out", "matched"] = "wide"
     """What briefs call sources. "few": eight names for reliable and eight for doubtful ones, which an article tells
     apart; "wide": 64 of each, these among them, which no article tells apart. For evaluation, with no word of the
     others: "held_out", eight of each, and "matched", 32 of each that look alike but for what they mean. Families that
