@@ -122,6 +122,8 @@ def main() -> None:
     places = parser.parse_args().places
     print(f"| episodes | seat | {' | '.join(rate.__name__ for rate in RATES)} |\n|---|---|{'---|' * len(RATES)}")
     for name, episodes in (found for place in places for found in played(place)):
+        if not episodes:
+            raise RunError(f"{name} has no episodes: leave it out")
         if sizes := {len(episode.seats) for episode in episodes} - {2}:
             raise RunError(f"{name} has episodes of {min(sizes)} seats, and this is about pairs: leave it out")
         for seat in episodes[0].seats:

@@ -92,3 +92,10 @@ def test_episodes_of_one_agent_alone_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["quotes.py", str(file)])
     with pytest.raises(RunError, match="alone.jsonl has episodes of 1 seats, and this is about pairs: leave it out"):
         main()
+
+
+def test_a_file_without_an_episode_is_refused(tmp_path, monkeypatch):
+    write_episodes(tmp_path / "none.jsonl", [])
+    monkeypatch.setattr(sys, "argv", ["quotes.py", str(tmp_path / "none.jsonl")])
+    with pytest.raises(RunError, match="none.jsonl has no episodes: leave it out"):
+        main()

@@ -57,7 +57,7 @@ class EnvConfig(Fields, frozen=True):
         return (Phase.STANCE, *[Phase.TALK] * (self.rounds if self.agents > 1 else 0), Phase.FINAL)
 
     @property
-    def held_out(self) -> tuple[str, ...]:
+    def kept_for_evaluation(self) -> tuple[str, ...]:
         """What is chosen here though it is for evaluation alone, such as `families: page_size`; empty where nothing."""
         return ()
 
@@ -128,7 +128,7 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
         return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family", further=cls.FURTHER)
 
     @property
-    def held_out(self) -> tuple[str, ...]:
+    def kept_for_evaluation(self) -> tuple[str, ...]:
         kept = {*self.HELD_OUT, *(family.name for families in self.FURTHER.values() for family in families)}
         families = (family.name for family in self.choose_families(self.families))
         sources = [] if self.sources in ("few", "wide") else [f"sources: {self.sources}"]

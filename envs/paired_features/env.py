@@ -41,9 +41,9 @@ class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
         return choose(contracts, cls.CONTRACTS, held_out, argument="contracts", kind="contract", further=further)
 
     @property
-    def held_out(self) -> tuple[str, ...]:
-        functions = PairedFunctionsConfig(families=self.contracts).held_out
-        return (*super().held_out, *(name.replace("families", "contracts") for name in functions))
+    def kept_for_evaluation(self) -> tuple[str, ...]:
+        functions = PairedFunctionsConfig(families=self.contracts).kept_for_evaluation
+        return (*super().kept_for_evaluation, *(name.replace("families", "contracts") for name in functions))
 
     @field_validator("contracts")
     @classmethod

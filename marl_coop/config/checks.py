@@ -41,7 +41,7 @@ def check_config(config: Config) -> None:
 def held_out_in_training(config: Config) -> str | None:
     """A line for the user of a run that trains on what is for evaluation alone; None where it does not."""
     played = config.levels or (config.make_env,)
-    chosen = dict.fromkeys(name for env in played for name in env.config.held_out)
+    chosen = dict.fromkeys(name for env in played for name in env.config.kept_for_evaluation)
     if not chosen:
         return None
     return f"it trains on what is for evaluation alone ({', '.join(chosen)}): no figure on that is one of unseen tasks"
