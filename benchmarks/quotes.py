@@ -12,16 +12,17 @@ themselves quote beside the better source.
 import argparse
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from envs.core.episode import Episode, Phase
 from envs.core.posterior import named_option
-from envs.core.task import Seat
+from envs.core.task import Decision, Seat
 from marl_coop.cli import run_script
 from marl_coop.cli.arguments import existing
+from marl_coop.evaluation.comparison import BESIDE_PARTNERS
 from marl_coop.evaluation.evaluated import read_evaluated
 from marl_coop.runs.records import read_episodes
 from marl_coop.runs.rundir import RunError
@@ -54,14 +55,15 @@ def quoted(episode: Episode, seats: Seats = None) -> Iterator[Quoted]:
         (other,) = episode.partners_of(seat)
         own, theirs = decision.belief[seat], decision.belief[other]
         reply = next((turn.reply for turn in episode.turns_of(seat) if turn.phase is Phase.FINAL), "")
-        found, answer = QUOTES.search(reply), episode.final(seat, decision.id)
-        rated = RATED.search(reply)
+        line = _line_of(decision, episode, reply)
+        found, answer = QUOTES.search(line), episode.final(seat, decision.id)
+        rated = RATED.search(line)
         rates = rated[1] == decision.quality(seat) if rated else None
         if own == theirs:
             yield Quoted(rates)
             continue
         said = named_option([turn.message for turn in episode.turns_of(other)], decision)
-        quotes = {found[1]: found[2], found[3]: found[4]} if found else {}
+        quotes = {found[1]: found[2], found[3]: found[4]} if found and found[3] else {}
         better = decision.quality(decision.expert)
         told_apart = len(quotes) == 2 and better in quotes and len(set(quotes.values())) == 2
         yield Quoted(
@@ -70,6 +72,13 @@ def quoted(episode: Episode, seats: Seats = None) -> Iterator[Quoted]:
             theirs=None if said != theirs else found is not None and found[4] == theirs,
             follows=bool(answer and answer.option == quotes[better]) if told_apart else None,
         )
+
+
+def _line_of(decision: Decision, episode: Episode, reply: str) -> str:
+    """What a last reply says of the sources of a decision: there is a line for each, in their order."""
+    lines = [line for line in reply.splitlines() if RATED.search(line)]
+    place = episode.task.decisions.index(decision)
+    return lines[place] if place < len(lines) else ""
 
 
 def rates_own(episode: Episode, seats: Seats = None) -> Rate:
@@ -107,13 +116,35 @@ def follows_quote(episode: Episode, seats: Seats = None) -> Rate:
 RATES = (rates_own, quotes_own, quotes_theirs, follows_quote)
 
 
-def played(place: Path) -> Iterator[tuple[str, Sequence[Episode]]]:
-    """The episodes of a file, or of each condition of a run or evaluation, with a name for them."""
+def played(place: Path) -> Iterator[tuple[str, Sequence[Episode], Callable[[Episode], Collection[Seat]]]]:
+    """The episodes of a file, or of each condition of a run or evaluation, with a name and the seats that it is about:
+    beside a partner, the team's own."""
     if not place.is_dir():
-        yield str(place), read_episodes(place)
+        yield str(place), read_episodes(place), lambda episode: episode.seats
         return
     for team in read_evaluated(place):
-        yield f"{team.place}, {team.condition}", list(team.episodes.values())
+        judged = own_seats if team.beside_partners else lambda episode: episode.seats
+        yield f"{team.place}, {team.condition}", list(team.episodes.values()), judged
+
+
+def own_seats(episode: Episode) -> Collection[Seat]:
+    return BESIDE_PARTNERS.judged(episode.seats, episode.task.seed)
+
+
+def check(name: str, episodes: Sequence[Episode]) -> None:
+    """Refuse what is not about two claims.
+
+    Raises:
+        RunError: there is no episode, or one of another team than a pair or without a claim for each seat.
+    """
+    if not episodes:
+        raise RunError(f"{name} has no episodes: leave it out")
+    if sizes := {len(episode.seats) for episode in episodes} - {2}:
+        raise RunError(f"{name} has episodes of {min(sizes)} seats, and this is about pairs: leave it out")
+    for episode in episodes:
+        if not all(seat in decision.belief for seat, decision in seats_and_decisions(episode)):
+            family = episode.task.family
+            raise RunError(f"{name} has a task of {family}, which does not tell each seat a claim: leave it out")
 
 
 def main() -> None:
@@ -121,14 +152,12 @@ def main() -> None:
     parser.add_argument("places", type=existing, nargs="+", help="episodes of pairs: files, runs, evaluations")
     places = parser.parse_args().places
     print(f"| episodes | seat | {' | '.join(rate.__name__ for rate in RATES)} |\n|---|---|{'---|' * len(RATES)}")
-    for name, episodes in (found for place in places for found in played(place)):
-        if not episodes:
-            raise RunError(f"{name} has no episodes: leave it out")
-        if sizes := {len(episode.seats) for episode in episodes} - {2}:
-            raise RunError(f"{name} has episodes of {min(sizes)} seats, and this is about pairs: leave it out")
+    for name, episodes, judged in (found for place in places for found in played(place)):
+        check(name, episodes)
         for seat in episodes[0].seats:
+            of_seat = [episode for episode in episodes if seat in judged(episode)]
             columns = {rate.__name__: bounded(partial(rate, seats=[seat])) for rate in RATES}
-            found = measure(episodes, columns).values()
+            found = measure(of_seat, columns).values() if of_seat else ()
             print(f"| {name} | {seat} | {' | '.join(f'{rate} of {rate.n}' for rate in found)} |")
 
 

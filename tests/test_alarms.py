@@ -98,6 +98,18 @@ def test_what_all_seats_do_is_told_of_the_team_alone():
     assert list(ringing(history(**late))) == ["always deferring"]
 
 
+def test_rates_of_long_ago_ring_nothing():
+    old = {"team/cdr": 0.99, "team/cr": 0.99, "by/agent_0/cdr": 0.99, "by/agent_0/cr": 0.99}
+    without = {key: value for key, value in CALM.items() if key not in old}
+    assert list(ringing([CALM | old] * WINDOW)) == ["always deferring"]
+    assert ringing([*[CALM | old] * WINDOW, *[without] * WINDOW]) == {}
+
+
+def test_a_reward_term_that_is_called_as_a_number_of_an_adapter_is_none():
+    late = {"agent_0__reward__entropy": 8.0, "agent_0__reward__approx_kl": 3.0}
+    assert ringing([CALM | {"agent_0/reward/entropy": 6.0}] * WINDOW + history(WINDOW, **late)) == {}
+
+
 def taking_turns(updates, late, turn=2):
     """Two adapters that learn for `turn` updates in turn, of which the second has other numbers in its last ones."""
     rows = []

@@ -23,6 +23,7 @@ from envs.families.sources import (
     WIDE_SOURCES,
     Sources,
 )
+from envs.paired_features.env import PairedFeaturesConfig
 from marl_coop.config.checks import held_out_in_training
 from marl_coop.config.layers import read_file
 from marl_coop.config.schema import load_config
@@ -229,6 +230,13 @@ def test_no_configuration_trains_on_a_held_out_family(file):
 def test_a_configuration_that_trains_on_what_is_for_evaluation_alone_says_what_that_is(changes, kept):
     said = held_out_in_training(load_config([ROOT / "configs/quickstart.yaml"], changes))
     assert (said is None) if kept is None else f"for evaluation alone ({kept}" in said
+
+
+def test_contracts_of_a_subclass_are_its_own():
+    class OwnConfig(PairedFeaturesConfig, frozen=True):
+        CONTRACTS = (*TRAINING[:1], *HELD_OUT[:1])
+
+    assert OwnConfig(contracts="all").kept_for_evaluation == ("contracts: signing",)
 
 
 def test_the_table_in_the_docs_has_every_family_its_kind_its_split_and_real_options():

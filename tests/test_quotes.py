@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import envs
-from benchmarks.quotes import RATES, Quoted, main, quoted, rates_own
+from benchmarks.quotes import RATES, Quoted, main, own_seats, played, quoted, rates_own
 from envs.core.episode import Phase
 from envs.scripted.demonstrator import Demonstrator
 from envs.scripted.play import play
+from marl_coop.evaluation.evaluated import Evaluated
 from marl_coop.runs.records import write_episodes
 from marl_coop.runs.rundir import RunError
 from rewards.metrics import measure
@@ -53,6 +54,29 @@ def test_a_seat_that_misquotes_its_partner_may_still_follow_its_quotes(episode):
     assert first == Quoted(rates=True, own=True, theirs=False, follows=True)
     (first, _) = quoted(ending(episode, quote, "Answer: 0", answer="0"))
     assert first == Quoted(rates=True, own=True, theirs=False, follows=False)
+
+
+def test_a_reply_that_quotes_one_source_follows_nothing(episode):
+    (decision,) = episode.task.decisions
+    own = episode.seats[0]
+    quote = f"Mine is {decision.quality(own)}: {decision.belief[own]}."
+    (first, _) = quoted(ending(episode, quote, "Answer: 1", answer=decision.belief[own]))
+    assert first == Quoted(rates=True, own=True, theirs=False, follows=None)
+
+
+def test_of_several_decisions_each_has_a_line_of_its_own():
+    env = envs.make("DesignReview", decisions=3, confidences=False)
+    players = {seat: Demonstrator(np.random.default_rng(i)) for i, seat in enumerate(env.possible_agents)}
+    found = [one for seed in range(20) for one in quoted(play(env, players, seed=seed))]
+    assert {one.rates for one in found} == {True} and {one.own for one in found} == {True, None}
+
+
+def test_beside_a_partner_the_seat_of_the_team_counts(episode, tmp_path, monkeypatch):
+    seat = next(iter(own_seats(episode)))
+    one = Evaluated(place="x", method="m", seed=0, condition="c", episodes={"t": episode}, beside_partners=True)
+    monkeypatch.setattr("benchmarks.quotes.read_evaluated", lambda place: [one])
+    ((_, _, judged),) = played(tmp_path)
+    assert list(judged(episode)) == [seat] and len(episode.seats) == 2
 
 
 def test_a_reply_that_quotes_nothing_follows_nothing(episode):

@@ -127,12 +127,16 @@ class FamilyConfig(DesignConfig, ExpertConfig, frozen=True):
         """The families of a choice. Raises ValueError where there is no such family, or none at all."""
         return choose(families, cls.FAMILIES, cls.HELD_OUT, argument="families", kind="family", further=cls.FURTHER)
 
+    @classmethod
+    def never_trained(cls) -> frozenset[str]:
+        """The names of all families that are for evaluation alone."""
+        return frozenset((*cls.HELD_OUT, *(family.name for further in cls.FURTHER.values() for family in further)))
+
     @property
     def kept_for_evaluation(self) -> tuple[str, ...]:
-        kept = {*self.HELD_OUT, *(family.name for families in self.FURTHER.values() for family in families)}
         families = (family.name for family in self.choose_families(self.families))
         sources = [] if self.sources in ("few", "wide") else [f"sources: {self.sources}"]
-        return (*(f"families: {name}" for name in families if name in kept), *sources)
+        return (*(f"families: {name}" for name in families if name in self.never_trained()), *sources)
 
     @field_validator("families")
     @classmethod

@@ -42,8 +42,9 @@ class PairedFeaturesConfig(BranchConfig, FamilyConfig, frozen=True):
 
     @property
     def kept_for_evaluation(self) -> tuple[str, ...]:
-        functions = PairedFunctionsConfig(families=self.contracts).kept_for_evaluation
-        return (*super().kept_for_evaluation, *(name.replace("families", "contracts") for name in functions))
+        contracts = (contract.name for contract in self.choose_contracts(self.contracts))
+        kept = [f"contracts: {name}" for name in contracts if name in PairedFunctionsConfig.never_trained()]
+        return (*super().kept_for_evaluation, *kept)
 
     @field_validator("contracts")
     @classmethod

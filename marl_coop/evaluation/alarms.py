@@ -22,8 +22,7 @@ ENTROPY_LEFT = 0.1  # of the start's: nothing is explored any more (0.5)
 ENTROPY_RISE = 0.5  # nats above the start's: replies turn into noise (0.0)
 UPDATE_KL = 0.1  # nats per token within one update, ten times what PPO is usually held to (0.04)
 REFERENCE_KL = 1.0  # nats per token: what was taught before, such as the format, is being lost (0.12)
-OF_ADAPTERS = ("entropy", "approx_kl", "kl_to_reference", "cdr", "cr")  # what is watched of each
-BY = "by/"  # before an adapter's name, in keys of its rates
+OF_ADAPTERS = ("entropy", "approx_kl", "kl_to_reference")  # what is watched of each
 HELD_OUT = ("success", "j")
 HELD_OUT_FALL, TRAIN_RISE = 0.1, 0.05  # of one of these, since the best evaluation
 
@@ -99,16 +98,15 @@ def one_sided(rows: Rows) -> Iterator[tuple[str, str]]:
     """Of the team, or else of an adapter: where one always leads and one always follows, the team does neither."""
     of_team = [(name, f"seats {what}") for name, what in _one_sided(rows, "team")]
     of_adapters = (
-        (f"{name}: {group.removeprefix(BY)}", f"{group.removeprefix(BY)} {what.replace('give', 'gives')}")
-        for group in _with(rows, "cdr")
-        if group.startswith(BY)
-        for name, what in _one_sided(rows, group)
+        (f"{name}: {adapter}", f"{adapter} {what.replace('give', 'gives')}")
+        for adapter in _with(rows, "entropy")
+        for name, what in _one_sided(_learned(rows, f"{adapter}/entropy"), f"by/{adapter}")
     )
     yield from of_team or of_adapters
 
 
 def _one_sided(rows: Rows, group: str) -> Iterator[tuple[str, str]]:
-    cdr, cr = (_recent(_learned(rows, f"{group}/{name}"), f"{group}/{name}") for name in ("cdr", "cr"))
+    cdr, cr = _recent(rows, f"{group}/cdr"), _recent(rows, f"{group}/cr")
     if cdr is None or cr is None:
         return
     both = f"CDR is {cdr:.2f} and CR {cr:.2f}, whoever is right"
@@ -179,8 +177,10 @@ def _best(rows: Rows, name: str, played: Sequence[int]) -> int:
 
 
 def _with(rows: Rows, key: str) -> list[str]:
-    """The adapters that any record has such a number of, in the order of their names."""
-    return sorted({name.removesuffix(f"/{key}") for row in rows for name in row if name.endswith(f"/{key}")})
+    """The adapters that any record has such a number of, in the order of their names; a reward term may be called as
+    the number is: `agent_0/reward/entropy`."""
+    found = {name.removesuffix(f"/{key}") for row in rows for name in row if name.endswith(f"/{key}")}
+    return sorted(adapter for adapter in found if "/" not in adapter)
 
 
 def _learned(rows: Rows, key: str) -> Rows:
