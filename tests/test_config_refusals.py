@@ -1,5 +1,6 @@
 """Configurations that are refused: one line with the value, the file and the nearest thing that exists."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_what_is_said_of_all_other_terms_must_be_keys(tmp_path):
 def test_a_file_of_another_command_is_told_by_what_runs_it(file, what):
     with pytest.raises(ConfigError, match=f"{file}: no configuration of a run, but {what}"):
         load_config([CONFIGS / "quickstart.yaml", CONFIGS / file])
+
+
+@pytest.mark.parametrize(
+    ("text", "later", "place"),
+    [
+        ("training:\n", "training.num_updates=20", "training: None"),
+        ("training: 3", "training.num_updates=20", "training: 3"),
+        ("rewards:\n", "rewards.consensus.weight=0.2", "rewards: None"),
+        ("rewards: false", "rewards.deference.weight=1", "rewards: False"),
+        ("rewards: {communication: 0.3}", "rewards.communication.free_tokens=3", "rewards.communication: 0.3"),
+        ("env:\n", "env.rounds=2", "env: None"),
+    ],
+)
+def test_an_empty_section_does_not_take_away_what_earlier_files_say_there(tmp_path, text, later, place):
+    with pytest.raises(ConfigError, match=rf"mine.yaml: {re.escape(place)} is refused: input should be keys"):
+        load_config([CONFIGS / "quickstart.yaml", write(tmp_path, text)], [later])
 
 
 def test_a_configuration_cannot_be_changed():
@@ -91,7 +108,7 @@ def test_a_configuration_cannot_be_changed():
         ("env: {name: Handover, families: [offset]}", "env.families: unknown key; did you mean 'facts'?"),
         ("{families: [offset], env: {name: Handover}}", "mine.yaml: families: unknown key; did you mean 'name'?"),
         ("evaluation: {env: {name: Handover, families: [offset]}}", "env.families: unknown key; did you mean 'facts'"),
-        ("{sources: wide, env: 3}", "mine.yaml: sources: unknown key; did you mean 'policies'?"),
+        ("{sources: wide, env: 3}", "mine.yaml: env: 3 is refused: input should be keys"),
         ("weight: 1", "weight: unknown key; did you mean 'evaluation'? Known: name,"),
         ("env: {rounds: two}", "mine.yaml: env.rounds: 'two' is refused: input should be a valid integer"),
         ("env: {rounds: -1}", "mine.yaml: env.rounds: -1 is refused: input should be greater than or equal to 0"),

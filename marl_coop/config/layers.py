@@ -47,6 +47,7 @@ def merge(defaults: dict, layers: Sequence[Layer]) -> dict:
             unfilled = {keys: file for keys, file in unfilled.items() if keys not in said}
             unfilled |= {keys: source for keys, value in said.items() if value == UNFILLED}
             below = _plain(merged)
+            _check_sections(defaults, content, source)
             content = _with_other_terms(below, content, source)
             if (clash := _clash(below, content)) is not None:
                 raise ConfigError(
@@ -176,6 +177,21 @@ def _clash(below: Any, above: Any, keys: Keys = ()) -> Keys | None:
         clashes = (_clash(below[key], above[key], (*keys, key)) for key in above if key in below)
         return next((clash for clash in clashes if clash is not None), None)
     return keys if {type(below), type(above)} == {dict, list} else None
+
+
+def _check_sections(defaults: dict, content: dict, source: str) -> None:
+    """Refuse a layer that has no keys in the place of a section or of a reward term: what is empty, or one value, would
+    take away all that earlier files say there as soon as a later layer says a word of it.
+
+    Raises:
+        ConfigError: it has.
+    """
+    terms = content.get("rewards")
+    places: dict[Keys, Any] = {(key,): value for key, value in content.items() if isinstance(defaults.get(key), dict)}
+    places |= {("rewards", term): value for term, value in terms.items()} if isinstance(terms, dict) else {}
+    for keys, value in places.items():
+        if not isinstance(value, dict | list) and not (isinstance(value, str) and value.startswith("${")):
+            raise not_keys(value, keys, source)
 
 
 def _with_other_terms(below: dict, above: dict, source: str) -> dict:
