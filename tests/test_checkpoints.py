@@ -10,6 +10,7 @@ import pytest
 import tiny
 from processes import run
 
+from marl_coop.config.schema import Config
 from marl_coop.experiment.experiment import Experiment
 from marl_coop.runs import checkpoints, rundir
 
@@ -174,7 +175,7 @@ def test_what_a_run_came_to_is_set_aside_where_it_goes_on_and_kept_where_it_has_
         (run / name).write_text("of two updates")
     resumed, said = Experiment.__new__(Experiment), []  # without the model
     args = SimpleNamespace(run_name=None, report_to=[], steps_per_update=1, max_steps=steps)
-    config = SimpleNamespace(seed=0, folders=(), policies={}, lora=SimpleNamespace(start_from=None), to_yaml=str)
+    config = Config()
     found = checkpoints.all_checkpoints(run)
     vars(resumed).update(folder=run, name="x", main=True, checkpoint=found[-1], _found=found, args=args, config=config)
     resumed.console = SimpleNamespace(print=said.append)

@@ -11,7 +11,6 @@ import pytest
 import viewed
 from rich.console import Console
 
-from envs.families.sources import FEW_SOURCES
 from marl_coop.cli import main
 from marl_coop.viewer import terminal
 from marl_coop.viewer.episodes import PHASES, detail, kinds, row
@@ -66,8 +65,9 @@ def test_what_a_seat_did_is_in_whole_words_at_every_width(width):
     console.print(terminal.episode(row(viewed.record_of(episode), None), data, width))
     told = console.file.getvalue().partition("right")[2].partition("options of")[0]
     assert "capitulated" in told and "(reliable," in told and "…" not in told
-    (name,) = {name for name in FEW_SOURCES.strong if all(word in told for word in name.split())}
-    assert name in episode.task.decisions[0].source.values()
+    (decision,) = episode.task.decisions
+    (strong,) = [seat for seat, cue in decision.cue.items() if cue == "strong"]
+    assert all(word in told for word in decision.source[strong].split())
 
 
 def texts(data) -> list[str]:
